@@ -1,0 +1,1 @@
+"""Entry points: each runs as `python jobs/<name>.py` and is mounted in the `microg` command."""

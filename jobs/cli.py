@@ -1,0 +1,46 @@
+"""The `microg` command: mounts one Typer application per job.
+
+Modules named here import nothing heavy at import time, so that `microg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+# Under `uv run`, Ray's hook would upload the working directory and rebuild the environment in each worker.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import microg
+from jobs.common import make_app, run
+
+app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
+data_app = make_app("Get, make, check, convert and describe datasets.")
+app.add_typer(data_app, name="data")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"microg {microg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere on the line.")] = False,
+) -> None:
+    """Global options."""
+
+
+def main() -> None:
+    """Entry point of the `microg` script."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What all command-line entry points share: options, error handling and exit codes.
+
+Exit codes: 0 done, 1 finished with failed rows, 2 bad input or usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from microg.errors import MicrogError
+
+EXIT_FAILED_ROWS = 1
+EXIT_BAD_INPUT = 2
+
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Ray address (auto, ray://host:10001, host:6379); default: a local Ray.")
+]
+ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML recipe with the settings.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be given repeatedly.")
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N rows.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """Return a Typer application in the house style."""
+    return typer.Typer(
+        help=help_text, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def run(app: typer.Typer) -> None:
+    """Run an application: a `MicrogError` becomes one line on standard error and exit code 2.
+
+    `--debug` may stand anywhere on the command line and shows the traceback instead.
+    """
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+        os.environ["MICROG_DEBUG"] = "1"
+    try:
+        app()
+    except MicrogError as error:
+        if debug:
+            raise
+        print(f"error: {error.what}", file=sys.stderr)
+        if error.fix:
+            print(f"  fix: {error.fix}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        sys.exit(130)

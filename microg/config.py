@@ -1,0 +1,114 @@
+"""Configuration: one typed object from defaults, a YAML recipe and `--set key=value` overrides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from microg import storage
+from microg.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configuration sections: frozen, and an unknown key is an error.
+
+    Keys named in `volatile` say where and how fast something runs, not what comes out: they do not count in
+    `digest`, so that a run may be resumed on another machine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    volatile: ClassVar[frozenset[str]] = frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """Return the plain values that decide the result."""
+        values: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            if name in self.volatile:
+                continue
+            value = getattr(self, name)
+            values[name] = value.identity() if isinstance(value, Config) else self.model_dump(mode="json")[name]
+        return values
+
+    def digest(self) -> str:
+        """Return a short hash of `identity`."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return a validated copy with other values."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+class Resources(Config):
+    """What one job may use; the default suits a laptop.
+
+    `cpus`, `gpus` and `memory_gb` are per actor of the job's main pool; `min_actors`/`max_actors` bound that pool
+    (`max_actors` 0: one per core). `address` is a Ray address; None starts a local Ray.
+    """
+
+    cpus: float = Field(1.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
+    memory_gb: float = Field(0.0, ge=0)
+    min_actors: int = Field(1, ge=1)
+    max_actors: int = Field(0, ge=0)
+    address: str | None = None
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load_config(model: type[C], recipe: str | None = None, overrides: Iterable[str] = (), **defaults: Any) -> C:
+    """Build a configuration: `defaults`, then the YAML file `recipe`, then `key.sub=value` overrides.
+
+    Values of overrides are read as YAML (`0.5`, `true`, `[1, 2]`, `text`). Raises `ConfigError` naming the key.
+    """
+    values: dict[str, Any] = dict(defaults)
+    if recipe is not None:
+        if not storage.exists(recipe):
+            raise ConfigError(f"configuration file {recipe} is not there")
+        try:
+            loaded = yaml.safe_load(storage.read_bytes(recipe)) or {}
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{recipe} must hold a mapping of keys to values, not {type(loaded).__name__}")
+        values = _merged(values, loaded)
+    for override in overrides:
+        values = _merged(values, _parse_override(override))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}" for item in error.errors()
+        )
+        known = ", ".join(model.model_fields)
+        raise ConfigError(f"bad configuration: {problems}", f"keys at the top level: {known}") from error
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {text!r} is not of the form key=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML: {error}") from error
+    nested: Any = parsed
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = _merged(result[key], value)
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,71 @@
+"""What a long job says while it works: a live bar in a terminal, one line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+
+class ProgressDisplay:
+    """Progress of one stage: done of total, rate, ETA and failed rows, written to standard error.
+
+    Use as a context manager and call `advance`. `total` None means unknown.
+    """
+
+    def __init__(self, stage: str, total: int | None, *, unit: str = "clips", every_s: float = 5.0) -> None:
+        self.stage, self.total, self.unit = stage, total, unit
+        self.done = self.failed = 0
+        self._every_s = every_s
+        self._live = None
+        self._task = None
+
+    def __enter__(self) -> Self:
+        self._started = self._printed = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._live = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[failed]}"),
+                console=Console(stderr=True),
+            )  # fmt: skip
+            self._live.start()
+            self._task = self._live.add_task(self.stage, total=self.total, rate="", failed="")
+        return self
+
+    def advance(self, done: int = 1, failed: int = 0) -> None:
+        """Count `done` finished rows, of which `failed` ended in an error."""
+        self.done += done
+        self.failed += failed
+        if self._live is not None and self._task is not None:
+            self._live.update(
+                self._task, completed=self.done, rate=f"{self.rate:.2f} {self.unit}/s",
+                failed=f"[red]{self.failed} failed" if self.failed else "",
+            )  # fmt: skip
+        elif time.monotonic() - self._printed >= self._every_s:
+            self._printed = time.monotonic()
+            print(self.line(), file=sys.stderr, flush=True)
+
+    @property
+    def rate(self) -> float:
+        """Finished rows per second since the start."""
+        return self.done / max(time.monotonic() - self._started, 1e-9)
+
+    def line(self) -> str:
+        """Return the state as one line."""
+        of = f"/{self.total}" if self.total is not None else ""
+        text = f"{self.stage}: {self.done}{of} {self.unit}, {self.rate:.2f}/s"
+        if self.total is not None and self.done:
+            text += f", ETA {max(self.total - self.done, 0) / self.rate:.0f} s"
+        return text + (f", {self.failed} failed" if self.failed else "")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif self.done:
+            print(self.line(), file=sys.stderr, flush=True)

@@ -1,0 +1,95 @@
+"""A dataset on disk: `dataset.json`, `tables/*.parquet` and `videos/*.mp4` under one root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from microg import schema, storage
+from microg.errors import DatasetError
+from microg.ids import check_id
+
+_FORMAT = "microg-dataset/1"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A handle on a dataset folder (local, or any fsspec URI). Tables are read when asked for."""
+
+    root: str
+    info: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: str) -> Dataset:
+        """Open an existing dataset. Raises `DatasetError` when `root` is not one."""
+        root = str(root)
+        path = storage.join(root, "dataset.json")
+        if not storage.exists(path):
+            raise DatasetError(
+                f"{root} is not a dataset: it has no dataset.json",
+                "make one with 'microg curate', 'microg data synth' or 'microg data import'",
+            )
+        info = storage.read_json(path)
+        if not isinstance(info, dict) or info.get("format") != _FORMAT:
+            raise DatasetError(f"{path} is not of format {_FORMAT}", "was it written by another version?")
+        return cls(root, info)
+
+    @classmethod
+    def create(cls, root: str, name: str, **info: Any) -> Dataset:
+        """Create a dataset folder, or open it when it is there already."""
+        root = str(root)
+        path = storage.join(root, "dataset.json")
+        if storage.exists(path):
+            return cls.open(root)
+        document = {"format": _FORMAT, "name": name, **info}
+        storage.make_dirs(storage.join(root, "tables"))
+        storage.make_dirs(storage.join(root, "videos"))
+        storage.write_json(path, document)
+        return cls(root, document)
+
+    def table_path(self, name: str) -> str:
+        """Return where table `name` is stored."""
+        if name not in schema.TABLES:
+            raise DatasetError(f"there is no table {name!r}", f"tables are {', '.join(schema.TABLES)}")
+        return storage.join(self.root, "tables", f"{name}.parquet")
+
+    def has(self, name: str) -> bool:
+        """Tell whether table `name` was written."""
+        return storage.exists(self.table_path(name))
+
+    def table(self, name: str) -> pa.Table:
+        """Return table `name`, without rows when it was never written."""
+        if not self.has(name):
+            return schema.empty(name)
+        return schema.conform(name, storage.read_parquet(self.table_path(name)))
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Replace table `name` atomically; the table is cast to its schema."""
+        storage.write_parquet(self.table_path(name), schema.conform(name, table))
+
+    def video_uri(self, clip_id: str) -> str:
+        """Return where the video of `clip_id` is kept by default."""
+        return storage.join(self.root, "videos", f"{check_id(clip_id, 'clip id')}.mp4")
+
+    def resolve(self, uri: str) -> str:
+        """Return a clip's `uri` column as an absolute path or URI."""
+        return storage.join(self.root, uri)
+
+    def kept_clips(self) -> pa.Table:
+        """Return the rows of `clips` with status `ok`."""
+        clips = self.table("clips")
+        return clips.filter(pc.equal(clips["status"], "ok"))
+
+    def fingerprint(self) -> str:
+        """Return a short hash of all tables' content (not of the pixels, which `clips.sha256` stands for)."""
+        digest = hashlib.sha256(json.dumps(self.info, sort_keys=True).encode())
+        for name in schema.TABLES:
+            if self.has(name):
+                digest.update(name.encode())
+                digest.update(storage.read_bytes(self.table_path(name)))
+        return digest.hexdigest()[:16]

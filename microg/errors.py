@@ -1,0 +1,59 @@
+"""Typed errors: each says what is wrong, where, and how to fix it.
+
+A `MicrogError` reaches a command-line user as one line and exit code 2; `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+
+class MicrogError(Exception):
+    """Base of all errors that a user can act on.
+
+    `what` states the problem and where it is; `fix` (optional) states what to do about it.
+    """
+
+    def __init__(self, what: str, fix: str | None = None) -> None:
+        self.what = " ".join(what.split())
+        self.fix = " ".join(fix.split()) if fix else None
+        super().__init__(f"{self.what} ({self.fix})" if self.fix else self.what)
+
+    def __reduce__(self) -> tuple[type[MicrogError], tuple[str, str | None]]:
+        return (type(self), (self.what, self.fix))
+
+
+class ConfigError(MicrogError):
+    """A configuration file, a `--set` override or an option has a bad key or value."""
+
+
+class IdError(MicrogError):
+    """An identifier is not of the form `[A-Za-z0-9_-]+`, or a clip id lacks its sequence number."""
+
+
+class DatasetError(MicrogError):
+    """A dataset folder or one of its tables is missing, unreadable or of the wrong schema."""
+
+
+class FormatError(MicrogError):
+    """A foreign annotation file cannot be read; names the file and, where known, the line."""
+
+
+class RunConflictError(MicrogError):
+    """A run folder exists with another configuration."""
+
+
+class VideoError(MicrogError):
+    """A video cannot be opened, decoded or encoded."""
+
+
+class WeightsError(MicrogError):
+    """Model weights are missing or unusable."""
+
+
+class DownloadError(MicrogError):
+    """A file cannot be fetched, or what came does not match its checksum."""
+
+
+def describe(error: BaseException) -> str:
+    """Return `type: message` on one line, as stored in the `error` column of tables."""
+    message = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {message}"[:2000]

@@ -1,0 +1,134 @@
+"""Run folders: the unit of resume and of reporting.
+
+`run.json` records what was asked (command, configuration and its hash), on what (dataset fingerprint) and with what
+(code version, environment). The same configuration under the same name resumes; another one is refused.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import microg
+from microg import storage
+from microg.config import Config
+from microg.errors import RunConflictError
+
+_PACKAGES = (
+    "torch",
+    "ray",
+    "ultralytics",
+    "onnxruntime",
+    "openvino",
+    "av",
+    "scenedetect",
+    "pyarrow",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder; `resumed` tells whether it existed before with the same configuration."""
+
+    root: str
+    resumed: bool
+    manifest: dict[str, Any]
+
+    @classmethod
+    def start(
+        cls,
+        root: str,
+        command: str,
+        config: Config,
+        *,
+        dataset: str | None = None,
+        protocol: str | None = None,
+    ) -> Run:
+        """Open or create the run folder `root`.
+
+        `dataset` is a dataset fingerprint. Raises `RunConflictError` when the folder holds another command, dataset
+        or configuration, naming the keys that differ.
+        """
+        root = str(root)
+        path = storage.join(root, "run.json")
+        wanted = {"command": command, "config": config.identity(), "dataset": dataset, "protocol": protocol}
+        if storage.exists(path):
+            found = storage.read_json(path)
+            different = differences({key: found.get(key) for key in wanted}, wanted)
+            if different:
+                raise RunConflictError(
+                    f"run folder {root} was made with other settings: {'; '.join(different)}",
+                    "give another run name, or the same settings to resume",
+                )
+            return cls(root, True, found)
+        manifest = {
+            **wanted,
+            "config_hash": config.digest(),
+            "full_config": config.model_dump(mode="json"),
+            "code_version": code_version(),
+            "environment": environment(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        storage.make_dirs(root)
+        storage.write_json(path, manifest)
+        return cls(root, False, manifest)
+
+    def path(self, *parts: str) -> str:
+        """Return a path inside the run folder."""
+        return storage.join(self.root, *parts)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Record how the latest invocation ended, in `metrics.json`."""
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        storage.write_json(self.path("metrics.json"), {"finished": finished, **summary})
+
+
+def differences(found: Any, wanted: Any, prefix: str = "") -> list[str]:
+    """List the leaves in which two nested mappings differ, as `key: found -> wanted`."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        result = []
+        for key in sorted(set(found) | set(wanted)):
+            result += differences(found.get(key), wanted.get(key), f"{prefix}{key}.")
+        return result
+    return [] if found == wanted else [f"{prefix.rstrip('.')}: {found!r} there, {wanted!r} asked"]
+
+
+def code_version() -> str:
+    """Return the package version, with the git commit when run from a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return microg.__version__
+    return f"{microg.__version__}+{commit}"
+
+
+def environment() -> dict[str, Any]:
+    """Return Python, platform and package versions (no host names, no paths)."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": sys.version.split()[0],
+        "platform": f"{platform.system()}-{platform.machine()}",
+        "cpus": os.cpu_count(),
+        "packages": versions,
+    }

@@ -1,0 +1,131 @@
+"""Arrow schemas of all tables, and small dataclasses for one row where code handles rows singly.
+
+Coordinates: pixel boxes are (x1, y1, x2, y2), origin top left, x to the right, y down. Frames count from 1, as in
+the published `bounding_boxes.csv`. Normalised boxes are divided by the frame's width and height.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from microg.errors import DatasetError
+
+ORIGINS = ("movie", "real")
+SPLITS = ("train", "val", "test")
+
+_PIXEL_BOX = [("x1", pa.float64()), ("y1", pa.float64()), ("x2", pa.float64()), ("y2", pa.float64())]
+
+TABLES: dict[str, pa.Schema] = {
+    # One row a clip. `uri` is relative to the dataset's root, or absolute. status: ok | rejected | error.
+    "clips": pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("source_id", pa.string()),
+            ("sequence", pa.int32()),
+            ("uri", pa.string()),
+            ("origin", pa.string()),
+            ("fps", pa.float64()),
+            ("num_frames", pa.int32()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("duration_s", pa.float64()),
+            ("sha256", pa.string()),
+            ("status", pa.string()),
+            ("error", pa.string()),
+        ]
+    ),
+    # One row a raw file given to `microg curate`.
+    "sources": pa.schema(
+        [
+            ("source_id", pa.string()),
+            ("uri", pa.string()),
+            ("origin", pa.string()),
+            ("size_bytes", pa.int64()),
+            ("fps", pa.float64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("duration_s", pa.float64()),
+            ("clips", pa.int32()),
+            ("tail_s", pa.float64()),
+            ("decode_errors", pa.int32()),
+            ("status", pa.string()),
+            ("error", pa.string()),
+        ]
+    ),
+    # One row a clip and stage: a rejected clip is a row, never a deletion.
+    "decisions": pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("stage", pa.string()),
+            ("keep", pa.bool_()),
+            ("reason", pa.string()),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+        ]
+    ),
+    "boxes": pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("frame", pa.int32()),
+            ("person_id", pa.int32()),
+            *_PIXEL_BOX,
+            ("confidence", pa.float32()),
+        ]
+    ),
+    "actions": pa.schema([("clip_id", pa.string()), ("person_id", pa.int32()), ("action_id", pa.int32())]),
+    "captions": pa.schema([("clip_id", pa.string()), ("caption", pa.string())]),
+    "qa": pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("qa_index", pa.int32()),
+            ("question", pa.string()),
+            ("answer", pa.string()),
+        ]
+    ),
+    # AVA-style: one row a (key frame, person, action); boxes normalised. action_id is null while unlabelled.
+    "samples": pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("frame", pa.int32()),
+            ("person_id", pa.int32()),
+            *_PIXEL_BOX,
+            ("action_id", pa.int32()),
+        ]
+    ),
+    # scheme: published (by clip) | source (grouped by source video, no leakage).
+    "splits": pa.schema([("clip_id", pa.string()), ("split", pa.string()), ("scheme", pa.string())]),
+}
+
+
+def empty(name: str) -> pa.Table:
+    """Return table `name` without rows."""
+    return TABLES[name].empty_table()
+
+
+def conform(name: str, table: pa.Table) -> pa.Table:
+    """Cast `table` to the schema of table `name`: columns in order, exact types, missing nullable columns null.
+
+    Raises `DatasetError` naming the columns that are unknown or the value that does not fit.
+    """
+    schema = TABLES[name]
+    unknown = [column for column in table.column_names if column not in schema.names]
+    if unknown:
+        raise DatasetError(f"table {name!r} has unknown columns {unknown}", f"its columns are {schema.names}")
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DatasetError(f"table {name!r}, column {field.name!r}: {error}") from error
+    return pa.table(columns, schema=schema)
+
+
+def from_rows(name: str, rows: list[dict]) -> pa.Table:
+    """Build table `name` from row dictionaries; a missing key is null."""
+    try:
+        return pa.Table.from_pylist(rows, schema=TABLES[name])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DatasetError(f"table {name!r}: {error}") from error

@@ -1,0 +1,144 @@
+"""Files on any fsspec filesystem: local paths and `s3://`, `gs://` ... URIs alike.
+
+Writes go to a temporary name first and are then moved, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pa_dataset
+import pyarrow.parquet as pq
+
+from microg.errors import DatasetError
+
+
+def is_local(uri: str | os.PathLike[str]) -> bool:
+    """Tell whether `uri` is a plain path on this machine's filesystem (or shared mount)."""
+    return "://" not in str(uri) or str(uri).startswith("file://")
+
+
+def local_path(uri: str | os.PathLike[str]) -> Path:
+    """Return the local path of a plain path or a `file://` URI."""
+    return Path(str(uri).removeprefix("file://"))
+
+
+def join(root: str | os.PathLike[str], *parts: str) -> str:
+    """Join path parts with `/`; an absolute part or URI replaces what came before it."""
+    result = str(root)
+    for part in parts:
+        absolute = part.startswith("/") or "://" in part
+        result = part if absolute else f"{result.rstrip('/')}/{part}"
+    return result
+
+
+def filesystem(uri: str | os.PathLike[str]) -> tuple[Any, str]:
+    """Return the fsspec filesystem and the path on it.
+
+    Raises `DatasetError` when the package for the URI's scheme is not installed.
+    """
+    import fsspec.core
+
+    try:
+        return fsspec.core.url_to_fs(str(uri))
+    except (ImportError, ValueError) as error:
+        raise DatasetError(
+            f"cannot open {uri}: {error}", "for s3:// install microg-bench[s3], for gs:// microg-bench[gcs]"
+        ) from error
+
+
+def exists(uri: str | os.PathLike[str]) -> bool:
+    """Tell whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def make_dirs(uri: str | os.PathLike[str]) -> None:
+    """Create a folder and its parents (object stores have none: nothing happens there)."""
+    fs, path = filesystem(uri)
+    fs.makedirs(path, exist_ok=True)
+
+
+def read_bytes(uri: str | os.PathLike[str]) -> bytes:
+    """Read a whole file."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        return file.read()
+
+
+def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
+    """Write a whole file atomically, creating its folder."""
+    fs, path = filesystem(uri)
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if not is_local(uri):
+        fs.pipe_file(path, data)  # a put is atomic on object stores
+        return
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    with open(temporary, "wb") as file:  # noqa: PTH123
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+def read_json(uri: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; raises `DatasetError` when it is not JSON."""
+    try:
+        return json.loads(read_bytes(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{uri} is not valid JSON: {error}") from error
+
+
+def write_json(uri: str | os.PathLike[str], value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+
+
+def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
+    """Read one Parquet file."""
+    fs, path = filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            return pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"cannot read {uri}: {error}") from error
+
+
+def write_parquet(uri: str | os.PathLike[str], table: pa.Table) -> None:
+    """Write one Parquet file atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read all committed Parquet files of a folder that many writers append to; a torn file is skipped.
+
+    Parquet writes by many tasks are not atomic: a killed writer may leave a file without a footer.
+    """
+    fs, path = filesystem(uri)
+    names = [field for field in schema if columns is None or field.name in columns]
+    if not fs.exists(path):
+        return pa.schema(names).empty_table()
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    dataset = pa_dataset.dataset(
+        sorted(name for name in fs.find(path) if name.endswith(".parquet")),
+        schema=schema,
+        format="parquet",
+        filesystem=PyFileSystem(FSSpecHandler(fs)),
+        exclude_invalid_files=True,
+    )
+    return dataset.to_table(columns=columns)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a local file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What computes: pure torch, OpenCV and engine wrappers; no Ray."""

@@ -1,0 +1,1 @@
+"""Ray Data graphs over tables of paths."""
