@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from microg.errors import MicrogError
+from microg.errors import MicrogError, describe
 
 EXIT_FAILED_ROWS = 1
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
 
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray address (auto, ray://host:10001, host:6379); default: a local Ray.")
@@ -43,9 +44,10 @@ def print_json(value: Any) -> None:
 
 
 def run(app: typer.Typer) -> None:
-    """Run an application: a `MicrogError` becomes one line on standard error and exit code 2.
+    """Run an application: an error that its user can act on becomes one line on standard error and exit code 2.
 
-    `--debug` may stand anywhere on the command line and shows the traceback instead.
+    Those are `MicrogError` and what the operating system refuses (permissions, a full disk); anything else is a bug
+    and shows its traceback. `--debug` may stand anywhere on the command line and shows every traceback.
     """
     debug = "--debug" in sys.argv
     if debug:
@@ -60,8 +62,13 @@ def run(app: typer.Typer) -> None:
         if error.fix:
             print(f"  fix: {error.fix}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
+    except OSError as error:
         if debug:
             raise
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        sys.exit(130)
+        print(f"error: {describe(error)}", file=sys.stderr)
+        print("  fix: --debug shows where it happened", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
+            print("interrupted; run the same command again to resume", file=sys.stderr)
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -25,14 +26,10 @@ class Config(BaseModel):
     volatile: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """Return the plain values that decide the result."""
-        values: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            if name in self.volatile:
-                continue
-            value = getattr(self, name)
-            values[name] = value.identity() if isinstance(value, Config) else self.model_dump(mode="json")[name]
-        return values
+        """Return the plain values that decide the result; sections inside lists and mappings count likewise."""
+        plain = self.model_dump(mode="json")
+        names = [name for name in type(self).model_fields if name not in self.volatile]
+        return {name: _identity(getattr(self, name), plain[name]) for name in names}
 
     def digest(self) -> str:
         """Return a short hash of `identity`."""
@@ -48,15 +45,27 @@ class Resources(Config):
     """What one job may use; the default suits a laptop.
 
     `cpus`, `gpus` and `memory_gb` are per actor of the job's main pool; `min_actors`/`max_actors` bound that pool
-    (`max_actors` 0: one per core). `address` is a Ray address; None starts a local Ray.
+    (`max_actors` 0: one per core). `address` is a Ray address; None starts a local Ray. None of it counts in `digest`.
     """
 
+    volatile: ClassVar[frozenset[str]] = frozenset({"cpus", "gpus", "memory_gb", "min_actors", "max_actors", "address"})
     cpus: float = Field(1.0, ge=0)
     gpus: float = Field(0.0, ge=0)
     memory_gb: float = Field(0.0, ge=0)
     min_actors: int = Field(1, ge=1)
     max_actors: int = Field(0, ge=0)
     address: str | None = None
+
+
+def _identity(value: Any, plain: Any) -> Any:
+    """Return `plain`, the JSON form of `value`, without what sections inside it call volatile."""
+    if isinstance(value, Config):
+        return value.identity()
+    if isinstance(value, list | tuple):
+        return [_identity(item, form) for item, form in zip(value, plain, strict=True)]
+    if isinstance(value, dict):
+        return {key: _identity(item, form) for item, (key, form) in zip(value.values(), plain.items(), strict=True)}
+    return plain
 
 
 C = TypeVar("C", bound=BaseModel)
@@ -67,14 +76,19 @@ def load_config(model: type[C], recipe: str | None = None, overrides: Iterable[s
 
     Values of overrides are read as YAML (`0.5`, `true`, `[1, 2]`, `text`). Raises `ConfigError` naming the key.
     """
-    values: dict[str, Any] = dict(defaults)
+    values: dict[str, Any] = {
+        key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in defaults.items()
+    }
     if recipe is not None:
         if not storage.exists(recipe):
             raise ConfigError(f"configuration file {recipe} is not there")
         try:
-            loaded = yaml.safe_load(storage.read_bytes(recipe)) or {}
+            loaded = yaml.safe_load(storage.read_bytes(recipe))
         except yaml.YAMLError as error:
             raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"configuration file {recipe} cannot be read: {error}") from error
+        loaded = {} if loaded is None else loaded
         if not isinstance(loaded, dict):
             raise ConfigError(f"{recipe} must hold a mapping of keys to values, not {type(loaded).__name__}")
         values = _merged(values, loaded)
@@ -83,24 +97,42 @@ def load_config(model: type[C], recipe: str | None = None, overrides: Iterable[s
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}" for item in error.errors()
-        )
+        problems = "; ".join(_problem(model, item["loc"], item["type"], item["msg"]) for item in error.errors())
         known = ", ".join(model.model_fields)
         raise ConfigError(f"bad configuration: {problems}", f"keys at the top level: {known}") from error
 
 
+def _problem(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
+    """Return what is wrong with one value; for an unknown key also which keys there are, or the one it resembles."""
+    where = ".".join(str(part) for part in location) or "value"
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    section: Any = model
+    for part in location[:-1]:
+        field = section.model_fields.get(part) if _is_section(section) else None
+        section = field.annotation if field is not None else None
+    if not _is_section(section):
+        return f"{where}: unknown key"
+    names = list(section.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(names)})")
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {text!r} is not of the form key=value")
+    if not separator or not all(part.strip() for part in key.split(".")):
+        raise ConfigError(f"--set {text!r} is not of the form key=value or section.key=value")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML: {error}") from error
     nested: Any = parsed
-    for part in reversed(key.strip().split(".")):
-        nested = {part: nested}
+    for part in reversed(key.split(".")):
+        nested = {part.strip(): nested}
     return nested
 
 

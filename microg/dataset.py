@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -77,19 +78,49 @@ class Dataset:
         return storage.join(self.root, "videos", f"{check_id(clip_id, 'clip id')}.mp4")
 
     def resolve(self, uri: str) -> str:
-        """Return a clip's `uri` column as an absolute path or URI."""
+        """Return a clip's `uri` column as an absolute path or URI.
+
+        Raises `DatasetError` when there is none, or when a relative one leaves the dataset's folder.
+        """
+        if not uri:
+            raise DatasetError(f"a clip of {self.root} has no video", "its uri in the table 'clips' is empty")
+        relative = not uri.startswith("/") and "://" not in uri
+        if relative and ".." in uri.split("/"):
+            raise DatasetError(f"the video uri {uri!r} leaves the dataset {self.root}", "make it absolute")
         return storage.join(self.root, uri)
 
     def kept_clips(self) -> pa.Table:
         """Return the rows of `clips` with status `ok`."""
-        clips = self.table("clips")
-        return clips.filter(pc.equal(clips["status"], "ok"))
+        return self.table("clips").filter(pc.field("status") == "ok")
 
     def fingerprint(self) -> str:
-        """Return a short hash of all tables' content (not of the pixels, which `clips.sha256` stands for)."""
+        """Return a short hash of all tables' rows (not of the pixels, which `clips.sha256` stands for).
+
+        Neither the order of rows nor how the files are encoded counts, so that a table written again by another
+        number of workers or another Parquet version is the same; a table without rows is as good as none.
+        """
         digest = hashlib.sha256(json.dumps(self.info, sort_keys=True).encode())
         for name in schema.TABLES:
-            if self.has(name):
-                digest.update(name.encode())
-                digest.update(storage.read_bytes(self.table_path(name)))
+            table = self.table(name)
+            if table.num_rows:
+                digest.update(f"{name}:{table.num_rows}".encode())
+                digest.update(_content_digest(table))
         return digest.hexdigest()[:16]
+
+
+def _content_digest(table: pa.Table) -> bytes:
+    """Return a hash of a table's rows in any order; columns are numbers, booleans or strings."""
+    ordered = table.sort_by([(name, "ascending") for name in table.column_names])
+    digest = hashlib.sha256()
+    for name in ordered.column_names:
+        column = ordered[name].combine_chunks()
+        digest.update(f"{name}:{column.type}".encode())
+        digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        if pa.types.is_string(column.type):
+            column = column.fill_null("")
+            digest.update(pc.call_function("binary_length", [column]).to_numpy(zero_copy_only=False).tobytes())
+            digest.update("".join(column.to_pylist()).encode())
+        else:
+            filled = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
+            digest.update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes())
+    return digest.digest()

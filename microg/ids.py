@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 from microg.errors import IdError
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
-_CLIP_ID = re.compile(r"(?P<source>[A-Za-z0-9_-]{1,195})_(?P<sequence>\d{3,6})")
+_MAX_SOURCE_LENGTH, _MAX_SEQUENCE = 190, 999_999
+# [0-9] and not \d, which also matches the digits of other scripts.
+_CLIP_ID = re.compile(rf"(?P<source>[A-Za-z0-9_-]{{1,{_MAX_SOURCE_LENGTH}}})_(?P<sequence>[0-9]{{3,6}})")
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -30,18 +32,22 @@ def check_id(value: str, what: str = "id") -> str:
 
 
 def make_clip_id(source_id: str, sequence: int) -> str:
-    """Return `{source_id}_{sequence:03d}`.
+    """Return `{source_id}_{sequence:03d}`; `split_clip_id` undoes it.
 
     >>> make_clip_id("Apollo13", 32)
     'Apollo13_032'
     """
-    if sequence < 0:
-        raise IdError(f"sequence {sequence} of source {source_id!r} is negative")
-    return f"{check_id(source_id, 'source id')}_{sequence:03d}"
+    if not 0 <= sequence <= _MAX_SEQUENCE:
+        raise IdError(f"sequence {sequence} of source {source_id!r} is not between 0 and {_MAX_SEQUENCE}")
+    if len(check_id(source_id, "source id")) > _MAX_SOURCE_LENGTH:
+        raise IdError(f"source id {source_id!r} is longer than {_MAX_SOURCE_LENGTH} characters")
+    return f"{source_id}_{sequence:03d}"
 
 
 def split_clip_id(clip_id: str) -> tuple[str, int]:
     """Return (source_id, sequence); the source id may itself hold `_` and `-`.
+
+    Other zero-padding than ours is understood (`a_0007`), so a clip is named by its id, not by this pair.
 
     >>> split_clip_id("a_b-c_007")
     ('a_b-c', 7)
@@ -64,8 +70,9 @@ def source_ids(relative_paths: Iterable[str]) -> dict[str, str]:
     """Map each raw file's relative path to a valid, unique source id.
 
     The id is the file's stem. Accents are folded and every other character outside `[A-Za-z0-9_-]` becomes `_`;
-    a stem that had to be changed, or that two files share, gets a suffix from the hash of its relative path, so
-    that the id depends on the path alone and never on the order of the listing.
+    a stem that had to be changed, or that two files share, gets a suffix from the hash of its relative path. So the
+    ids depend on which files there are, never on the order of the listing. Ids differ in more than upper and lower
+    case, for filesystems that ignore it. Raises `IdError` should two files still end with one id.
 
     >>> source_ids(["a/ISS tour.mp4", "Apollo13.mkv"])
     {'Apollo13.mkv': 'Apollo13', 'a/ISS tour.mp4': 'ISS_tour-f6bfba'}
@@ -74,11 +81,17 @@ def source_ids(relative_paths: Iterable[str]) -> dict[str, str]:
     stems = {path: PurePosixPath(path).stem for path in paths}
     shared = Counter(stem.lower() for stem in stems.values())
     result: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for path in paths:
         stem = stems[path]
         folded = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
         clean = re.sub(r"[^A-Za-z0-9_-]+", "_", folded).strip("_")[:150] or "video"
         if clean != stem or shared[stem.lower()] > 1:
-            clean = f"{clean}-{hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()[:6]}"
+            # File names need not be valid Unicode: Python keeps stray bytes as surrogates.
+            raw = path.encode("utf-8", "surrogateescape")
+            clean = f"{clean}-{hashlib.sha1(raw, usedforsecurity=False).hexdigest()[:6]}"
+        other = taken.setdefault(clean.lower(), path)
+        if other != path:
+            raise IdError(f"files {other!r} and {path!r} would both be source {clean!r}", "rename one of them")
         result[path] = clean
     return result

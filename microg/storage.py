@@ -25,8 +25,8 @@ def is_local(uri: str | os.PathLike[str]) -> bool:
 
 
 def local_path(uri: str | os.PathLike[str]) -> Path:
-    """Return the local path of a plain path or a `file://` URI."""
-    return Path(str(uri).removeprefix("file://"))
+    """Return the local path of a plain path or a `file://` URI; `~` is expanded, as fsspec does."""
+    return Path(str(uri).removeprefix("file://")).expanduser()
 
 
 def join(root: str | os.PathLike[str], *parts: str) -> str:
@@ -73,18 +73,22 @@ def read_bytes(uri: str | os.PathLike[str]) -> bytes:
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
-    """Write a whole file atomically, creating its folder."""
+    """Write a whole file atomically, creating its folder; a failed write leaves nothing behind."""
     fs, path = filesystem(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if not is_local(uri):
         fs.pipe_file(path, data)  # a put is atomic on object stores
         return
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-    with open(temporary, "wb") as file:  # noqa: PTH123
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)  # noqa: PTH105
+    target = Path(path)
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(uri: str | os.PathLike[str]) -> Any:
@@ -106,7 +110,7 @@ def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
     try:
         with fs.open(path, "rb") as file:
             return pq.read_table(file)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"cannot read {uri}: {error}") from error
 
 
@@ -120,12 +124,12 @@ def write_parquet(uri: str | os.PathLike[str], table: pa.Table) -> None:
 def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read all committed Parquet files of a folder that many writers append to; a torn file is skipped.
 
-    Parquet writes by many tasks are not atomic: a killed writer may leave a file without a footer.
+    Parquet writes by many tasks are not atomic: a killed writer may leave a file without a footer. A column that an
+    older file lacks is null. Raises `DatasetError` when a column does not fit `schema`.
     """
     fs, path = filesystem(uri)
-    names = [field for field in schema if columns is None or field.name in columns]
     if not fs.exists(path):
-        return pa.schema(names).empty_table()
+        return schema.empty_table().select(columns or schema.names)
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     dataset = pa_dataset.dataset(
@@ -135,10 +139,26 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
         filesystem=PyFileSystem(FSSpecHandler(fs)),
         exclude_invalid_files=True,
     )
-    return dataset.to_table(columns=columns)
+    try:
+        return dataset.to_table(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"cannot read the Parquet files of {uri}: {error}") from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a local file's bytes, in hexadecimal."""
     with open(path, "rb") as file:  # noqa: PTH123
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def move_into_place(temporary: Path, target: str | os.PathLike[str]) -> None:
+    """Move a finished local file to its final name, on this filesystem or an object store."""
+    if is_local(target):
+        path = local_path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        return
+    fs, path = filesystem(target)
+    fs.put_file(str(temporary), path)
+    temporary.unlink()

@@ -1,8 +1,8 @@
 """The 50 actions of MicroG-4M in three groups, and their maps to AVA-80 and JHMDB-21.
 
 Action ids are those of AVA v2.2, of which MicroG-4M uses 50 (1, 3, 5 ... 80); the class index 0..49 is the rank of
-the id. Two ids carry another meaning than in AVA: 28 is "operate spaceship" (AVA: drive) and 61 also takes any
-unspecified action (AVA: watch TV).
+the id. Three ids carry another meaning than in AVA: 28 is "operate spaceship" (AVA: drive), 61 also takes any
+unspecified action (AVA: watch TV) and 26 also takes undressing (AVA: dress/put on clothing).
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ _AVA_ONLY = {
     54: "smoke", 55: "stir", 71: "kick (a person)", 73: "lift (a person)", 75: "play with kids",
     77: "sing to (e.g., self, a person, a group)",
 }  # fmt: skip
-_AVA_WORDING = {28: "drive (e.g., a car, a truck)", 61: "watch (e.g., TV)"}
+_AVA_WORDING = {26: "dress/put on clothing", 28: "drive (e.g., a car, a truck)", 61: "watch (e.g., TV)"}
 AVA_80: dict[int, str] = dict(
     sorted({**{action.id: action.name for action in ACTIONS}, **_AVA_ONLY, **_AVA_WORDING}.items())
 )
-# Our action id -> AVA id of the class with the same meaning; 28 has none in AVA.
+# Our action id -> AVA id of the class that an AVA model would answer for it; 28 has none in AVA.
 TO_AVA_80: dict[int, int | None] = {action_id: None if action_id == 28 else action_id for action_id in ACTION_IDS}
 
 JHMDB_21: tuple[str, ...] = (
