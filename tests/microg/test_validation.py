@@ -58,7 +58,7 @@ def _published_split(rows: Rows) -> None:
     ]
 
 
-DEFECTS: list[tuple[str, Callable[[Rows], None], set[tuple[str, str, str]]]] = [
+DEFECTS: list[tuple[str, Callable[[Rows], object], set[tuple[str, str, str]]]] = [
     ("box left of the frame", _set("boxes", 0, x1=-3.0), {("error", "box_outside_frame", "boxes")}),
     ("box below the frame", _set("boxes", 0, y2=65.0), {("error", "box_outside_frame", "boxes")}),
     ("box right of the frame", _set("boxes", 0, x2=97.0), {("error", "box_outside_frame", "boxes")}),
@@ -128,7 +128,7 @@ def test_a_faultless_dataset_has_no_findings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "expected"), [pytest.param(c, e, id=name) for name, c, e in DEFECTS])
 def test_a_planted_defect_is_found_and_nothing_else(
-    change: Callable[[Rows], None], expected: set[tuple[str, str, str]]
+    change: Callable[[Rows], object], expected: set[tuple[str, str, str]]
 ) -> None:
     rows = tiny_rows()
     change(rows)
