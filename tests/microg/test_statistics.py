@@ -171,8 +171,6 @@ def test_the_label_counts_of_the_published_test_split_come_out(oracles: Path) ->
             {"clip_id": clip_id, "person_id": person_id, "action_id": action_id}
             for clip_id, person_id, action_id in truth[["video_id", "person_id", "action_id"]].values.tolist()
         ],
-        .rename(columns={"video_id": "clip_id"})
-        .to_dict("records"),
     }
     tables = _tables(rows)
     assert _column(statistics.labels_per_action(tables), "action_id", "all") == _column(
