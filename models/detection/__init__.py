@@ -1,0 +1,1 @@
+"""Person detectors: one interface, several backends; see `models.detection.base`."""

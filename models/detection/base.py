@@ -1,0 +1,78 @@
+"""What a detector is: frames in, boxes with confidence and class out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from microg.config import Config
+
+PERSON = 0
+# Trackers use detections down to this confidence.
+CONFIDENCE_FLOOR = 0.1
+
+Backend = Literal["auto", "torch", "onnxruntime", "openvino"]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of one frame, by descending confidence.
+
+    boxes: (N, 4) float32 (x1, y1, x2, y2) in pixels of the frame; confidence: (N,) float32; class_id: (N,) int32 of
+    the detector's classes (0 is a person).
+    """
+
+    boxes: np.ndarray
+    confidence: np.ndarray
+    class_id: np.ndarray
+
+    @classmethod
+    def from_array(cls, rows: np.ndarray) -> Detections:
+        """Build from (N, 6) rows (x1, y1, x2, y2, confidence, class)."""
+        rows = np.asarray(rows, dtype=np.float32).reshape(-1, 6)
+        return cls(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int32))
+
+    def to_array(self) -> np.ndarray:
+        """Return (N, 6) float32 rows (x1, y1, x2, y2, confidence, class)."""
+        return np.column_stack([self.boxes, self.confidence, self.class_id]).astype(np.float32).reshape(-1, 6)
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def persons(self, above: float) -> Detections:
+        """Return the person boxes with confidence > `above`."""
+        keep = (self.class_id == PERSON) & (self.confidence > above)
+        return Detections(self.boxes[keep], self.confidence[keep], self.class_id[keep])
+
+
+class Detector(Protocol):
+    """Finds objects of all its classes, down to `CONFIDENCE_FLOOR`, in frames of one size."""
+
+    def detect(self, frames: Sequence[np.ndarray]) -> list[Detections]:
+        """Return the detections of each (H, W, 3) uint8 BGR frame."""
+        ...
+
+
+class DetectorSettings(Config):
+    """Which detector, and how it runs.
+
+    `weights`: a name such as yolo11n.pt, searched for as `microg.weights` says, or a path. `precision` int8 is the
+    `fast` profile: other numbers, declared as such. `rotations` 4 also looks at the frame turned by 90, 180 and 270
+    degrees and merges what it finds, because plain detectors miss bodies that are not upright.
+    """
+
+    weights: str = "yolo11n.pt"
+    backend: Backend = "auto"
+    image_size: int = Field(640, ge=64, le=4096)
+    precision: Literal["float32", "int8"] = "float32"
+    rotations: Literal[1, 4] = 1
+    iou_threshold: float = Field(0.7, gt=0, le=1)
+    batch_size: int = Field(8, ge=1)
+    device: str = "auto"
+    calibration: str | None = None
+
+    volatile = frozenset({"batch_size", "device"})

@@ -1,0 +1,150 @@
+"""Opening, probing and decoding videos with PyAV.
+
+PyAV is the default decoder because it is self-contained, survives `fork`, and lets one damaged packet be skipped
+instead of ending the file. It does not apply rotation metadata and does not choose the best of several streams by
+itself: both are done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import av.container
+import cv2
+import numpy as np
+
+from microg import storage
+from microg.errors import VideoError
+
+_ROTATE = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's header says. Width and height in pixels as displayed (after rotation)."""
+
+    width: int
+    height: int
+    rotation: int
+    fps: float
+    num_frames: int
+    duration_s: float
+    codec: str
+    # False where the container stores no presentation times (AVI): frames are then timed by their index.
+    has_timestamps: bool
+
+
+@contextmanager
+def open_video(uri: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video and its best video stream, decoding with one thread.
+
+    Raises `VideoError` when the file cannot be read, is no video, or has no video stream.
+    """
+    handle = None
+    try:
+        try:
+            if storage.is_local(uri):
+                container = av.open(str(storage.local_path(uri)))
+            else:
+                fs, path = storage.filesystem(uri)
+                handle = fs.open(path, "rb")
+                container = av.open(handle)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"cannot open {_name(uri)}: {_reason(error)}") from error
+        with container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+                raise VideoError(f"{_name(uri)} has no video stream")
+            stream.codec_context.thread_count = 1
+            yield container, stream
+    finally:
+        if handle is not None:
+            handle.close()
+
+
+def probe(uri: str) -> VideoInfo:
+    """Read a video's properties; decodes one frame, because only frames tell the rotation.
+
+    Raises `VideoError`, also when no frame can be decoded.
+    """
+    with open_video(uri) as (container, stream):
+        first = next(decode(container, stream, errors=[]), None)
+        if first is None:
+            raise VideoError(f"{_name(uri)} has no frame that can be decoded")
+        fps = float(stream.average_rate or stream.base_rate or stream.guessed_rate or 0)
+        if stream.duration and stream.time_base:
+            duration = float(stream.duration * stream.time_base)
+        else:
+            duration = container.duration / av.time_base if container.duration else 0.0
+        rotation = int(first.rotation) % 360
+        width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+        return VideoInfo(
+            width=width,
+            height=height,
+            rotation=rotation,
+            fps=fps or 30.0,
+            num_frames=stream.frames,
+            duration_s=duration,
+            codec=stream.codec_context.name,
+            has_timestamps=has_timestamps(container),
+        )
+
+
+def has_timestamps(container: av.container.InputContainer) -> bool:
+    """Tell whether the container stores presentation times (AVI stores none, and PyAV's guesses are out of order)."""
+    return container.format.name != "avi"
+
+
+def decode(
+    container: av.container.InputContainer, stream: av.VideoStream, errors: list[str]
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a stream; a damaged packet adds a line to `errors` and is skipped.
+
+    Damage that ends the file ends the iteration, with a line in `errors`.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.FFmpegError, OSError) as error:
+            errors.append(_reason(error))
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            errors.append(_reason(error))
+            continue
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                yield frame
+
+
+def read_frames(uri: str) -> Iterator[np.ndarray]:
+    """Yield the frames of a video in order, upright, as (H, W, 3) uint8 BGR arrays.
+
+    Raises `VideoError` when anything cannot be decoded: a clip is whole or it is an error.
+    """
+    with open_video(uri) as (container, stream):
+        errors: list[str] = []
+        for frame in decode(container, stream, errors):
+            image = frame.to_ndarray(format="bgr24")
+            turn = _ROTATE.get(int(frame.rotation) % 360)
+            yield image if turn is None else cv2.rotate(image, turn)
+            if errors:
+                break
+        if errors:
+            raise VideoError(f"{_name(uri)} is damaged: {errors[0]}")
+
+
+def _name(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())
