@@ -14,12 +14,13 @@ import typer
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import microg
-from jobs import data_download
+from jobs import data_download, doctor
 from jobs.common import make_app, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 data_app = make_app("Get, make, check, convert and describe datasets.")
 app.add_typer(data_app, name="data")
+app.command("doctor")(doctor.doctor)
 data_app.command("download")(data_download.download)
 
 
