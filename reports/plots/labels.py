@@ -1,0 +1,141 @@
+"""Plots of people and action labels (the paper's Figure 2, left half)."""
+
+# pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from reports.plots.style import GROUP_COLOURS, NEUTRAL, ORIGIN_COLOURS, Plot, figure, finish, legend_below, styled
+
+
+def label_distribution(labels: pd.DataFrame) -> Plot | None:
+    """Bars of labels per action on a log scale, coloured by group; `labels` from `statistics.labels_per_action`."""
+    used = labels[labels["all"] > 0]
+    if used.empty:
+        return None
+    unused = len(labels) - len(used)
+    with styled():
+        result, axes = figure(9, 1.6 + 0.26 * len(used))
+        names = used["action"].tolist()
+        counts = used["all"].tolist()
+        axes.barh(names, counts, color=[GROUP_COLOURS[group] for group in used["group"]], height=0.75)
+        axes.set_xscale("log")
+        axes.set_xlim(0.8, max(counts) * 2.2)
+        axes.invert_yaxis()
+        axes.margins(y=0.01)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        for position, count in enumerate(counts):
+            axes.text(count * 1.06, position, f"{count:,}", va="center", fontsize=9)
+        note = f"; {unused} of the {len(labels)} actions are not used" if unused else ""
+        axes.set_xlabel(f"labels (log scale){note}")
+        axes.set_title("Labels per action")
+        patches = [Patch(color=colour, label=name) for name, colour in GROUP_COLOURS.items()]
+        result.legend(handles=patches, loc="outside lower center", ncols=3)
+        top = ", ".join(f"{name} {count:,}" for name, count in list(zip(names, counts, strict=True))[:3])
+        return finish(result, "label_distribution", f"Bar chart of labels per action; most frequent: {top}.")
+
+
+def people_per_clip(people: pd.DataFrame) -> Plot | None:
+    """Stacked bars of clips by number of people; `people` from `statistics.people_per_clip`."""
+    if people.empty or not people["all"].sum():
+        return None
+    with styled():
+        result, axes = figure(7, 4.2)
+        positions = people["people"].tolist()
+        bottom = [0] * len(positions)
+        for origin, counts in _by_origin(people).items():
+            axes.bar(positions, counts, bottom=bottom, label=origin, color=ORIGIN_COLOURS[origin], width=0.75)
+            bottom = [below + count for below, count in zip(bottom, counts, strict=True)]
+        for position, count, percent in zip(positions, people["all"], people["all_percent"], strict=True):
+            axes.annotate(
+                f"{count:,}\n{percent:.1f}%", (position, count), (0, 4), textcoords="offset points", ha="center",
+                fontsize=9,
+            )  # fmt: skip
+        axes.set_ylim(0, max(bottom) * 1.17)
+        axes.set_xticks(positions)
+        axes.set_xlim(*_bar_range(positions))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel("people in the clip")
+        axes.set_ylabel("clips")
+        axes.set_title("People per clip")
+        legend_below(result, axes)
+        text = ", ".join(f"{count:,} with {number}" for number, count in zip(positions, people["all"], strict=True))
+        return finish(result, "people_per_clip", f"Bar chart of clips by number of people: {text}.")
+
+
+def action_groups(groups: pd.DataFrame) -> Plot | None:
+    """A donut of the three action groups beside their shares by origin; `groups` from `statistics.label_groups`."""
+    total = int(groups["all"].sum())
+    if not total:
+        return None
+    with styled():
+        result, _ = figure(9, 4)
+        result.clear()
+        donut, bars = result.subplots(1, 2, width_ratios=[1, 1.25])
+        names = groups["group"].tolist()
+        colours = [GROUP_COLOURS[name] for name in names]
+        donut.pie(
+            groups["all"].tolist(), colors=colours, startangle=90, counterclock=False,
+            wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 2},
+        )  # fmt: skip
+        donut.text(0, 0, f"{total:,}\nlabels", ha="center", va="center", fontsize=13, fontweight="bold")
+        donut.set_title("Action groups")
+        origins = [origin for origin in ("all", "movie", "real") if groups[origin].sum()]
+        left = [0.0] * len(origins)
+        for name, colour, row in zip(names, colours, groups.to_dict("records"), strict=True):
+            shares = [100 * row[origin] / groups[origin].sum() for origin in origins]
+            bars.barh(origins, shares, left=left, color=colour, label=name, height=0.62)
+            for position, (start, share, origin) in enumerate(zip(left, shares, origins, strict=True)):
+                if share >= 9:
+                    bars.text(
+                        start + share / 2, position, f"{share:.1f}%\n{row[origin]:,}", ha="center", va="center",
+                        fontsize=9, color="white" if colour != GROUP_COLOURS["object manipulation"] else "black",
+                    )  # fmt: skip
+            left = [start + share for start, share in zip(left, shares, strict=True)]
+        bars.invert_yaxis()
+        bars.set_xlim(0, 100)
+        bars.grid(visible=False, axis="y")
+        bars.set_xlabel("% of the labels")
+        bars.set_title("By origin")
+        legend_below(result, bars)
+        text = ", ".join(f"{row['group']} {row['all']:,}" for row in groups.to_dict("records"))
+        return finish(result, "action_groups", f"Shares of the action groups: {text}.")
+
+
+def labels_per_person(labels: pd.DataFrame) -> Plot | None:
+    """Bars of labelled people by number of actions; `labels` from `statistics.labels_per_person`."""
+    if labels.empty:
+        return None
+    with styled():
+        result, axes = figure(7, 3.8)
+        positions, counts = labels["labels"].tolist(), labels["all"].tolist()
+        bars = axes.bar(positions, counts, color=NEUTRAL, width=0.75)
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=9)
+        axes.set_xticks(positions)
+        axes.set_xlim(*_bar_range(positions))
+        axes.set_ylim(0, max(counts) * 1.12)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel("actions of the person")
+        axes.set_ylabel("people")
+        axes.set_title("Actions per person")
+        text = ", ".join(f"{count:,} people with {number}" for number, count in zip(positions, counts, strict=True))
+        return finish(result, "labels_per_person", f"Bar chart of actions per person: {text}.")
+
+
+def _bar_range(positions: list[int]) -> tuple[float, float]:
+    """Leave room for at least five bars: one bar over the whole width is hard to read."""
+    return min(positions) - 0.6, max(max(positions), min(positions) + 4) + 0.6
+
+
+def _by_origin(people: pd.DataFrame) -> dict[str, list[int]]:
+    """Return origin -> counts, for origins that occur; clips of unknown origin are what is left of all."""
+    parts = {origin: people[origin].tolist() for origin in ("movie", "real")}
+    parts["unknown"] = (people["all"] - people["movie"] - people["real"]).tolist()
+    return {origin: counts for origin, counts in parts.items() if any(counts)}

@@ -1,0 +1,94 @@
+"""One look for all plots, and saving them so that the same data give the same bytes.
+
+Figures are made without pyplot: no global state, no display, no leak when many are made.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from microg import storage
+
+# Okabe-Ito colours, distinguishable with every common colour vision deficiency.
+GROUP_COLOURS = {"person movement": "#0072B2", "object manipulation": "#E69F00", "person interaction": "#009E73"}
+ORIGIN_COLOURS = {"movie": "#CC79A7", "real": "#56B4E9", "unknown": "#999999"}
+TEXT_COLOURS = {"caption": "#0072B2", "question": "#D55E00", "answer": "#009E73"}
+NEUTRAL = "#4C566A"
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.8,
+    "figure.facecolor": "white",
+    "legend.frameon": False,
+    # Ids inside an SVG come from this salt instead of a random number.
+    "svg.hashsalt": "microg",
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A finished plot: file name without extension, a sentence for those who cannot see it, PNG and SVG bytes."""
+
+    name: str
+    description: str
+    png: bytes
+    svg: bytes
+
+    def save(self, folder: str) -> list[str]:
+        """Write `folder/name.png` and `.svg`; returns the paths."""
+        paths = []
+        for suffix, data in (("png", self.png), ("svg", self.svg)):
+            path = storage.join(folder, f"{self.name}.{suffix}")
+            storage.write_bytes(path, data)
+            paths.append(path)
+        return paths
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Apply the look while a figure is built and rendered."""
+    with mpl.rc_context({**mpl.rcParamsDefault, **_RC, "backend": "agg"}):  # pyright: ignore[reportArgumentType]
+        yield
+
+
+def figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of a size in inches with one pair of axes."""
+    result = Figure(figsize=(width, height), layout="constrained")
+    return result, result.subplots()
+
+
+def legend_below(result: Figure, axes: Axes) -> None:
+    """Put the legend of `axes` under the figure, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    result.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 3), fontsize=10)
+
+
+def finish(result: Figure, name: str, description: str) -> Plot:
+    """Render a figure to PNG (144 dpi) and SVG without dates."""
+    FigureCanvasAgg(result)
+    return Plot(name, description, _render(result, "png", dpi=144), _render(result, "svg", metadata={"Date": None}))
+
+
+def _render(result: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    result.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
