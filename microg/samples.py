@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from microg import schema
+from microg.arrow import pc
 from microg.errors import DatasetError
 
 _DECIMALS = 3
@@ -57,7 +57,9 @@ def make_samples(boxes: pa.Table, clips: pa.Table, actions: pa.Table, *, keep_un
     if len(pc.unique(sizes["clip_id"])) != sizes.num_rows:
         raise DatasetError("table 'clips' has a clip twice", "run 'microg data validate' and remove the duplicates")
     keys = keys.join(sizes, "clip_id", join_type="left outer").sort_by("row")
-    unknown = keys.filter(pc.invert(pc.fill_null(pc.and_(pc.greater(keys["width"], 0), pc.greater(keys["height"], 0)), False)))
+    unknown = keys.filter(
+        pc.invert(pc.fill_null(pc.and_(pc.greater(keys["width"], 0), pc.greater(keys["height"], 0)), False))
+    )
     if unknown.num_rows:
         some = pc.unique(unknown["clip_id"]).to_pylist()
         raise DatasetError(

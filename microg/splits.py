@@ -30,9 +30,7 @@ def make_split(scheme: str, samples: pa.Table, clips: pa.Table, *, seed: int = 4
     raise DatasetError(f"there is no split scheme {scheme!r}", f"schemes are {', '.join(SCHEMES)}")
 
 
-def published_split(
-    samples: pa.Table, *, seed: int = 42, ratios: tuple[float, float, float] = RATIOS
-) -> pa.Table:
+def published_split(samples: pa.Table, *, seed: int = 42, ratios: tuple[float, float, float] = RATIOS) -> pa.Table:
     """Return the published split by clip, as rows of table `splits` with scheme `published`.
 
     Clips with a labelled sample, sorted by id: those that cover all actions go to train (largest gain first, the
@@ -134,7 +132,7 @@ def describe_split(splits: pa.Table, samples: pa.Table, clips: pa.Table) -> dict
     homes: dict[str, set[str]] = {}
     for clip_id, split in assigned.items():
         homes.setdefault(known.get(clip_id) or split_clip_id(clip_id)[0], set()).add(split)
-    rows = {split: 0 for split in schema.SPLITS}
+    rows = dict.fromkeys(schema.SPLITS, 0)
     for clip_id in samples["clip_id"].to_pylist():
         if clip_id in assigned:
             rows[assigned[clip_id]] += 1
@@ -191,5 +189,6 @@ def _cost(
 def _splits_table(assigned: Mapping[str, str], scheme: str) -> pa.Table:
     clip_ids = sorted(assigned)
     return pa.table(
-        [clip_ids, [assigned[clip_id] for clip_id in clip_ids], [scheme] * len(clip_ids)], schema=schema.TABLES["splits"]
+        [clip_ids, [assigned[clip_id] for clip_id in clip_ids], [scheme] * len(clip_ids)],
+        schema=schema.TABLES["splits"],
     )

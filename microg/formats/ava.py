@@ -1,0 +1,186 @@
+"""The train-ready AVA folder, as PySlowFast reads it.
+
+`annotations/ava_{split}.csv` (no header: video_id, frame, x1, y1, x2, y2 normalised, action_id, person_id),
+`annotations/ava_{split}_predicted_boxes.csv` (the same boxes with an empty action and score 1),
+`annotations/label_map.pbtxt`, `frame_lists/{split}.csv` (one row a frame, separated by spaces) and, on demand,
+`frames/{clip_id}/{clip_id}_{frame:06d}.jpg` with frames from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from microg import schema, storage
+from microg.arrow import pc
+from microg.dataset import Dataset
+from microg.errors import DatasetError, FormatError, VideoError
+from microg.formats import ava_frames
+from microg.formats.base import Annotations, FormatResult, clip_id_of, collect, dropped, new_clips, read_csv, write_csv
+from microg.formats.labelmap import check_label_map, label_map_text
+from microg.formats.videos import find_videos, with_metadata
+
+READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
+WRITE_OPTIONS = frozenset({"split", "frames"})
+_ROW = {
+    "clip_id": pa.string(), "frame": pa.int32(), "x1": pa.float64(), "y1": pa.float64(), "x2": pa.float64(),
+    "y2": pa.float64(), "action_id": pa.int32(), "person_id": pa.int32(),
+}  # fmt: skip
+_FRAME_LIST_HEADER = "original_video_id video_id frame_id path labels\n"
+_FRAME_LIST_COLUMNS = ("original_video_id", "video_id", "frame_id", "path", "labels")
+
+
+def read(
+    path: str, *, videos: str | None = None, dataset_root: str | None = None, copy_videos: bool = False
+) -> FormatResult:
+    """Read the AVA folder `path` into `clips`, `samples`, `actions` and `splits` (scheme `published`).
+
+    Boxes stay what they are there: one normalised key box a person, in `samples`. The number of frames comes from the
+    frame lists, the frame size from the first JPEG in `frames/`, where they are there; both from the video when
+    `videos` names a folder with the clips. Raises `FormatError` for a row that cannot be read.
+    """
+    notes, samples, homes = [], [], {}
+    for split in schema.SPLITS:
+        file = storage.join(path, "annotations", f"ava_{split}.csv")
+        if not storage.exists(file):
+            notes.append(f"{file} is not there: no {split} split")
+            continue
+        rows = _checked_rows(read_csv(file, _ROW, header=False), file)
+        for clip_id in pc.unique(rows["clip_id"]).to_pylist():
+            if homes.setdefault(clip_id, split) != split:
+                raise FormatError(f"{file}: {clip_id} is in the {homes[clip_id]} split as well")
+        samples.append(rows)
+    if not samples:
+        raise FormatError(f"{path} has no annotations/ava_train.csv, ava_val.csv or ava_test.csv")
+    table = schema.conform("samples", pa.concat_tables(samples).select(schema.TABLES["samples"].names))
+    lengths = _frame_counts(path)
+    for clip_id in lengths:
+        homes.setdefault(clip_id, "")
+    sizes = {clip_id: ava_frames.frame_size(path, clip_id) for clip_id in homes}
+    columns = {
+        "num_frames": [lengths.get(clip_id) for clip_id in homes],
+        "width": [size[0] if (size := sizes[clip_id]) else None for clip_id in homes],
+        "height": [size[1] if (size := sizes[clip_id]) else None for clip_id in homes],
+    }
+    found = find_videos(videos) if videos else {}
+    clips, more = with_metadata(
+        new_clips(homes, **columns), found, dataset_root=dataset_root, copy=copy_videos
+    )  # fmt: skip
+    splits = [{"clip_id": c, "split": split, "scheme": "published"} for c, split in sorted(homes.items()) if split]
+    label_map = storage.join(path, "annotations", "label_map.pbtxt")
+    if storage.exists(label_map):
+        notes += check_label_map(label_map)
+    notes.append(
+        "AVA holds one normalised key box a person: 'samples' was read, pixel boxes of other frames are not there"
+    )
+    actions = table.select(["clip_id", "person_id", "action_id"]).group_by(
+        ["clip_id", "person_id", "action_id"], use_threads=False
+    )
+    tables = {
+        "clips": clips, "samples": table, "splits": schema.from_rows("splits", splits),
+        "actions": schema.conform("actions", actions.aggregate([])),
+    }  # fmt: skip
+    return FormatResult(tables, notes + more)
+
+
+def write(
+    source: Dataset | Mapping[str, pa.Table], path: str, *, split: str = "published", frames: bool = False
+) -> list[str]:
+    """Write the splits of scheme `split` as AVA files, byte for byte as the reference conversion writes them.
+
+    With `frames` every frame of each video is also written as a JPEG. Raises `DatasetError` when the dataset has no
+    samples, no such split, or a clip of unknown length, and
+    `VideoError` at the end when the frames of some clips could not be written.
+    """
+    annotations, notes = collect(source)
+    notes += dropped(annotations, {"samples", "splits", "actions", "boxes"}, "ava")
+    boxes = annotations.table("boxes").num_rows
+    if boxes:
+        notes.append(f"ava holds key boxes only: of {boxes} boxes those in 'samples' were written")
+    samples = annotations.table("samples")
+    labelled = samples.filter(pc.is_valid(samples["action_id"]))
+    if not labelled.num_rows:
+        raise DatasetError("there are no labelled samples to export", "run 'microg data split DATASET' first")
+    if labelled.num_rows < samples.num_rows:
+        notes.append(f"{samples.num_rows - labelled.num_rows} samples without an action were not written")
+    homes = _homes(annotations, split)
+    unsplit = set(labelled["clip_id"].to_pylist()) - set(homes)
+    if unsplit:
+        notes.append(f"{len(unsplit)} clips are in no split of scheme '{split}': their samples were not written")
+    lengths = {row["clip_id"]: row["num_frames"] for row in annotations.clips()}
+    for name in schema.SPLITS:
+        clip_ids = [clip_id for clip_id, home in homes.items() if home == name]
+        rows = labelled.filter(pc.is_in(labelled["clip_id"], pa.array(clip_ids, pa.string()))).select(list(_ROW))
+        scores = pa.array([1] * rows.num_rows, pa.int32())
+        unlabelled = rows.set_column(6, "action_id", pa.nulls(rows.num_rows, pa.int32()))
+        predicted = unlabelled.set_column(7, "score", scores)
+        write_csv(storage.join(path, "annotations", f"ava_{name}.csv"), rows, header=False)
+        write_csv(storage.join(path, "annotations", f"ava_{name}_predicted_boxes.csv"), predicted, header=False)
+        present = sorted(set(rows["clip_id"].to_pylist()))
+        storage.write_bytes(storage.join(path, "frame_lists", f"{name}.csv"), _frame_list(present, lengths).encode())
+    storage.write_bytes(storage.join(path, "annotations", "label_map.pbtxt"), label_map_text().encode())
+    if frames:
+        more, failed = ava_frames.export(annotations, homes, path)
+        notes += more
+        if failed:
+            raise VideoError(
+                f"all annotations were written, but not the frames of {len(failed)} clips ({failed[0]})",
+                "run 'microg data validate', then the same export again: finished clips are passed over",
+            )
+    return notes
+
+
+def _homes(annotations: Annotations, scheme: str) -> dict[str, str]:
+    splits = annotations.table("splits")
+    rows = splits.filter(pc.equal(splits["scheme"], scheme))
+    if not rows.num_rows:
+        raise DatasetError(
+            f"the dataset has no split of scheme {scheme!r}", f"run 'microg data split DATASET --scheme {scheme}' first"
+        )
+    return dict(zip(rows["clip_id"].to_pylist(), rows["split"].to_pylist(), strict=True))
+
+
+def _frame_list(clip_ids: list[str], lengths: Mapping[str, int | None]) -> str:
+    lines = [_FRAME_LIST_HEADER]
+    for clip_id in clip_ids:
+        length = lengths.get(clip_id)
+        if not length:
+            raise DatasetError(
+                f"clip {clip_id} has no number of frames: its frame list cannot be written",
+                "import the dataset with its videos, or fill in num_frames in table 'clips'",
+            )
+        for frame in range(1, length + 1):
+            lines.append(f'{clip_id} {clip_id} {frame} {ava_frames.relative_path(clip_id, frame)} ""\n')
+    return "".join(lines)
+
+
+def _frame_counts(path: str) -> dict[str, int]:
+    """Return the highest frame number of each clip in the frame lists."""
+    counts: dict[str, int] = {}
+    for split in schema.SPLITS:
+        file = storage.join(path, "frame_lists", f"{split}.csv")
+        if not storage.exists(file):
+            continue
+        for number, line in enumerate(storage.read_bytes(file).decode().splitlines(), 1):
+            fields = line.split(" ")
+            if number == 1 and tuple(fields) == _FRAME_LIST_COLUMNS:
+                continue
+            if len(fields) != len(_FRAME_LIST_COLUMNS) or not fields[3].endswith(".jpg"):
+                raise FormatError(f"{file}, line {number}: {line!r} is not '{_FRAME_LIST_HEADER.strip()}'")
+            stem = fields[3].rsplit("/", 1)[-1].removesuffix(".jpg")
+            clip_id, _, frame = stem.rpartition("_")
+            if not frame.isdecimal():
+                raise FormatError(f"{file}, line {number}: {fields[3]!r} does not end in a frame number")
+            clip_id = clip_id_of(clip_id, f"{file}, line {number}")
+            counts[clip_id] = max(counts.get(clip_id, 0), int(frame))
+    return counts
+
+
+def _checked_rows(rows: pa.Table, file: str) -> pa.Table:
+    for name in rows.column_names:
+        if rows[name].null_count:
+            raise FormatError(f"{file}, line {pc.index(pc.is_null(rows[name]), True).as_py() + 1}: {name} is empty")
+    ids = rows["clip_id"].to_pylist()
+    clean = {name: clip_id_of(name, file) for name in dict.fromkeys(ids)}
+    return rows.set_column(0, "clip_id", pa.array([clean[name] for name in ids], pa.string()))

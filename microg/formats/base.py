@@ -1,0 +1,203 @@
+"""What all formats share: the result of reading, a uniform view of what is to be written, and notes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from microg import schema, storage
+from microg.arrow import pc
+from microg.dataset import Dataset
+from microg.errors import DatasetError, FormatError, IdError
+from microg.ids import split_clip_id, strip_video_extension
+
+
+@dataclass(frozen=True)
+class FormatResult:
+    """Tables read from a foreign format, by name, and notes on what was assumed or left out.
+
+    A table is present when the format can express it, even without rows: a merge then knows that "no rows" is a
+    statement and not silence.
+    """
+
+    tables: dict[str, pa.Table]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What is to be written: tables by name, limited to usable clips; `clips` has a row for every clip named."""
+
+    tables: Mapping[str, pa.Table]
+    root: str | None = None
+
+    def table(self, name: str) -> pa.Table:
+        """Return table `name`, without rows when absent."""
+        return self.tables[name] if name in self.tables else schema.empty(name)
+
+    def clips(self) -> list[dict]:
+        """Return the rows of table `clips`."""
+        return self.table("clips").to_pylist()
+
+    def resolve(self, uri: str) -> str:
+        """Return a clip's `uri` as an absolute path or URI."""
+        return uri if self.root is None else storage.join(self.root, uri)
+
+
+def collect(source: Dataset | Mapping[str, pa.Table]) -> tuple[Annotations, list[str]]:
+    """Return a view of a dataset (or of plain tables) for a writer, and notes on clips left out.
+
+    Clips whose status is not `ok` are left out with all their rows. A clip that is named in another table and
+    missing from `clips` gets a row without metadata. Every clip id is checked, because it becomes a file name.
+    """
+    if isinstance(source, Dataset):
+        tables = {name: source.table(name) for name in schema.TABLES if source.has(name)}
+        root: str | None = source.root
+    else:
+        tables, root = {name: schema.conform(name, table) for name, table in source.items()}, None
+    notes = []
+    clips = tables.get("clips", schema.empty("clips"))
+    usable = pc.fill_null(pc.equal(clips["status"], "ok"), True)
+    left_out = clips.filter(pc.invert(usable))["clip_id"]
+    if len(left_out):
+        notes.append(f"{len(left_out)} clips with status rejected or error were left out, with their annotations")
+        for name in tables:
+            if "clip_id" in schema.TABLES[name].names:
+                tables[name] = tables[name].filter(pc.invert(pc.is_in(tables[name]["clip_id"], left_out)))
+        clips = tables["clips"]
+    named = [tables[name]["clip_id"] for name in ("boxes", "actions", "captions", "qa", "samples") if name in tables]
+    missing = _missing_ids(clips["clip_id"], named)
+    if missing:
+        notes.append(f"{_count(missing, 'clip')} annotated but missing from table 'clips': no video, size or length")
+        clips = pa.concat_tables([clips, new_clips(missing)])
+    tables["clips"] = clips
+    for clip_id in clips["clip_id"].to_pylist():
+        split_clip_id(clip_id)
+    return Annotations(tables, root), notes
+
+
+def dropped(annotations: Annotations, kept: Iterable[str], format_name: str) -> list[str]:
+    """Return a note for each filled table that a format cannot express."""
+    kept = {*kept, "clips"}
+    return [
+        f"{format_name} cannot express table '{name}': {table.num_rows} rows were not written"
+        for name, table in annotations.tables.items()
+        if name not in kept and table.num_rows
+    ]
+
+
+def confidence_note(boxes: pa.Table, format_name: str) -> list[str]:
+    """Return a note when boxes carry confidences that a format has no place for."""
+    known = len(boxes) - boxes["confidence"].null_count
+    return [f"{format_name} has no box confidence: {known} values were not written"] if known else []
+
+
+def actions_by_person(actions: pa.Table) -> tuple[dict[str, dict[int, list[int]]], list[str]]:
+    """Return action ids by clip and person in the table's order, and a note when a label is there twice."""
+    result: dict[str, dict[int, list[int]]] = {}
+    repeated = 0
+    columns = (actions[name].to_pylist() for name in ("clip_id", "person_id", "action_id"))
+    for clip_id, person_id, action_id in zip(*columns, strict=True):
+        labels = result.setdefault(clip_id, {}).setdefault(person_id, [])
+        if action_id in labels:
+            repeated += 1
+        else:
+            labels.append(action_id)
+    return result, [f"{repeated} repeated action rows were written once"] if repeated else []
+
+
+def clip_id_of(name: str, where: str) -> str:
+    """Return the clip id for a published `video_id` or a file name. Raises `FormatError` saying `where` it stands."""
+    clip_id = strip_video_extension(str(name).rsplit("/", 1)[-1])
+    try:
+        split_clip_id(clip_id)
+    except IdError as error:
+        raise FormatError(f"{where}: {error.what}", error.fix) from error
+    return clip_id
+
+
+def new_clips(clip_ids: Iterable[str], **columns: Iterable) -> pa.Table:
+    """Return rows of table `clips` for these ids, status `ok`, with `columns` (aligned with the ids) filled in."""
+    ids = list(clip_ids)
+    split = [split_clip_id(clip_id) for clip_id in ids]
+    base = {
+        "clip_id": ids,
+        "source_id": [source for source, _ in split],
+        "sequence": [sequence for _, sequence in split],
+        "status": ["ok"] * len(ids),
+    }
+    filled = {name: pa.array(list(values), schema.TABLES["clips"].field(name).type) for name, values in columns.items()}
+    arrays = {name: pa.array(values, schema.TABLES["clips"].field(name).type) for name, values in base.items()}
+    return schema.conform("clips", pa.table({**arrays, **filled}))
+
+
+def read_csv(path: str, columns: Mapping[str, pa.DataType], *, header: bool = True) -> pa.Table:
+    """Read a CSV file with exactly typed columns, of which all must be there; others are ignored.
+
+    Without `header` the columns are given by position. Raises `FormatError` naming the file, and the line where known.
+    """
+    data = storage.read_bytes(path)
+    names = list(columns)
+    if not data.strip():
+        if header:
+            raise FormatError(f"{path} is empty", f"it must start with the header {','.join(names)}")
+        return pa.schema(list(columns.items())).empty_table()
+    strings = [name for name, kind in columns.items() if pa.types.is_string(kind)]
+    try:
+        return pa_csv.read_csv(
+            io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")),
+            read_options=pa_csv.ReadOptions(column_names=None if header else names, use_threads=False),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict(columns), include_columns=names, strings_can_be_null=bool(strings),
+                null_values=[""], quoted_strings_can_be_null=False,
+            ),
+        )  # fmt: skip
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise FormatError(f"cannot read {path}: {error}", f"it needs the columns {','.join(names)}") from error
+
+
+def integral(boxes: pa.Table) -> bool:
+    """Tell whether all pixel coordinates are whole numbers."""
+    return all(
+        pc.all(pc.equal(boxes[name], pc.floor(boxes[name])), min_count=0).as_py() for name in ("x1", "y1", "x2", "y2")
+    )
+
+
+def write_csv(path: str, table: pa.Table, *, header: bool = True) -> None:
+    """Write a CSV file byte-stably: numbers in their shortest exact form, `\\n` line ends, nulls empty."""
+    frame = table.to_pandas(types_mapper=_nullable)
+    storage.write_bytes(path, frame.to_csv(index=False, header=header, lineterminator="\n").encode())
+
+
+def to_json(document: object, where: str, indent: int | None = None) -> bytes:
+    """Return strict JSON. Raises `DatasetError` when a number is not finite, which JSON cannot say."""
+    try:
+        return (json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent) + "\n").encode()
+    except ValueError as error:
+        raise DatasetError(
+            f"{where} cannot be written: a coordinate is not a finite number", "run 'microg data validate'"
+        ) from error
+
+
+def _nullable(kind: pa.DataType) -> object:
+    """Keep integers with nulls integers on the way through pandas."""
+    import pandas as pd
+
+    return pd.Int64Dtype() if pa.types.is_integer(kind) else None
+
+
+def _missing_ids(known: pa.ChunkedArray, named: list[pa.ChunkedArray]) -> list[str]:
+    ids: dict[str, None] = {}
+    for column in named:
+        ids |= dict.fromkeys(pc.unique(column).to_pylist())
+    have = set(known.to_pylist())
+    return [clip_id for clip_id in ids if clip_id not in have]
+
+
+def _count(items: list, noun: str) -> str:
+    return f"{len(items)} {noun}{'s' if len(items) != 1 else ''} (e.g. {items[0]})"

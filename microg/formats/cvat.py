@@ -1,0 +1,192 @@
+"""CVAT for video 1.1: one XML file a clip, out as `annotations/{clip_id}.xml`, in from XML files or CVAT's zip files.
+
+A person is a track labelled `person`; frames count from 0; coordinates are pixels, written as exact decimals (CVAT
+itself exports two decimals). Actions are the select attributes `action_1` ... `action_5` (more when a person has
+more), the person id and the box confidence are text attributes. Equal boxes on consecutive frames are written as the
+two key frames at their ends, and a box with `outside="1"` follows the last frame of each visible stretch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import xml.etree.ElementTree as ET
+import zipfile
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+
+from microg import schema, storage, taxonomy
+from microg.dataset import Dataset
+from microg.errors import FormatError
+from microg.formats import xmltree
+from microg.formats.base import FormatResult, actions_by_person, collect, dropped, new_clips
+from microg.formats.cvat_read import TaskReader
+from microg.formats.keyframes import TrackBox, to_keyframes, tracks
+from microg.formats.labelmap import action_label
+from microg.formats.videos import copy_videos as copy_clips
+from microg.formats.videos import find_videos, with_metadata
+
+READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
+WRITE_OPTIONS = frozenset({"copy_videos"})
+_MIN_SLOTS = 5  # the published limit of actions a person
+_NO_ACTION = "none"
+_MAX_XML_BYTES = 512 << 20
+
+
+def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: bool = False) -> list[str]:
+    """Write `annotations/{clip_id}.xml` a clip, and `labels.json` for the raw label editor of a CVAT project."""
+    annotations, notes = collect(source)
+    notes += dropped(annotations, {"boxes", "actions"}, "cvat")
+    if copy_videos:
+        notes += copy_clips(annotations, storage.join(path, "videos"))[1]
+    actions, more = actions_by_person(annotations.table("actions"))
+    boxes, repeated = tracks(annotations.table("boxes"))
+    if repeated:
+        notes.append(f"{repeated} boxes of a person that has another box on the same frame were not written")
+    slots = max([_MIN_SLOTS, *(len(labels) for people in actions.values() for labels in people.values())])
+    unboxed = 0
+    for row in annotations.clips():
+        clip_id = row["clip_id"]
+        people, labels = boxes.get(clip_id, {}), actions.get(clip_id, {})
+        unboxed += sum(1 for person_id in labels if person_id not in people)
+        root = _document(row, people, labels, slots)
+        ET.indent(root)
+        data = ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+        storage.write_bytes(storage.join(path, "annotations", f"{clip_id}.xml"), data)
+    if unboxed:
+        more.append(f"cvat labels tracks: the actions of {unboxed} persons without boxes were not written")
+    storage.write_bytes(storage.join(path, "labels.json"), (json.dumps(_label_spec(slots), indent=1) + "\n").encode())
+    return notes + more
+
+
+def read(
+    path: str, *, videos: str | None = None, dataset_root: str | None = None, copy_videos: bool = False
+) -> FormatResult:
+    """Read an XML file, a zip file that CVAT made, or a folder of these into `clips`, `boxes` and `actions`.
+
+    The clip is named by the task's source video, else the task, else the file. Boxes between two key frames are
+    interpolated linearly where the file does not state them; a track that never goes outside is held until the
+    task's last frame; a new track without a person id gets the next free one. Raises `FormatError` for broken or
+    hostile XML, for projects and image tasks, and for a label that is not one of the 50 actions.
+    """
+    rows: dict[str, list[dict]] = {"boxes": [], "actions": []}
+    clips: dict[str, dict] = {}
+    notes: list[str] = []
+    for data, where in _documents(path):
+        task = TaskReader(xmltree.parse(data, where), where)
+        if task.clip_id in clips:
+            raise FormatError(f"{where}: clip {task.clip_id} was annotated in another file already")
+        clips[task.clip_id] = {"num_frames": task.num_frames, "width": task.width, "height": task.height}
+        boxes, labels, more = task.rows()
+        rows["boxes"] += boxes
+        rows["actions"] += labels
+        notes += more
+    if not clips:
+        raise FormatError(f"{path} holds no CVAT annotations", "give an XML file, a zip file or a folder with them")
+    columns = {name: [clip[name] for clip in clips.values()] for name in ("num_frames", "width", "height")}
+    table, more = with_metadata(
+        new_clips(clips, **columns), find_videos(videos) if videos else {}, dataset_root=dataset_root, copy=copy_videos
+    )  # fmt: skip
+    tables = {name: schema.from_rows(name, found) for name, found in rows.items()}
+    return FormatResult({"clips": table, **tables}, notes + more)
+
+
+def _documents(path: str) -> Iterator[tuple[bytes, str]]:
+    """Yield the XML documents below `path`, with their names, in sorted order."""
+    if not storage.exists(path):
+        raise FormatError(f"{path} is not there")
+    fs, root = storage.filesystem(path)
+    files = sorted(fs.find(root)) if fs.isdir(root) else [root]
+    for file in files:
+        uri = file if storage.is_local(path) else fs.unstrip_protocol(file)
+        if file.lower().endswith(".xml") and not file.endswith("labeling_config.xml"):
+            yield storage.read_bytes(uri), uri
+        elif file.lower().endswith(".zip"):
+            yield from _zipped(storage.read_bytes(uri), uri)
+
+
+def _zipped(data: bytes, uri: str) -> Iterator[tuple[bytes, str]]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+            for member in bundle.infolist():
+                if member.filename.lower().endswith(".xml"):
+                    if member.file_size > _MAX_XML_BYTES:
+                        raise FormatError(f"{uri}: {member.filename!r} is larger than {_MAX_XML_BYTES >> 20} MiB")
+                    yield bundle.read(member), f"{uri}:{member.filename}"
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise FormatError(f"{uri} is not a sound zip file: {error}", "export it again") from error
+
+
+def _document(
+    row: dict, people: Mapping[int, list[TrackBox]], actions: Mapping[int, list[int]], slots: int
+) -> ET.Element:
+    root = ET.Element("annotations")
+    _child(root, "version", "1.1")
+    task = ET.SubElement(ET.SubElement(root, "meta"), "task")
+    _child(task, "name", row["clip_id"])
+    _child(task, "mode", "interpolation")
+    if row["num_frames"]:
+        _child(task, "size", str(row["num_frames"]))
+        _child(task, "start_frame", "0")
+        _child(task, "stop_frame", str(row["num_frames"] - 1))
+    _labels_element(task, slots)
+    if row["width"] and row["height"]:
+        size = ET.SubElement(task, "original_size")
+        _child(size, "width", str(row["width"]))
+        _child(size, "height", str(row["height"]))
+    _child(task, "source", f"{row['clip_id']}.mp4")
+    for number, (person_id, track) in enumerate(people.items()):
+        element = ET.SubElement(root, "track", id=str(number), label="person", source="file")
+        for box in to_keyframes(track):
+            attributes = _attributes(person_id, actions.get(person_id, []), box.confidence, slots)
+            _box(element, box, box.frame - 1, attributes)
+            if box.ends and box.frame != row["num_frames"]:
+                _box(element, box, box.frame, attributes, outside=True)
+    return root
+
+
+def _box(track: ET.Element, box: TrackBox, frame: int, attributes: Mapping[str, str], outside: bool = False) -> None:
+    corners = dict(zip(("xtl", "ytl", "xbr", "ybr"), (repr(float(value)) for value in box.corners), strict=True))
+    flags = {"frame": str(frame), "keyframe": "1", "outside": str(int(outside)), "occluded": "0"}
+    element = ET.SubElement(track, "box", {**flags, **corners, "z_order": "0"})
+    for name, value in attributes.items():
+        ET.SubElement(element, "attribute", name=name).text = value
+
+
+def _attributes(person_id: int, actions: list[int], confidence: float | None, slots: int) -> dict[str, str]:
+    values = {"person_id": str(person_id), "confidence": "" if confidence is None else repr(confidence)}
+    labels = [action_label(action_id) for action_id in actions]
+    return values | {f"action_{n + 1}": labels[n] if n < len(labels) else _NO_ACTION for n in range(slots)}
+
+
+def _label_spec(slots: int) -> list[dict]:
+    options = [_NO_ACTION, *(action_label(action.id) for action in taxonomy.ACTIONS)]
+    attributes = [
+        {"name": "person_id", "mutable": False, "input_type": "text", "default_value": "", "values": [""]},
+        {"name": "confidence", "mutable": True, "input_type": "text", "default_value": "", "values": [""]},
+    ]
+    for slot in range(1, slots + 1):
+        attributes.append({
+            "name": f"action_{slot}", "mutable": False, "input_type": "select", "default_value": _NO_ACTION,
+            "values": options,
+        })  # fmt: skip
+    return [{"name": "person", "color": "#1f77b4", "type": "rectangle", "attributes": attributes}]
+
+
+def _labels_element(task: ET.Element, slots: int) -> None:
+    labels = ET.SubElement(task, "labels")
+    for spec in _label_spec(slots):
+        label = ET.SubElement(labels, "label")
+        for name in ("name", "color", "type"):
+            _child(label, name, spec[name])
+        attributes = ET.SubElement(label, "attributes")
+        for attribute in spec["attributes"]:
+            element = ET.SubElement(attributes, "attribute")
+            for name in ("name", "mutable", "input_type", "default_value"):
+                _child(element, name, str(attribute[name]))
+            _child(element, "values", "\n".join(attribute["values"]))
+
+
+def _child(parent: ET.Element, tag: str, text: str) -> None:
+    ET.SubElement(parent, tag).text = text

@@ -1,0 +1,237 @@
+"""Label Studio video tasks: boxes with pre-annotations out, the finished export in.
+
+A clip is a task, a person a `VideoRectangle` region whose sequence counts frames from 1, actions a per-region
+taxonomy, the person id a per-region number, caption and questions text areas. Coordinates are percent of the frame
+as full double precision; on reading they are multiplied back and rounded to a millionth of a pixel, so whole and
+decimal pixel values come back exactly, and others within 5e-7 of a pixel. Equal boxes on consecutive frames are
+written as the two key frames at their ends; `enabled: false` ends a visible stretch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from microg import schema, storage
+from microg.dataset import Dataset
+from microg.errors import DatasetError, FormatError
+from microg.formats import labelstudio_config as config
+from microg.formats import vqa_json
+from microg.formats.base import (
+    FormatResult,
+    actions_by_person,
+    clip_id_of,
+    collect,
+    confidence_note,
+    dropped,
+    new_clips,
+    to_json,
+)
+from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
+from microg.formats.labelmap import parse_action
+from microg.formats.videos import copy_videos as copy_clips
+from microg.formats.videos import find_videos, with_metadata
+
+READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos", "predictions"})
+WRITE_OPTIONS = frozenset({"copy_videos", "video_prefix"})
+_CLIP_COLUMNS = ("origin", "fps", "num_frames", "width", "height", "duration_s")
+_DECIMALS = 6
+_PERSON_REGION = re.compile(r"person-([0-9]{1,9})")
+
+
+def write(
+    source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: bool = False, video_prefix: str | None = None
+) -> list[str]:
+    """Write `tasks.json` (boxes, actions and texts as predictions) and `labeling_config.xml` under `path`.
+
+    A task's video is `video_prefix` + `{clip_id}.mp4` when given, else where the clip's video lies. Raises
+    `DatasetError` when the frame size of a clip with boxes is unknown.
+    """
+    annotations, notes = collect(source)
+    notes += dropped(annotations, {"boxes", "actions", "captions", "qa"}, "labelstudio")
+    notes += confidence_note(annotations.table("boxes"), "labelstudio")
+    copied: dict[str, str] = {}
+    if copy_videos:
+        copied, more = copy_clips(annotations, storage.join(path, "videos"))
+        notes += more
+    actions, more = actions_by_person(annotations.table("actions"))
+    entries, vqa_notes = vqa_json.items(annotations.table("captions"), annotations.table("qa"))
+    texts = {entry["video_id"]: entry for entry in entries}
+    boxes, repeated = tracks(annotations.table("boxes"))
+    if repeated:
+        notes.append(f"{repeated} boxes of a person that has another box on the same frame were not written")
+    tasks, unboxed = [], 0
+    for number, row in enumerate(annotations.clips(), 1):
+        clip_id = row["clip_id"]
+        people = boxes.get(clip_id, {})
+        unboxed += sum(1 for person_id in actions.get(clip_id, {}) if person_id not in people)
+        uri = copied.get(clip_id) or (annotations.resolve(row["uri"]) if row["uri"] else None)
+        video = f"{video_prefix}{clip_id}.mp4" if video_prefix is not None else uri or f"{clip_id}.mp4"
+        data = {"video": video, "clip_id": clip_id, **{c: row[c] for c in _CLIP_COLUMNS if row[c] is not None}}
+        data.setdefault("fps", 30.0)  # the labeling config reads $fps for every task
+        result: list[dict] = []
+        for person_id, track in people.items():
+            result += _region(row, person_id, track, actions.get(clip_id, {}).get(person_id, []))
+        result += config.text_results(texts.get(clip_id, {}))
+        tasks.append({"id": number, "data": data, "predictions": [{"model_version": "microg", "result": result}]})
+    if unboxed:
+        notes.append(f"labelstudio labels boxes: the actions of {unboxed} persons without boxes were not written")
+    pairs = max((len(entry["qa_pairs"]) for entry in entries), default=0)
+    storage.write_bytes(storage.join(path, "tasks.json"), to_json(tasks, storage.join(path, "tasks.json"), indent=1))
+    storage.write_bytes(storage.join(path, "labeling_config.xml"), config.labeling_config(pairs).encode())
+    return notes + more + vqa_notes
+
+
+def read(
+    path: str,
+    *,
+    videos: str | None = None,
+    dataset_root: str | None = None,
+    copy_videos: bool = False,
+    predictions: bool = False,
+) -> FormatResult:
+    """Read a Label Studio JSON export (a file, or a folder with `tasks.json`) into `clips`, `boxes`, `actions`,
+    `captions` and `qa`.
+
+    Of each task the newest annotation that was not cancelled counts; a task without one is left out, unless
+    `predictions` asks for its pre-annotations. Frames between enabled key frames are interpolated linearly; a region
+    that is never disabled is held until the last frame. Regions that are turned become the upright box around them.
+    Raises `FormatError` for another kind of export, and when the frame size cannot be known.
+    """
+    file = path if path.endswith(".json") else storage.join(path, "tasks.json")
+    if not storage.exists(file):
+        raise FormatError(f"{file} is not there")
+    tasks = storage.read_json(file)
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+        raise FormatError(f"{file} is not a Label Studio export", "export the project as JSON (not JSON-MIN or CSV)")
+    found = find_videos(videos) if videos else {}
+    reader = _Reader(file, predictions)
+    for number, task in enumerate(tasks, 1):
+        try:
+            reader.add(task, f"{file}, task {task.get('id', number)}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"{file}, task {task.get('id', number)}: {type(error).__name__}: {error}") from error
+    columns = {name: [data.get(name) for data in reader.clips.values()] for name in _CLIP_COLUMNS}
+    columns["uri"] = [_uri(data) for data in reader.clips.values()]
+    clips, notes = with_metadata(
+        new_clips(reader.clips, **columns), found, dataset_root=dataset_root, copy=copy_videos
+    )  # fmt: skip
+    captions, qa = vqa_json.tables(reader.entries, file)
+    tables = {
+        "clips": clips, "boxes": schema.from_rows("boxes", reader.boxes),
+        "actions": schema.from_rows("actions", reader.actions), "captions": captions, "qa": qa,
+    }  # fmt: skip
+    return FormatResult(tables, reader.notes() + notes)
+
+
+class _Reader:
+    """Gathers rows task by task."""
+
+    def __init__(self, file: str, predictions: bool) -> None:
+        self._predictions = predictions
+        self.clips: dict[str, dict] = {}
+        self.boxes: list[dict] = []
+        self.actions: list[dict] = []
+        self.entries: list[dict] = []
+        self._counts = dict.fromkeys(("unfinished", "several", "turned", "other", "incomplete"), 0)
+
+    def add(self, task: dict, where: str) -> None:
+        data = task["data"]
+        clip_id = clip_id_of(data.get("clip_id") or data["video"], where)
+        if clip_id in self.clips:
+            raise FormatError(f"{where}: clip {clip_id} has another task already")
+        result = self._chosen(task)
+        if result is None:
+            self._counts["unfinished"] += 1
+            return
+        self.clips[clip_id] = data
+        regions = [item for item in result if item["type"] == "videorectangle"]
+        people = self._person_ids(regions, result)
+        for region in regions:
+            if not set(region["value"].get("labels") or [config.PERSON]) & {config.PERSON}:
+                self._counts["other"] += 1
+                continue
+            person_id = people[region["id"]]
+            self.boxes += box_rows(clip_id, person_id, self._track(region["value"], data, where))
+            labels = dict.fromkeys(parse_action(name, where) for name in config.region_labels(region["id"], result))
+            self.actions += [{"clip_id": clip_id, "person_id": person_id, "action_id": label} for label in labels]
+        entry, incomplete = config.read_texts(result)
+        self._counts["incomplete"] += incomplete
+        self.entries.append({"video_id": clip_id, **entry})
+
+    def notes(self) -> list[str]:
+        texts = {
+            "unfinished": "tasks have no annotation and were left out (--predictions takes their pre-annotations)",
+            "several": "tasks have several annotations: the newest of each was taken",
+            "turned": "turned key frames were read as the upright box around them",
+            "other": "regions with another label than 'person' were left out",
+            "incomplete": "question slots lack the question or the answer and were left out",
+        }
+        return [f"{count} {texts[name]}" for name, count in self._counts.items() if count]
+
+    def _chosen(self, task: dict) -> list[dict] | None:
+        finished = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
+        if finished:
+            self._counts["several"] += len(finished) > 1
+            return max(enumerate(finished), key=lambda pair: (str(pair[1].get("updated_at") or ""), pair[0]))[1][
+                "result"
+            ]
+        stored = task.get("predictions") or []
+        return stored[-1]["result"] if self._predictions and stored else None
+
+    def _person_ids(self, regions: list[dict], result: list[dict]) -> dict[str, int]:
+        stated = {item["id"]: int(item["value"]["number"]) for item in result if item["from_name"] == config.PERSON_ID}
+        for region in regions:
+            named = _PERSON_REGION.fullmatch(region["id"])
+            if named and region["id"] not in stated:
+                stated[region["id"]] = int(named[1])
+        taken = set(stated.values())
+        return {r["id"]: stated[r["id"]] if r["id"] in stated else free_person_id(taken) for r in regions}
+
+    def _track(self, value: dict, data: dict, where: str) -> list[TrackBox]:
+        width, height = data.get("width"), data.get("height")
+        if not width or not height:
+            raise FormatError(f"{where}: the frame size is unknown", "the task's data must hold width and height")
+        keyframes = []
+        for item in sorted(value["sequence"], key=lambda item: item["frame"]):
+            x, y = item["x"] / 100 * width, item["y"] / 100 * height
+            corners = (x, y, (item["x"] + item["width"]) / 100 * width, (item["y"] + item["height"]) / 100 * height)
+            self._counts["turned"] += bool(item.get("rotation"))
+            # Label Studio turns a rectangle about its top left corner.
+            corners = upright(corners, item.get("rotation") or 0, (x, y))
+            rounded = (round(corner, _DECIMALS) for corner in corners)
+            keyframes.append(TrackBox(int(item["frame"]), *rounded, ends=not item.get("enabled", True)))
+        return to_boxes(keyframes, data.get("num_frames") or value.get("framesCount"))
+
+
+def _region(row: dict, person_id: int, track: list[TrackBox], actions: list[int]) -> list[dict]:
+    width, height, fps = row["width"], row["height"], row["fps"]
+    if not width or not height:
+        raise DatasetError(
+            f"the frame size of {row['clip_id']} is unknown: Label Studio wants percent of it",
+            "import the dataset with its videos, or fill in width and height in table 'clips'",
+        )
+    sequence = []
+    for box in to_keyframes(track):
+        x, y = 100 * box.x1 / width, 100 * box.y1 / height
+        item: dict[str, Any] = {"frame": box.frame, "enabled": not box.ends, "rotation": 0, "x": x, "y": y}
+        item |= {"width": 100 * box.x2 / width - x, "height": 100 * box.y2 / height - y}
+        sequence.append(item | ({"time": box.frame / fps} if fps else {}))
+    value: dict[str, Any] = {"sequence": sequence, "labels": [config.PERSON]}
+    if row["num_frames"]:
+        value["framesCount"] = row["num_frames"]
+    if row["duration_s"]:
+        value["duration"] = row["duration_s"]
+    return config.region_results(person_id, value, actions)
+
+
+def _uri(data: dict) -> str | None:
+    """Return the task's video where it can be opened from here: an existing file, or an object store."""
+    video = str(data.get("video") or "")
+    if video.startswith(("s3://", "gs://")):
+        return video
+    local = storage.is_local(video) and video.startswith(("/", "file://"))
+    return video if local and storage.local_path(video).is_file() else None
