@@ -1,0 +1,1 @@
+"""Procedurally rendered weightless people in a spacecraft, with exact boxes, actions, captions and questions."""
