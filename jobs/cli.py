@@ -14,7 +14,7 @@ import typer
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import microg
-from jobs import data_convert, data_download, data_split, data_stats, data_validate, doctor
+from jobs import data_convert, data_download, data_page, data_split, data_stats, data_validate, doctor
 from jobs.common import make_app, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
@@ -24,6 +24,7 @@ app.command("doctor")(doctor.doctor)
 data_app.command("download")(data_download.download)
 data_app.command("validate", epilog=data_validate.EPILOG)(data_validate.validate)
 data_app.command("stats", epilog=data_stats.EPILOG)(data_stats.stats)
+data_app.command("page", epilog=data_page.EPILOG)(data_page.page)
 data_app.command("import")(data_convert.import_dataset)
 data_app.command("export")(data_convert.export_dataset)
 data_app.command("split")(data_split.split)

@@ -88,6 +88,8 @@ def _print(results: dict[str, pd.DataFrame], notes: list[str], dataset: str) -> 
     from rich.markup import escape
     from rich.table import Table
 
+    from microg.summary import cell_text
+
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(f"[bold]{escape(dataset)}[/]", highlight=False)
     for name, frame in results.items():
@@ -103,20 +105,12 @@ def _print(results: dict[str, pd.DataFrame], notes: list[str], dataset: str) -> 
         for column, right in zip(shown.columns, numeric, strict=True):
             table.add_column(str(column).replace("_", " "), justify="right" if right else "left")
         for row in shown.head(_TERMINAL_ROWS).itertuples(index=False):
-            table.add_row(*[escape(_cell(value)) for value in row])
+            table.add_row(*[escape(cell_text(value)) for value in row])
         console.print(table)
         if len(shown) > _TERMINAL_ROWS:
             console.print(f"[dim]... {len(shown) - _TERMINAL_ROWS} more rows (--out or --json)[/]", highlight=False)
     for note in notes:
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
-
-
-def _cell(value: Any) -> str:
-    if value is None or value != value:  # NaN
-        return "-"
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if float(value).is_integer() else f"{value:,.2f}"
 
 
 def main() -> None:

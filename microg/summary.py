@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from microg import statistics, text_statistics
@@ -35,3 +37,12 @@ def missing(tables: Tables) -> list[str]:
         "splits": (tables.splits, "no split sizes"),
     }
     return [f"no {what}: {consequence}" for what, (frame, consequence) in lacks.items() if frame.empty]
+
+
+def cell_text(value: Any) -> str:
+    """Return a table's value as people read it: `-` for nothing, `1,234`, `12.50`."""
+    if value is None or value != value:  # NaN
+        return "-"
+    if isinstance(value, (str, bool)):
+        return str(value)
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"

@@ -92,7 +92,7 @@ def tiny_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def make_dataset(
-    root: Path, change: Callable[[dict[str, list[dict[str, Any]]]], None] | None = None, videos: bool = True
+    root: Path, change: Callable[[dict[str, list[dict[str, Any]]]], object] | None = None, videos: bool = True
 ) -> Dataset:
     """Write the dataset of `tiny_rows` after `change` edited its rows; tables without rows are not written."""
     rows = tiny_rows()

@@ -46,12 +46,16 @@ _RC = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished plot: file name without extension, a sentence for those who cannot see it, PNG and SVG bytes."""
+    """A finished plot: file name without extension, a sentence for those who cannot see it, PNG and SVG bytes.
+
+    `fonts_needed` tells that the SVG names a font of this machine, so that other machines should be shown the PNG.
+    """
 
     name: str
     description: str
     png: bytes
     svg: bytes
+    fonts_needed: bool = False
 
     def save(self, folder: str) -> list[str]:
         """Write `folder/name.png` and `.svg`; returns the paths."""

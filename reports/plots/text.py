@@ -44,7 +44,7 @@ def word_cloud(kind: str, values: list[str]) -> Plot | None:
     top = ", ".join(f"{word} ({count})" for word, count in counts.head(5).itertuples(index=False))
     return Plot(
         f"words_{kind}s", f"Word cloud of the {kind}s; most frequent words: {top}.", buffer.getvalue(),
-        cloud.to_svg(embed_font=False).encode(),
+        cloud.to_svg(embed_font=False).encode(), fonts_needed=True,
     )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def question_types(types: pd.DataFrame) -> Plot | None:
                 fontsize=9,
             )  # fmt: skip
         axes.set_ylim(0, max(counts) * 1.18)
+        axes.set_xlim(-0.6, max(len(names) - 1, 4) + 0.6)  # one bar over the whole width is hard to read
         axes.grid(visible=False, axis="x")
         axes.set_ylabel("questions")
         axes.set_title("Question types")

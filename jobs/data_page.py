@@ -1,0 +1,58 @@
+"""`microg data page`: one self-contained HTML page of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from jobs.common import make_app, run
+
+EPILOG = """
+**Examples**
+
+`microg data page data/mine page.html`
+
+`microg data page data/mine page.html --max-clips 100 --videos`
+"""
+
+
+def page(
+    dataset: Annotated[str, typer.Argument(help="Dataset folder, or a URI such as s3://bucket/name.")],
+    out: Annotated[str, typer.Argument(help="HTML file to write.")],
+    max_clips: Annotated[int, typer.Option("--max-clips", min=0, help="Clips shown with their key frame.")] = 24,
+    videos: Annotated[
+        bool, typer.Option("--videos/--no-videos", help="Open each video for the validation findings (slower).")
+    ] = False,
+) -> None:
+    """Write a page of a dataset: counts, clips with boxes and text, rejected clips, plots, validation, tables.
+
+    The page is one file without scripts and fetches nothing: mail it, or open it from a disk.
+    """
+    from microg.console import ProgressDisplay
+    from microg.dataset import Dataset
+    from microg.validation import validate
+    from reports.page import write_dataset_page
+
+    opened = Dataset.open(dataset)
+    with ExitStack() as stack:
+
+        def begin(total: int) -> Callable[[], None]:
+            return stack.enter_context(ProgressDisplay("videos", total)).advance
+
+        report = validate(opened, videos=videos, progress=begin)
+    write_dataset_page(opened, out, report=report, max_clips=max_clips)
+    print(f"wrote {out}")
+
+
+def main() -> None:
+    """Run as `python jobs/data_page.py DATASET OUT.html`."""
+    app = make_app("Write the page of a dataset.")
+    app.command(epilog=EPILOG)(page)
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

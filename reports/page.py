@@ -1,0 +1,66 @@
+"""The HTML page of a dataset: one file, nothing fetched from anywhere, readable on a phone, in light and dark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microg import storage
+from microg.arrow import pc
+from microg.dataset import Dataset
+from microg.statistics import Tables
+from microg.validation import ValidationReport, validate
+from reports import sections
+from reports.cards import clip_cards, gallery_cards, spread
+from reports.plots import dataset_plots
+from reports.sections import Section, environment
+
+_REJECTED_PICTURES = 12
+
+
+def render_page(title: str, subtitle: str, parts: list[Section | None]) -> str:
+    """Return a complete HTML document of the sections, None left out, with a table of contents."""
+    shown = [part for part in parts if part is not None]
+    return environment.get_template("page.html.j2").render(title=title, subtitle=subtitle, sections=shown)
+
+
+def dataset_sections(
+    dataset: Dataset,
+    *,
+    run_summary: dict[str, Any] | None = None,
+    report: ValidationReport | None = None,
+    max_clips: int = 24,
+) -> list[Section | None]:
+    """Return the sections of a dataset's page; see `write_dataset_page`."""
+    tables = Tables.load(dataset)
+    clips = dataset.table("clips")
+    turned_down = clips.filter(pc.equal(clips["status"], "rejected")).to_pylist()
+    pictured = spread(sorted(turned_down, key=lambda row: row["clip_id"]), min(max_clips, _REJECTED_PICTURES))
+    pictured_ids = [card for card in clip_cards(dataset, pictured) if card.picture is not None]
+    return [
+        sections.summary(tables, run_summary),
+        sections.gallery(gallery_cards(dataset, max_clips), len(tables.kept)),
+        sections.rejected(tables.decisions, pictured_ids),
+        sections.plots(dataset_plots(tables)),
+        sections.validation(report if report is not None else validate(dataset, videos=False)),
+        sections.statistics_tables(tables),
+    ]
+
+
+def write_dataset_page(
+    dataset: Dataset,
+    out_html: str,
+    *,
+    run_summary: dict[str, Any] | None = None,
+    report: ValidationReport | None = None,
+    max_clips: int = 24,
+) -> None:
+    """Write the page of a dataset: summary, clips, rejected clips, plots, validation, tables.
+
+    `run_summary` is shown as it is (nested mappings become dotted keys). `report` is a validation done before; without
+    one the tables are checked here and the videos are not opened for it. At most `max_clips` clips get a card, spread
+    over the dataset, and at most twelve rejected clips a picture. A picture that cannot be made says why.
+    """
+    parts = dataset_sections(dataset, run_summary=run_summary, report=report, max_clips=max_clips)
+    name = str(dataset.info.get("name", "dataset"))
+    text = render_page(name, f"Dataset fingerprint {dataset.fingerprint()}", parts)
+    storage.write_bytes(out_html, text.encode())
