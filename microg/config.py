@@ -49,11 +49,11 @@ class Resources(Config):
     """
 
     volatile: ClassVar[frozenset[str]] = frozenset({"cpus", "gpus", "memory_gb", "min_actors", "max_actors", "address"})
-    cpus: float = Field(1.0, ge=0)
-    gpus: float = Field(0.0, ge=0)
-    memory_gb: float = Field(0.0, ge=0)
-    min_actors: int = Field(1, ge=1)
-    max_actors: int = Field(0, ge=0)
+    cpus: float = Field(default=1.0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
+    memory_gb: float = Field(default=0.0, ge=0)
+    min_actors: int = Field(default=1, ge=1)
+    max_actors: int = Field(default=0, ge=0)
     address: str | None = None
 
 
