@@ -88,7 +88,7 @@ def source_ids(relative_paths: Iterable[str]) -> dict[str, str]:
         clean = re.sub(r"[^A-Za-z0-9_-]+", "_", folded).strip("_")[:150] or "video"
         if clean != stem or shared[stem.lower()] > 1:
             # File names need not be valid Unicode: Python keeps stray bytes as surrogates.
-            raw = path.encode("utf-8", "surrogateescape")
+            raw = path.encode("utf-8", "surrogatepass")
             clean = f"{clean}-{hashlib.sha1(raw, usedforsecurity=False).hexdigest()[:6]}"
         other = taken.setdefault(clean.lower(), path)
         if other != path:
