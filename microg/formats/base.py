@@ -111,9 +111,13 @@ def actions_by_person(actions: pa.Table) -> tuple[dict[str, dict[int, list[int]]
     return result, [f"{repeated} repeated action rows were written once"] if repeated else []
 
 
-def clip_id_of(name: str, where: str) -> str:
-    """Return the clip id for a published `video_id` or a file name. Raises `FormatError` saying `where` it stands."""
-    clip_id = strip_video_extension(str(name).rsplit("/", 1)[-1])
+def clip_id_of(name: str, where: str, *, is_path: bool = False) -> str:
+    """Return the clip id for a published `video_id`, or for a file's path or URL when `is_path`; `.mp4` is cut off.
+
+    Raises `FormatError` saying `where` it stands.
+    """
+    text = str(name).replace("\\", "/").rsplit("/", 1)[-1] if is_path else str(name)
+    clip_id = strip_video_extension(text)
     try:
         split_clip_id(clip_id)
     except IdError as error:

@@ -67,7 +67,7 @@ class TaskReader:
         candidates = [name for name in [*names, stem] if name]
         for name in candidates:
             try:
-                return clip_id_of(name, self._where)
+                return clip_id_of(name, self._where, is_path=True)
             except FormatError:
                 continue
         raise FormatError(

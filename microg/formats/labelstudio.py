@@ -140,7 +140,7 @@ class _Reader:
 
     def add(self, task: dict, where: str) -> None:
         data = task["data"]
-        clip_id = clip_id_of(data.get("clip_id") or data["video"], where)
+        clip_id = clip_id_of(data.get("clip_id") or data["video"], where, is_path=not data.get("clip_id"))
         if clip_id in self.clips:
             raise FormatError(f"{where}: clip {clip_id} has another task already")
         result = self._chosen(task)

@@ -66,9 +66,8 @@ def read(
         raise FormatError(f"{path} has no annotations and no videos", "is it the folder that holds annotation_files/?")
 
     origins = _origins(actions, actions_file)
-    actions = (
-        _with_clip_ids(actions, actions_file).rename_columns({"action": "action_id"}).drop_columns("movie_or_real")
-    )
+    actions = _with_clip_ids(actions.drop_columns("movie_or_real"), actions_file)
+    actions = actions.rename_columns({"action": "action_id"})
     boxes = _with_clip_ids(boxes, boxes_file).rename_columns({"frame_id": "frame", **_PIXELS})
     ids = dict.fromkeys(actions["clip_id"].to_pylist())
     for column in (boxes["clip_id"], captions["clip_id"], qa["clip_id"]):
