@@ -85,8 +85,9 @@ def _print(report: ValidationReport, name: str, examples: int) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     if report.findings:
         table = Table(title=f"Findings in {escape(name)}", title_justify="left", show_lines=True)
-        for header, justify in (("", "left"), ("check", "left"), ("table", "left"), ("rows", "right")):
-            table.add_column(header, justify=justify, no_wrap=True)
+        for header in ("", "check", "table"):
+            table.add_column(header, no_wrap=True)
+        table.add_column("rows", justify="right", no_wrap=True)
         table.add_column("clips", justify="right")
         table.add_column("examples", overflow="fold")
         for summary in report.summaries(examples):

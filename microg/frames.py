@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a video file says of itself: size in pixels, frames per second, and how many coded frames it holds."""
+    """What a video file says of itself: size in pixels as displayed, frames per second, number of coded frames."""
 
     width: int
     height: int
@@ -64,30 +64,39 @@ def read_frames(
     missing = set(wanted)
     last = max(missing, default=-1)
     found: dict[int, T] = {}
-    packets = number = 0
+    packets = number = rotation = 0
     with open_video(uri) as (container, stream):
         for packet in container.demux(stream):
             packets += bool(packet.size)
             if number <= last:
                 for frame in packet.decode():
+                    rotation = frame.rotation
                     if number in missing:
                         found[number] = convert(frame)
                     number += 1
             elif not count:
                 break
         rate = stream.average_rate
-        facts = VideoFacts(
-            stream.codec_context.width, stream.codec_context.height, float(rate) if rate else 0.0,
-            packets if count else int(stream.frames),
-        )  # fmt: skip
+        width, height = _displayed(stream.codec_context.width, stream.codec_context.height, rotation)
+        num_frames = packets if count else int(stream.frames)
+        facts = VideoFacts(width, height, float(rate) if rate else 0.0, num_frames)
     if packets == 0:
         raise VideoError(f"{uri} holds no frames")
     return facts, found
 
 
 def read_rgb(uri: str, number: int) -> np.ndarray:
-    """Return one frame (0-based) as (height, width, 3) uint8 RGB. Raises `VideoError` when it is not there."""
-    _, found = read_frames(uri, [number], lambda frame: frame.to_ndarray(format="rgb24"))
+    """Return one frame (0-based), upright, as (height, width, 3) uint8 RGB. Raises `VideoError` when not there."""
+    _, found = read_frames(uri, [number], _upright)
     if number not in found:
         raise VideoError(f"{uri} has no frame {number + 1}")
     return found[number]
+
+
+def _upright(frame: Any) -> np.ndarray:
+    # PyAV leaves the display rotation (degrees counter-clockwise) to the caller.
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=frame.rotation // 90 % 4))
+
+
+def _displayed(width: int, height: int, rotation: int) -> tuple[int, int]:
+    return (height, width) if rotation % 180 else (width, height)

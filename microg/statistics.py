@@ -195,13 +195,17 @@ def sources(tables: Tables) -> pd.DataFrame:
 
 
 def decisions(tables: Tables) -> pd.DataFrame:
-    """Return (stage, reason, clips, threshold, lowest_score, highest_score): why clips were rejected, by stage."""
+    """Return (stage, clips, threshold, lowest_score, highest_score, example): clips turned down at each stage.
+
+    A clip that two stages turn down counts in both. `example` is the reason given for the first of them.
+    """
     rejected = tables.decisions[tables.decisions["keep"] == False]  # noqa: E712 (a nullable column)
-    result = rejected.groupby(["stage", "reason"], dropna=False).agg(
+    result = rejected.groupby("stage", dropna=False).agg(
         clips=("clip_id", "nunique"),
         threshold=("threshold", "first"),
         lowest_score=("score", "min"),
         highest_score=("score", "max"),
+        example=("reason", "first"),
     )
     return result.reset_index().sort_values(["clips", "stage"], ascending=[False, True], ignore_index=True)
 

@@ -35,11 +35,11 @@ def dataset_sections(
     clips = dataset.table("clips")
     turned_down = clips.filter(pc.equal(clips["status"], "rejected")).to_pylist()
     pictured = spread(sorted(turned_down, key=lambda row: row["clip_id"]), min(max_clips, _REJECTED_PICTURES))
-    pictured_ids = [card for card in clip_cards(dataset, pictured) if card.picture is not None]
+    pictured_cards = [card for card in clip_cards(dataset, pictured) if card.picture is not None]
     return [
         sections.summary(tables, run_summary),
         sections.gallery(gallery_cards(dataset, max_clips), len(tables.kept)),
-        sections.rejected(tables.decisions, pictured_ids),
+        sections.rejected(tables, pictured_cards),
         sections.plots(dataset_plots(tables)),
         sections.validation(report if report is not None else validate(dataset, videos=False)),
         sections.statistics_tables(tables),

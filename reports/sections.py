@@ -84,7 +84,7 @@ def summary(tables: Tables, run_summary: dict[str, Any] | None) -> Section:
         "summary", "Summary", "summary",
         counts=[(label, int(status.get(key, 0)), key) for label, key in
                 (("kept", "ok"), ("rejected", "rejected"), ("failed", "error"))],
-        reasons=html_table("Rejected by", decided) if len(decided) else None,
+        reasons=html_table("Turned down at", decided) if len(decided) else None,
         problems=html_table("Could not be processed", problems) if len(problems) else None,
         run=[(key, value) for key, value in flatten(run_summary or {})],
         notes=missing(tables),
@@ -103,9 +103,11 @@ def gallery(cards: list[ClipCard], total: int) -> Section | None:
     return section("clips", "Clips", "gallery", cards=cards, total=total)
 
 
-def rejected(decisions: pd.DataFrame, cards: list[ClipCard]) -> Section | None:
+def rejected(tables: Tables, cards: list[ClipCard]) -> Section | None:
     """List rejected clips with the reason, the score and the threshold it was held against; some with a picture."""
-    turned_down = decisions[decisions["keep"] == False]  # noqa: E712 (a nullable column)
+    ids = tables.clips.loc[tables.clips["status"] == "rejected", "clip_id"]
+    against = tables.decisions["keep"] == False  # noqa: E712 (a nullable column)
+    turned_down = tables.decisions[against & tables.decisions["clip_id"].isin(ids)]
     if turned_down.empty:
         return None
     columns = ["clip_id", "stage", "reason", "score", "threshold"]

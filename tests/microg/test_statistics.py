@@ -47,8 +47,8 @@ def test_rejected_clips_do_not_count_but_are_listed_with_their_reason() -> None:
     assert _column(statistics.sources(tables), "source_id", "rejected") == {"filmA": 0, "tourB": 0, "walkC": 1}
     (row,) = statistics.decisions(tables).to_dict("records")
     assert row == {
-        "stage": "person", "reason": "too few person frames", "clips": 1, "threshold": 60.0,
-        "lowest_score": 20.0, "highest_score": 20.0,
+        "stage": "person", "clips": 1, "threshold": 60.0, "lowest_score": 20.0, "highest_score": 20.0,
+        "example": "too few person frames",
     }  # fmt: skip
 
 
