@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import ClassVar
@@ -93,6 +94,7 @@ def test_differences_name_leaves_on_either_side():
     assert runs.differences({"a": [1]}, {"a": [1]}) == []
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_code_version_is_the_commit_of_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def git(*words: str) -> None:
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path, check=True,

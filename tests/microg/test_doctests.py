@@ -1,0 +1,42 @@
+"""Examples in docstrings run, and the vocabulary imports neither torch nor Ray."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import metrics
+import microg
+
+MODULES = sorted(
+    module.name
+    for package in (microg, metrics)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name: str):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_examples_are_found():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    tests = finder.find(importlib.import_module("microg.ids"))
+    assert sum(len(test.examples) for test in tests) >= 4
+
+
+def test_vocabulary_imports_neither_torch_nor_ray():
+    names = [name for name in MODULES if name.startswith("microg.")]
+    code = (
+        "import sys, importlib\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print([name for name in ('torch', 'ray', 'ultralytics', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
