@@ -45,8 +45,8 @@ class Annotations:
         return self.table("clips").to_pylist()
 
     def resolve(self, uri: str) -> str:
-        """Return a clip's `uri` as an absolute path or URI."""
-        return uri if self.root is None else storage.join(self.root, uri)
+        """Return a clip's `uri` as an absolute path or URI; one that climbs out of the dataset is refused."""
+        return uri if self.root is None else Dataset(self.root, {}).resolve(uri)
 
 
 def collect(source: Dataset | Mapping[str, pa.Table]) -> tuple[Annotations, list[str]]:

@@ -32,8 +32,8 @@ from microg.formats.base import (
 )
 from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
 from microg.formats.labelmap import parse_action
+from microg.formats.videos import VIDEO_EXTENSIONS, find_videos, with_metadata
 from microg.formats.videos import copy_videos as copy_clips
-from microg.formats.videos import find_videos, with_metadata
 
 READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos", "predictions"})
 WRITE_OPTIONS = frozenset({"copy_videos", "video_prefix"})
@@ -231,6 +231,8 @@ def _region(row: dict, person_id: int, track: list[TrackBox], actions: list[int]
 def _uri(data: dict) -> str | None:
     """Return the task's video where it can be opened from here: an existing file, or an object store."""
     video = str(data.get("video") or "")
+    if not video.lower().endswith(VIDEO_EXTENSIONS):  # an export must not make us copy any other file about
+        return None
     if video.startswith(("s3://", "gs://")):
         return video
     local = storage.is_local(video) and video.startswith(("/", "file://"))

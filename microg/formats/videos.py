@@ -20,7 +20,7 @@ from microg.formats.base import Annotations
 from microg.frames import read_frames
 from microg.ids import split_clip_id
 
-_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _check_space(archive: str, target: str, needed: int) -> None:
 def _walk(root: str) -> Iterator[str]:
     fs, path = storage.filesystem(root)
     for name in sorted(fs.find(path)):
-        if name.lower().endswith(_EXTENSIONS):
+        if name.lower().endswith(VIDEO_EXTENSIONS):
             yield str(storage.local_path(name).resolve()) if storage.is_local(root) else fs.unstrip_protocol(name)
 
 
@@ -215,7 +215,7 @@ def _clip_id(path: str) -> str | None:
         split_clip_id(stem)
     except IdError:
         return None
-    return stem if extension.lower() in _EXTENSIONS else None
+    return stem if extension.lower() in VIDEO_EXTENSIONS else None
 
 
 def _columns(info: VideoInfo) -> dict[str, Any]:
