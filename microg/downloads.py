@@ -84,7 +84,9 @@ def download(
                 on_bytes(number)
 
         with ThreadPoolExecutor(workers, thread_name_prefix="download") as pool:
-            futures = [pool.submit(_fetch, hub, file, todo.commit, folder, count, stop) for file in todo.missing]
+            # The largest first: it takes the longest, and the small ones fill the other workers meanwhile.
+            ordered = sorted(todo.missing, key=lambda file: -file.size)
+            futures = [pool.submit(_fetch, hub, file, todo.commit, folder, count, stop) for file in ordered]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:  # all are done, one failed, or the user interrupts: what still runs is to end
