@@ -80,6 +80,28 @@ class Run:
         storage.write_json(path, manifest)
         return cls(root, False, manifest)
 
+    @classmethod
+    def revise(cls, root: str, config: Config) -> Run:
+        """Change the recorded configuration of an existing run, keeping the one before under `revisions`.
+
+        For settings that are applied to stored results again, such as thresholds. Raises `DatasetError` when `root` is
+        no run folder.
+        """
+        path = storage.join(str(root), "run.json")
+        if not storage.exists(path):
+            raise DatasetError(f"{root} is not a run folder: it has no run.json")
+        found = storage.read_json(path)
+        before = {key: found.get(key) for key in ("config", "config_hash", "code_version")}
+        found["revisions"] = [*found.get("revisions", []), {"until": _now(), **before}]
+        found |= {
+            "config": config.identity(),
+            "config_hash": config.digest(),
+            "full_config": config.model_dump(mode="json"),
+            "code_version": code_version(),
+        }
+        storage.write_json(path, found)
+        return cls(str(root), True, found)
+
     def path(self, *parts: str) -> str:
         """Return a path inside the run folder."""
         return storage.join(self.root, *parts)

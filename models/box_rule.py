@@ -33,6 +33,7 @@ class BoxRule(Config):
     - `late_start`: a person is written from the last of its first MIN_DETECTIONS detections on; otherwise from the
       first one, if it reaches that many in the clip.
     - `manhattan_motion`: motion counts |dx| + |dy| per point instead of its length.
+    - `video_extension`: `bounding_boxes.csv` names clips with `.mp4`, every other file without.
     - `focus`: while one person covers more than half of the frame, nobody else is written.
     """
 
@@ -41,6 +42,7 @@ class BoxRule(Config):
     skip_frames: bool = True
     late_start: bool = True
     manhattan_motion: bool = True
+    video_extension: bool = True
     focus: bool = True
 
     @property
@@ -54,7 +56,9 @@ class BoxRule(Config):
 
 PUBLISHED = BoxRule()
 # Focus is a choice of the authors (one dominant person), not a slip: the corrected rule keeps it.
-CORRECTED = BoxRule(count_other_classes=False, area_floor=False, skip_frames=False, late_start=False, manhattan_motion=False)
+CORRECTED = BoxRule(
+    count_other_classes=False, area_floor=False, skip_frames=False, late_start=False, manhattan_motion=False
+)
 RULES = {"published": PUBLISHED, "corrected": CORRECTED}
 
 
@@ -157,3 +161,10 @@ def _focus(persons: Sequence[_Person], focused: int | None, frame_area: float) -
     if focused in dominant:
         return focused
     return max(dominant, key=lambda person_id: dominant[person_id]) if dominant else None
+
+
+def rule_ladder() -> dict[str, BoxRule]:
+    """Return the published rule, it with each single quirk fixed, and the corrected rule."""
+    quirks = [name for name in BoxRule.model_fields if name != "video_extension"]
+    single = {f"without {name}": PUBLISHED.replaced(**{name: False}) for name in quirks}
+    return {"published": PUBLISHED, **single, "corrected": CORRECTED}

@@ -7,12 +7,11 @@ libavfilter; encoding with libx264 on one thread, so that the same input gives t
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -20,17 +19,16 @@ import av.filter
 
 from microg import storage
 from microg.config import Config
-from microg.errors import VideoError, describe
+from microg.errors import VideoError
+from microg.frames import open_video
 from microg.ids import make_clip_id
-from models.video import VideoInfo, decode, has_timestamps, open_video
+from models.encode import Mp4Writer
+from models.video import VideoInfo, decode, has_timestamps
 
 # A jump of the timestamps beyond this is a broken clock, not a pause: it is spliced, not filled with copies.
 _LONGEST_GAP_S = 10.0
 # How far before a wanted start a seek goes, so that decoding is clean by then even with an open group of pictures.
 _SEEK_MARGIN_S = 2.0
-# Macroblock-tree rate control reads memory it never wrote: with it, the same frames gave up to 9 different files in
-# 12 tries; without it, 1 in 40.
-_EXACT = {"x264-params": "mbtree=0"}
 
 
 class TrimSettings(Config):
@@ -64,8 +62,10 @@ class TrimmedClip:
 
 @dataclass
 class TrimResult:
-    """What a stretch of a source gave: clips in order, the dropped rest in seconds, and decoding errors."""
+    """What a stretch of a source gave: clips in order, how many it holds with the skipped ones, the dropped rest in
+    seconds, and decoding errors."""
 
+    count: int = 0
     clips: list[TrimmedClip] = field(default_factory=list)
     tail_s: float = 0.0
     errors: list[str] = field(default_factory=list)
@@ -89,19 +89,22 @@ def trim(
     *,
     first: int = 0,
     stop: int | None = None,
+    skip: Container[int] = (),
 ) -> TrimResult:
     """Cut clips number `first` up to (not including) `stop` out of a source, into `folder`.
 
     Clip k covers seconds [k * seconds, (k + 1) * seconds) from the source's first frame; the final stretch is dropped
     when it is shorter than a clip. A clip that overlaps undecodable footage is still written, with `damaged` set.
+    Clips in `skip` are counted, not written.
     Cutting in several stretches gives the same clips as cutting in one. Raises `VideoError` when nothing decodes.
     """
     result = TrimResult()
-    writer: _ClipWriter | None = None
     length = settings.frames_per_clip
     size = clip_size(info.width, info.height, settings.height)
     position = first * length
-    try:
+    with ExitStack() as open_files:
+        writer: Mp4Writer | None = None
+        damage = ""
         for index, frame, damaged in _constant_rate(uri, info, settings, size, first * length, result.errors):
             sequence, offset = divmod(index, length)
             if sequence < first:
@@ -109,19 +112,24 @@ def trim(
             if stop is not None and sequence >= stop:
                 break
             position = index + 1
+            result.count += offset == length - 1
+            if sequence in skip:
+                continue
+            clip_id = make_clip_id(source_id, sequence)
+            target = storage.join(folder, f"{clip_id}.mp4")
             if offset == 0:
-                writer = _ClipWriter(folder, make_clip_id(source_id, sequence), sequence, size, settings)
+                damage = ""
+                writer = open_files.enter_context(
+                    Mp4Writer(target, size, settings.fps, crf=settings.crf, preset=settings.preset, key_interval=length)
+                )
             if writer is None:
-                continue  # the source begins late in this stretch
-            writer.write(frame, offset)
-            if damaged:
-                writer.damaged = damaged
+                raise VideoError(f"{clip_id}: the footage begins {offset} frames late")
+            writer.write(frame)
+            damage = damaged or damage
             if offset == length - 1:
-                result.clips.append(writer.finish())
+                digest = writer.finish()
+                result.clips.append(TrimmedClip(clip_id, sequence, target, *size, length, digest, damage))
                 writer = None
-    finally:
-        if writer is not None:
-            writer.abandon()
     result.tail_s = (position % length) / settings.fps
     return result
 
@@ -169,7 +177,7 @@ def _constant_rate(
 _TICKS = 90_000 * 1001
 
 
-def _graph(frame: av.VideoFrame, rotation: int, fps: int, size: tuple[int, int]):  # noqa: ANN202
+def _graph(frame: av.VideoFrame, rotation: int, fps: int, size: tuple[int, int]):
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, _TICKS)
@@ -190,7 +198,9 @@ def _graph(frame: av.VideoFrame, rotation: int, fps: int, size: tuple[int, int])
     return graph, source, sink
 
 
-def _drain(source, sink, fps: int, damage_until: int, reason: str, *, flush: bool = False):  # noqa: ANN001, ANN202
+def _drain(
+    source, sink, fps: int, damage_until: int, reason: str, *, flush: bool = False
+) -> Iterator[tuple[int, Any, str]]:
     if flush:
         source.push(None)
     while True:
@@ -240,58 +250,3 @@ class _Clock:
                 value = self._last + self._period
         self._last = value
         return value
-
-
-class _ClipWriter:
-    """Encodes one clip to a temporary file and moves it into place when it is whole."""
-
-    def __init__(
-        self, folder: str, clip_id: str, sequence: int, size: tuple[int, int], settings: TrimSettings
-    ) -> None:
-        self.clip_id, self.sequence, self.size, self.damaged = clip_id, sequence, size, ""
-        self._settings = settings
-        self._target = storage.join(folder, f"{clip_id}.mp4")
-        local = storage.is_local(folder)
-        if local:
-            storage.make_dirs(folder)
-        handle, name = tempfile.mkstemp(
-            suffix=".mp4", prefix=f".tmp-{clip_id}-", dir=storage.local_path(folder) if local else None
-        )
-        os.close(handle)
-        self._temporary = Path(name)
-        self._container = av.open(name, "w", format="mp4", options={"movflags": "+faststart"})
-        stream = self._container.add_stream(
-            "libx264",
-            rate=settings.fps,
-            options={"crf": str(settings.crf), "preset": settings.preset, "threads": "1", **_EXACT},
-        )
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, settings.fps)
-        stream.codec_context.gop_size = settings.frames_per_clip
-        self._stream = stream
-
-    def write(self, frame: av.VideoFrame, offset: int) -> None:
-        frame.pts = offset
-        frame.time_base = Fraction(1, self._settings.fps)
-        frame.pict_type = av.video.frame.PictureType.NONE
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
-
-    def finish(self) -> TrimmedClip:
-        for packet in self._stream.encode(None):
-            self._container.mux(packet)
-        self._container.close()
-        digest = storage.sha256(self._temporary)
-        storage.move_into_place(self._temporary, self._target)
-        return TrimmedClip(
-            self.clip_id, self.sequence, self._target, *self.size, self._settings.frames_per_clip, digest, self.damaged
-        )
-
-    def abandon(self) -> None:
-        try:
-            self._container.close()
-        except av.FFmpegError as error:
-            raise VideoError(f"cannot encode {self.clip_id}: {describe(error)}") from error
-        finally:
-            self._temporary.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ itself: both are done here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import av
@@ -16,8 +15,8 @@ import av.container
 import cv2
 import numpy as np
 
-from microg import storage
 from microg.errors import VideoError
+from microg.frames import open_video
 
 _ROTATE = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
@@ -35,34 +34,6 @@ class VideoInfo:
     codec: str
     # False where the container stores no presentation times (AVI): frames are then timed by their index.
     has_timestamps: bool
-
-
-@contextmanager
-def open_video(uri: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video and its best video stream, decoding with one thread.
-
-    Raises `VideoError` when the file cannot be read, is no video, or has no video stream.
-    """
-    handle = None
-    try:
-        try:
-            if storage.is_local(uri):
-                container = av.open(str(storage.local_path(uri)))
-            else:
-                fs, path = storage.filesystem(uri)
-                handle = fs.open(path, "rb")
-                container = av.open(handle)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"cannot open {_name(uri)}: {_reason(error)}") from error
-        with container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
-                raise VideoError(f"{_name(uri)} has no video stream")
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    finally:
-        if handle is not None:
-            handle.close()
 
 
 def probe(uri: str) -> VideoInfo:

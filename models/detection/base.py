@@ -67,12 +67,12 @@ class DetectorSettings(Config):
 
     weights: str = "yolo11n.pt"
     backend: Backend = "auto"
-    image_size: int = Field(640, ge=64, le=4096)
+    image_size: int = Field(default=640, ge=64, le=4096)
     precision: Literal["float32", "int8"] = "float32"
     rotations: Literal[1, 4] = 1
-    iou_threshold: float = Field(0.7, gt=0, le=1)
-    batch_size: int = Field(8, ge=1)
+    iou_threshold: float = Field(default=0.7, gt=0, le=1)
+    batch_size: int = Field(default=8, ge=1)
     device: str = "auto"
     calibration: str | None = None
 
-    volatile = frozenset({"batch_size", "device"})
+    volatile = frozenset({"batch_size", "device", "calibration"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 # Before the first import: no update checks, no downloads, no pip installs behind the user's back, no telemetry.
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -42,7 +43,9 @@ def load_model(path: Path) -> torch.nn.Module:
             f"{path.name} is not a usable ultralytics checkpoint: {error}", "give the .pt of a detection model"
         ) from error
     if not isinstance(model, DetectionModel):
-        raise WeightsError(f"{path.name} holds a {type(model).__name__}", "a detection model is needed, e.g. yolo11n.pt")
+        raise WeightsError(
+            f"{path.name} holds a {type(model).__name__}", "a detection model is needed, e.g. yolo11n.pt"
+        )
     model = model.float().eval()
     return model.fuse(verbose=False)
 
@@ -63,7 +66,7 @@ def export_onnx(path: Path) -> Path:
     if target.is_file():
         return target
     model = load_model(path)
-    head = model.model[-1]  # type: ignore[index]
+    head: Any = model.model[-1]  # type: ignore[index]
     head.export, head.format, head.dynamic = True, "onnx", True
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
@@ -86,6 +89,7 @@ def export_onnx(path: Path) -> Path:
     import onnx
     import onnxslim
 
-    onnx.save(onnxslim.slim(str(temporary)), str(temporary))
+    slimmed: Any = onnxslim.slim(str(temporary))
+    onnx.save(slimmed, str(temporary))
     temporary.replace(target)
     return target

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class YoloDetector:
     ) -> list[Detections]:
         from ultralytics.utils import nms, ops
 
-        found = nms.non_max_suppression(
+        found: Any = nms.non_max_suppression(
             torch.from_numpy(output),
             CONFIDENCE_FLOOR,
             self._settings.iou_threshold,

@@ -1,0 +1,65 @@
+"""What `microg curate` prints when it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print a curation's report to the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if "plan" in report:
+        table = Table("plan", "", title=f"{report['out']}: nothing is written (--dry-run)", title_justify="left")
+        facts = {"files": report["files"], "files done before": report["files_done"], **report["plan"]}
+        for key, value in facts.items():
+            table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+        console.print(table)
+        return
+    if report.get("files_ignored"):
+        some = ", ".join(report["files_ignored"][:3])
+        console.print(
+            f"{len(report['files_ignored'])} files are no videos by their extension and were passed over: {some}"
+        )
+    if agreement := report.get("int8"):
+        console.print(
+            f"fast profile against exact, on {agreement['frames']} frames: person frames agree "
+            f"{agreement['person_frame_agreement']:.1%}, recall {agreement['recall']:.1%}, "
+            f"mean IoU {agreement['iou']:.3f}, confidence differs by {agreement['confidence_difference']:.3f}, "
+            f"corners by {agreement['corner_difference_px']:.2f} px"
+        )
+    counts = report["counts"]
+    table = Table("", "count", title=f"{report['out']} (rule: {report['rule']})", title_justify="left")
+    for key, value in counts.items():
+        table.add_row(key.replace("_", " "), str(value))
+    console.print(table)
+    if report.get("rules"):
+        _show_rules(console, report["rules"])
+    if throughput := report.get("throughput"):
+        stages = ", ".join(f"{stage} {value:.2f}" for stage, value in throughput["stages"].items())
+        console.print(
+            f"{throughput['clips']} clips in {throughput['wall_s']:.0f} s: {throughput['clips_per_s']:.2f} clips/s, "
+            f"{throughput['cores_busy']:.1f} cores busy; CPU seconds a clip: {stages}; "
+            f"bottleneck: {throughput['bottleneck']}"
+        )
+    for error in report.get("preview_errors", []):
+        console.print(f"preview failed: {error}")
+    failed = counts["sources_failed"] + counts["clips_failed"]
+    if failed:
+        console.print(
+            f"{counts['sources_failed']} files and {counts['clips_failed']} clips failed; reasons: column 'error' of "
+            f"{report['out']}/tables/sources.parquet and clips.parquet"
+        )
+
+
+def _show_rules(console: Any, rules: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(title="what each fix of the published rule changes", title_justify="left")
+    for column in rules[0]:
+        table.add_column(column.replace("_", " "), justify="left" if column == "rule" else "right")
+    for row in rules:
+        table.add_row(*(str(value) for value in row.values()))
+    console.print(table)

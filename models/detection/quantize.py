@@ -1,0 +1,145 @@
+"""INT8 weights for the `fast` profile: static quantisation of the ONNX export, calibrated on the footage at hand.
+
+INT8 gives other numbers than float32; `agreement` says by how much on frames that were not used for calibration.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from microg import storage
+from microg.errors import WeightsError
+from models.detection import ultralytics_model
+from models.detection.base import Detector, DetectorSettings
+
+# The head's box arithmetic and final concatenation stay in float32: one scale for pixels and probabilities would
+# round all probabilities to zero.
+_FLOAT_NODES = re.compile(r"/model\.\d+/(dfl|Concat|Sigmoid|Mul|Add|Sub|Div|Slice|Split|Reshape|Gather|Shape|Expand)")
+
+
+def build_quantized(weights: Path, frames: Sequence[np.ndarray], image_size: int, target: str) -> None:
+    """Quantise `weights` with `frames` ((H, W, 3) uint8 BGR) as calibration data, and write the ONNX file `target`.
+
+    Raises `WeightsError` without frames.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from models.detection.yolo import letterbox
+
+    if not frames:
+        raise WeightsError("cannot calibrate INT8 weights without frames", "give footage that can be decoded")
+
+    class Frames(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter(frames)
+
+        def get_next(self) -> Any:
+            frame = next(self._left, None)
+            return None if frame is None else {"images": letterbox(frame, image_size)[None]}
+
+    import onnx
+
+    source = ultralytics_model.export_onnx(weights)
+    local = Path(os.environ.get("TMPDIR", "/tmp")) / f"microg-quantize-{os.getpid()}"
+    local.mkdir(parents=True, exist_ok=True)
+    prepared, quantized = local / "prepared.onnx", local / "int8.onnx"
+    logging.getLogger().setLevel(logging.ERROR)
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    last = f"/model.{_last_block(prepared)}/"
+    excluded = [
+        node.name
+        for node in onnx.load(str(prepared)).graph.node
+        if node.name.startswith(last) and _FLOAT_NODES.match(node.name)
+    ]
+    quantize_static(
+        str(prepared),
+        str(quantized),
+        Frames(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8,
+        nodes_to_exclude=excluded,
+    )
+    storage.write_bytes(target, quantized.read_bytes())
+    for file in local.iterdir():
+        file.unlink()
+    local.rmdir()
+
+
+def _last_block(model: Path) -> int:
+    import onnx
+
+    numbers = [re.match(r"/model\.(\d+)/", node.name) for node in onnx.load(str(model)).graph.node]
+    return max(int(match[1]) for match in numbers if match)
+
+
+def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
+    """Return the local file of the INT8 weights named by `settings.calibration`.
+
+    Raises `WeightsError` when they were not built: quantised weights belong to the footage they were calibrated on.
+    """
+    if settings.calibration is None or not storage.exists(settings.calibration):
+        raise WeightsError(
+            f"INT8 weights for {weights.name} were not calibrated", "run 'microg curate --profile fast', which does it"
+        )
+    if storage.is_local(settings.calibration):
+        return storage.local_path(settings.calibration)
+    import tempfile
+
+    local = Path(tempfile.mkdtemp(prefix="microg-int8-")) / "int8.onnx"
+    local.write_bytes(storage.read_bytes(settings.calibration))
+    return local
+
+
+def agreement(
+    exact: Detector, fast: Detector, frames: Sequence[np.ndarray], confidence: float = 0.6
+) -> dict[str, float]:
+    """Compare two detectors' person boxes on frames.
+
+    Returns `frames`, `person_frame_agreement` (share of frames on whose containing a person above `confidence` both
+    agree), `recall` (share of the exact boxes above it that the fast detector finds at IoU >= 0.5, at any
+    confidence), and the means over these pairs of `iou`, `confidence_difference` and `corner_difference_px`.
+    """
+    pairs_iou, confidence_difference, corner_difference = [], [], []
+    wanted = found = agree = 0
+    for frame in frames:
+        reference, candidate = exact.detect([frame])[0], fast.detect([frame])[0]
+        strong = reference.persons(confidence)
+        agree += (len(strong) > 0) == (len(candidate.persons(confidence)) > 0)
+        wanted += len(strong)
+        others = candidate.persons(0.0)
+        if not len(strong) or not len(others):
+            continue
+        overlaps = iou_matrix(strong.boxes, others.boxes)
+        best = overlaps.argmax(axis=1)
+        for row in np.flatnonzero(overlaps.max(axis=1) >= 0.5):
+            found += 1
+            pairs_iou.append(float(overlaps[row, best[row]]))
+            confidence_difference.append(abs(float(strong.confidence[row] - others.confidence[best[row]])))
+            corner_difference.append(float(np.abs(strong.boxes[row] - others.boxes[best[row]]).mean()))
+    return {
+        "frames": len(frames),
+        "person_frame_agreement": agree / max(len(frames), 1),
+        "recall": found / max(wanted, 1),
+        "iou": float(np.mean(pairs_iou)) if pairs_iou else float("nan"),
+        "confidence_difference": float(np.mean(confidence_difference)) if pairs_iou else float("nan"),
+        "corner_difference_px": float(np.mean(corner_difference)) if pairs_iou else float("nan"),
+    }
+
+
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the (N, M) intersection over union of (N, 4) and (M, 4) corner boxes."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=2)
+    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
+    return overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-9)

@@ -1,0 +1,65 @@
+"""Rotation test-time augmentation: look at each frame at four orientations and merge what is found.
+
+Detectors are trained on upright people; in weightlessness people are not upright. Recall on rotated synthetic bodies
+is measured in `benchmarks/synthetic_recall.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.detection.base import Detections, Detector
+
+
+class RotatingDetector:
+    """Wraps a detector: detects at 0, 90, 180 and 270 degrees, maps boxes back, and merges per class."""
+
+    def __init__(self, detector: Detector, *, iou_threshold: float = 0.5) -> None:
+        self._detector = detector
+        self._iou_threshold = iou_threshold
+
+    def detect(self, frames: Sequence[np.ndarray]) -> list[Detections]:
+        """Return the merged detections of each frame, in the frame's own coordinates."""
+        per_turn = []
+        for turns in range(4):
+            turned = [np.ascontiguousarray(np.rot90(frame, turns)) for frame in frames]
+            per_turn.append(self._detector.detect(turned))
+        return [
+            merge(
+                [
+                    unrotate(per_turn[turns][index], turns, width=frame.shape[1], height=frame.shape[0])
+                    for turns in range(4)
+                ],
+                self._iou_threshold,
+            )
+            for index, frame in enumerate(frames)
+        ]
+
+
+def unrotate(detections: Detections, turns: int, *, width: int, height: int) -> Detections:
+    """Map boxes found on `np.rot90(frame, turns)` (anticlockwise) back to a frame of the given width and height."""
+    x1, y1, x2, y2 = detections.boxes.T if len(detections) else np.empty((4, 0), dtype=np.float32)
+    mapped = {
+        0: (x1, y1, x2, y2),
+        1: (width - y2, x1, width - y1, x2),
+        2: (width - x2, height - y2, width - x1, height - y1),
+        3: (y1, height - x2, y2, height - x1),
+    }[turns % 4]
+    boxes = np.stack(mapped, axis=1).astype(np.float32).reshape(-1, 4)
+    return Detections(boxes, detections.confidence, detections.class_id)
+
+
+def merge(views: Sequence[Detections], iou_threshold: float) -> Detections:
+    """Join the detections of several views; of boxes of one class that overlap more than the threshold, the most
+    confident stays."""
+    import torch
+    from torchvision.ops import batched_nms
+
+    rows = np.concatenate([view.to_array() for view in views])
+    if not len(rows):
+        return Detections.from_array(rows)
+    tensor = torch.from_numpy(rows)
+    keep = batched_nms(tensor[:, :4], tensor[:, 4], tensor[:, 5].to(torch.int64), iou_threshold)
+    return Detections.from_array(rows[keep.numpy()])
