@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from microg.synthetic import props, sprites
-from microg.synthetic.actions import pose_at, shake_hands
+from microg.synthetic.actions import pose_at
 from microg.synthetic.bodies import TORSO, Appearance, Pose, Skeleton, solve
 from microg.synthetic.geometry import Vector, pitch_matrix, roll_matrix, vector, yaw_matrix
+from microg.synthetic.motions import shake_hands
 from microg.synthetic.shots import Person, Shot
 
 MIN_VISIBLE = 0.2
@@ -120,9 +121,7 @@ def _paste(canvas: Image, mask: Image, part: _Part, value: int) -> tuple[int, in
     if x1 >= x2 or y1 >= y2:
         return None
     # continuous coordinates have pixel centres at +0.5, OpenCV's at whole numbers
-    local = np.array(
-        ((a, b, tx + 0.5 * (a + b) - 0.5 - x1), (c, d, ty + 0.5 * (c + d) - 0.5 - y1)), dtype=np.float64
-    )
+    local = np.array(((a, b, tx + 0.5 * (a + b) - 0.5 - x1), (c, d, ty + 0.5 * (c + d) - 0.5 - y1)), dtype=np.float64)
     warped = cv2.warpAffine(part.sprite, local, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
     alpha = cv2.extractChannel(warped, 3)
     rest = cv2.bitwise_not(alpha)
@@ -202,7 +201,9 @@ class _Painter:
             parts.append(self._limb(f"thigh{side}", hip, knee, (0.060, 0.044), colour=look.trousers))
             parts.append(self._limb(f"shin{side}", knee, ankle, (0.043, 0.030), colour=look.trousers))
             parts.append(
-                self._limb(f"foot{side}", ankle, body.toes[side], (0.031, 0.026), 0.004, colour=_SHOE, cuff=(208, 208, 210))
+                self._limb(
+                    f"foot{side}", ankle, body.toes[side], (0.031, 0.026), 0.004, colour=_SHOE, cuff=(208, 208, 210)
+                )
             )
         return parts
 
@@ -239,14 +240,20 @@ class _Painter:
         parts.append(face)
         if look.hair_style in ("long", "bun"):
             loose = self._centred(
-                self._sprite(("hair",), lambda: sprites.loose_hair(look, self.scale)), place, flat[:, 0], flat[:, 1], True
+                self._sprite(("hair",), lambda: sprites.loose_hair(look, self.scale)),
+                place,
+                flat[:, 0],
+                flat[:, 1],
+                True,
             )
             loose.depth = min(face.depth, parts[0].depth) - 0.03
             parts.append(loose)
         if pose.sleeping_bag:
             top, bottom = body.neck * 0.52, 0.5 * (body.ankles[0] + body.ankles[1])
             parts.append(
-                self._limb("bag", top, bottom, (0.142, 0.105), 0.12, colour=_SLEEPING_BAG, stripe=(60, 150, 235), cloth=1.8)
+                self._limb(
+                    "bag", top, bottom, (0.142, 0.105), 0.12, colour=_SLEEPING_BAG, stripe=(60, 150, 235), cloth=1.8
+                )
             )
         return parts
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,16 @@ import numpy.typing as npt
 
 from microg.synthetic.bodies import Colour
 from microg.synthetic.shots import CAMERA_MARGIN
-from microg.synthetic.walls import Wall, blank_wall, cargo_wall, console_wall, end_wall, plant_wall, rack_wall, window_wall
+from microg.synthetic.walls import (
+    Wall,
+    blank_wall,
+    cargo_wall,
+    console_wall,
+    end_wall,
+    plant_wall,
+    rack_wall,
+    window_wall,
+)
 
 Image = npt.NDArray[np.uint8]
 
@@ -50,8 +60,8 @@ MODULES: dict[str, Module] = {
                "green plants"),
         Module("storage bay", (44, 92, 116), (60, 140, 176), (120, 196, 240), 0.70, cargo_wall, cargo_wall, "hatch",
                "tied cargo bags"),
-        Module("flight deck", (60, 84, 26), (190, 210, 60), (230, 250, 150), 0.62, console_wall, console_wall, "screens",
-               "consoles with bright screens"),
+        Module("flight deck", (60, 84, 26), (190, 210, 60), (230, 250, 150), 0.62, console_wall, console_wall,
+               "screens", "consoles with bright screens"),
     )
 }  # fmt: skip
 
@@ -116,7 +126,9 @@ def _handrails(
     rail = (200.0, 120.0, 40.0) if module.base[2] > 150 else (60.0, 190.0, 235.0)
     for corner, far, level in (((0, 0), x1, 0.30), ((w, 0), x2, 0.30), ((0, 0), x1, 0.72), ((w, 0), x2, 0.72)):
         begin = float(rng.uniform(0.08, 0.35))
-        start = np.array((corner[0] + (far - corner[0]) * begin, h * level + (y1 + (y2 - y1) * level - h * level) * begin))
+        start = np.array(
+            (corner[0] + (far - corner[0]) * begin, h * level + (y1 + (y2 - y1) * level - h * level) * begin)
+        )
         stop_at = begin + 0.38
         stop = np.array(
             (corner[0] + (far - corner[0]) * stop_at, h * level + (y1 + (y2 - y1) * level - h * level) * stop_at)
@@ -140,11 +152,11 @@ def _cables(picture: npt.NDArray[np.float32], rng: np.random.Generator, w: int, 
         ys = np.convolve(np.pad(ys, 6, mode="edge"), np.ones(13) / 13, mode="valid")
         points = np.column_stack((xs, ys)).round().astype(np.int32)
         thick = max(h // 90, 2)
-        cv2.polylines(picture, [points + (0, thick // 2)], False, (16, 16, 16), thick, cv2.LINE_AA)
+        cv2.polylines(picture, [points + np.array((0, thick // 2))], False, (16, 16, 16), thick, cv2.LINE_AA)
         cv2.polylines(picture, [points], False, colour, max(thick - 1, 1), cv2.LINE_AA)
 
 
-def _finish(picture: npt.NDArray[np.float32], module: Module, rng: np.random.Generator) -> Image:
+def _finish(picture: npt.NDArray[Any], module: Module, rng: np.random.Generator) -> Image:
     h, w = picture.shape[:2]
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     vignette = 1.08 - 0.42 * (((x - w / 2) / w) ** 2 + ((y - h / 2) / h) ** 2) * 2

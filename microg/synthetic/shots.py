@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from microg.synthetic.actions import DECK, HANDSHAKE, MOTIONS, Plan, Style, make_style
+from microg.synthetic.actions import DECK, HANDSHAKE, MOTIONS, Plan, make_style
 from microg.synthetic.bodies import Appearance
 from microg.synthetic.geometry import Vector, vector
+from microg.synthetic.motions import Style
 
 CAMERA_MARGIN = 0.035  # of the frame's height, on each side
-_SCALES = {1: (0.74, 0.92), 2: (0.68, 0.84), 3: (0.58, 0.70)}
+_SCALES = {1: (0.68, 0.86), 2: (0.66, 0.82), 3: (0.58, 0.70)}
 _TAU = 2.0 * math.pi
 
 

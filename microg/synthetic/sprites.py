@@ -7,6 +7,8 @@ person detectors, shaded and textured ones are.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from microg.synthetic.bodies import HEAD_RADII, TORSO, Appearance, Colour
 
 Sprite = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[Any]  # float32 for speed; OpenCV's stubs know no dtypes
 PAD = 2
 
 
@@ -117,7 +119,7 @@ def torso(person: Appearance, yaw: float, scale: float) -> Sprite:
     colour[front & (((angle + 0.62) / 0.26) ** 2 + ((tt - 0.33) / 0.085) ** 2 < 1)] = (176, 108, 52)
     colour[front & (((angle + 0.62) / 0.16) ** 2 + ((tt - 0.33) / 0.05) ** 2 < 1)] = (224, 226, 226)
     colour[front & (np.abs(angle - 0.62) < 0.26) & (np.abs(tt - 0.31) < 0.04)] = (52, 48, 44)
-    folds = np.sin((t * 26.0 + across * 4.0 + slow * 5.0)) * np.exp(-(((t - 0.72) / 0.3) ** 2))
+    folds = np.sin(t * 26.0 + across * 4.0 + slow * 5.0) * np.exp(-(((t - 0.72) / 0.3) ** 2))
     texture = 1.0 + 0.06 * grain + 0.07 * folds + 0.06 * slow
     occlusion = 1.0 - 0.30 * np.exp(-((t / 0.06) ** 2)) * (np.abs(across) < 0.75)
     return premultiplied(_lit(normal_z, colour * (texture * occlusion)[..., None], gloss=0.03), alpha)
@@ -171,7 +173,7 @@ def head(person: Appearance, yaw: float, pitch: float, mouth: float, eyes_closed
     if mouth > 0.15:
         colour[ellipse(0.0, 0.57, 0.20, 0.02 + 0.14 * mouth)] = (36, 24, 48)
     hairy = hy < _hair_limit(hz, person.hair_style) + 0.05 * (strands - 0.5)
-    colour[hairy] = (hair * (0.75 + 0.5 * strands)[..., None])[hairy]
+    colour[hairy] = (hair * (0.82 + 0.32 * strands)[..., None])[hairy]
     outer = np.where(hairy & (hy < 0.2), 1.075, 1.0).astype(np.float32)
     normal_z = np.sqrt(np.clip(1.0 - (radius / outer) ** 2, 0, 1))
     alpha = np.clip((outer - radius) * rx * scale + 0.5, 0, 1)
@@ -187,7 +189,7 @@ def head(person: Appearance, yaw: float, pitch: float, mouth: float, eyes_closed
 
 def loose_hair(person: Appearance, scale: float) -> Sprite:
     """Draw hair floating round the head (long) or tied up (bun); the head's centre is the sprite's centre."""
-    rx, ry = HEAD_RADII
+    ry = HEAD_RADII[1]
     size = int(np.ceil(2 * ry * 1.9 * scale)) + 2 * PAD
     axis = (np.arange(size, dtype=np.float32) + 0.5 - size / 2) / (ry * scale)
     x, y = np.meshgrid(axis, axis)
@@ -201,12 +203,12 @@ def loose_hair(person: Appearance, scale: float) -> Sprite:
             (rng.uniform(0.02, 0.05) * np.sin(k * angle + rng.uniform(0, 6.28)) for k in (3, 5, 8, 13, 21)),
             start=np.zeros_like(angle),
         )
-        reach = 1.42 - 0.10 * np.cos(angle) + wave
+        reach = 1.22 - 0.10 * np.cos(angle) + wave
         radius = np.hypot(x, y) / reach
         alpha = np.clip((1 - radius) * reach * ry * scale * 0.6 + 0.5, 0, 1)
-    strands = 0.5 + 0.5 * np.sin(np.arctan2(x, -y) * 60.0 + noise(rng, size, size, 6.0) * 2.0)
+    strands = 0.5 + 0.5 * np.sin(np.arctan2(x, -y) * 38.0 + 4.0 * radius + noise(rng, size, size, 6.0) * 2.0)
     normal_z = np.sqrt(np.clip(1.0 - radius**2 * 0.8, 0, 1))
-    colour = np.asarray(person.hair, dtype=np.float32) * (0.7 + 0.55 * strands)[..., None]
+    colour = np.asarray(person.hair, dtype=np.float32) * (0.8 + 0.3 * strands)[..., None]
     return premultiplied(_lit(normal_z, colour, gloss=0.05), alpha.astype(np.float32))
 
 
@@ -243,4 +245,6 @@ def hand(person: Appearance, grip: str, scale: float) -> Sprite:
     shade = cv2.resize(normal_z.astype(np.float32), small, interpolation=cv2.INTER_AREA)
     alpha = cv2.resize(big.astype(np.float32) / 255, small, interpolation=cv2.INTER_AREA)
     colour = np.broadcast_to(np.asarray(person.skin, dtype=np.float32), (size, size, 3))
-    return premultiplied(_lit(0.25 + 0.75 * np.divide(shade, alpha, out=np.zeros_like(shade), where=alpha > 0), colour), alpha)
+    return premultiplied(
+        _lit(0.25 + 0.75 * np.divide(shade, alpha, out=np.zeros_like(shade), where=alpha > 0), colour), alpha
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import cv2
@@ -84,12 +85,12 @@ def _label(wall: Wall, rng: np.random.Generator, x1: int, y1: int, x2: int, y2: 
 def _cells(rng: np.random.Generator, columns: int, rows: int) -> list[tuple[int, int, int, int]]:
     xs = [SIZE * i // columns for i in range(columns + 1)]
     cells = []
-    for left, right in zip(xs, xs[1:], strict=False):
+    for left, right in pairwise(xs):
         cuts = np.sort(rng.uniform(0.18, 0.82, rows - 1)) if rows > 1 else np.zeros(0)
         ys = [0, *(int(c * SIZE) for c in cuts), SIZE]
         cells += [
             (left + 3, top + 3, right - 3, bottom - 3)
-            for top, bottom in zip(ys, ys[1:], strict=False) if bottom - top > 30
+            for top, bottom in pairwise(ys) if bottom - top > 30
         ]  # fmt: skip
     return cells
 

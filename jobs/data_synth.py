@@ -1,0 +1,109 @@
+"""`microg data synth` and `microg data annotate-synthetic`: footage and datasets that need no download."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from jobs.common import JsonOption, make_app, print_json, run
+
+SYNTH_EPILOG = """
+**Examples**
+
+`microg data synth data/synthetic --clips 60`
+
+`microg data synth data/small --clips 200 --width 320 --height 240 --seed 7`
+
+`microg data synth data/footage --footage --videos 4 --seconds 20`
+"""
+ANNOTATE_EPILOG = """
+**Example**
+
+`microg data synth footage --footage`, then `microg curate footage data/curated`, then
+`microg data annotate-synthetic data/curated footage`
+"""
+
+
+def synth(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write to; run again to finish or extend it.")],
+    clips: Annotated[int, typer.Option(min=1, help="Clips of 3 s to make.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files, byte for byte.")] = 0,
+    width: Annotated[int | None, typer.Option(help="Frame width; default 854, or that of each footage format.")] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Frame height; default 480, or that of each footage format.")
+    ] = None,
+    footage: Annotated[bool, typer.Option("--footage", help="Make raw footage with cuts instead of a dataset.")] = False,
+    videos: Annotated[int, typer.Option(min=1, help="With --footage: how many files.")] = 4,
+    seconds: Annotated[float, typer.Option(min=2.0, help="With --footage: length of each file.")] = 20.0,
+    upright: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Share of people near upright; default 0.4, for footage 0.85."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one per core.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Render weightless people in a spacecraft: videos with exact boxes, actions, captions and six questions a clip.
+
+    Without `--footage` OUT becomes a dataset. With it OUT gets raw video files (several containers, codecs, rates and
+    sizes) to curate, and what is true of them in OUT/truth.
+    """
+    from microg.console import ProgressDisplay
+    from microg.synthetic import generate_dataset, generate_footage
+
+    processes = workers or os.cpu_count() or 1
+    if footage:
+        with ProgressDisplay("synthetic footage", videos, unit="files") as display:
+            files = generate_footage(
+                out, videos, seed=seed, seconds=seconds, width=width, height=height,
+                upright=0.85 if upright is None else upright, progress=display.advance, workers=processes,
+            )  # fmt: skip
+        made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
+        hint = f"next: microg curate {out} DATASET, then microg data annotate-synthetic DATASET {out}"
+    else:
+        with ProgressDisplay("synthetic clips", clips) as display:
+            dataset = generate_dataset(
+                out, clips, seed=seed, width=width or 854, height=height or 480,
+                upright=0.4 if upright is None else upright, progress=display.advance, workers=processes,
+            )  # fmt: skip
+        made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
+        made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))
+        hint = f"next: microg data stats {out}"
+    if as_json:
+        print_json({"out": out, **made})
+        return
+    print(f"{out}: " + ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in made.items()))
+    print(hint)
+
+
+def annotate_synthetic(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset curated from synthetic footage.")],
+    truth: Annotated[str, typer.Argument(metavar="FOOTAGE", help="The footage folder, or its truth folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the actions, captions and questions of a dataset that was curated from synthetic footage.
+
+    Tracked people are matched with the rendered ones by their boxes (IoU of at least 0.5, majority of frames).
+    """
+    from microg.dataset import Dataset
+    from microg.synthetic import annotate
+
+    counts = annotate(Dataset.open(dataset), truth)
+    if as_json:
+        print_json(counts)
+        return
+    print(f"{dataset}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items()))
+
+
+def main() -> None:
+    """Run this job on its own: `python jobs/data_synth.py synth OUT` or `... annotate-synthetic DATASET FOOTAGE`."""
+    app = make_app("Synthetic footage and datasets.")
+    app.command("synth", epilog=SYNTH_EPILOG)(synth)
+    app.command("annotate-synthetic", epilog=ANNOTATE_EPILOG)(annotate_synthetic)
+    run(app)
+
+
+if __name__ == "__main__":
+    main()
