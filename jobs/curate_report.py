@@ -59,7 +59,7 @@ def _show_rules(console: Any, rules: list[dict[str, Any]]) -> None:
 
     table = Table(title="what each fix of the published rule changes", title_justify="left")
     for column in rules[0]:
-        table.add_column(column.replace("_", " "), justify="left" if column == "rule" else "right")
+        table.add_column(column.replace("_", " "), justify="left" if column == "rule" else "right", overflow="fold")
     for row in rules:
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)

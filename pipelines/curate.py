@@ -54,17 +54,19 @@ class CurateSettings(Config):
 def remaining(footage: list[Footage], root: str) -> tuple[list[Footage], list[str]]:
     """Return the footage that still needs work, and the clips that are done.
 
-    A clip is done when a row without error says so and its source has not changed since.
+    A clip is done when a row says so and its source has not changed since. A row that failed is done again, unless
+    the video itself is at fault: that will not change until the file does.
     """
     seen = observations.read(
-        root, ["key", "clip_id", "source_id", "stretch", "stretches", "stretch_clips", "status", "source_fingerprint"]
+        root, ["key", "clip_id", "source_id", "stretch", "stretches", "stretch_clips", "status", "error", "source_fingerprint"]
     )
     fingerprints = {item.source_id: item.fingerprint for item in footage}
     stretches: dict[str, int] = {}
     clips: dict[tuple[str, int], int] = {}
     expected: dict[tuple[str, int], int] = {}
     done: list[str] = []
-    for row in seen.filter(pc.not_equal(seen["status"], "error")).to_pylist():
+    final = pc.or_(pc.not_equal(seen["status"], "error"), pc.starts_with(seen["error"], "VideoError:"))
+    for row in seen.filter(pc.fill_null(final, False)).to_pylist():
         if fingerprints.get(row["source_id"]) != row["source_fingerprint"]:
             continue
         stretch = (row["source_id"], row["stretch"])

@@ -23,16 +23,25 @@ _CSV_HEADER = ("video_id", "frame_id", "person_id", "xmin", "ymin", "xmax", "yma
 
 
 def current_observations(root: str) -> pa.Table:
-    """Return the rows that count: those made from the newest version of each source file."""
+    """Return the rows that count.
+
+    Those are the rows made from the newest version of each source file, without the failures of a stretch of footage
+    that later gave clips.
+    """
     table = observations.read(root)
-    if not table.num_rows:
-        return table
-    newest = {}
-    light = table.select(["source_id", "source_fingerprint", "written"]).sort_by("written").to_pylist()
-    for row in light:
+    light = table.select(["source_id", "source_fingerprint", "stretch", "clip_id", "written"]).to_pylist()
+    newest: dict[str, str] = {}
+    last_clip: dict[tuple[str, int], int] = {}
+    for row in sorted(light, key=lambda row: row["written"]):
         newest[row["source_id"]] = row["source_fingerprint"]
-    pairs = zip(table["source_id"].to_pylist(), table["source_fingerprint"].to_pylist(), strict=True)
-    return table.filter(pa.array([newest[source] == fingerprint for source, fingerprint in pairs]))
+        if row["clip_id"]:
+            last_clip[row["source_id"], row["stretch"]] = row["written"]
+    counts = [
+        row["source_fingerprint"] == newest[row["source_id"]]
+        and (row["clip_id"] is not None or row["written"] > last_clip.get((row["source_id"], row["stretch"]), 0))
+        for row in light
+    ]
+    return table.filter(pa.array(counts, pa.bool_()))
 
 
 def write_dataset(root: str, name: str, filters: FilterSettings, rule: BoxRule) -> dict[str, Any]:
