@@ -14,13 +14,25 @@ import typer
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import microg
-from jobs import curate, data_convert, data_download, data_page, data_split, data_stats, data_validate, doctor
+from jobs import (
+    curate,
+    data_convert,
+    data_download,
+    data_page,
+    data_split,
+    data_stats,
+    data_synth,
+    data_validate,
+    demo,
+    doctor,
+)
 from jobs.common import make_app, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 data_app = make_app("Get, make, check, convert and describe datasets.")
 app.add_typer(data_app, name="data")
 app.command("curate")(curate.curate)
+app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 data_app.command("download")(data_download.download)
 data_app.command("validate", epilog=data_validate.EPILOG)(data_validate.validate)
@@ -29,6 +41,8 @@ data_app.command("page", epilog=data_page.EPILOG)(data_page.page)
 data_app.command("import")(data_convert.import_dataset)
 data_app.command("export")(data_convert.export_dataset)
 data_app.command("split")(data_split.split)
+data_app.command("synth", epilog=data_synth.SYNTH_EPILOG)(data_synth.synth)
+data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_synth.annotate_synthetic)
 
 
 def _print_version(value: bool) -> None:

@@ -35,7 +35,9 @@ def synth(
     height: Annotated[
         int | None, typer.Option(help="Frame height; default 480, or that of each footage format.")
     ] = None,
-    footage: Annotated[bool, typer.Option("--footage", help="Make raw footage with cuts instead of a dataset.")] = False,
+    footage: Annotated[
+        bool, typer.Option("--footage", help="Make raw footage with cuts instead of a dataset.")
+    ] = False,
     videos: Annotated[int, typer.Option(min=1, help="With --footage: how many files.")] = 4,
     seconds: Annotated[float, typer.Option(min=2.0, help="With --footage: length of each file.")] = 20.0,
     upright: Annotated[
