@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pa_dataset
 import pyarrow.parquet as pq
 
 from microg.errors import DatasetError
@@ -130,6 +129,7 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
     fs, path = filesystem(uri)
     if not fs.exists(path):
         return schema.empty_table().select(columns or schema.names)
+    import pyarrow.dataset as pa_dataset  # imports pandas: seconds that most commands need not wait
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     dataset = pa_dataset.dataset(

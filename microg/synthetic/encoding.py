@@ -32,8 +32,8 @@ def encode(
     """
     sink = io.BytesIO()
     try:
-        with av.open(sink, "w", format=_CONTAINERS[extension]) as container:
-            container.metadata["encoded_by"] = "microg-bench synthetic"
+        # bitexact: no random segment ids, no library versions
+        with av.open(sink, "w", format=_CONTAINERS[extension], options={"fflags": "+bitexact"}) as container:
             stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=_OPTIONS[codec]))
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.thread_count = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,7 @@ def plan_takes(seed: int, index: int, seconds: float, upright: float, format_: F
     return takes
 
 
+@lru_cache(maxsize=8)
 def _thumbnail(module: str, seed: tuple[int, ...], format_: Format) -> npt.NDArray[np.uint8]:
     """The same module, small: enough to tell how far two modules are apart."""
     return draw_module(module, np.random.default_rng(seed), 160 * format_.width // format_.height, 160)

@@ -262,7 +262,7 @@ class _Painter:
         shirt, skin = look.shirt_colour, look.skin
         for side in (0, 1):
             shoulder, elbow, wrist = body.shoulders[side], body.elbows[side], body.wrists[side]
-            parts.append(self._limb(f"upper{side}", shoulder, elbow, (0.046, 0.034), 0.012, colour=shirt))
+            parts.append(self._limb(f"upper{side}", shoulder, elbow, (0.042, 0.033), 0.012, colour=shirt))
             lower = self._limb(
                 f"lower{side}", elbow, wrist, (0.033, 0.024) if look.long_sleeves else (0.031, 0.021), 0.016,
                 colour=shirt if look.long_sleeves else skin, cloth=1.0 if look.long_sleeves else 0.25,
