@@ -12,8 +12,8 @@ from microg.errors import MicrogError, WeightsError
 from models.detection.base import DetectorSettings
 from pipelines.footage import Footage
 
-_SOURCES = 12
-_SECONDS = (1.0, 3.0, 5.0, 7.0)
+_SOURCES = 16
+_SECONDS = (0.3, 1.0, 1.7, 2.4, 4.0, 5.5, 7.0, 8.5)
 _FILE = "detector-int8.onnx"
 
 
@@ -47,7 +47,7 @@ def _spread(footage: list[Footage], count: int) -> list[Footage]:
 
 
 def _some_frames(uri: str) -> list[np.ndarray]:
-    """Return frames at about one, three, five and seven seconds; fewer when the video is shorter or damaged."""
+    """Return frames from the first nine seconds; fewer when the video is shorter or damaged."""
     from models.video import probe, read_frames
 
     try:

@@ -32,6 +32,7 @@ def build_quantized(weights: Path, frames: Sequence[np.ndarray], image_size: int
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from models.detection.backends import to_network_input
     from models.detection.yolo import letterbox
 
     if not frames:
@@ -43,7 +44,7 @@ def build_quantized(weights: Path, frames: Sequence[np.ndarray], image_size: int
 
         def get_next(self) -> Any:
             frame = next(self._left, None)
-            return None if frame is None else {"images": letterbox(frame, image_size)[None]}
+            return None if frame is None else {"images": to_network_input(letterbox(frame, image_size)[None])}
 
     import onnx
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 
 from models.detection import backends, ultralytics_model
 from models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
 
 _STRIDE = 32
 _MAX_DETECTIONS = 300
+# Far more than any frame is wide: boxes of different classes moved apart by it never overlap.
+_CLASS_OFFSET = 7680
 
 
 class YoloDetector:
@@ -32,24 +34,10 @@ class YoloDetector:
         for start in range(0, len(frames), self._settings.batch_size):
             batch = frames[start : start + self._settings.batch_size]
             images = np.stack([letterbox(frame, self._settings.image_size) for frame in batch])
-            result += self._postprocess(self._engine(images), images.shape[2:], batch[0].shape[:2])
-        return result
-
-    def _postprocess(
-        self, output: np.ndarray, input_shape: tuple[int, ...], frame_shape: tuple[int, ...]
-    ) -> list[Detections]:
-        from ultralytics.utils import nms, ops
-
-        found: Any = nms.non_max_suppression(
-            torch.from_numpy(output),
-            CONFIDENCE_FLOOR,
-            self._settings.iou_threshold,
-            max_det=_MAX_DETECTIONS,
-        )
-        result = []
-        for rows in found:
-            rows[:, :4] = ops.scale_boxes(input_shape, rows[:, :4], frame_shape)  # type: ignore[arg-type]
-            result.append(Detections.from_array(rows.numpy()))
+            for output in self._engine(images):
+                rows = select(output, CONFIDENCE_FLOOR, self._settings.iou_threshold)
+                rows[:, :4] = to_frame(rows[:, :4], images.shape[1:3], batch[0].shape[:2])
+                result.append(Detections.from_array(rows))
         return result
 
 
@@ -68,7 +56,7 @@ def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> bac
 
 
 def letterbox(frame: np.ndarray, image_size: int) -> np.ndarray:
-    """Scale a BGR frame into `image_size`, pad grey to multiples of the stride, return (3, H, W) float32 RGB 0..1."""
+    """Scale an (H, W, 3) uint8 BGR frame into `image_size` and pad it with grey to multiples of the stride."""
     import cv2
 
     height, width = frame.shape[:2]
@@ -79,7 +67,28 @@ def letterbox(frame: np.ndarray, image_size: int) -> np.ndarray:
     pad_x, pad_y = (image_size - new_width) % _STRIDE / 2, (image_size - new_height) % _STRIDE / 2
     top, bottom = round(pad_y - 0.1), round(pad_y + 0.1)
     left, right = round(pad_x - 0.1), round(pad_x + 0.1)
-    frame = cv2.copyMakeBorder(frame, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-    image = np.ascontiguousarray(frame[:, :, ::-1].transpose(2, 0, 1)).astype(np.float32)
-    image /= 255.0
-    return image
+    return cv2.copyMakeBorder(frame, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+
+
+def select(output: np.ndarray, confidence: float, iou_threshold: float) -> np.ndarray:
+    """Return (N, 6) float32 rows (x1, y1, x2, y2, confidence, class) of one frame, in input pixels.
+
+    `output` is (4 + classes, anchors): centre x, centre y, width, height, class probabilities. Anchors whose best
+    class is above `confidence` go through non-maximum suppression within their class; at most 300 stay, by descending
+    confidence. Matches ultralytics' `non_max_suppression`.
+    """
+    best = output[4:].max(axis=0)
+    candidates = output[:, best > confidence]
+    class_id = candidates[4:].argmax(axis=0)
+    centre, half = candidates[:2].T, candidates[2:4].T / 2
+    rows = np.column_stack([centre - half, centre + half, best[best > confidence], class_id]).astype(np.float32)
+    apart = torch.from_numpy(rows[:, :4] + rows[:, 5:] * _CLASS_OFFSET)
+    keep = torchvision.ops.nms(apart, torch.from_numpy(rows[:, 4].copy()), iou_threshold)
+    return rows[keep[:_MAX_DETECTIONS].numpy()]
+
+
+def to_frame(boxes: np.ndarray, input_shape: tuple[int, ...], frame_shape: tuple[int, ...]) -> np.ndarray:
+    """Map (N, 4) boxes from letterboxed input pixels to the frame, clipped to it; shapes are (height, width)."""
+    from ultralytics.utils import ops
+
+    return ops.scale_boxes(input_shape, boxes.copy(), frame_shape)  # type: ignore[arg-type, return-value]
