@@ -14,7 +14,7 @@ from microg.synthetic.geometry import Vector, pitch_matrix, two_bone_joint, vect
 Colour = tuple[int, int, int]  # blue, green, red
 
 SHIRTS: dict[str, Colour] = {
-    "red": (46, 43, 162), "orange": (47, 116, 194), "black": (58, 54, 54), "green": (60, 122, 47),
+    "red": (46, 43, 162), "orange": (47, 116, 194), "grey": (128, 126, 122), "green": (60, 122, 47),
     "blue": (166, 86, 48), "purple": (138, 62, 109), "white": (209, 210, 212), "pink": (159, 128, 204),
 }  # fmt: skip
 _TROUSERS: tuple[Colour, ...] = ((96, 92, 88), (94, 56, 34), (120, 152, 172), (54, 50, 48), (70, 84, 104))

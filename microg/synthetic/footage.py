@@ -30,7 +30,7 @@ SEGMENT_S = 3.0
 MIN_CUT = 55.0  # content distance between empty modules; people and drift may take some of it
 _SHORTEST_S = 2.0
 _FILE, _LAYOUT, _WORDS, _EMPTY_SHARE = 0xF1, 0x1A, 0x3D, 0.15
-_VERSION = 1
+_VERSION = 1  # of the generator: another version makes other files
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ def plan_takes(seed: int, index: int, seconds: float, upright: float, format_: F
     rng = np.random.default_rng((seed, _FILE, index))
     lengths = shot_lengths(rng, seconds, aligned=index % 2 == 0)
     empty: set[int] = set()
-    if len(lengths) > 2:  # the first shot always has people
-        quiet = rng.permutation(np.arange(1, len(lengths)))
-        empty = {int(number) for number in quiet[: max(1, round(_EMPTY_SHARE * len(lengths)))]}
+    if len(lengths) > 2:  # the first shot always has people, and the shorter ones are empty
+        quiet = sorted(range(1, len(lengths)), key=lambda number: (round(lengths[number], 6), rng.random()))
+        empty = set(quiet[: max(1, round(_EMPTY_SHARE * len(lengths)))])
     crew = make_crew(rng)
     frames = round(seconds * format_.fps)
     starts = [min(round(sum(lengths[:number]) * format_.fps), frames) for number in range(len(lengths))]

@@ -228,10 +228,10 @@ def screwdriver(pose: Pose, time: float, style: Style) -> None:
     """A tool turns at a panel, the elbow swings."""
     index, sign = _index(style), style.side
     turn = math.sin(TAU * style.cycle(time, 1.4))
-    hand = vector(sign * (0.05 + 0.010 * turn), 0.07 + 0.012 * turn, 0.20)
+    hand = vector(sign * (0.02 + 0.010 * turn), 0.09 + 0.012 * turn, 0.20)
     pose.hands[index], pose.grips[index] = hand, "fist"
     pose.elbows[index] = vector(sign * 1.0, 0.05 + 0.95 * turn, 0.0)
-    panel = vector(-sign * 0.15, 0.09, 0.22)
+    panel = vector(-sign * 0.19, 0.11, 0.20)
     pose.hands[1 - index], pose.grips[1 - index] = panel + vector(-sign * 0.03, 0.08, -0.02), "fist"
     pose.elbows[1 - index] = vector(-sign, 0.9, -0.2)
     pose.head_pitch += 0.25

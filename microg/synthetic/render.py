@@ -249,10 +249,10 @@ class _Painter:
             loose.depth = min(face.depth, parts[0].depth) - 0.03
             parts.append(loose)
         if pose.sleeping_bag:
-            top, bottom = body.neck * 0.52, 0.5 * (body.ankles[0] + body.ankles[1])
+            top, bottom = body.neck * 0.40, 0.5 * (body.ankles[0] + body.ankles[1])
             parts.append(
                 self._limb(
-                    "bag", top, bottom, (0.142, 0.105), 0.12, colour=_SLEEPING_BAG, stripe=(60, 150, 235), cloth=1.8
+                    "bag", top, bottom, (0.128, 0.095), 0.12, colour=_SLEEPING_BAG, stripe=(60, 150, 235), cloth=1.8
                 )
             )
         return parts

@@ -50,17 +50,17 @@ MODULES: dict[str, Module] = {
     for module in (
         Module("laboratory", (226, 222, 214), (206, 140, 60), (255, 252, 246), 1.0, rack_wall, blank_wall, "hatch",
                "white equipment racks"),
-        Module("cupola", (74, 54, 30), (120, 92, 40), (250, 190, 120), 0.55, window_wall, blank_wall, "earth",
+        Module("cupola", (74, 54, 30), (120, 92, 40), (250, 190, 120), 0.70, window_wall, blank_wall, "earth",
                "windows with a view of the Earth"),
         Module("galley", (132, 182, 216), (60, 110, 190), (190, 236, 255), 0.95, rack_wall, blank_wall, "table",
                "a dining table"),
-        Module("airlock", (66, 62, 60), (40, 160, 220), (214, 220, 230), 0.52, rack_wall, console_wall, "round hatch",
+        Module("airlock", (66, 62, 60), (40, 160, 220), (214, 220, 230), 0.72, rack_wall, console_wall, "round hatch",
                "a round hatch"),
         Module("greenhouse", (170, 84, 176), (60, 170, 70), (250, 150, 250), 0.92, plant_wall, blank_wall, "plants",
                "green plants"),
         Module("storage bay", (44, 92, 116), (60, 140, 176), (120, 196, 240), 0.70, cargo_wall, cargo_wall, "hatch",
                "tied cargo bags"),
-        Module("flight deck", (60, 84, 26), (190, 210, 60), (230, 250, 150), 0.62, console_wall, console_wall,
+        Module("flight deck", (60, 84, 26), (190, 210, 60), (230, 250, 150), 0.76, console_wall, console_wall,
                "screens", "consoles with bright screens"),
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from microg.errors import ConfigError, DatasetError
 from microg.synthetic import actions, language
 from microg.synthetic.dataset import DURATION_S, FRAMES, Settings, generate_dataset, make_clip_shot, render_clip
 
-SMALL = {"width": 128, "height": 96}
+SMALL: dict[str, Any] = {"width": 128, "height": 96}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -93,7 +94,7 @@ def test_truth_boxes_are_normalised_and_belong_to_people_of_their_shot(folder: P
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_second_run_keeps_what_is_there(folder: Path, tmp_path: Path):
-    small = {"seed": 4, "seconds": 2.0, "fps": 5, "width": 96, "height": 64}
+    small: dict[str, Any] = {"seed": 4, "seconds": 2.0, "fps": 5, "width": 96, "height": 64}
     for name in ("a", "b"):
         generate_footage(str(tmp_path / name), 2, **small)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
