@@ -63,8 +63,8 @@ def source_split(
 
     All clips of a source video go to the same split. A smallest-effort cover of all actions goes to train; the other
     sources are dealt out, largest first, to whichever split lacks most clips, in 64 seeded orders, of which the one
-    is taken whose sizes lie closest to `ratios` and whose val and test lack the fewest actions. Sources come from
-    `clips`, or from the clip id where `clips` lacks the clip. Raises `DatasetError` without samples.
+    is taken whose sizes lie closest to `ratios` and whose val and test lack the fewest actions. With three sources or
+    more no split is empty, even if train then lacks an action. Sources come from `clips`, or from the clip id where `clips` lacks the clip. Raises `DatasetError` without samples.
     """
     labels = labels_by_clip(samples)
     known = dict(zip(clips["clip_id"].to_pylist(), clips["source_id"].to_pylist(), strict=True))
@@ -75,6 +75,9 @@ def source_split(
     source_labels = {source: frozenset().union(*(labels[c] for c in ids)) for source, ids in members.items()}
     sizes = {source: len(ids) for source, ids in members.items()}
     cover = _pruned(greedy_cover(source_labels, sizes), source_labels)
+    while len(members) >= 3 and len(members) - len(cover) < 2:
+        # Few sources: an action that only one of them shows cannot be in train and leave val and test with clips.
+        cover.remove(min(cover, key=lambda source: (len(_only_in(source, cover, source_labels)), sizes[source])))
     free = [source for source in members if source not in cover]
     targets = np.array(ratios) * len(labels)
     generator = np.random.RandomState(seed)
@@ -161,11 +164,19 @@ def _pruned(cover: list[str], labels: Mapping[str, frozenset[int]]) -> list[str]
     return kept
 
 
+def _only_in(source: str, cover: list[str], labels: Mapping[str, frozenset[int]]) -> frozenset[int]:
+    """Return the actions of `source` that no other source of the cover shows."""
+    return labels[source] - frozenset().union(*(labels[other] for other in cover if other != source))
+
+
 def _deal(order: list[str], sizes: Mapping[str, int], targets: np.ndarray, in_train: int) -> dict[str, str]:
     lacking = targets - np.array([in_train, 0, 0])
-    dealt = {}
+    dealt: dict[str, str] = {}
     for source in sorted(order, key=lambda source: -sizes[source]):  # stable: equal sizes keep the seeded order
         split = int(np.argmax(lacking))
+        empty = [index for index in (2, 1) if schema.SPLITS[index] not in dealt.values()]
+        if 2 <= len(order) and len(order) - len(dealt) <= len(empty):
+            split = empty[0]
         dealt[source] = schema.SPLITS[split]
         lacking[split] -= sizes[source]
     return dealt
