@@ -64,7 +64,8 @@ def source_split(
     All clips of a source video go to the same split. A smallest-effort cover of all actions goes to train; the other
     sources are dealt out, largest first, to whichever split lacks most clips, in 64 seeded orders, of which the one
     is taken whose sizes lie closest to `ratios` and whose val and test lack the fewest actions. With three sources or
-    more no split is empty, even if train then lacks an action. Sources come from `clips`, or from the clip id where `clips` lacks the clip. Raises `DatasetError` without samples.
+    more no split is empty, even if train then lacks an action. Sources come from `clips`, or from the clip id where
+    `clips` lacks the clip. Raises `DatasetError` without samples.
     """
     labels = labels_by_clip(samples)
     known = dict(zip(clips["clip_id"].to_pylist(), clips["source_id"].to_pylist(), strict=True))
@@ -175,7 +176,7 @@ def _deal(order: list[str], sizes: Mapping[str, int], targets: np.ndarray, in_tr
     for source in sorted(order, key=lambda source: -sizes[source]):  # stable: equal sizes keep the seeded order
         split = int(np.argmax(lacking))
         empty = [index for index in (2, 1) if schema.SPLITS[index] not in dealt.values()]
-        if 2 <= len(order) and len(order) - len(dealt) <= len(empty):
+        if len(order) >= 2 and len(order) - len(dealt) <= len(empty):
             split = empty[0]
         dealt[source] = schema.SPLITS[split]
         lacking[split] -= sizes[source]
