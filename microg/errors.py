@@ -53,6 +53,10 @@ class DownloadError(MicrogError):
     """A file cannot be fetched, or what came does not match its checksum."""
 
 
+class MetricError(MicrogError):
+    """A metric cannot be computed from what it was given, or results cannot be compared."""
+
+
 def describe(error: BaseException) -> str:
     """Return `type: message` on one line, as stored in the `error` column of tables."""
     message = " ".join(str(error).split()) or "no message"

@@ -96,10 +96,36 @@ TABLES: dict[str, pa.Schema] = {
     "splits": pa.schema([("clip_id", pa.string()), ("split", pa.string()), ("scheme", pa.string())]),
 }
 
+# Tables of run folders.
+RUN_TABLES: dict[str, pa.Schema] = {
+    # One row a (key frame, box): what a model answers, one score a class of `label_space` in the order of its ids.
+    # The box is normalised; score_kind: logit | probability; status: ok | error (then without scores).
+    "har_predictions": pa.schema(
+        [
+            ("sample_id", pa.string()),
+            ("clip_id", pa.string()),
+            ("frame", pa.int32()),
+            ("person_id", pa.int32()),
+            *_PIXEL_BOX,
+            ("scores", pa.list_(pa.float32())),
+            ("score_kind", pa.string()),
+            ("label_space", pa.string()),
+            ("model", pa.string()),
+            ("status", pa.string()),
+            ("error", pa.string()),
+        ]
+    ),
+}
+
+
+def schema_of(name: str) -> pa.Schema:
+    """Return the schema of a dataset's or a run folder's table."""
+    return TABLES[name] if name in TABLES else RUN_TABLES[name]
+
 
 def empty(name: str) -> pa.Table:
     """Return table `name` without rows."""
-    return TABLES[name].empty_table()
+    return schema_of(name).empty_table()
 
 
 def conform(name: str, table: pa.Table) -> pa.Table:
@@ -107,7 +133,7 @@ def conform(name: str, table: pa.Table) -> pa.Table:
 
     Raises `DatasetError` naming the columns that are unknown or the value that does not fit.
     """
-    schema = TABLES[name]
+    schema = schema_of(name)
     unknown = [column for column in table.column_names if column not in schema.names]
     if unknown:
         raise DatasetError(f"table {name!r} has unknown columns {unknown}", f"its columns are {schema.names}")
@@ -126,6 +152,6 @@ def conform(name: str, table: pa.Table) -> pa.Table:
 def from_rows(name: str, rows: list[dict]) -> pa.Table:
     """Build table `name` from row dictionaries; a missing key is null."""
     try:
-        return pa.Table.from_pylist(rows, schema=TABLES[name])
+        return pa.Table.from_pylist(rows, schema=schema_of(name))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DatasetError(f"table {name!r}: {error}") from error
