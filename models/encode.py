@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import av
 from av.video.frame import PictureType
 
 from microg import storage
+from microg.errors import VideoError
+
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 
 # Macroblock-tree rate control reads memory it never wrote: with it, the same frames gave up to 9 different files in
 # 12 tries; without it, 1 in 40.
@@ -23,11 +28,12 @@ class Mp4Writer:
     """Encodes frames with libx264 on one thread to a temporary file; `finish` moves it to `target`.
 
     Left as a context manager without `finish`, it leaves nothing behind. A key frame comes first and at least every
-    `key_interval` frames; there is no audio.
+    `key_interval` frames; there is no audio. Each method raises `VideoError` when frames of this size cannot be
+    encoded, and `OSError` when the disk does not take them.
     """
 
     def __init__(
-        self, target: str, size: tuple[int, int], fps: int | Fraction, *, crf: int, preset: str, key_interval: int
+        self, target: str, size: tuple[int, int], fps: int | Fraction, *, crf: int, preset: Preset, key_interval: int
     ) -> None:
         self._target, self._frames = target, 0
         folder = Path(tempfile.gettempdir())
@@ -47,18 +53,30 @@ class Mp4Writer:
         self._stream.codec_context.gop_size = key_interval
 
     def write(self, frame: av.VideoFrame) -> None:
-        """Append the next frame, in yuv420p and of the writer's size."""
+        """Append the next frame, in yuv420p and of the writer's size; its time and type are overwritten."""
         frame.pts, frame.time_base, frame.pict_type = self._frames, self._time_base, PictureType.NONE
         self._frames += 1
-        self._container.mux(self._stream.encode(frame))
+        with self._encoding():
+            self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> str:
         """Close the file, move it into place and return its SHA-256."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._encoding():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
         digest = storage.sha256(self._temporary)
         storage.move_into_place(self._temporary, self._target)
         return digest
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        try:
+            yield
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # a full disk says nothing about the video
+                raise
+            size = f"{self._stream.width} x {self._stream.height}"
+            raise VideoError(f"{self._target} of {size} pixels cannot be encoded: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -67,5 +85,8 @@ class Mp4Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._temporary.exists():
-            self._container.close()
-            self._temporary.unlink(missing_ok=True)
+            try:
+                with suppress(av.FFmpegError):  # of a file that is thrown away
+                    self._container.close()
+            finally:
+                self._temporary.unlink(missing_ok=True)

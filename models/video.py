@@ -21,9 +21,22 @@ from microg.frames import open_video
 _ROTATE = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
 
+# Longer than any footage; a header that says more is broken, and would make millions of stretches of work.
+_LONGEST_S = 1e6
+# Containers with an index of their packets by time: a seek lands where it should, and times are the same from
+# wherever reading starts. In a transport stream, say, the clock may jump back.
+_INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
+
+
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's header says. Width and height in pixels as displayed (after rotation)."""
+    """What a video's header and its first frame say.
+
+    Width and height are pixels of the upright frame: coded size turned by `rotation`, the degrees (0, 90, 180 or 270)
+    by which a frame must be turned anticlockwise to stand upright. `pixel_aspect` is one pixel's width over its height
+    as displayed, upright. `fps` is 30 where the header gives no rate; `num_frames` is the header's count, 0 where it
+    has none; `first_pts` is the first decodable frame's time in the stream's time base.
+    """
 
     width: int
     height: int
@@ -34,6 +47,10 @@ class VideoInfo:
     codec: str
     # False where the container stores no presentation times (AVI): frames are then timed by their index.
     has_timestamps: bool
+    # Whether reading may start in the middle: only then can a video be cut in several stretches.
+    seekable: bool = False
+    first_pts: int | None = None
+    pixel_aspect: float = 1.0
 
 
 def probe(uri: str) -> VideoInfo:
@@ -50,8 +67,13 @@ def probe(uri: str) -> VideoInfo:
             duration = float(stream.duration * stream.time_base)
         else:
             duration = container.duration / av.time_base if container.duration else 0.0
-        rotation = int(first.rotation) % 360
-        width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+        if duration > _LONGEST_S:
+            raise VideoError(f"{_name(uri)} claims to last {duration:.3g} s: its header is damaged")
+        rotation = rotation_of(first)
+        width, height, aspect = first.width, first.height, float(stream.sample_aspect_ratio or 1)
+        if rotation in (90, 270):
+            width, height, aspect = height, width, 1 / aspect
+        timed = has_timestamps(container) and first.pts is not None
         return VideoInfo(
             width=width,
             height=height,
@@ -60,8 +82,16 @@ def probe(uri: str) -> VideoInfo:
             num_frames=stream.frames,
             duration_s=duration,
             codec=stream.codec_context.name,
-            has_timestamps=has_timestamps(container),
+            has_timestamps=timed,
+            seekable=timed and not _INDEXED.isdisjoint(container.format.name.split(",")),
+            first_pts=first.pts if timed else None,
+            pixel_aspect=aspect,
         )
+
+
+def rotation_of(frame: av.VideoFrame) -> int:
+    """Return by how many degrees (0, 90, 180, 270) a frame must be turned anticlockwise to stand upright."""
+    return round(frame.rotation / 90) % 4 * 90
 
 
 def has_timestamps(container: av.container.InputContainer) -> bool:
@@ -103,11 +133,11 @@ def read_frames(uri: str) -> Iterator[np.ndarray]:
     with open_video(uri) as (container, stream):
         errors: list[str] = []
         for frame in decode(container, stream, errors):
-            image = frame.to_ndarray(format="bgr24")
-            turn = _ROTATE.get(int(frame.rotation) % 360)
-            yield image if turn is None else cv2.rotate(image, turn)
             if errors:
                 break
+            image = frame.to_ndarray(format="bgr24")
+            turn = _ROTATE.get(rotation_of(frame))
+            yield image if turn is None else cv2.rotate(image, turn)
         if errors:
             raise VideoError(f"{_name(uri)} is damaged: {errors[0]}")
 
