@@ -35,7 +35,7 @@ class Mp4Writer:
     def __init__(
         self, target: str, size: tuple[int, int], fps: int | Fraction, *, crf: int, preset: Preset, key_interval: int
     ) -> None:
-        self._target, self._frames = target, 0
+        self._target, self._size, self._frames = target, size, 0
         folder = Path(tempfile.gettempdir())
         if storage.is_local(target):
             folder = storage.local_path(target).parent
@@ -75,8 +75,8 @@ class Mp4Writer:
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # a full disk says nothing about the video
                 raise
-            size = f"{self._stream.width} x {self._stream.height}"
-            raise VideoError(f"{self._target} of {size} pixels cannot be encoded: {error}") from error
+            shape = f"{self._size[0]} x {self._size[1]} pixels"
+            raise VideoError(f"{self._target} of {shape} cannot be encoded: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self

@@ -150,7 +150,9 @@ class _Clock:
 
     def duration(self, frame: av.VideoFrame) -> int:
         """Return how many ticks a frame is shown by itself: the last one's decides whether the last clip is whole."""
-        return round(frame.duration * self._base) or self._period
+        value = round((frame.duration or 0) * self._base)
+        # In mp4 the frame before a hole lasts through it.
+        return value if 0 < value <= _LONGEST_PAUSE_S * _TICKS else self._period
 
     def ticks(self, frame: av.VideoFrame) -> int:
         """Return the time of `frame`; frames must be given in decoding order."""

@@ -14,10 +14,14 @@ from pydantic import Field
 
 from microg import storage
 from microg.config import Config
+from microg.errors import VideoError
 from microg.ids import make_clip_id
 from models.encode import Mp4Writer, Preset
 from models.resample import constant_rate
 from models.video import VideoInfo
+
+# libx264 takes no wider frame; no camera makes one.
+_WIDEST = 16384
 
 
 class TrimSettings(Config):
@@ -94,13 +98,15 @@ def trim(
     dropped when it is shorter than a clip, and so is a clip into which the source shows nothing for more than ten
     seconds. A clip that overlaps undecodable footage is still written, with `damaged` set. Clips in `skip` are counted,
     not written. Where `info.seekable`, cutting in several stretches gives the same clips as cutting in one; other
-    sources are read from their beginning each time. Raises `VideoError` when the source cannot be opened or seeked, or
-    a clip cannot be encoded.
+    sources are read from their beginning each time. Raises `VideoError` when the source cannot be opened or sought in,
+    is too wide for its height, or a clip cannot be encoded.
     """
     result = TrimResult()
     length = settings.frames_per_clip
     aspect = info.pixel_aspect if settings.square_pixels else 1.0
     size = clip_size(round(info.width * aspect), info.height, settings.height)
+    if size[0] > _WIDEST:
+        raise VideoError(f"{uri} of {info.width} x {info.height} pixels is too wide for clips {size[1]} pixels high")
     frames = constant_rate(
         uri, info, settings.fps, size,
         start=first * length, stop=None if stop is None else stop * length, errors=result.errors,
