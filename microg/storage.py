@@ -108,7 +108,9 @@ def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
     fs, path = filesystem(uri)
     try:
         with fs.open(path, "rb") as file:
-            return pq.read_table(file)
+            # not pq.read_table: it goes through pyarrow.dataset, which imports pandas and whose threads now and then
+            # abort the interpreter at its exit ("terminate called without an active exception", pyarrow 26.0.1)
+            return pq.ParquetFile(file).read()
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"cannot read {uri}: {error}") from error
 
