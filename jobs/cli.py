@@ -25,12 +25,15 @@ from jobs import (
     data_validate,
     demo,
     doctor,
+    har_score,
 )
 from jobs.common import make_app, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 data_app = make_app("Get, make, check, convert and describe datasets.")
 app.add_typer(data_app, name="data")
+har_app = make_app("Recognise human actions: score predictions.")
+app.add_typer(har_app, name="har")
 app.command("curate")(curate.curate)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
@@ -43,6 +46,7 @@ data_app.command("export")(data_convert.export_dataset)
 data_app.command("split")(data_split.split)
 data_app.command("synth", epilog=data_synth.SYNTH_EPILOG)(data_synth.synth)
 data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_synth.annotate_synthetic)
+har_app.command("score", epilog=har_score.EPILOG)(har_score.har_score)
 
 
 def _print_version(value: bool) -> None:

@@ -40,7 +40,9 @@ class Ranked:
     index: np.ndarray
 
 
-def match(boxes: Boxes, truth: TruthBoxes, labels: np.ndarray, *, min_iou: float = 0.5, order: MatchOrder = "file") -> np.ndarray:
+def match(
+    boxes: Boxes, truth: TruthBoxes, labels: np.ndarray, *, min_iou: float = 0.5, order: MatchOrder = "file"
+) -> np.ndarray:
     """Return which cells (classes, boxes) of `boxes.scores` are true positives, for the truth labels at `labels` (l,).
 
     `order` says who claims a true box first: the first in the file, as the reference has it, or the highest score.

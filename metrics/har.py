@@ -95,7 +95,9 @@ def averages(
     micro = {"auroc": micro_auroc, **dict(zip(("precision", "recall", "f1"), map(float, pooled), strict=True))}
     weight = np.where(chosen, scores.cells, 0)
     ap = scores.ap[protocol.ties]
-    values = {"map": {"macro": average(ap, chosen), "weighted": weighted_average(ap, np.where(chosen, scores.support, 0))}}
+    values = {
+        "map": {"macro": average(ap, chosen), "weighted": weighted_average(ap, np.where(chosen, scores.support, 0))}
+    }
     for name in ("f1", "precision", "recall", "auroc"):
         per_class = getattr(scores, name)
         values[name] = {

@@ -121,7 +121,9 @@ def _diagnose(body: bytes, names: list[str], header: bool, path: str) -> None:
             continue
         if len(fields) != len(names):
             shown = ",".join(name.lstrip("?") for name in names)
-            raise FormatError(f"{path}, line {line}: {len(fields)} columns instead of {len(names)}", f"a row is {shown}")
+            raise FormatError(
+                f"{path}, line {line}: {len(fields)} columns instead of {len(names)}", f"a row is {shown}"
+            )
         for name, value in zip(names, fields, strict=True):
             kind = int if pa.types.is_integer(_TYPES.get(name, pa.float64())) else float
             if name.startswith("?") or name in ("clip_id", "origin") or not value.strip():

@@ -53,7 +53,9 @@ def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: s
         read = read_rows(path, PREDICTION_COLUMNS)
         header = [name.lower() for name in read.header or ()]
         own = next((kind for kind in _KINDS if kind in header), None)
-        return _finish(path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, None, score_kind, space)
+        return _finish(
+            path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, None, score_kind, space
+        )
     table = _parquet(path)
     if "scores" in table.column_names:
         return _from_wide(table, path, score_kind, space)
@@ -99,9 +101,13 @@ def _parquet(path: str) -> pa.Table:
         if storage.exists(candidate):
             return storage.read_parquet(candidate)
     for folder in (storage.join(path, _TABLE), storage.join(path, "tables", _TABLE), path):
-        if storage.exists(folder) and any(name.endswith(".parquet") for name in fs.ls(storage.filesystem(folder)[1], detail=False)):
+        if storage.exists(folder) and any(
+            name.endswith(".parquet") for name in fs.ls(storage.filesystem(folder)[1], detail=False)
+        ):
             return storage.read_parquet_folder(folder, schema.RUN_TABLES[_TABLE])
-    raise FormatError(f"{path} holds no table {_TABLE}", "give a CSV or Parquet file, or the run of 'microg har predict'")
+    raise FormatError(
+        f"{path} holds no table {_TABLE}", "give a CSV or Parquet file, or the run of 'microg har predict'"
+    )
 
 
 def _long_columns(table: pa.Table) -> tuple[dict[str, pa.ChunkedArray], ScoreKind | None]:

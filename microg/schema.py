@@ -115,7 +115,40 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("error", pa.string()),
         ]
     ),
-}
+    # One row a (protocol, slice, metric, average); the whole test set is slice `all`. Intervals are 95%, over clips and
+    # over source videos.
+    "har_scores": pa.schema(
+        [
+            ("protocol", pa.string()), ("slice_kind", pa.string()), ("slice", pa.string()), ("metric", pa.string()),
+            ("average", pa.string()), ("value", pa.float64()), ("clip_low", pa.float64()), ("clip_high", pa.float64()),
+            ("source_low", pa.float64()), ("source_high", pa.float64()), ("classes", pa.int32()), ("labels", pa.int64()),
+            ("boxes", pa.int64()),
+        ]
+    ),
+    # One row a (protocol, class); ap by the protocol's tie rule, ap_worst and ap_best bracket it.
+    "har_classes": pa.schema(
+        [
+            ("protocol", pa.string()), ("action_id", pa.int32()), ("action", pa.string()), ("group", pa.string()),
+            ("support", pa.int64()), ("ap", pa.float64()), ("ap_worst", pa.float64()), ("ap_best", pa.float64()),
+            ("ap_published", pa.float64()), ("precision", pa.float64()), ("recall", pa.float64()), ("f1", pa.float64()),
+            ("auroc", pa.float64()), ("hits", pa.int64()), ("wrong", pa.int64()), ("missed", pa.int64()),
+        ]
+    ),
+    # Precision and recall at each distinct score of a true positive, by falling score.
+    "har_curves": pa.schema(
+        [
+            ("protocol", pa.string()), ("action_id", pa.int32()), ("threshold", pa.float64()), ("recall", pa.float64()),
+            ("precision", pa.float64()),
+        ]
+    ),
+    # Resampled values under the corrected protocol; drawn_from is equal where resamples are paired.
+    "har_bootstrap": pa.schema(
+        [
+            ("unit", pa.string()), ("drawn_from", pa.string()), ("metric", pa.string()), ("resample", pa.int32()),
+            ("value", pa.float64()),
+        ]
+    ),
+}  # fmt: skip
 
 
 def schema_of(name: str) -> pa.Schema:

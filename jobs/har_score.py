@@ -1,0 +1,152 @@
+"""`microg har score`: HAR predictions against truth, under the paper's protocol and the corrected one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.common import DryRunOption, JsonOption, SetOption, make_app, print_json, run
+
+if TYPE_CHECKING:
+    from jobs.har_score_config import HarScoreConfig
+    from metrics.published import PublishedRow
+    from metrics.scoring import Report
+    from microg.har_rows import Predictions, Truth
+
+EPILOG = """
+**Examples**
+
+`microg har score --predictions detections.csv --groundtruth ava_test.csv --scores logit`
+
+`microg har score --predictions runs/i3d --groundtruth data/microg4m --config recipes/har/i3d_nln_8x8_r50.yaml`
+
+`microg har score --predictions det.parquet --groundtruth ava_test.csv --run runs/mine --compare runs/other --json`
+"""
+
+
+def har_score(
+    predictions: Annotated[
+        str, typer.Option("--predictions", help="AVA-style CSV, Parquet, or the run folder of 'microg har predict'.")
+    ],
+    groundtruth: Annotated[
+        str, typer.Option("--groundtruth", help="AVA-style CSV, Parquet, or a dataset folder (see --split).")
+    ],
+    protocol: Annotated[str | None, typer.Option(help="paper, corrected or both. [default: both]")] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            "--scores", help="What scores are: logit or probability. [default: as the file declares, or logit]"
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--label-space", help="microg50 or ava80. [default: as the file declares, or microg50]"),
+    ] = None,
+    row: Annotated[
+        str | None, typer.Option(help="Published row to show beside, e.g. X3D_L (test) or X3D_L/val/30.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option("--compare", metavar="RUN", help="Run folders of other models to compare with.")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a dataset folder. [default: test]")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Split scheme of a dataset folder. [default: published]")] = None,
+    resamples: Annotated[
+        int | None, typer.Option(min=0, help="Bootstrap resamples; 0 gives no intervals. [default: 1000]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the resamples. [default: 0]")] = None,
+    match_order: Annotated[
+        str | None,
+        typer.Option(
+            "--match-order", help="Who claims a true box first: file (the reference) or score. [default: file]"
+        ),
+    ] = None,
+    run_folder: Annotated[
+        str | None, typer.Option("--run", help="Run folder to write. [default: runs/har_score/NAME-HASH]")
+    ] = None,
+    config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: keys row and score.")] = None,
+    overrides: SetOption = None,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score action predictions: mAP@0.5, F1, precision, recall and AUROC, with intervals, slices and warnings.
+
+    `paper` is the reference's scoring to the letter; `corrected` takes truth by box, removes duplicates, groups ties and
+    thresholds at p >= 0.5. Key frames without predictions count as misses.
+    """
+    from jobs.har_score_config import load_har_score_config
+    from metrics.protocols import protocols
+    from metrics.published import har_row
+    from metrics.scoring import score
+    from microg.errors import ConfigError
+    from microg.label_space import label_space
+    from microg.predictions import read_predictions
+    from microg.truth import read_truth
+
+    if more and not compare:
+        raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
+    others = [*(compare or []), *(more or [])]
+    options = {
+        "protocol": protocol, "score_kind": scores, "label_space": space, "row": row, "split": split, "scheme": scheme,
+        "resamples": resamples, "seed": seed, "match_order": match_order,
+    }  # fmt: skip
+    settings = load_har_score_config(config, overrides or (), options)
+    chosen = protocols(settings.protocol)
+    published = har_row(settings.row) if settings.row else None
+    said = read_predictions(predictions, score_kind=settings.score_kind, space=settings.label_space)
+    truth = read_truth(groundtruth, label_space(said.space.name), split=settings.split, scheme=settings.scheme)
+    if dry_run:
+        _plan(said, truth, settings, as_json)
+        return
+    report = score(
+        said, truth, chosen, resamples=settings.resamples, seed=settings.seed, match_order=settings.match_order
+    )
+    _finish(report, said, truth, settings, published, (predictions, groundtruth), run_folder, others, plots, as_json)
+
+
+def _finish(
+    report: Report, said: Predictions, truth: Truth, settings: HarScoreConfig, published: PublishedRow | None,
+    paths: tuple[str, str], folder: str | None, others: list[str], plots: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from jobs.har_score_config import HarScoreRun
+    from jobs.har_score_run import compare_runs, default_folder, result_document, write_run
+    from jobs.har_score_show import show
+    from metrics.scoring import rows_digest
+
+    asked = HarScoreRun(
+        predictions=paths[0], groundtruth=paths[1], score_kind=said.score_kind, label_space=said.space.name,
+        predictions_digest=rows_digest(said.rows, ordered=True), truth_digest=rows_digest(truth.rows, ordered=False),
+        score=settings,
+    )  # fmt: skip
+    # before anything is written, so that a bad --compare leaves no half-made run
+    comparisons, other_classes = compare_runs(report, asked, others)
+    folder = folder or default_folder(asked)
+    notes = [*said.notes, *truth.notes]
+    document = result_document(report, asked, published, comparisons, notes)
+    written = write_run(folder, asked, report, published, document, other_classes, plots)
+    document = {"run": folder, **document, "files": written}
+    if as_json:
+        print_json(document)
+        return
+    show(document, report, published)
+
+
+def _plan(said: Predictions, truth: Truth, settings: HarScoreConfig, as_json: bool) -> None:
+    plan: dict[str, Any] = {
+        "prediction_rows": said.rows.num_rows, "truth_rows": truth.rows.num_rows, "scores": said.score_kind,
+        "label_space": said.space.name, **settings.model_dump(exclude={"score_kind", "label_space"}),
+    }  # fmt: skip
+    if as_json:
+        print_json(plan)
+        return
+    for name, value in plan.items():
+        print(f"{name}: {value}")
+    print("nothing was scored (--dry-run)")
+
+
+if __name__ == "__main__":
+    app = make_app("Score action predictions.")
+    app.command(epilog=EPILOG)(har_score)
+    run(app)

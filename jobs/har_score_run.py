@@ -1,0 +1,141 @@
+"""The run folder of `microg har score`, its document, and comparison with other such runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.har_score_config import HarScoreRun
+from metrics import results
+from metrics.bootstrap import METRICS, compare
+from metrics.published import PublishedRow
+from metrics.scoring import Report
+from microg import schema, storage
+from microg.arrow import pc
+from microg.errors import MetricError
+from microg.runs import Run
+
+COMMAND = "har score"
+
+
+def default_folder(asked: HarScoreRun) -> str:
+    """Return a run folder named after the predictions, different for other contents or settings."""
+    name = PurePosixPath(asked.predictions.rstrip("/")).name.split(".")[0] or "predictions"
+    return f"runs/har_score/{name}-{asked.digest()[:8]}"
+
+
+def result_document(
+    report: Report,
+    asked: HarScoreRun,
+    published: PublishedRow | None,
+    comparisons: list[dict[str, Any]],
+    notes: list[str],
+) -> dict[str, Any]:
+    """Return everything that was found, as plain values."""
+    problem = report.problem
+    document: dict[str, Any] = {
+        "counts": {
+            "clips": len(set(problem.key_clip[problem.truth.key].tolist())),
+            "key_frames": len(set(problem.truth.key.tolist())), "true_boxes": len(problem.truth.key),
+            "labels": len(problem.truth.label), "predicted_boxes": len(problem.boxes.key),
+        },
+        "scores": asked.score_kind, "label_space": asked.label_space,
+        "findings": [asdict(finding) for finding in report.findings], "notes": notes,
+        "protocols": {name: results.document(result, report.intervals) for name, result in report.results.items()},
+    }  # fmt: skip
+    if published is not None and "paper" in report.results:
+        rows = results.beside_published(report.results["paper"], published)
+        document["published"] = {"row": published.name, "title": published.title, "metrics": rows}
+    if comparisons:
+        document["comparisons"] = comparisons
+    return document
+
+
+def write_run(
+    folder: str, asked: HarScoreRun, report: Report, published: PublishedRow | None, document: dict[str, Any],
+    others: dict[str, pa.Table], plots: bool,
+) -> list[str]:  # fmt: skip
+    """Write tables, plots and `metrics.json`; returns the paths. Raises `RunConflictError` for another run's folder."""
+    run = Run.start(folder, COMMAND, asked, dataset=asked.truth_digest, protocol=asked.score.protocol)
+    everything = list(report.results.values())
+    tables = {
+        "har_scores": results.scores_table(everything, report.intervals),
+        "har_classes": results.classes_table(everything, published),
+        "har_curves": results.curves_table(everything),
+        "har_bootstrap": results.bootstrap_table(report.distributions),
+    }
+    written = []
+    for name, table in tables.items():
+        path = run.path("tables", f"{name}.parquet")
+        storage.write_parquet(path, schema.conform(name, table))
+        written.append(path)
+    if plots:
+        from reports.plots.har import har_plots
+
+        for protocol in report.results:
+            classes, curves = (_of(tables[name], protocol).to_pandas() for name in ("har_classes", "har_curves"))
+            compared = {name: _of(table, protocol).to_pandas() for name, table in others.items()}
+            for plot in har_plots(classes, curves, {name: frame for name, frame in compared.items() if len(frame)}):
+                written += plot.save(run.path("plots", protocol))
+    run.finish(document)
+    return [*written, run.path("metrics.json")]
+
+
+def compare_runs(
+    report: Report, asked: HarScoreRun, others: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, pa.Table]]:
+    """Compare with other runs: differences of macro scores, and paired bootstrap where both are corrected.
+
+    Returns a row a (run, protocol, metric), and each run's `har_classes`. Raises `MetricError` when a run is none of
+    this command, or scored on other truth or with other settings.
+    """
+    rows: list[dict[str, Any]] = []
+    classes: dict[str, pa.Table] = {}
+    for other in others:
+        theirs = _check_comparable(other, asked)
+        name = PurePosixPath(other.rstrip("/")).name
+        classes[name] = storage.read_parquet(storage.join(other, "tables", "har_classes.parquet"))
+        table = storage.read_parquet(storage.join(other, "tables", "har_bootstrap.parquet"))
+        drawn = results.read_distributions(table, 0, asked.score.seed)
+        for protocol, result in report.results.items():
+            scores = theirs["protocols"].get(protocol)
+            if scores is None:
+                continue
+            for metric in METRICS:
+                kind, _, micro = metric.partition("_")
+                there = scores[kind][micro or "macro"]
+                here = results.estimate(result, metric)
+                if there is None or here != here:
+                    continue
+                row = {"run": other, "protocol": protocol, "metric": metric, "here": here, "there": there}
+                row["difference"] = here - there
+                if protocol == "corrected":
+                    for mine in report.distributions:
+                        if mine.unit in drawn:
+                            found = compare(mine, drawn[mine.unit], (here, there), metric)
+                            row[mine.unit] = {"low": found.low, "high": found.high, "p_worse": found.p_worse}
+                rows.append(row)
+    return rows, classes
+
+
+def _check_comparable(other: str, asked: HarScoreRun) -> dict[str, Any]:
+    path = storage.join(other, "run.json")
+    manifest = storage.read_json(path) if storage.exists(path) else {}
+    metrics = storage.join(other, "metrics.json")
+    if not isinstance(manifest, dict) or manifest.get("command") != COMMAND or not storage.exists(metrics):
+        raise MetricError(f"{other} is no finished run of 'microg har score'", "give run folders to --compare")
+    config = manifest["config"]
+    if config["truth_digest"] != asked.truth_digest:
+        raise MetricError(f"{other} was scored on other truth", "score both models on the same truth")
+    for key in ("seed", "resamples", "match_order"):
+        there, here = config["score"][key], getattr(asked.score, key)
+        if there != here:
+            raise MetricError(f"{other} was scored with {key} {there}, not {here}", "score both with the same settings")
+    return storage.read_json(metrics)
+
+
+def _of(table: pa.Table, protocol: str) -> pa.Table:
+    return table.filter(pc.equal(table["protocol"], protocol))
