@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from microg.config import Config
-from models.detection import ultralytics_model as _environment  # noqa: F401  (sets the offline environment first)
 from models.detection.base import Detections
 
 
@@ -50,6 +49,9 @@ class BotSort:
         from types import SimpleNamespace
 
         from ultralytics.trackers.bot_sort import BOTSORT
+
+        # Sets the offline environment before ultralytics is imported; neither is needed to read stored tracks.
+        from models.detection import ultralytics_model as _environment  # noqa: F401
 
         values = (settings or TrackerSettings()).model_dump()
         self._tracker = BOTSORT(

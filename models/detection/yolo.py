@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchvision
 
 from models.detection import backends, ultralytics_model
 from models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
+from models.detection.suppression import non_maximum_suppression
 
 _STRIDE = 32
 _MAX_DETECTIONS = 300
@@ -82,9 +81,8 @@ def select(output: np.ndarray, confidence: float, iou_threshold: float) -> np.nd
     class_id = candidates[4:].argmax(axis=0)
     centre, half = candidates[:2].T, candidates[2:4].T / 2
     rows = np.column_stack([centre - half, centre + half, best[best > confidence], class_id]).astype(np.float32)
-    apart = torch.from_numpy(rows[:, :4] + rows[:, 5:] * _CLASS_OFFSET)
-    keep = torchvision.ops.nms(apart, torch.from_numpy(rows[:, 4].copy()), iou_threshold)
-    return rows[keep[:_MAX_DETECTIONS].numpy()]
+    keep = non_maximum_suppression(rows[:, :4] + rows[:, 5:] * _CLASS_OFFSET, rows[:, 4], iou_threshold)
+    return rows[keep[:_MAX_DETECTIONS]]
 
 
 def to_frame(boxes: np.ndarray, input_shape: tuple[int, ...], frame_shape: tuple[int, ...]) -> np.ndarray:
