@@ -73,8 +73,8 @@ def har_score(
 ) -> None:
     """Score action predictions: mAP@0.5, F1, precision, recall and AUROC, with intervals, slices and warnings.
 
-    `paper` is the reference's scoring to the letter; `corrected` takes truth by box, removes duplicates, groups ties and
-    thresholds at p >= 0.5. Key frames without predictions count as misses.
+    `paper` is the reference's scoring to the letter; `corrected` takes truth by box, removes duplicates, groups ties
+    and thresholds at p >= 0.5. Key frames without predictions count as misses.
     """
     from jobs.har_score_config import load_har_score_config
     from metrics.protocols import protocols

@@ -104,7 +104,7 @@ def _classes(results: dict[str, ProtocolScores], published: PublishedRow | None)
         table.add_column(head, justify="right")
     scores = shown.classes
     ap = scores.ap[shown.protocol.ties]
-    for c in np.argsort(-scores.support, kind="stable"):
+    for c in np.argsort(-scores.support, kind="stable").tolist():
         if not scores.support[c]:
             continue
         action_id = space.ids[c]

@@ -1,8 +1,8 @@
 """Bootstrap over clips or source videos: confidence intervals, and how likely one model is worse than another.
 
 Units are drawn with replacement and stand in as weights of their rows: nothing is matched again, and a weight of two is
-exactly what a clip copied under a new name would give (ties are grouped). Rare classes drop out of resamples, which lifts
-the mean over classes; intervals are therefore shifted by the difference between the resamples' mean and the estimate.
+exactly what a clip copied under a new name would give (ties are grouped). Rare classes drop out of resamples, which
+lifts the mean over classes; intervals are therefore shifted by the resamples' mean less the estimate.
 """
 
 from __future__ import annotations

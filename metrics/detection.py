@@ -110,7 +110,7 @@ def average_precision_of(ranked: Ranked, num_truth: int, ties: Ties, scores: np.
         group = ranked.hits_through - ranked.hits_above
         hits, place = nth_hit, ranked.through - (group - place_in_group)
     else:
-        hits, place = nth_hit, _stable_places(ranked, scores, rows if ties == "stable" else -rows)
+        hits, place = nth_hit, _places(ranked, scores, rows, against=ties == "reversed")
     return float(_interpolated(hits / place).sum() / num_truth)
 
 
@@ -151,10 +151,14 @@ def _interpolated(precision: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 
-def _stable_places(ranked: Ranked, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the place (p,), from 1, of each true positive by falling score and rising row, sorted by place."""
+def _places(ranked: Ranked, scores: np.ndarray, rows: np.ndarray, *, against: bool) -> np.ndarray:
+    """Return the rising places (p,), from 1, of the true positives by falling score and rising row.
+
+    With `against`, equal scores stand in falling order of their rows.
+    """
     place = ranked.above + 1
-    tied = ranked.through - ranked.above > 1
+    group = ranked.through - ranked.above
+    tied = group > 1
     if not tied.any():
         return place
     levels = np.unique(ranked.scores[tied])
@@ -164,7 +168,8 @@ def _stable_places(ranked: Ranked, scores: np.ndarray, rows: np.ndarray) -> np.n
     starts = np.append(True, np.diff(scores[order]) != 0)
     within = np.empty(len(scores), np.int64)
     within[order] = np.arange(len(order)) - np.flatnonzero(starts)[np.cumsum(starts) - 1]
-    place[tied] += within[ranked.index[tied]]
+    earlier = within[ranked.index[tied]]
+    place[tied] += group[tied] - 1 - earlier if against else earlier
     return np.sort(place)
 
 
@@ -175,7 +180,7 @@ class DetectionState(RowState):
     """
 
     def compute(self) -> dict[str, Any]:
-        """Return `map` by tie rule (macro over classes with truth) and per-class `ap` by tie rule, nan without truth."""
+        """Return `map` (macro over classes with truth) and per-class `ap` (nan without truth), both by tie rule."""
         return detection_scores(self.problem())
 
 

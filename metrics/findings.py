@@ -122,8 +122,8 @@ def _missing_keys(problem: Problem) -> Finding | None:
     keys = np.unique(truth.key[missing])
     labels = int(np.isin(truth.label_box, missing).sum())
     text = (
-        f"missing key frames: {len(keys):,} of {len(np.unique(truth.key)):,} have no prediction; their {len(missing):,} boxes "
-        f"with {labels:,} labels are scored as misses"
+        f"missing key frames: {len(keys):,} of {len(np.unique(truth.key)):,} have no prediction; their "
+        f"{len(missing):,} boxes with {labels:,} labels are scored as misses"
     )
     return Finding("missing-key-frames", len(keys), text, _examples(problem, keys))
 
@@ -137,11 +137,11 @@ def _unmatched(problem: Problem) -> list[Finding]:
     result = []
     stray = np.flatnonzero(~np.isin(boxes.key, truth.key))
     if len(stray):
-        text = f"boxes without truth: {len(stray):,} predicted boxes lie in key frames without truth and count as false positives"
+        text = f"boxes without truth: {len(stray):,} boxes in key frames without truth count as false positives"
         result.append(Finding("boxes-without-truth", len(stray), text, _examples(problem, boxes.key[stray])))
     off = np.flatnonzero(~matched & np.isin(boxes.key, truth.key))
     if len(off):
-        text = f"boxes off truth: {len(off):,} predicted boxes overlap no true box by IoU >= 0.5 and count as false positives"
+        text = f"boxes off truth: {len(off):,} boxes overlap no true box by IoU >= 0.5 and count as false positives"
         result.append(Finding("boxes-off-truth", len(off), text, _examples(problem, boxes.key[off])))
     lost = np.flatnonzero(~found & np.isin(truth.key, boxes.key))
     if len(lost):
@@ -172,7 +172,9 @@ def _repeated_truth(problem: Problem) -> Finding | None:
     again = np.flatnonzero(truth.repeated)
     if not len(again):
         return None
-    text = f"duplicate truth: {len(again):,} labels are there before; 'paper' counts each as a miss, 'corrected' counts it once"
+    text = (
+        f"duplicate truth: {len(again):,} labels are there before; 'paper' counts each as a miss, 'corrected' drops it"
+    )
     return Finding("duplicate-truth", len(again), text, _examples(problem, truth.key[truth.label_box[again]]))
 
 

@@ -23,7 +23,7 @@ class ClassScores:
     """Scores of each class, arrays (classes,): floats are nan where undefined, counts are int64.
 
     support: truth labels; cells: positive multi-label cells (more than `support` where truth is looked up by key).
-    ap: by tie rule. auroc_low and auroc_high bound the AUROC by its ties.
+    ap: by tie rule. auroc_low and auroc_high bound the AUROC by its ties; auroc_pooled is that of all cells at once.
     """
 
     support: np.ndarray
@@ -35,6 +35,7 @@ class ClassScores:
     auroc: np.ndarray
     auroc_low: np.ndarray
     auroc_high: np.ndarray
+    auroc_pooled: float
     hits: np.ndarray
     wrong: np.ndarray
     missed: np.ndarray
@@ -42,9 +43,9 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Averages:
-    """Averaged scores by metric (map, precision, recall, f1, auroc) and average (macro, micro, weighted); nan where undefined.
+    """Averaged scores by metric (map, precision, recall, f1, auroc) and average (macro, micro, weighted).
 
-    map has no micro average.
+    nan where undefined; map has no micro average.
     """
 
     values: Mapping[str, Mapping[str, float]]
@@ -81,17 +82,22 @@ def class_scores(
     hit, wrong, missed = confusion(cell_scores, marks, threshold)
     precision, recall, f1 = precision_recall_f1(hit, wrong, missed)
     auroc, low, high = np.array([[area.value, area.low, area.high] for area in areas]).T
-    return ClassScores(support, hit + missed, ap, precision, recall, f1, auroc, low, high, hit, wrong, missed)
+    # a stable sort merges the classes' sorted runs
+    pooled = auroc_of(np.sort(cell_ordered.reshape(-1), kind="stable"), cell_scores[marks]).value
+    return ClassScores(
+        support, hit + missed, ap, precision, recall, f1, auroc, low, high, pooled, hit, wrong, missed
+    )  # fmt: skip
 
 
-def averages(
-    scores: ClassScores, protocol: Protocol, *, classes: np.ndarray | None = None, boxes: int = 0,
-    micro_auroc: float = float("nan"),
-) -> Averages:  # fmt: skip
-    """Average class scores under a protocol, over all classes or those chosen by the mask `classes`."""
+def averages(scores: ClassScores, protocol: Protocol, *, classes: np.ndarray | None = None, boxes: int = 0) -> Averages:
+    """Average class scores under a protocol, over all classes or those chosen by the mask `classes`.
+
+    The micro AUROC is nan for chosen classes.
+    """
     chosen = np.ones(len(scores.support), dtype=bool) if classes is None else classes
     judged = chosen if protocol.all_classes else chosen & (scores.cells > 0)
     pooled = precision_recall_f1(*(part[chosen].sum() for part in (scores.hits, scores.wrong, scores.missed)))
+    micro_auroc = scores.auroc_pooled if classes is None else float("nan")
     micro = {"auroc": micro_auroc, **dict(zip(("precision", "recall", "f1"), map(float, pooled), strict=True))}
     weight = np.where(chosen, scores.cells, 0)
     ap = scores.ap[protocol.ties]
@@ -106,12 +112,6 @@ def averages(
         }  # fmt: skip
     known = chosen & (scores.support > 0)
     return Averages(values, int(known.sum()), int(scores.support[chosen].sum()), boxes)
-
-
-def pooled_auroc(evaluation: Evaluation) -> float:
-    """Return the AUROC over all cells at once (the micro average)."""
-    scores, truth = evaluation.cells.scores.reshape(-1), evaluation.cells.truth.reshape(-1)
-    return auroc_of(np.sort(scores), scores[truth]).value
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def bracket(evaluation: Evaluation, scores: ClassScores, threshold: float) -> Br
 
 @dataclass(frozen=True)
 class ProtocolScores:
-    """Everything one protocol says: per class, overall, bracket, by slice, and F1 and recall at p >= 0.5 where that differs."""
+    """Everything one protocol says; `at_half` has F1 and recall at p >= 0.5 where its threshold is another."""
 
     protocol: Protocol
     evaluation: Evaluation
@@ -165,9 +165,7 @@ def score_protocol(
     protocol, space = evaluation.protocol, evaluation.problem.space
     threshold = protocol.threshold(kind)
     scores = class_scores(evaluation, threshold)
-    overall = averages(
-        scores, protocol, boxes=len(evaluation.cells.key), micro_auroc=pooled_auroc(evaluation)
-    )  # fmt: skip
+    overall = averages(scores, protocol, boxes=len(evaluation.cells.key))
     parts: dict[tuple[str, str], Averages] = {}
     for name, part in (slices or {}).items():
         if part.classes is not None:
@@ -190,7 +188,8 @@ class HarState(RowState):
 
     def __init__(self, space: LabelSpace, protocol: Protocol, kind: ScoreKind = "logit") -> None:
         super().__init__(space)
-        self.protocol, self.kind = protocol, kind
+        self.protocol = protocol
+        self.kind: ScoreKind = kind
 
     @classmethod
     def empty(cls, space: LabelSpace, protocol: Protocol, kind: ScoreKind = "logit") -> HarState:

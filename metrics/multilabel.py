@@ -144,9 +144,11 @@ def multilabel_scores(cells: Cells, threshold: float, *, all_classes: bool) -> d
     hits, wrong, missed = confusion(cells.scores, cells.truth, threshold)
     support = hits + missed
     chosen = np.ones(len(support), dtype=bool) if all_classes else support > 0
-    per_class = dict(zip(("precision", "recall", "f1"), precision_recall_f1(hits, wrong, missed), strict=True))
+    per_class: dict[str, np.ndarray] = dict(
+        zip(("precision", "recall", "f1"), precision_recall_f1(hits, wrong, missed), strict=True)
+    )
     pooled = precision_recall_f1(hits.sum(), wrong.sum(), missed.sum())
-    micro = dict(zip(("precision", "recall", "f1"), map(float, pooled), strict=True))
+    micro: dict[str, float] = dict(zip(("precision", "recall", "f1"), map(float, pooled), strict=True))
     per_class["auroc"] = np.array([auroc(*cell) for cell in zip(cells.scores, cells.truth, strict=True)])
     micro["auroc"] = auroc(cells.scores.reshape(-1), cells.truth.reshape(-1))
     return {

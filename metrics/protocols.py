@@ -1,8 +1,8 @@
 """The two protocols as data, and what they make of a problem.
 
-`paper` is the reference's scoring as it is: truth by key frame, duplicates as given, logit >= 0.5, all classes averaged.
-`corrected` repairs it: truth by box, padded boxes and repeated truth removed, ties grouped, p >= 0.5, classes with truth.
-In both, key frames without predictions count as misses (the reference never met one).
+`paper` is the reference's scoring as it is: truth by key frame, duplicates as given, logit >= 0.5, all classes
+averaged. `corrected` repairs it: truth by box, padded boxes and repeated truth removed, ties grouped, p >= 0.5, classes
+with truth. In both, key frames without predictions count as misses (the reference never met one).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from microg.har_rows import ScoreKind
 class Protocol:
     """How rows become scores.
 
-    unique_boxes, unique_truth: remove boxes and labels that are there before. ties: how mAP ranks equal scores. lookup:
-    whose labels a box has. raw_threshold: threshold on scores as they are; None is p >= 0.5. all_classes: macro averages
-    take in classes without truth, which score 0.
+    unique_boxes, unique_truth: remove boxes and labels that are there before. ties: how mAP ranks equal scores.
+    lookup: whose labels a box has. raw_threshold: threshold on scores as they are; None is p >= 0.5. all_classes:
+    macro averages take in classes without truth, which score 0.
     """
 
     name: str

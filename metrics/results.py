@@ -134,7 +134,7 @@ def read_distributions(table: pa.Table, units: int, seed: int) -> dict[Unit, Dis
 
 
 def beside_published(result: ProtocolScores, published: PublishedRow) -> list[dict[str, Any]]:
-    """Return a row a published metric: published, ours under the paper protocol, the bracket, and whether it holds it."""
+    """Return a row a metric: published, ours under the paper protocol, the bracket, and whether it is inside."""
     rows = []
     for metric in PUBLISHED_METRICS:
         low, high = getattr(result.bracket, metric)

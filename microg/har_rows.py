@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from microg.arrow import pc
 from microg.errors import FormatError
-from microg.ids import strip_video_extension
 from microg.label_space import LabelSpace
 
 ScoreKind = Literal["logit", "probability"]
@@ -28,6 +27,9 @@ _KEY_BOX = [
 PREDICTION_ROWS = pa.schema([*_KEY_BOX, ("action_id", pa.int32()), ("score", pa.float64())])
 # action_id is null for a person without labels; person_id is null where the file has none.
 TRUTH_ROWS = pa.schema([*_KEY_BOX, ("action_id", pa.int32()), ("person_id", pa.int32())])
+
+# What `clip_id_of` leaves as it is; others are looked at one by one.
+_CLEAN_CLIP_ID = r"^[A-Za-z0-9_-]{1,190}_[0-9]{3,6}$"
 
 Where = Callable[[int], str]
 
@@ -81,14 +83,13 @@ def clean_clip_ids(rows: pa.Table, where: str) -> pa.Table:
 
     column = rows["clip_id"].combine_chunks() if rows.num_rows else pa.array([], _CLIP)
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    used = pc.unique(column.indices).to_numpy(zero_copy_only=False)
-    names = column.dictionary.to_pylist()
-    for code in used:
-        if code is not None and code == code and names[int(code)] is not None:
-            clip_id_of(names[int(code)], where)
-    clean = [None if name is None else strip_video_extension(name) for name in names]
-    if clean == names:
+    if pc.all(pc.match_substring_regex(column.dictionary, _CLEAN_CLIP_ID), min_count=0).as_py():
         return rows
+    used = set(pc.unique(column.indices).drop_null().to_pylist())
+    names = column.dictionary.to_pylist()
+    clean = [
+        clip_id_of(name, where) if place in used and name is not None else name for place, name in enumerate(names)
+    ]
     # two spellings of one clip become one entry
     known = {name: code for code, name in enumerate(dict.fromkeys(clean))}
     codes = pa.array([known[name] for name in clean], pa.int32())

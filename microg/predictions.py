@@ -25,7 +25,7 @@ from microg.har_rows import (
     conform_rows,
     looks_like_probabilities,
 )
-from microg.label_space import LabelSpace, label_space
+from microg.label_space import label_space
 
 _TABLE = "har_predictions"
 _KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
@@ -52,7 +52,7 @@ def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: s
     if path.removesuffix(".gz").endswith((".csv", ".txt")):
         read = read_rows(path, PREDICTION_COLUMNS)
         header = [name.lower() for name in read.header or ()]
-        own = next((kind for kind in _KINDS if kind in header), None)
+        own: ScoreKind | None = next((kind for kind in _KINDS if kind in header), None)
         return _finish(
             path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, None, score_kind, space
         )
@@ -114,7 +114,7 @@ def _long_columns(table: pa.Table) -> tuple[dict[str, pa.ChunkedArray], ScoreKin
     columns: dict[str, pa.ChunkedArray] = {}
     own: ScoreKind | None = None
     for name in table.column_names:
-        canonical = "row" if name == "row" else ALIASES.get(name)
+        canonical = ALIASES.get(str(name), str(name))
         if canonical in PREDICTION_ROWS.names:
             columns[canonical] = table[name]
         if name in _KINDS:

@@ -121,8 +121,8 @@ RUN_TABLES: dict[str, pa.Schema] = {
         [
             ("protocol", pa.string()), ("slice_kind", pa.string()), ("slice", pa.string()), ("metric", pa.string()),
             ("average", pa.string()), ("value", pa.float64()), ("clip_low", pa.float64()), ("clip_high", pa.float64()),
-            ("source_low", pa.float64()), ("source_high", pa.float64()), ("classes", pa.int32()), ("labels", pa.int64()),
-            ("boxes", pa.int64()),
+            ("source_low", pa.float64()), ("source_high", pa.float64()), ("classes", pa.int32()),
+            ("labels", pa.int64()), ("boxes", pa.int64()),
         ]
     ),
     # One row a (protocol, class); ap by the protocol's tie rule, ap_worst and ap_best bracket it.

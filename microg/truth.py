@@ -31,7 +31,9 @@ def read_truth(path: str, space: LabelSpace, *, split: str = "test", scheme: str
     if fs.isdir(plain):
         raise FormatError(f"{path} is neither a dataset nor a file of truth", "give a CSV or Parquet file or a dataset")
     table = storage.read_parquet(path)
-    columns = {ALIASES.get(name, name): table[name] for name in table.column_names}
+    columns: dict[str, pa.ChunkedArray] = {
+        ALIASES.get(str(name), str(name)): table[name] for name in table.column_names
+    }
     wanted = {name: columns[name] for name in (*TRUTH_ROWS.names, "origin") if name in columns}
     return _finish(path, wanted, space, lambda row: f"{path}, row {row + 1}")
 

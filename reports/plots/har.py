@@ -1,7 +1,7 @@
 """Plots of HAR scores, from the tables `har_classes` and `har_curves` of a run folder."""
 
 # pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
