@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from microg.errors import VideoError
 
-# The same frames must give the same bytes. libx264 does not promise that: with B-frames or macroblock-tree rate control,
+# The same frames must give the same bytes, which libx264 does not promise: with B-frames or macroblock-tree control,
 # the default of most presets, 5 of 40 short clips came out in several versions. Without lookahead: none in 3,600 runs.
 _OPTIONS = {
     "libx264": {"preset": "superfast", "crf": "24", "x264-params": "bframes=0:mbtree=0:rc-lookahead=0:weightp=0"},
