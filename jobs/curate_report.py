@@ -31,7 +31,8 @@ def show(report: dict[str, Any]) -> None:
             f"corners by {agreement['corner_difference_px']:.2f} px"
         )
     counts = report["counts"]
-    table = Table("", "count", title=f"{report['out']} (rule: {report['rule']})", title_justify="left")
+    title = f"{report['out']} (rule: {report['rule']})" + (": nothing is written" if "dry_run" in report else "")
+    table = Table("", "count", title=title, title_justify="left")
     for key, value in counts.items():
         table.add_row(key.replace("_", " "), str(value))
     console.print(table)

@@ -45,8 +45,16 @@ class VideoError(MicrogError):
     """A video cannot be opened, decoded or encoded."""
 
 
+class VideoAccessError(VideoError):
+    """A video cannot be reached (permission, missing file, connection): the video itself may be fine."""
+
+
 class WeightsError(MicrogError):
     """Model weights are missing or unusable."""
+
+
+class WorkerError(MicrogError):
+    """A job cannot go on: its workers cannot start, or none of them could do any row."""
 
 
 class DownloadError(MicrogError):

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from microg import storage
-from microg.errors import VideoError
+from microg.errors import VideoAccessError, VideoError
 
 T = TypeVar("T")
 
@@ -30,7 +30,8 @@ class VideoFacts:
 def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
     """Open a video on any filesystem; yields (container, best video stream) decoding on one thread.
 
-    Raises `VideoError` when the file cannot be opened, has no video stream, or fails while it is read.
+    Raises `VideoAccessError` when the file cannot be reached, and `VideoError` when it cannot be opened, has no video
+    stream, or fails while it is read.
     """
     try:
         if storage.is_local(uri):
@@ -40,6 +41,8 @@ def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
             fs, path = storage.filesystem(uri)
             with fs.open(path, "rb") as file, av.open(file) as container:
                 yield container, _video_stream(container, uri)
+    except (PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
+        raise VideoAccessError(f"{uri} cannot be read: {error}") from error
     except (av.FFmpegError, OSError, EOFError, ValueError) as error:
         raise VideoError(f"{uri} cannot be read: {error}") from error
 

@@ -8,11 +8,14 @@ adds to `resumes` when and by which code, so that a run made by two versions can
 from __future__ import annotations
 
 import datetime
+import fcntl
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +112,26 @@ class Run:
     def finish(self, summary: dict[str, Any]) -> None:
         """Record how the latest invocation ended, in `metrics.json`."""
         storage.write_json(self.path("metrics.json"), {"finished": _now(), **summary})
+
+
+@contextmanager
+def exclusive(root: str) -> Iterator[None]:
+    """Hold a run folder on a local or shared filesystem for this process; the lock ends with the process.
+
+    Object stores know no locks: there two writers are told apart by nothing. Raises `RunConflictError` when another
+    process holds the folder.
+    """
+    if not storage.is_local(root):
+        yield
+        return
+    folder = storage.local_path(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunConflictError(f"another process is writing to {root}", "wait for it to finish") from None
+        yield
 
 
 def _now() -> str:

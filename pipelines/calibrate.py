@@ -23,16 +23,18 @@ def calibrate(footage: list[Footage], root: str, settings: DetectorSettings, wei
     Frames come from the first files, alternately for calibration and for comparison, so no frame serves both.
     Raises `WeightsError` when no footage can be decoded.
     """
+    from models.detection.backends import choose
     from models.detection.load import load_detector
     from models.detection.quantize import agreement, build_quantized
 
     target, report = storage.join(root, _FILE), storage.join(root, "detector-int8.json")
     if storage.exists(target) and storage.exists(report):
-        return storage.read_json(report)
+        return storage.read_json(report) | {"calibration": target}  # the folder may have been moved
     frames = [frame for item in _spread(footage, _SOURCES) for frame in _some_frames(item.uri)]
     if len(frames) < 2:
         raise WeightsError("cannot calibrate INT8 weights: no footage can be decoded", "use --profile exact")
-    build_quantized(weights, frames[0::2], settings.image_size, target)
+    backend = choose(settings.backend, settings.device)
+    build_quantized(weights, frames[0::2], settings.image_size, target, backend=backend)
     plain = settings.replaced(weights=str(weights), rotations=1)
     exact = load_detector(plain.replaced(precision="float32"))
     fast = load_detector(plain.replaced(precision="int8", calibration=target))

@@ -1,10 +1,9 @@
-"""Writing what a curation decided as a dataset: tables, `bounding_boxes.csv`, previews."""
+"""Writing what a curation decided as a dataset: tables and `bounding_boxes.csv`; and tidying up after killed runs."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -12,12 +11,12 @@ import pyarrow as pa
 from microg import schema, storage
 from microg.arrow import pc
 from microg.dataset import Dataset
-from microg.errors import describe
 from microg.samples import make_samples
 from microg.splits import SCHEMES, make_split
 from models.box_rule import BoxRule
 from pipelines import observations
 from pipelines.decide import FilterSettings, decide
+from pipelines.previews import drop_stale_previews
 
 _CSV_HEADER = ("video_id", "frame_id", "person_id", "xmin", "ymin", "xmax", "ymax")
 
@@ -47,10 +46,12 @@ def current_observations(root: str) -> pa.Table:
 def write_dataset(root: str, name: str, filters: FilterSettings, rule: BoxRule) -> dict[str, Any]:
     """Decide on all observations under `root`, write the dataset there, and return counts.
 
-    Annotations that are there already (actions, captions, questions) are kept, and enter samples and splits.
+    Annotations that are there already (actions, captions, questions) are kept, and enter samples and splits. Previews
+    of clips that look different now are removed.
     """
     tables = decide(current_observations(root), filters, rule, root)
     dataset = Dataset.create(root, name)
+    drop_stale_previews(dataset, tables["clips"], tables["boxes"])
     for table_name, table in tables.items():
         dataset.write(table_name, table)
     _write_boxes_csv(dataset, with_extension=rule.video_extension)
@@ -62,10 +63,12 @@ def write_dataset(root: str, name: str, filters: FilterSettings, rule: BoxRule) 
     else:
         splits = schema.empty("splits")
     dataset.write("splits", splits)
-    return _counts(tables, samples)
+    return counts(tables) | {"key_boxes": samples.num_rows}
 
 
-def _counts(tables: dict[str, pa.Table], samples: pa.Table) -> dict[str, Any]:
+def counts(tables: dict[str, pa.Table]) -> dict[str, int]:
+    """Count what `decide` gave."""
+
     def by_status(name: str) -> dict[str, int]:
         counted = pc.value_counts(tables[name]["status"]).to_pylist()
         return {item["values"]: item["counts"] for item in counted}
@@ -81,7 +84,6 @@ def _counts(tables: dict[str, pa.Table], samples: pa.Table) -> dict[str, Any]:
         "clips_failed": clips.get("error", 0),
         "boxes": tables["boxes"].num_rows,
         "persons": tables["boxes"].group_by(["clip_id", "person_id"]).aggregate([]).num_rows,
-        "key_boxes": samples.num_rows,
     }
 
 
@@ -100,40 +102,16 @@ def _write_boxes_csv(dataset: Dataset, *, with_extension: bool) -> None:
     storage.write_bytes(storage.join(dataset.root, "bounding_boxes.csv"), text.getvalue().encode())
 
 
-def preview_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """Yield the kept clips that have no preview yet, with their boxes."""
-    boxes: dict[str, dict[int, list[tuple[int, float, float, float, float]]]] = {}
-    for row in dataset.table("boxes").to_pylist():
-        box = (row["person_id"], row["x1"], row["y1"], row["x2"], row["y2"])
-        boxes.setdefault(row["clip_id"], {}).setdefault(row["frame"], []).append(box)
-    for clip in dataset.kept_clips().to_pylist():
-        yield {
-            "clip_id": clip["clip_id"],
-            "uri": dataset.resolve(clip["uri"]),
-            "target": storage.join(dataset.root, "previews", f"{clip['clip_id']}.mp4"),
-            "fps": clip["fps"],
-            "boxes": boxes.get(clip["clip_id"], {}),
-        }
+def remove_leftovers(root: str) -> None:
+    """Remove the temporary files that killed processes left in a local dataset that nobody else writes to."""
+    if storage.is_local(root):
+        for folder, pattern in _TEMPORARY:
+            for path in (storage.local_path(root) / folder).glob(pattern):
+                path.unlink(missing_ok=True)
 
 
-def write_previews(dataset: Dataset) -> Iterator[str]:
-    """Write annotated previews of all kept clips on the connected Ray; yields an error, or "", for each."""
-    import ray
-
-    from models.preview import write_preview
-
-    @ray.remote(num_cpus=1)
-    def work(row: dict[str, Any]) -> str:
-        try:
-            write_preview(row["uri"], row["boxes"], row["target"], row["fps"])
-        except Exception as error:
-            return f"{row['clip_id']}: {describe(error)}"
-        return ""
-
-    rows, pending = preview_rows(dataset), []
-    for row in rows:
-        pending.append(work.remote(row))
-        if len(pending) >= 16:
-            ready, pending = ray.wait(pending)
-            yield from ray.get(ready)
-    yield from ray.get(pending)
+# What `models.encode` and `microg.storage` call their unfinished files.
+_TEMPORARY = (
+    ("videos", ".tmp-*.mp4"), ("previews", ".tmp-*.mp4"), ("observations", "*.tmp"), ("tables", "*.tmp"),
+    (".", "*.tmp"),
+)  # fmt: skip

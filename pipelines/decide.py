@@ -15,6 +15,7 @@ from pydantic import Field
 from microg import schema
 from microg.arrow import pc
 from microg.config import Config
+from microg.ids import split_clip_id
 from models.box_rule import BoxRule, PersonBoxes, person_boxes
 from models.detection.base import PERSON
 from models.motion import motion_level
@@ -118,12 +119,17 @@ def _rows(observations: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
+def _source_of(row: dict[str, Any]) -> str:
+    """Return the source a row belongs to; files that are clips already are several to one source."""
+    return split_clip_id(row["clip_id"])[0] if row["clip_id"] else row["source_id"]
+
+
 def _clip_row(row: dict[str, Any], root: str, status: str, rejected: dict[str, Any] | None) -> dict[str, Any]:
     inside = f"{root.rstrip('/')}/"
     uri = row["uri"] or ""
     return {
         "clip_id": row["clip_id"],
-        "source_id": row["source_id"],
+        "source_id": _source_of(row),
         "sequence": row["sequence"],
         "uri": uri.removeprefix(inside),
         "origin": row["origin"],
@@ -160,20 +166,25 @@ def _boxes_table(clip_id: str, published: PersonBoxes) -> pa.Table:
 
 
 def sources(observations: pa.Table) -> pa.Table:
-    """Return table `sources`: what became of each raw file, with a reason for whatever is missing."""
+    """Return table `sources`: what became of each raw file, with a reason for whatever is missing.
+
+    Files that are clips already give one row for each source they were cut from, with the first one's uri.
+    """
     light = observations.select([
         "clip_id", "source_id", "source_uri", "origin", "source_size", "source_fps", "source_width", "source_height",
         "source_duration_s", "tail_s", "decode_errors", "status", "error", "damaged", "stretch", "stretches",
     ])  # fmt: skip
     by_source: dict[str, list[dict[str, Any]]] = {}
     for row in light.to_pylist():
-        by_source.setdefault(row["source_id"], []).append(row)
+        by_source.setdefault(_source_of(row), []).append(row)
     return schema.from_rows("sources", [_source_row(rows) for _, rows in sorted(by_source.items())])
 
 
 def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     first = rows[0]
-    by_stretch = {row["stretch"]: row for row in rows}
+    by_stretch = {(row["source_uri"], row["stretch"]): row for row in rows}
+    by_file = {row["source_uri"]: row for row in rows}
+    durations = [row["source_duration_s"] for row in by_file.values() if row["source_duration_s"] is not None]
     decode_errors = [error for row in by_stretch.values() for error in row["decode_errors"] or []]
     failures = [row["error"] for row in rows if row["status"] == "error"]
     cut = sum(1 for row in rows if row["clip_id"])
@@ -187,14 +198,14 @@ def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     else:
         status, error = "ok", ""
     return {
-        "source_id": first["source_id"],
+        "source_id": _source_of(first),
         "uri": first["source_uri"],
         "origin": first["origin"],
-        "size_bytes": first["source_size"],
+        "size_bytes": sum(row["source_size"] for row in by_file.values()),
         "fps": first["source_fps"],
         "width": first["source_width"],
         "height": first["source_height"],
-        "duration_s": first["source_duration_s"],
+        "duration_s": sum(durations) if durations else None,
         "clips": cut,
         "tail_s": tail,
         "decode_errors": len(decode_errors),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from microg import storage
 from microg.errors import DatasetError, IdError
-from microg.ids import source_ids, split_clip_id
+from microg.ids import make_clip_id, source_ids, split_clip_id
 from microg.schema import ORIGINS
 
 _EXTENSIONS = "3g2 3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
@@ -25,33 +28,42 @@ class Footage:
 
 
 def list_footage(
-    folder: str, *, exclude: str | None = None, default_origin: str = "real"
+    folder: str, *, exclude: str | None = None, default_origin: str = "real", known: Mapping[str, str] | None = None
 ) -> tuple[list[Footage], list[str]]:
     """Return the videos below `folder`, by source id, and the relative paths of files that are none.
 
     Videos are told by their extension; hidden files, and everything below `exclude`, are passed over. The origin is
-    `movie` or `real` where a folder of that name is in the path. Raises `DatasetError` when the folder is missing or
-    holds no video.
+    `movie` or `real` where a folder of that name is in the path. A file whose uri is in `known` keeps the source id it
+    has there, whatever other files came since. Raises `DatasetError` when the folder is missing, cannot be listed or
+    holds no video, and `IdError` when two files would share an id.
     """
     fs, root = storage.filesystem(folder)
     if not fs.exists(root):
         raise DatasetError(f"footage folder {folder} is not there")
     root = root.rstrip("/")
+    local = storage.is_local(folder)
+    prefix = "" if local else str(folder).split("://", 1)[0] + "://"
     skipped_below = storage.filesystem(exclude)[1].rstrip("/") + "/" if exclude else None
-    found, ignored = {}, []
+    if skipped_below is not None and f"{root}/".startswith((f"{skipped_below}videos/", f"{skipped_below}previews/")):
+        raise DatasetError(f"the footage folder {folder} is where {exclude} keeps its own videos")
+    if skipped_below == f"{root}/":
+        raise DatasetError(f"{folder} cannot be both footage and dataset", "name another folder for the dataset")
     if fs.isfile(root):
-        root, _, name = root.rpartition("/")
-        names = {f"{root}/{name}": fs.info(f"{root}/{name}")}
+        entries = {root: fs.info(root)}
+        root = root.rpartition("/")[0]
     else:
-        names = fs.find(root, detail=True)
-    for path, info in names.items():
+        entries = fs.find(root, detail=True, **({"on_error": _refuse} if local else {}))
+    found: dict[str, tuple[int, str]] = {}
+    ignored: list[str] = []
+    for path, info in entries.items():
         relative = path[len(root) + 1 :]
         if any(part.startswith(".") for part in relative.split("/")):
             continue
-        if skipped_below is not None and path.startswith(skipped_below):
+        if skipped_below is not None and skipped_below.startswith(f"{root}/") and path.startswith(skipped_below):
             continue
-        if "." + path.rsplit(".", 1)[-1].lower() in VIDEO_EXTENSIONS:
-            found[relative] = info
+        state = _local_state(path) if local else _remote_state(info)
+        if state is not None and "." + path.rsplit(".", 1)[-1].lower() in VIDEO_EXTENSIONS:
+            found[relative] = state
         else:
             ignored.append(relative)
     if not found:
@@ -59,18 +71,42 @@ def list_footage(
             f"{folder} holds no video", f"files with these extensions are taken: {' '.join(sorted(VIDEO_EXTENSIONS))}"
         )
     ids = source_ids(found)
-    prefix = "" if storage.is_local(folder) else str(folder).split("://", 1)[0] + "://"
-    footage = [
-        Footage(
-            source_id=ids[relative],
-            uri=f"{prefix}{root}/{relative}",
-            origin=_origin(relative, default_origin),
-            size=int(info.get("size") or 0),
-            fingerprint=f"{info.get('size')}-{info.get('mtime') or info.get('ETag') or info.get('LastModified')}",
-        )
-        for relative, info in found.items()
-    ]
-    return sorted(footage, key=lambda item: item.source_id), sorted(ignored)
+    footage: dict[str, Footage] = {}
+    for relative, (size, fingerprint) in found.items():
+        uri = f"{prefix}{root}/{relative}"
+        item = Footage((known or {}).get(uri, ids[relative]), uri, _origin(relative, default_origin), size, fingerprint)
+        other = footage.setdefault(item.source_id.lower(), item)
+        if other is not item:
+            raise IdError(f"{other.uri} and {uri} would both be source {item.source_id!r}", "rename one of them")
+    return sorted(footage.values(), key=lambda item: item.source_id), sorted(ignored)
+
+
+def _refuse(error: OSError) -> None:
+    raise DatasetError(f"a folder of footage cannot be listed: {error}", "make it readable, or move it away") from error
+
+
+def _local_state(path: str) -> tuple[int, str] | None:
+    """Return size and fingerprint, of what a link points at; None for what is no file (a pipe would block a reader)."""
+    try:
+        found = storage.local_path(path).stat()
+    except OSError as error:
+        return 0, f"unreachable: {type(error).__name__}"  # becomes an error row when it is opened
+    return (found.st_size, f"{found.st_size}-{found.st_mtime_ns}") if stat.S_ISREG(found.st_mode) else None
+
+
+def _remote_state(info: Mapping[str, Any]) -> tuple[int, str]:
+    names = ("ETag", "etag", "mtime", "LastModified", "created")
+    version = next((info[name] for name in names if info.get(name)), None)
+    return int(info.get("size") or 0), f"{info.get('size')}-{version}"
+
+
+def check_clip_ids(footage: list[Footage]) -> None:
+    """Raise `IdError` when two files that are clips already would be the same clip (`a.mp4` is `a_000`)."""
+    seen: dict[str, Footage] = {}
+    for item in footage:
+        other = seen.setdefault(clip_identity(item.source_id)[0].lower(), item)
+        if other is not item:
+            raise IdError(f"{other.uri} and {item.uri} would both be the same clip", "rename one of them")
 
 
 def clip_identity(source_id: str) -> tuple[str, str, int]:
@@ -78,7 +114,7 @@ def clip_identity(source_id: str) -> tuple[str, str, int]:
     try:
         source, sequence = split_clip_id(source_id)
     except IdError:
-        return f"{source_id}_000", source_id, 0
+        return make_clip_id(source_id, 0), source_id, 0
     return source_id, source, sequence
 
 

@@ -31,7 +31,7 @@ def start_ledger() -> Any:
     """Start a ledger in the connected Ray and return its handle."""
     import ray
 
-    return ray.remote(num_cpus=0, max_restarts=1)(AttemptLedger).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptLedger).remote()
 
 
 def crashed_before(ledger: Any, key: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,10 @@ import pyarrow as pa
 from microg import storage
 from microg.arrow import pc
 from models.detection.base import Detections
-from models.observe import Observation
 from models.tracking import Tracks
+
+if TYPE_CHECKING:
+    from models.observe import Observation
 
 STAGES = ("trim", "decode", "detect", "scenes", "motion", "track")
 

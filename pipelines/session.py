@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from microg.config import Resources
-from microg.errors import ConfigError
+from microg.errors import ConfigError, WorkerError
+from microg.hardware import usable_cores
 
 _QUIET = {
     # The hook of `uv run` uploads the working directory and rebuilds the environment for each session.
@@ -20,13 +26,15 @@ _QUIET = {
 }
 # One stuck stage must become an error, not a silent hang; far above the slowest batch of any stage.
 _NO_PROGRESS_TIMEOUT_S = 900
+_started_here = False
 
 
 def connect(resources: Resources | None = None) -> None:
     """Connect this process to Ray once; a second call does nothing.
 
-    Locally at least four logical CPUs are declared: Ray Data's reads and writes take a CPU each, and on two a
-    pipeline with an actor pool waits for itself forever. Raises `ConfigError` when a given address does not answer.
+    Locally twice as many CPUs are declared as there are cores, at least four: one a core for a job's actors, as many
+    for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
+    when a given address does not answer.
     """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
@@ -39,15 +47,37 @@ def connect(resources: Resources | None = None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        options |= {"num_cpus": max(4, os.cpu_count() or 1), "include_dashboard": False}
+        options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": False}
     try:
-        ray.init(address=address, **options)
+        with _without_log_level_notice():
+            ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"cannot connect to Ray at {address or 'a local address'}: {error}",
             "check the address, and RAY_AUTH_MODE=token with the cluster's token where it asks for one",
         ) from error
+    global _started_here
+    _started_here = address is None
     _configure_data()
+
+
+@contextmanager
+def _without_log_level_notice() -> Iterator[None]:
+    """Keep Ray's C++ part from printing, on every start, that RAY_BACKEND_LOG_LEVEL is set; all else is printed."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            captured.seek(0)
+            lines = [line for line in captured if b"RAY_BACKEND_LOG_LEVEL" not in line]
+            if lines:
+                os.write(2, b"".join(lines))
 
 
 def _configure_data() -> None:
@@ -58,10 +88,47 @@ def _configure_data() -> None:
     context.enable_progress_bars = False
 
 
-def cluster_cpus() -> int:
-    """Return how many CPUs the connected Ray has (locally: the machine's real cores, not the declared ones)."""
+def pool_size(resources: Resources) -> int:
+    """Return how many actors of a job's main pool start at once on the connected Ray.
+
+    Locally one a real core (more CPUs are declared, see `connect`). On a cluster all CPUs but a sixth, at least one,
+    which the job's tasks need: actors that held every CPU would wait for those tasks forever. Raises `ConfigError`
+    when not even one actor fits.
+    """
     import ray
 
-    total = int(ray.cluster_resources().get("CPU", 1))
-    single_node = sum(1 for node in ray.nodes() if node["Alive"]) == 1
-    return min(total, os.cpu_count() or total) if single_node else total
+    total = ray.cluster_resources()
+    cpus = max(resources.cpus, 0.01)
+    if _started_here:
+        free, limit = total["CPU"] - 1, usable_cores() / cpus
+    else:
+        free = total.get("CPU", 0) - max(1, total.get("CPU", 0) / 6)
+        limit = free / cpus
+    wanted = {"CPU": (cpus, free), "GPU": (resources.gpus, total.get("GPU", 0))}
+    wanted["memory"] = (resources.memory_gb * 2**30, total.get("memory", 0))
+    fits = min(there / needed for needed, there in wanted.values() if needed)
+    if fits < 1:
+        raise ConfigError(
+            f"Ray has {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs and "
+            f"{total.get('memory', 0) / 2**30:.1f} GiB; one actor needs {cpus:g} CPUs (and one CPU beside it), "
+            f"{resources.gpus:g} GPUs and {resources.memory_gb:g} GiB",
+            "lower resources.cpus, resources.gpus or resources.memory_gb, or connect to a larger cluster",
+        )
+    count = max(1, resources.min_actors, int(min(limit, fits)))
+    return min(count, resources.max_actors or count, int(fits))
+
+
+@contextmanager
+def surfaced() -> Iterator[None]:
+    """Turn it into a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start."""
+    from ray.data.exceptions import ExecutionTimeoutError, SystemException
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, ExecutionTimeoutError, SystemException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+        raise WorkerError(
+            f"Ray gave up: {type(error).__name__}: {lines[0]} ... {lines[-1]}",
+            "run the same command again to resume; --debug shows the whole report",
+        ) from error

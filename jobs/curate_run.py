@@ -1,0 +1,211 @@
+"""What `microg curate` does: footage to a dataset on Ray, or a dataset filtered again without decoding."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from microg import storage
+from microg.errors import ConfigError, DatasetError
+from microg.runs import Run, differences, exclusive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipelines.curate import CurateSettings
+    from pipelines.footage import Footage
+
+
+def curate_footage(
+    raw_dir: str, out: str, settings: CurateSettings, *, compare_rules: bool, previews: bool, dry_run: bool
+) -> dict[str, Any]:
+    """Curate `raw_dir` into `out` as far as that is not done yet, and return the report.
+
+    Raises `MicrogError` for whatever the user can put right before anything is written.
+    """
+    from microg.weights import require_weights
+    from pipelines import observations
+    from pipelines.curate import remaining
+    from pipelines.curated import remove_leftovers
+    from pipelines.footage import check_clip_ids, list_footage
+
+    seen = observations.read(out, ["source_id", "source_uri", "source_fingerprint"]).to_pylist()
+    known = {row["source_uri"]: row["source_id"] for row in seen}
+    footage, ignored = list_footage(raw_dir, exclude=out, default_origin=settings.origin, known=known)
+    footage = footage[: settings.limit]
+    if settings.pretrimmed:
+        check_clip_ids(footage)
+    _refuse_other_footage(out, footage, seen)
+    weights = None
+    if settings.detections is None:
+        weights = require_weights(settings.detector.weights)
+        settings = settings.replaced(weights_digest=storage.sha256(weights)[:16])
+    left, done = remaining(footage, out)
+    report: dict[str, Any] = {
+        "out": out, "files": len(footage), "files_ignored": ignored, "files_done": len(footage) - len(left),
+        "clips_done_before": len(done), "rule": settings.rule.name,
+    }  # fmt: skip
+    if dry_run:
+        return report | {"plan": _plan(left, settings)}
+    with exclusive(out):
+        run_folder = Run.start(out, "curate", settings)
+        if left:
+            report |= _observe(left, done, out, settings, weights)
+        observations.compact(out)
+        report |= _write(out, settings, compare_rules)
+        if previews:
+            report["preview_errors"] = _previews(out, settings)
+        remove_leftovers(out)
+        run_folder.finish(report)
+    return report
+
+
+def refilter(
+    out: str,
+    settings_of: Callable[[dict[str, Any]], CurateSettings],
+    *,
+    compare_rules: bool,
+    dry_run: bool,
+    previews: bool,
+) -> dict[str, Any]:
+    """Decide again on the observations of `out`; `settings_of(before)` gives the settings from those recorded there.
+
+    Raises `ConfigError` when anything but `filter` and `rule` would change.
+    """
+    from pipelines.curated import counts, current_observations
+    from pipelines.decide import decide
+
+    path = storage.join(out, "run.json")
+    found = storage.read_json(path) if storage.exists(path) else None
+    if not isinstance(found, dict) or found.get("command") != "curate":
+        raise DatasetError(f"{out} holds no curation to filter again", "run 'microg curate RAW_DIR OUT' first")
+    before = found["full_config"]
+    settings = settings_of(before)
+    recorded = type(settings).model_validate(before)
+    fixed = {"filter": recorded.filter, "rule": recorded.rule}
+    if changed := differences(recorded.identity(), settings.replaced(**fixed).identity()):
+        raise ConfigError(
+            f"--refilter can change filter.* and rule only, not {'; '.join(changed)}", "curate into another folder"
+        )
+    report: dict[str, Any] = {"out": out, "refiltered": True, "rule": settings.rule.name}
+    if dry_run:
+        decided = decide(current_observations(out), settings.filter, settings.rule, out)
+        return report | {"dry_run": True, "counts": counts(decided)}
+    with exclusive(out):
+        run_folder = Run.revise(out, settings)
+        report |= _write(out, settings, compare_rules)
+        if previews:
+            report["preview_errors"] = _previews(out, settings)
+        run_folder.finish(report)
+    return report
+
+
+def _refuse_other_footage(out: str, footage: list[Footage], seen: list[dict[str, Any]]) -> None:
+    """Two different files must not share a source id in one dataset; a file that was moved is the same."""
+    before = {row["source_id"]: (row["source_uri"], row["source_fingerprint"]) for row in seen}
+    for item in footage:
+        uri, fingerprint = before.get(item.source_id, (item.uri, item.fingerprint))
+        if uri != item.uri and fingerprint != item.fingerprint:
+            raise DatasetError(
+                f"{out} already has a source {item.source_id!r}, made from {uri}, and {item.uri} would replace it",
+                "rename the file, or curate into another folder",
+            )
+
+
+def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
+    from models.video import probe
+
+    clips, unreadable = 0, 0
+    for item in left:
+        try:
+            clips += int(probe(item.uri).duration_s // settings.trim.seconds) if not settings.pretrimmed else 1
+        except Exception:  # what it is, the run itself will say
+            unreadable += 1
+    plan: dict[str, Any] = {"files_to_do": len(left), "clips_expected": clips, "files_unreadable": unreadable}
+    if settings.detections is not None:
+        plan["detector"] = f"stored detections in {settings.detections}"
+    else:
+        from models.detection.backends import choose
+
+        plan |= {
+            "detector": settings.detector.weights,
+            "backend": choose(settings.detector.backend, settings.detector.device),
+            "precision": settings.detector.precision, "rotations": settings.detector.rotations,
+        }  # fmt: skip
+    return plan | {
+        "stages": ["probe", "trim", "observe (decode, detect, scenes, motion, track)", "decide", "write"],
+        "resources": settings.resources.model_dump(),
+    }
+
+
+def _observe(
+    left: list[Footage], done: list[str], out: str, settings: CurateSettings, weights: Path | None
+) -> dict[str, Any]:
+    """Run the Ray part, and return what it adds to the report."""
+    from microg.console import ProgressDisplay
+    from pipelines import observations, session
+    from pipelines.curate import run_curation
+
+    started = time.monotonic()
+    report: dict[str, Any] = {}
+    if settings.detector.precision == "int8" and weights is not None:
+        from pipelines.calibrate import calibrate
+
+        print("calibrating INT8 weights on the footage", file=sys.stderr)
+        report["int8"] = calibrate(left, out, settings.detector, weights)
+        detector = settings.detector.replaced(calibration=report["int8"]["calibration"])
+        settings = settings.replaced(detector=detector)
+    session.connect(settings.resources)
+    seconds: dict[str, float] = {}
+    with ProgressDisplay("curate", None) as progress:
+
+        def on_row(row: dict[str, Any]) -> None:
+            for stage in observations.STAGES:
+                seconds[stage] = seconds.get(stage, 0.0) + (row[f"{stage}_s"] or 0.0)
+            progress.advance(1 if row["clip_id"] else 0, 1 if row["status"] == "error" else 0)
+
+        run_curation(left, out, settings, weights=weights, done=done, on_row=on_row)
+    return report | {"throughput": _throughput(progress.done, time.monotonic() - started, seconds)}
+
+
+def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
+    from models.box_rule import rule_ladder
+    from pipelines.curated import current_observations, write_dataset
+    from pipelines.decide import compare_rules
+
+    name = out.rstrip("/").rsplit("/", 1)[-1]
+    result: dict[str, Any] = {"counts": write_dataset(out, name, settings.filter, settings.rule)}
+    if compare:
+        result["rules"] = compare_rules(current_observations(out), settings.filter, rule_ladder())
+    return result
+
+
+def _previews(out: str, settings: CurateSettings) -> list[str]:
+    from microg.console import ProgressDisplay
+    from microg.dataset import Dataset
+    from pipelines import session
+    from pipelines.previews import missing_previews, write_previews
+
+    rows = missing_previews(Dataset.open(out))
+    if not rows:
+        return []
+    session.connect(settings.resources)
+    errors = []
+    with session.surfaced(), ProgressDisplay("previews", len(rows)) as progress:
+        for error in write_previews(rows):
+            progress.advance(1, 1 if error else 0)
+            errors += [error] if error else []
+    return errors
+
+
+def _throughput(clips: int, wall_s: float, seconds: dict[str, float]) -> dict[str, Any]:
+    total = sum(seconds.values())
+    return {
+        "clips": clips, "wall_s": wall_s, "clips_per_s": clips / max(wall_s, 1e-9),
+        "cpu_s_per_clip": total / max(clips, 1),
+        "stages": {stage: value / max(clips, 1) for stage, value in seconds.items()},
+        "cores_busy": total / max(wall_s, 1e-9),
+        "bottleneck": max(seconds, key=lambda stage: seconds[stage]) if total else None,
+    }  # fmt: skip
