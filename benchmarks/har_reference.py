@@ -138,7 +138,10 @@ def _auroc(positive: list[float], negative: list[float]) -> float:
 def score(predictions: list[Row], truth: list[Row], actions: Sequence[int]) -> dict[str, dict[str, float]]:
     """Return map, f1, precision, recall and auroc under both protocols; scores are logits."""
     single_truth = list(dict.fromkeys(truth))
-    single = list({row[:7]: row for row in reversed(predictions)}.values())[::-1]
+    first: dict[Row, Row] = {}
+    for row in predictions:
+        first.setdefault(row[:7], row)
+    single = list(first.values())
     paper = multilabel(boxes_with_labels(predictions, truth, "key"), actions, 0.5, True)
     corrected = multilabel(boxes_with_labels(single, single_truth, "box"), actions, 0.0, False)
     return {

@@ -108,10 +108,10 @@ def _classes(results: dict[str, ProtocolScores], published: PublishedRow | None)
         if not scores.support[c]:
             continue
         action_id = space.ids[c]
-        columns = (scores.f1[c], scores.precision[c], scores.recall[c], scores.auroc[c])
+        columns = [float(part[c]) for part in (scores.f1, scores.precision, scores.recall, scores.auroc)]
         middle = [_percent(published.ap.get(action_id))] if published is not None and with_published else []
         table.add_row(
-            str(action_id), escape(space.names[action_id]), f"{scores.support[c]:,}", _percent(ap[c]), *middle,
+            str(action_id), escape(space.names[action_id]), f"{scores.support[c]:,}", _percent(float(ap[c])), *middle,
             *map(_percent, columns),
         )  # fmt: skip
     return table
