@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from microg.errors import VideoError
+from microg.errors import FormatError, VideoError
 from models.detection.base import Detections, Detector
 from models.motion import MotionMeter
 from models.scenes import SceneScorer
@@ -47,11 +47,12 @@ def observe(
     """Observe a clip with a detector, or with `stored` detections of its frames instead.
 
     `num_frames` is what the clip should hold: sampling of motion depends on it. Raises `VideoError` when the clip
-    cannot be decoded whole or holds no frame.
+    cannot be decoded whole or holds no frame, and `FormatError` when `stored` are of another number of frames.
     """
     if detector is None and stored is None:
         raise ValueError("either a detector or stored detections are needed")
     scenes, motion, tracking = SceneScorer(), MotionMeter(num_frames), BotSort(tracker)
+    name, replayed = uri.rsplit("/", 1)[-1], list(stored or ())
     detections: list[Detections] = []
     tracks: list[Tracks] = []
     clock = _StageClock()
@@ -62,7 +63,9 @@ def observe(
             if detector is not None:
                 found = detector.detect(batch)
             else:
-                found = list(stored or ())[len(detections) : len(detections) + len(batch)]
+                found = replayed[len(detections) : len(detections) + len(batch)]
+        if len(found) < len(batch):
+            raise FormatError(f"{name} has more frames than the {len(replayed)} with stored detections")
         for frame, frame_detections in zip(batch, found, strict=True):
             with clock("scenes"):
                 scenes.update(frame)
@@ -72,7 +75,9 @@ def observe(
                 tracks.append(tracking.update(frame_detections, frame))
         detections += found
     if not detections:
-        raise VideoError(f"{uri.rsplit('/', 1)[-1]} holds no frame")
+        raise VideoError(f"{name} holds no frame")
+    if len(detections) < len(replayed):
+        raise FormatError(f"{name} has {len(detections)} frames, stored detections {len(replayed)}")
     return Observation(
         num_frames=len(detections),
         width=size[1],

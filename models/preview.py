@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
 
 import av
 import cv2
 import numpy as np
 
+from microg.errors import VideoError
 from models.encode import Mp4Writer
 from models.video import read_frames
 
@@ -36,18 +39,22 @@ def draw_boxes(frame: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
 
 
 def write_preview(uri: str, boxes: Mapping[int, Sequence[Box]], target: str, fps: float) -> None:
-    """Write the video `uri` with boxes, given by frame from 1, to the mp4 file `target`."""
+    """Write the video `uri` with boxes, given by frame from 1 in pixels, to the mp4 file `target`.
+
+    Raises `VideoError` when the video cannot be decoded whole or holds no frame; then there is no file.
+    """
+    rate = Fraction(fps).limit_denominator(1001)
     writer: Mp4Writer | None = None
-    try:
+    with ExitStack() as unfinished:
         for number, frame in enumerate(read_frames(uri), start=1):
             height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
             if writer is None:
-                writer = Mp4Writer(target, (width, height), round(fps), crf=26, preset="veryfast", key_interval=30)
+                writer = unfinished.enter_context(
+                    Mp4Writer(target, (width, height), rate, crf=26, preset="veryfast", key_interval=30)
+                )
             drawn = draw_boxes(frame, boxes.get(number, ()))[:height, :width]
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(drawn), format="bgr24")
             writer.write(picture.reformat(format="yuv420p"))
-        if writer is not None:
-            writer.finish()
-    finally:
-        if writer is not None:
-            writer.__exit__(None, None, None)
+        if writer is None:
+            raise VideoError(f"{uri} holds no frame")
+        writer.finish()

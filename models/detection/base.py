@@ -67,7 +67,7 @@ class DetectorSettings(Config):
 
     weights: str = "yolo11n.pt"
     backend: Backend = "auto"
-    image_size: int = Field(default=640, ge=64, le=4096)
+    image_size: int = Field(default=640, ge=64, le=4096, multiple_of=32)
     precision: Literal["float32", "int8"] = "float32"
     rotations: Literal[1, 4] = 1
     iou_threshold: float = Field(default=0.7, gt=0, le=1)

@@ -5,10 +5,12 @@ INT8 gives other numbers than float32; `agreement` says by how much on frames th
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from microg import storage
 from microg.errors import WeightsError
+from microg.weights import cache_folder
 from models.detection import ultralytics_model
 from models.detection.base import Detector, DetectorSettings
 
@@ -24,8 +27,13 @@ from models.detection.base import Detector, DetectorSettings
 _FLOAT_NODES = re.compile(r"/model\.\d+/(dfl|Concat|Sigmoid|Mul|Add|Sub|Div|Slice|Split|Reshape|Gather|Shape|Expand)")
 
 
-def build_quantized(weights: Path, frames: Sequence[np.ndarray], image_size: int, target: str) -> None:
+def build_quantized(
+    weights: Path, frames: Sequence[np.ndarray], image_size: int, target: str, *, backend: str = "onnxruntime"
+) -> None:
     """Quantise `weights` with `frames` ((H, W, 3) uint8 BGR) as calibration data, and write the ONNX file `target`.
+
+    For OpenVINO only convolutions are quantised: it fuses activation and rounding into them (23 ms a frame against 26
+    with everything quantised). ONNX Runtime fuses less and is faster the other way round (26 against 35).
 
     Raises `WeightsError` without frames.
     """
@@ -49,31 +57,39 @@ def build_quantized(weights: Path, frames: Sequence[np.ndarray], image_size: int
     import onnx
 
     source = ultralytics_model.export_onnx(weights)
-    local = Path(os.environ.get("TMPDIR", "/tmp")) / f"microg-quantize-{os.getpid()}"
-    local.mkdir(parents=True, exist_ok=True)
-    prepared, quantized = local / "prepared.onnx", local / "int8.onnx"
-    logging.getLogger().setLevel(logging.ERROR)
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    last = f"/model.{_last_block(prepared)}/"
-    excluded = [
-        node.name
-        for node in onnx.load(str(prepared)).graph.node
-        if node.name.startswith(last) and _FLOAT_NODES.match(node.name)
-    ]
-    quantize_static(
-        str(prepared),
-        str(quantized),
-        Frames(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        activation_type=QuantType.QUInt8,
-        nodes_to_exclude=excluded,
-    )
-    storage.write_bytes(target, quantized.read_bytes())
-    for file in local.iterdir():
-        file.unlink()
-    local.rmdir()
+    with tempfile.TemporaryDirectory(prefix="microg-quantize-") as folder, _quiet_logging():
+        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        last = f"/model.{_last_block(prepared)}/"
+        excluded = [
+            node.name
+            for node in onnx.load(str(prepared)).graph.node
+            if node.name.startswith(last) and _FLOAT_NODES.match(node.name)
+        ]
+        quantize_static(
+            str(prepared),
+            str(quantized),
+            Frames(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            nodes_to_exclude=excluded,
+            op_types_to_quantize=["Conv"] if backend == "openvino" else None,
+        )
+        storage.write_bytes(target, quantized.read_bytes())
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Keep ONNX Runtime's quantiser from writing its advice to the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _last_block(model: Path) -> int:
@@ -94,10 +110,10 @@ def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
         )
     if storage.is_local(settings.calibration):
         return storage.local_path(settings.calibration)
-    import tempfile
-
-    local = Path(tempfile.mkdtemp(prefix="microg-int8-")) / "int8.onnx"
-    local.write_bytes(storage.read_bytes(settings.calibration))
+    content = storage.read_bytes(settings.calibration)
+    local = cache_folder() / "onnx" / f"int8-{hashlib.sha256(content).hexdigest()[:16]}.onnx"
+    if not local.is_file():
+        storage.write_bytes(str(local), content)
     return local
 
 
@@ -108,7 +124,8 @@ def agreement(
 
     Returns `frames`, `person_frame_agreement` (share of frames on whose containing a person above `confidence` both
     agree), `recall` (share of the exact boxes above it that the fast detector finds at IoU >= 0.5, at any
-    confidence), and the means over these pairs of `iou`, `confidence_difference` and `corner_difference_px`.
+    confidence), and the means over these pairs of `iou`, `confidence_difference` and `corner_difference_px`. What has
+    nothing to be a share or mean of is NaN.
     """
     pairs_iou, confidence_difference, corner_difference = [], [], []
     wanted = found = agree = 0
@@ -129,12 +146,16 @@ def agreement(
             corner_difference.append(float(np.abs(strong.boxes[row] - others.boxes[best[row]]).mean()))
     return {
         "frames": len(frames),
-        "person_frame_agreement": agree / max(len(frames), 1),
-        "recall": found / max(wanted, 1),
-        "iou": float(np.mean(pairs_iou)) if pairs_iou else float("nan"),
-        "confidence_difference": float(np.mean(confidence_difference)) if pairs_iou else float("nan"),
-        "corner_difference_px": float(np.mean(corner_difference)) if pairs_iou else float("nan"),
+        "person_frame_agreement": agree / len(frames) if frames else float("nan"),
+        "recall": found / wanted if wanted else float("nan"),
+        "iou": _mean(pairs_iou),
+        "confidence_difference": _mean(confidence_difference),
+        "corner_difference_px": _mean(corner_difference),
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:

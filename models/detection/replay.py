@@ -23,7 +23,8 @@ _COLUMNS = ("frame", "x1", "y1", "x2", "y2", "confidence", "class_id")
 def read_detections(folder: str, clip_id: str, num_frames: int) -> list[Detections]:
     """Return the stored detections of each of a clip's frames.
 
-    Raises `FormatError` when the clip has no file, or the file lacks a column or names frames beyond the clip.
+    Detections below `CONFIDENCE_FLOOR` are left out, the others sorted by descending confidence. Raises `FormatError`
+    when the clip has no file, or the file lacks a column, holds what is no number, or names frames beyond the clip.
     """
     base = storage.join(folder, check_id(clip_id, "clip id"))
     if storage.exists(f"{base}.parquet"):
@@ -35,17 +36,30 @@ def read_detections(folder: str, clip_id: str, num_frames: int) -> list[Detectio
             raise FormatError(f"{clip_id}.csv in {folder} cannot be read: {error}") from error
     else:
         raise FormatError(f"there are no stored detections for clip {clip_id}", f"expected {base}.csv or .parquet")
-    table = table.rename_columns([_NAMES.get(name, name) for name in table.column_names])
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise FormatError(f"detections of clip {clip_id} lack columns {missing}", f"needed: {', '.join(_COLUMNS)}")
-    values = np.column_stack([np.asarray(table[name], dtype=np.float64) for name in _COLUMNS])
-    if len(values) and (values[:, 0].min() < 1 or values[:, 0].max() > num_frames):
+    values = _numbers(table, clip_id)
+    frames = values[:, 0]
+    if len(frames) and (frames.min() < 1 or frames.max() > num_frames or np.any(frames % 1)):
         raise FormatError(
-            f"detections of clip {clip_id} name frames {values[:, 0].min():.0f} to {values[:, 0].max():.0f}, "
-            f"the clip has 1 to {num_frames}"
+            f"detections of clip {clip_id} name frames {frames.min():g} to {frames.max():g}, "
+            f"the clip has whole numbers 1 to {num_frames}"
         )
     values = values[values[:, 5] >= CONFIDENCE_FLOOR]
     values = values[np.lexsort((-values[:, 5], values[:, 0]))]
     edges = np.searchsorted(values[:, 0], np.arange(1, num_frames + 2))
     return [Detections.from_array(values[edges[i] : edges[i + 1], 1:]) for i in range(num_frames)]
+
+
+def _numbers(table: pa.Table, clip_id: str) -> np.ndarray:
+    """Return the columns `_COLUMNS` as (N, 7) float64."""
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    columns = {_NAMES.get(name, name): column for name, column in columns.items()} | columns
+    missing = [name for name in _COLUMNS if name not in columns]
+    if missing:
+        raise FormatError(f"detections of clip {clip_id} lack columns {missing}", f"needed: {', '.join(_COLUMNS)}")
+    try:
+        values = np.column_stack([columns[name].cast(pa.float64()).to_numpy() for name in _COLUMNS])
+    except pa.ArrowInvalid as error:
+        raise FormatError(f"detections of clip {clip_id} hold what is no number: {error}") from error
+    if not np.isfinite(values).all():
+        raise FormatError(f"detections of clip {clip_id} hold an empty or infinite value")
+    return values

@@ -13,8 +13,8 @@ import numpy as np
 from models.detection import backends, ultralytics_model
 from models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
 from models.detection.suppression import non_maximum_suppression
+from models.detection.ultralytics_model import STRIDE
 
-_STRIDE = 32
 _MAX_DETECTIONS = 300
 # Far more than any frame is wide: boxes of different classes moved apart by it never overlap.
 _CLASS_OFFSET = 7680
@@ -46,7 +46,10 @@ def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> bac
     if settings.precision == "int8":
         from models.detection import quantize
 
-        return backends.OnnxRuntimeEngine(quantize.quantized_model(settings, weights), threads)
+        quantized = quantize.quantized_model(settings, weights)
+        if backend == "openvino":
+            return backends.OpenVinoEngine(quantized, threads, exact=False)
+        return backends.OnnxRuntimeEngine(quantized, threads)
     if backend == "torch":
         return backends.TorchEngine(weights, device)
     model = ultralytics_model.export_onnx(weights)
@@ -63,7 +66,7 @@ def letterbox(frame: np.ndarray, image_size: int) -> np.ndarray:
     new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
     if (width, height) != (new_width, new_height):
         frame = cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    pad_x, pad_y = (image_size - new_width) % _STRIDE / 2, (image_size - new_height) % _STRIDE / 2
+    pad_x, pad_y = (image_size - new_width) % STRIDE / 2, (image_size - new_height) % STRIDE / 2
     top, bottom = round(pad_y - 0.1), round(pad_y + 0.1)
     left, right = round(pad_x - 0.1), round(pad_x + 0.1)
     return cv2.copyMakeBorder(frame, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
