@@ -27,7 +27,9 @@ def truth_rows(rows: Sequence[tuple]) -> pa.Table:
 
 def _table(rows: Sequence[tuple], names: list[str], kind: pa.Schema) -> pa.Table:
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
-    arrays = {name: pa.array(values, _plain(kind.field(name).type)) for name, values in zip(names, columns, strict=True)}
+    arrays = {
+        name: pa.array(values, _plain(kind.field(name).type)) for name, values in zip(names, columns, strict=True)
+    }
     return conform_rows(arrays, kind, "test")
 
 
@@ -76,7 +78,9 @@ def random_rows(seed: int, clips: int = 30, classes: int = 6) -> tuple[list[tupl
                         for action in actions if rng.random() < 0.9
                     ]  # fmt: skip
     predictions += [("src9_999", 5, 0.1, 0.1, 0.4, 0.4, actions[0], 0.3)]
-    order = np.concatenate([part[rng.permutation(len(part))] for part in np.array_split(np.arange(len(predictions)), 9)])
+    order = np.concatenate(
+        [part[rng.permutation(len(part))] for part in np.array_split(np.arange(len(predictions)), 9)]
+    )
     return [predictions[place] for place in order], truth
 
 

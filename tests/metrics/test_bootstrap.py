@@ -77,7 +77,8 @@ def test_a_model_is_never_worse_than_one_it_beats_everywhere_and_even_with_itsel
     sure = [(*row[:6], action, 4.0 if action == row[6] else -4.0) for row in clips for action in (1, 3)]
     wild = [(*row[:7], float(rng.normal())) for row in sure]
     drawn, good = (
-        bootstrap(evaluate(problem_of(rows, clips), CORRECTED), 0.0, unit="clip", resamples=100) for rows in (wild, sure)
+        bootstrap(evaluate(problem_of(rows, clips), CORRECTED), 0.0, unit="clip", resamples=100)
+        for rows in (wild, sure)
     )
     assert compare(good, drawn, (0.9, 0.4), "f1").p_worse == 0.0
     assert compare(drawn, good, (0.4, 0.9), "f1").p_worse == 1.0

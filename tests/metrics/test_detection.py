@@ -67,9 +67,7 @@ def test_any_order_of_equal_scores_lies_between_worst_and_best():
     rng = np.random.default_rng(3)
     scores, hits = np.round(rng.random(40), 1), rng.random(40) < 0.4
     low, high = (average_precision(scores, hits, 20, ties=rule) for rule in ("worst", "best"))
-    values = {
-        average_precision(scores, hits, 20, ties="stable", rows=rng.permutation(40)) for _ in range(200)
-    }
+    values = {average_precision(scores, hits, 20, ties="stable", rows=rng.permutation(40)) for _ in range(200)}
     assert len(values) > 50
     assert low <= min(values) < max(values) <= high
     assert average_precision(scores, hits, 20, ties="grouped") == low
@@ -82,7 +80,9 @@ def test_class_without_truth_is_undefined_and_without_hits_is_zero():
 
 
 def test_curve_ends_where_the_last_hit_is_found():
-    threshold, recall, precision = precision_recall(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, False, False]), 4)
+    threshold, recall, precision = precision_recall(
+        np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, False, False]), 4
+    )
     assert threshold.tolist() == [3.0, 2.0]
     assert recall.tolist() == [0.25, 0.5]
     assert precision.tolist() == [1.0, 2 / 3]

@@ -87,7 +87,9 @@ def test_missing_stray_duplicate_and_lost_boxes_are_counted():
 
 
 def test_finding_names_its_examples():
-    finding = next(f for f in find(problem_of([("a_001", 5, *LEFT, 1, 1.0)], [("a_001", 5, *LEFT, 1), ("b_001", 7, *LEFT, 1)])))
+    finding = next(
+        f for f in find(problem_of([("a_001", 5, *LEFT, 1, 1.0)], [("a_001", 5, *LEFT, 1), ("b_001", 7, *LEFT, 1)]))
+    )
     assert str(finding).startswith("missing key frames: 1 of 2 have no prediction")
     assert "(e.g. b_001:7)" in str(finding)
 
@@ -120,7 +122,9 @@ def test_slices_part_key_frames_and_classes():
     predictions = [("film_001", 5, *LEFT, 1, 1.0), ("tour_001", 5, *LEFT, 12, 1.0), ("tour_001", 5, *RIGHT, 17, 1.0)]
     truth = [(*row[:7],) for row in predictions]
     problem = problem_of(predictions, truth)
-    slices = make_slices(problem, np.bincount(problem.truth.label, minlength=50), {"film_001": "movie", "tour_001": "real"})
+    slices = make_slices(
+        problem, np.bincount(problem.truth.label, minlength=50), {"film_001": "movie", "tour_001": "real"}
+    )
     assert set(slices) == {
         ("origin", "movie"), ("origin", "real"), ("persons", "one"), ("persons", "several"),
         ("group", "person movement"), ("group", "object manipulation"), ("support", "<5"),
@@ -166,8 +170,12 @@ def test_one_source_gives_no_interval_over_sources_and_says_so():
 
 
 def test_digest_of_truth_ignores_the_order_of_rows_and_that_of_predictions_does_not():
-    predictions, truth = (build(rows) for build, rows in zip((prediction_rows, truth_rows), random_rows(3), strict=True))
-    turned, other = (build(rows[::-1]) for build, rows in zip((prediction_rows, truth_rows), random_rows(3), strict=True))
+    predictions, truth = (
+        build(rows) for build, rows in zip((prediction_rows, truth_rows), random_rows(3), strict=True)
+    )
+    turned, other = (
+        build(rows[::-1]) for build, rows in zip((prediction_rows, truth_rows), random_rows(3), strict=True)
+    )
     assert rows_digest(truth, ordered=False) == rows_digest(other, ordered=False)
     assert rows_digest(predictions, ordered=True) != rows_digest(turned, ordered=True)
     assert rows_digest(truth, ordered=False) != rows_digest(truth.slice(1), ordered=False)

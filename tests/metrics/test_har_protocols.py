@@ -86,8 +86,12 @@ def test_corrected_protocol_equals_the_oracle(oracles: Path, model: str):
     strict = _score(oracles, model, replace(CORRECTED, all_classes=True, raw_threshold=0.5)).overall.values
     ours = {
         "map41": values["map"]["macro"],
-        "map_det_dedup_only": _score(oracles, model, replace(CORRECTED, unique_truth=False)).overall.values["map"]["macro"],
-        "map_gt_dedup_only": _score(oracles, model, replace(CORRECTED, unique_boxes=False)).overall.values["map"]["macro"],
+        "map_det_dedup_only": _score(oracles, model, replace(CORRECTED, unique_truth=False)).overall.values["map"][
+            "macro"
+        ],
+        "map_gt_dedup_only": _score(oracles, model, replace(CORRECTED, unique_boxes=False)).overall.values["map"][
+            "macro"
+        ],
         "map50_zero_for_missing": np.nan_to_num(ap).mean(),
         "map_support_weighted": values["map"]["weighted"],
         "map_classes_ge5": ap[frequent].mean(),
@@ -177,10 +181,16 @@ def test_bracket_holds_a_value_that_one_score_at_the_threshold_moves():
 def test_protocols_differ_as_defined():
     predictions = [("a_001", 5, *LEFT, 1, 0.2), ("a_001", 5, *RIGHT, 1, 0.7), ("a_001", 5, *LEFT, 1, 0.2)]
     truth = [("a_001", 5, *LEFT, 1), ("a_001", 5, *LEFT, 1), ("a_001", 5, *RIGHT, 3)]
-    paper, corrected = (score_protocol(evaluate(problem_of(predictions, truth), p), "logit") for p in (PAPER, CORRECTED))
+    paper, corrected = (
+        score_protocol(evaluate(problem_of(predictions, truth), p), "logit") for p in (PAPER, CORRECTED)
+    )
     # by key: all three boxes have both labels, only one passes 0.5; by box: the left one, and 0.2 passes p >= 0.5
     assert [int(part[0]) for part in (paper.classes.hits, paper.classes.wrong, paper.classes.missed)] == [1, 0, 2]
-    assert [int(part[0]) for part in (corrected.classes.hits, corrected.classes.wrong, corrected.classes.missed)] == [1, 1, 0]
+    assert [int(part[0]) for part in (corrected.classes.hits, corrected.classes.wrong, corrected.classes.missed)] == [
+        1,
+        1,
+        0,
+    ]
     assert paper.classes.support[0] == 2
     assert corrected.classes.support[0] == 1
     assert paper.overall.values["f1"]["macro"] == pytest.approx(0.5 / 50)

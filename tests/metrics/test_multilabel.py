@@ -92,7 +92,9 @@ def test_random_boxes_score_as_in_the_plain_loop(seed: int, lookup: str, thresho
     predictions, truth = random_rows(seed)
     problem = problem_of(predictions, truth)
     look = truth_by_key if lookup == "key" else truth_by_box
-    found = multilabel_scores(look(problem.boxes, problem.truth, _everything(problem)), threshold, all_classes=all_classes)
+    found = multilabel_scores(
+        look(problem.boxes, problem.truth, _everything(problem)), threshold, all_classes=all_classes
+    )
     boxes = har_reference.boxes_with_labels(predictions, truth, lookup)
     expected = har_reference.multilabel(boxes, MICROG_50.ids, threshold, all_classes)
     assert {name: found[name]["macro"] for name in expected} == pytest.approx(expected, abs=1e-12)
