@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def list_footage(
         entries = {root: fs.info(root)}
         root = root.rpartition("/")[0]
     else:
-        entries = fs.find(root, detail=True, **({"on_error": _refuse} if local else {}))
+        entries = dict.fromkeys(_local_entries(root)) if local else fs.find(root, detail=True)
     found: dict[str, tuple[int, str]] = {}
     ignored: list[str] = []
     for path, info in entries.items():
@@ -61,7 +62,7 @@ def list_footage(
             continue
         if skipped_below is not None and skipped_below.startswith(f"{root}/") and path.startswith(skipped_below):
             continue
-        state = _local_state(path) if local else _remote_state(info)
+        state = _local_state(path) if local else _remote_state(info or {})
         if state is not None and "." + path.rsplit(".", 1)[-1].lower() in VIDEO_EXTENSIONS:
             found[relative] = state
         else:
@@ -79,6 +80,16 @@ def list_footage(
         if other is not item:
             raise IdError(f"{other.uri} and {uri} would both be source {item.source_id!r}", "rename one of them")
     return sorted(footage.values(), key=lambda item: item.source_id), sorted(ignored)
+
+
+def _local_entries(root: str) -> Iterator[str]:
+    """Yield all files below `root`, and links to folders, which are not followed: they may lead in circles.
+
+    fsspec's own listing passes silently over a folder that it may not read.
+    """
+    for folder, folders, names in os.walk(root, onerror=_refuse):
+        links = [name for name in folders if storage.local_path(folder).joinpath(name).is_symlink()]
+        yield from (storage.join(folder, name) for name in [*names, *links])
 
 
 def _refuse(error: OSError) -> None:
