@@ -35,8 +35,8 @@ def probe_source(source: dict[str, Any], seconds: float) -> Iterator[dict[str, A
         yield row | {"status": "error", "error": describe(error)}
         return
     row |= _facts(info)
-    # Without presentation times a seek lands anywhere, so such a file is cut in one go.
-    count = max(1, math.ceil(info.duration_s / (seconds * STRETCH_CLIPS))) if info.has_timestamps else 1
+    # Without an index by time a seek lands anywhere, so such a file is cut in one go.
+    count = max(1, math.ceil(info.duration_s / (seconds * STRETCH_CLIPS))) if info.seekable else 1
     for stretch in range(count):
         key = f"{source['source_id']}#{stretch}"
         yield row | {"key": key, "stretch": stretch, "stretches": count, "status": "trim"}
