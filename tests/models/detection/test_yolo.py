@@ -45,6 +45,15 @@ def test_every_backend_finds_what_the_reference_found(oracles: Path, person_weig
     assert boxes > 30
 
 
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_reference_found(oracles: Path, person_weights: Path):
+    detector = YoloDetector(DetectorSettings(backend="torch", device="cuda"), person_weights)
+    frame = next(read_frames(str(oracles / "curation" / "clips" / "kin_armwrestle_002.mp4")))
+    found, expected = detector.detect([frame])[0].persons(0.5), reference(oracles, "kin_armwrestle_002", 1)
+    expected = expected[(expected[:, 5] == 0) & (expected[:, 4] > 0.5)]
+    assert np.abs(found.boxes - expected[:, :4]).max() < 2  # convolutions in TF32
+
+
 def test_auto_uses_the_fastest_engine_of_the_machine():
     expected = "torch" if torch.cuda.is_available() else "openvino"
     assert backends.choose("auto", "auto") == expected
