@@ -12,7 +12,8 @@ def show(report: dict[str, Any]) -> None:
 
     console = Console()
     if "plan" in report:
-        table = Table("plan", "", title=f"{report['out']}: nothing is written (--dry-run)", title_justify="left")
+        console.print(f"{report['out']}: nothing is written (--dry-run)", soft_wrap=True)
+        table = Table("plan", "")
         facts = {"files": report["files"], "files done before": report["files_done"], **report["plan"]}
         for key, value in facts.items():
             table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
@@ -32,7 +33,8 @@ def show(report: dict[str, Any]) -> None:
         )
     counts = report["counts"]
     title = f"{report['out']} (rule: {report['rule']})" + (": nothing is written" if "dry_run" in report else "")
-    table = Table("", "count", title=title, title_justify="left")
+    console.print(title, soft_wrap=True)
+    table = Table("", "count")
     for key, value in counts.items():
         table.add_row(key.replace("_", " "), str(value))
     console.print(table)
