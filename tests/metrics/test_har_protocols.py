@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import har_reference
 from metrics.har import HarState, ProtocolScores, score_protocol
+from metrics.multilabel import multilabel_scores
 from metrics.problem import encode
 from metrics.protocols import CORRECTED, PAPER, Protocol, evaluate, protocols
 from metrics.published import har_row, har_rows
@@ -20,7 +21,7 @@ from metrics.results import beside_published
 from metrics.scoring import score
 from microg.errors import ConfigError, MetricError
 from microg.har_rows import Predictions, Truth
-from microg.label_space import MICROG_50
+from microg.label_space import AVA_80_SPACE, MICROG_50
 from microg.predictions import read_predictions
 from microg.truth import read_truth
 from tests.har_cases import LEFT, RIGHT, inputs, prediction_rows, problem_of, random_rows, truth_rows
@@ -271,3 +272,25 @@ def test_a_shard_counted_twice_is_refused():
 def test_unknown_protocol_is_refused():
     with pytest.raises(ConfigError, match="no protocol 'best'"):
         protocols("best")
+
+
+@pytest.mark.parametrize("protocol", [PAPER, CORRECTED], ids=lambda protocol: protocol.name)
+def test_all_averages_are_those_of_the_multilabel_metric_alone(protocol: Protocol):
+    evaluation = evaluate(problem_of(*random_rows(13)), protocol)
+    found = score_protocol(evaluation, "logit").overall.values
+    alone = multilabel_scores(evaluation.cells, protocol.threshold("logit"), all_classes=protocol.all_classes)
+    for metric, values in alone.items():
+        assert found[metric] == {average: values[average] for average in ("macro", "micro", "weighted")}
+
+
+def test_the_80_classes_of_ava_are_averaged_over_80_under_the_paper_protocol():
+    rows = [("a_001", 5, *LEFT, action, 2.0 if action == 12 else -2.0) for action in AVA_80_SPACE.ids]
+    rows += [("a_002", 5, *LEFT, action, -2.0) for action in AVA_80_SPACE.ids]
+    truth = truth_rows([("a_001", 5, *LEFT, 12)])
+    problem = encode(prediction_rows(rows), truth, AVA_80_SPACE)
+    paper, corrected = (score_protocol(evaluate(problem, protocol), "logit") for protocol in (PAPER, CORRECTED))
+    assert paper.overall.values["f1"]["macro"] == pytest.approx(1 / 80)
+    assert corrected.overall.values["f1"]["macro"] == 1.0
+    assert paper.overall.values["map"]["macro"] == corrected.overall.values["map"]["macro"] == 1.0
+    # a class between MicroG-4M's own has its own column
+    assert paper.classes.support[AVA_80_SPACE.ids.index(12)] == 1
