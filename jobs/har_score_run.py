@@ -116,7 +116,10 @@ def compare_runs(
                     for mine in report.distributions:
                         if mine.unit in drawn:
                             found = compare(mine, drawn[mine.unit], (here, there), metric)
-                            row[mine.unit] = {"low": found.low, "high": found.high, "p_worse": found.p_worse}
+                            row[mine.unit] = {
+                                "low": found.low, "high": found.high, "p_worse": found.p_worse,
+                                "p_worse_shifted": found.p_worse_shifted,
+                            }  # fmt: skip
                 rows.append(row)
     return rows, classes
 

@@ -118,7 +118,10 @@ def _classes(results: dict[str, ProtocolScores], published: PublishedRow | None)
 
 
 def _comparisons(rows: list[dict[str, Any]]) -> Table:
-    table = _table("this run against others, in % (P: chance that this run is worse)", "run", "protocol", "metric")
+    title = (
+        "this run against others, in % (P: share of resamples where this run is worse; in brackets shifted for bias)"
+    )
+    table = _table(title, "run", "protocol", "metric")
     units = [unit for unit in ("clip", "source") if any(unit in row for row in rows)]
     for head in ("here", "there", "difference"):
         table.add_column(head, justify="right")
@@ -129,7 +132,11 @@ def _comparisons(rows: list[dict[str, Any]]) -> Table:
         cells = []
         for unit in units:
             found = row.get(unit)
-            cells += [_span(found["low"], found["high"]), f"{found['p_worse']:.3f}"] if found else ["", ""]
+            cells += (
+                [_span(found["low"], found["high"]), f"{found['p_worse']:.3f} ({found['p_worse_shifted']:.3f})"]
+                if found
+                else ["", ""]
+            )
         name = "micro F1" if row["metric"] == "f1_micro" else _NAMES[row["metric"]]
         table.add_row(
             escape(row["run"]), row["protocol"], name, _percent(row["here"]), _percent(row["there"]),

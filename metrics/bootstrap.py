@@ -52,12 +52,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B on the same resamples: the difference A - B, its shifted 95% interval, and P(A worse than B)."""
+    """A against B on the same resamples: the difference A - B, its shifted 95% interval, and P(A worse than B).
+
+    p_worse is the share of resamples in which A is below B (ties half); p_worse_shifted that after the interval's shift,
+    which differs where rare classes drop out of resamples to the advantage of one of the two.
+    """
 
     difference: float
     low: float
     high: float
     p_worse: float
+    p_worse_shifted: float
 
 
 def units_of(evaluation: Evaluation, unit: Unit) -> tuple[list[str], np.ndarray]:
@@ -131,9 +136,14 @@ def compare(first: Distribution, second: Distribution, estimates: tuple[float, f
             "score both on the same truth with the same --seed and --resamples",
         )
     a, b = first.values[metric], second.values[metric]
-    found = interval(a - b, estimates[0] - estimates[1])
-    p_worse = float((a < b).mean() + 0.5 * (a == b).mean())
-    return Comparison(estimates[0] - estimates[1], found.low, found.high, p_worse)
+    estimate = estimates[0] - estimates[1]
+    found = interval(a - b, estimate)
+    shifted = (a - b) - (found.mean - estimate)
+    return Comparison(estimate, found.low, found.high, _share_below_zero(a - b), _share_below_zero(shifted))
+
+
+def _share_below_zero(values: np.ndarray) -> float:
+    return float((values < 0).mean() + 0.5 * (values == 0).mean())
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,20 @@ def test_a_model_is_never_worse_than_one_it_beats_everywhere_and_even_with_itsel
     assert compare(good, drawn, (0.9, 0.4), "f1").p_worse == 0.0
     assert compare(drawn, good, (0.4, 0.9), "f1").p_worse == 1.0
     even = compare(drawn, drawn, (0.4, 0.4), "map")
-    assert (even.p_worse, even.difference, even.low, even.high) == (0.5, 0.0, 0.0, 0.0)
+    assert (even.p_worse, even.p_worse_shifted, even.difference, even.low, even.high) == (0.5, 0.5, 0.0, 0.0, 0.0)
+
+
+def test_shifted_share_agrees_with_the_shifted_interval():
+    """Resamples say A is 0.1 better, the test set says 0.1 worse: the shift puts the resamples round -0.1."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(0.5, 0.01, 1000)
+    first, second = (
+        Distribution("clip", 9, 0, "same", {"f1": values}) for values in (base + rng.normal(0.1, 0.02, 1000), base)
+    )
+    found = compare(first, second, (0.4, 0.5), "f1")
+    assert found.low < -0.1 < found.high < 0
+    assert found.p_worse < 0.001
+    assert found.p_worse_shifted > 0.999
 
 
 def test_resamples_of_another_test_set_or_seed_are_not_paired():
