@@ -54,8 +54,8 @@ class Interval:
 class Comparison:
     """A against B on the same resamples: the difference A - B, its shifted 95% interval, and P(A worse than B).
 
-    p_worse is the share of resamples in which A is below B (ties half); p_worse_shifted that after the interval's shift,
-    which differs where rare classes drop out of resamples to the advantage of one of the two.
+    p_worse is the share of resamples in which A is below B (ties half); p_worse_shifted that after the interval's
+    shift, which differs where rare classes drop out of resamples to the advantage of one of the two.
     """
 
     difference: float

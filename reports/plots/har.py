@@ -143,7 +143,7 @@ def _known(classes: pd.DataFrame) -> pd.DataFrame:
     known = classes[classes["support"] > 0].copy()
     short = known["action"].map(_short)
     # two classes may differ only in what stands in brackets
-    known["short"] = short.where(~short.duplicated(keep=False), known["action"])
+    known["short"] = short.where(~short.duplicated(keep=False), known["action"].str.split("/any").str[0])
     known["group"] = known["group"].fillna("other")
     order = {name: place for place, name in enumerate(GROUP_COLOURS)}
     known["order"] = known["group"].map(order).fillna(len(order))
