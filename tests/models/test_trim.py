@@ -104,12 +104,12 @@ def test_a_hole_in_the_footage_gives_no_clips_and_moves_no_later_one(tmp_path: P
 def test_a_transport_stream_whose_clock_and_size_change_is_one_piece_of_footage(tmp_path: Path):
     parts = [
         write_footage(tmp_path / "1.ts", 40, fps=25),
-        write_footage(tmp_path / "2.ts", 40, fps=25, size=(160, 96), first_number=40),
+        write_footage(tmp_path / "2.ts", 20, fps=Fraction(25, 2), size=(160, 96), first_number=40),
     ]
     joined = tmp_path / "joined.ts"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert not probe(str(joined)).seekable
-    times = [Fraction(index, 25) for index in range(80)]
+    times = [*(Fraction(index, 25) for index in range(40)), *(Fraction(40 + 2 * index, 25) for index in range(20))]
     assert shown(cut(joined)) == {clip: expected(times, clip) for clip in range(3)}
 
 
@@ -200,7 +200,9 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path):
     assert len(first) == 2
 
 
-@pytest.mark.parametrize(("gop", "packet", "damaged"), [(15, 40, [1]), (60, 25, [0, 1]), (30, 29, [0]), (15, 0, [0])])
+@pytest.mark.parametrize(
+    ("gop", "packet", "damaged"), [(15, 40, [1]), (60, 25, [0, 1]), (30, 29, [0]), (30, 30, [1]), (15, 0, [0])]
+)
 def test_damage_marks_the_clips_up_to_the_next_key_frame(tmp_path: Path, gop, packet, damaged):
     options = {"x264-params": f"scenecut=0:keyint={gop}:min-keyint={gop}"}
     source = write_footage(tmp_path / "a.mp4", 95, gop=gop, options=options)
