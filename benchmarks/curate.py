@@ -165,17 +165,22 @@ def keep(result: dict[str, Any]) -> bool:
     return result["percentage"] >= 60 and result["cuts"] == 0
 
 
-def memory(clips: list[str], weights: Path, size: int, options: list[str]) -> dict[str, Any]:
-    """Run the command over `size` links to the clips and watch all its processes."""
+def memory(clips: list[str], weights: Path | None, size: int, stored: str | None) -> dict[str, Any]:
+    """Run the command over `size` links to the clips, detecting or replaying, and watch all its processes."""
     import psutil
 
     with tempfile.TemporaryDirectory() as temporary:
         raw = Path(temporary) / "raw"
         raw.mkdir()
+        replayed = Path(temporary) / "detections"
+        replayed.mkdir()
         for index in range(size):
-            (raw / f"copy{index:04d}_000.mp4").symlink_to(clips[index % len(clips)])
+            clip = Path(clips[index % len(clips)])
+            (raw / f"copy{index:04d}_000.mp4").symlink_to(clip)
+            if stored is not None:
+                (replayed / f"copy{index:04d}_000.csv").symlink_to(Path(stored).resolve() / f"{clip.stem}.csv")
         command = [sys.executable, "-m", "jobs.cli", "curate", str(raw), f"{temporary}/out", "--pretrimmed", "--json"]
-        command += ["--weights", str(weights), *options]
+        command += ["--detections", str(replayed)] if stored is not None else ["--weights", str(weights)]
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         watched: dict[int, psutil.Process] = {}
@@ -213,14 +218,14 @@ def main() -> None:
     parser.add_argument("--weights", default="yolo11n.pt")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 200])
     parser.add_argument("--limit", type=int, help="take only the first clips")
-    parser.add_argument("--option", action="append", default=[], help="further option of microg curate (memory)")
+    parser.add_argument("--detections", help="memory: replay these stored detections (one CSV a clip) instead")
     arguments = parser.parse_args()
     clips = sorted(str(path.resolve()) for path in Path(arguments.clips).glob("*.mp4"))[: arguments.limit]
-    weights = require_weights(arguments.weights)
     if arguments.what == "compare":
-        result: Any = compare(clips, weights)
+        result: Any = compare(clips, require_weights(arguments.weights))
     else:
-        result = [memory(clips, weights, size, arguments.option) for size in arguments.sizes]
+        weights = None if arguments.detections else require_weights(arguments.weights)
+        result = [memory(clips, weights, size, arguments.detections) for size in arguments.sizes]
     print(json.dumps(result, indent=2))
 
 
