@@ -103,14 +103,14 @@ def write_variable_rate(path: Path) -> Path:
     return path
 
 
-def write_detections(folder: Path, clip_id: str, *, person_frames: int = FRAMES, frames: int = FRAMES) -> Path:
-    """Store detections of one person, drifting slowly, in the first `person_frames` frames of a clip."""
+def write_detections(folder: Path, clip_id: str, *, person_frames: int = FRAMES, height: int = HEIGHT) -> Path:
+    """Store detections of one person, drifting slowly, in the first `person_frames` frames of a clip so high."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{clip_id}.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["frame", "x1", "y1", "x2", "y2", "conf", "cls"])
-        for frame in range(1, min(person_frames, frames) + 1):
-            x1, y1, x2, y2 = PERSON_BOX
+        for frame in range(1, person_frames + 1):
+            x1, y1, x2, y2 = (value * height / HEIGHT for value in PERSON_BOX)
             writer.writerow([frame, x1 + frame / 20, y1, x2 + frame / 20, y2, 0.9, 0])
     return path
