@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,6 +87,8 @@ def _configure_data() -> None:
     context = DataContext.get_current()
     context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     context.enable_progress_bars = False
+    # Few clips for many actors is no mistake.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
 
 
 def pool_size(resources: Resources) -> int:

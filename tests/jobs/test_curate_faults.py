@@ -112,39 +112,57 @@ def check_gone(processes: dict[psutil.Process, str]) -> None:
     assert not alive, [processes[process] for process in alive]
 
 
-def check_equal(out: Path, undisturbed: Path) -> None:
-    """Every clip exactly once, every table and video as in the undisturbed run; no unfinished file."""
-    mine, theirs = Dataset.open(str(out)), Dataset.open(str(undisturbed))
-    clip_ids = mine.table("clips")["clip_id"].to_pylist()
-    assert len(clip_ids) == len(set(clip_ids)) == SOURCES * CLIPS
-    assert mine.table("boxes").num_rows > 0
-    for name in schema.TABLES:
-        assert mine.table(name).to_pylist() == theirs.table(name).to_pylist(), name
-    clips = {row["clip_id"]: row for row in mine.table("clips").to_pylist()}
+def check_whole(out: Path) -> None:
+    """Every clip exactly once, with the video that its row names; no unfinished file."""
+    clips = {row["clip_id"]: row for row in Dataset.open(str(out)).table("clips").to_pylist()}
+    assert Dataset.open(str(out)).table("clips").num_rows == len(clips) == SOURCES * CLIPS
+    assert {row["status"] for row in clips.values()} == {"ok"}
     videos = sorted((out / "videos").iterdir())
     assert [path.stem for path in videos] == sorted(clips)
     assert all(storage.sha256(path) == clips[path.stem]["sha256"] for path in videos)
     assert not list(out.rglob("*.tmp"))
 
 
-def test_a_killed_driver_leaves_no_process_and_the_same_command_finishes(footage, undisturbed, tmp_path):
-    out, log = tmp_path / "set", tmp_path / "log"
+def check_equal(out: Path, undisturbed: Path) -> None:
+    """The dataset is whole, and every row of every table as in the undisturbed run."""
+    check_whole(out)
+    mine, theirs = Dataset.open(str(out)), Dataset.open(str(undisturbed))
+    assert mine.table("boxes").num_rows > 0
+    for name in schema.TABLES:
+        assert mine.table(name).to_pylist() == theirs.table(name).to_pylist(), name
+
+
+def kill_driver(footage: tuple[Path, Path], out: Path, log: Path, when: int) -> None:
+    """Start the command and kill it, and nothing else, once `when` clips are committed."""
     process = start(footage, out, log)
-    wait_for(lambda: committed(out) >= 3, process, log)
+    wait_for(lambda: committed(out) >= when, process, log)
     others = family(process)
     process.kill()
     process.wait()
     check_gone(others)
-    done = committed(out)
-    assert 3 <= done < SOURCES * CLIPS
+    assert when <= committed(out) < SOURCES * CLIPS
+
+
+def test_a_killed_driver_leaves_no_process_and_the_same_command_does_the_rest(footage, ray_session, tmp_path):
+    out = tmp_path / "set"
+    kill_driver(footage, out, tmp_path / "log", when=3)
     assert not (out / "dataset.json").exists()
     (out / "videos" / ".tmp-stray.mp4").write_bytes(b"half")
     before = {path: path.stat().st_mtime_ns for path in (out / "videos").iterdir()}
-    clips = observations.read(str(out))["clip_id"].to_pylist()
-    assert microg(footage[0], out, "--detections", footage[1], *OPTIONS) == 0
-    for clip_id in clips:  # what was done was not done again
+    done = observations.read(str(out))["clip_id"].to_pylist()
+    assert microg(footage[0], out, "--detections", footage[1], *OPTIONS, "--set", "resources.max_actors=1") == 0
+    for clip_id in done:  # what was done was not done again
         path = out / "videos" / f"{clip_id}.mp4"
         assert path.stat().st_mtime_ns == before[path]
+    check_whole(out)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twice_gives_what_an_undisturbed_one_gives(footage, undisturbed, tmp_path):
+    out = tmp_path / "set"
+    kill_driver(footage, out, tmp_path / "log", when=1)
+    kill_driver(footage, out, tmp_path / "log", when=committed(out) + 2)
+    assert microg(footage[0], out, "--detections", footage[1], *OPTIONS) == 0
     check_equal(out, undisturbed)
 
 
