@@ -62,17 +62,17 @@ def undisturbed(footage: tuple[Path, Path], ray_session: None, tmp_path_factory:
     return out
 
 
-def command(footage: tuple[Path, Path], out: Path) -> list[str]:
-    words = [footage[0], out, "--detections", footage[1], *OPTIONS]
+def command(footage: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    words = [footage[0], out, "--detections", footage[1], *OPTIONS, *more]
     return [sys.executable, "-m", "jobs.cli", "curate", *map(str, words)]
 
 
-def start(footage: tuple[Path, Path], out: Path, log: Path) -> psutil.Popen:
+def start(footage: tuple[Path, Path], out: Path, log: Path, *more: str) -> psutil.Popen:
     """Start the command with a Ray of its own, in a process group of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("wb") as output:
         return psutil.Popen(
-            command(footage, out), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
+            command(footage, out, *more), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
 
@@ -132,9 +132,9 @@ def check_equal(out: Path, undisturbed: Path) -> None:
         assert mine.table(name).to_pylist() == theirs.table(name).to_pylist(), name
 
 
-def kill_driver(footage: tuple[Path, Path], out: Path, log: Path, when: int) -> None:
+def kill_driver(footage: tuple[Path, Path], out: Path, log: Path, *more: str, when: int) -> None:
     """Start the command and kill it, and nothing else, once `when` clips are committed."""
-    process = start(footage, out, log)
+    process = start(footage, out, log, *more)
     wait_for(lambda: committed(out) >= when, process, log)
     others = family(process)
     process.kill()
@@ -145,12 +145,13 @@ def kill_driver(footage: tuple[Path, Path], out: Path, log: Path, when: int) -> 
 
 def test_a_killed_driver_leaves_no_process_and_the_same_command_does_the_rest(footage, ray_session, tmp_path):
     out = tmp_path / "set"
-    kill_driver(footage, out, tmp_path / "log", when=3)
+    one_actor = ("--set", "resources.max_actors=1")  # starts sooner
+    kill_driver(footage, out, tmp_path / "log", *one_actor, when=3)
     assert not (out / "dataset.json").exists()
     (out / "videos" / ".tmp-stray.mp4").write_bytes(b"half")
     before = {path: path.stat().st_mtime_ns for path in (out / "videos").iterdir()}
     done = observations.read(str(out))["clip_id"].to_pylist()
-    assert microg(footage[0], out, "--detections", footage[1], *OPTIONS, "--set", "resources.max_actors=1") == 0
+    assert microg(footage[0], out, "--detections", footage[1], *OPTIONS, *one_actor) == 0
     for clip_id in done:  # what was done was not done again
         path = out / "videos" / f"{clip_id}.mp4"
         assert path.stat().st_mtime_ns == before[path]
