@@ -148,6 +148,61 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("value", pa.float64()),
         ]
     ),
+    # One row an answer of a vision-language model; appended while it runs: the newest row (`written`) of a (clip_id,
+    # task, qa_index, prompt_id) wins. task: caption | vqa; qa_index is null for captions. frame_indices count from 0, in
+    # the order shown; frame_hash is of their pixels at width x height; cost in US dollars. status: ok | error (no text).
+    "generations": pa.schema(
+        [
+            ("clip_id", pa.string()), ("task", pa.string()), ("qa_index", pa.int32()), ("question", pa.string()),
+            ("prompt_id", pa.string()), ("prompt_hash", pa.string()), ("text", pa.string()),
+            ("frame_indices", pa.list_(pa.int32())), ("frame_hash", pa.string()), ("width", pa.int32()),
+            ("height", pa.int32()), ("model", pa.string()), ("engine", pa.string()), ("prompt_tokens", pa.int64()),
+            ("completion_tokens", pa.int64()), ("finish_reason", pa.string()), ("latency_s", pa.float64()),
+            ("attempts", pa.int32()), ("cached", pa.bool_()), ("cost", pa.float64()), ("status", pa.string()),
+            ("error", pa.string()), ("written", pa.timestamp("us", tz="UTC")),
+        ]
+    ),
+    # One row a scored item: what was said and what is true. status: ok | empty | missing | failed (then text is null).
+    "text_pairs": pa.schema(
+        [
+            ("task", pa.string()), ("clip_id", pa.string()), ("qa_index", pa.int32()), ("question", pa.string()),
+            ("references", pa.list_(pa.string())), ("text", pa.string()), ("status", pa.string()),
+            ("answer_type", pa.string()), ("question_type", pa.string()),
+        ]
+    ),
+    # One row a (protocol, task, system, coverage, slice, metric). system: model | constant | blind | shuffled;
+    # coverage: all (missing answers score 0) | valid. Values as the metric defines them (CIDEr 0 to 10). signature tells
+    # encoder and tokenizer; corpus (a hash) and corpus_items say which references CIDEr takes its frequencies from.
+    "text_scores": pa.schema(
+        [
+            ("protocol", pa.string()), ("task", pa.string()), ("system", pa.string()), ("coverage", pa.string()),
+            ("slice_kind", pa.string()), ("slice", pa.string()), ("metric", pa.string()), ("value", pa.float64()),
+            ("low", pa.float64()), ("high", pa.float64()), ("items", pa.int64()), ("clips", pa.int64()),
+            ("corpus", pa.string()), ("corpus_items", pa.int64()), ("signature", pa.string()),
+        ]
+    ),
+    # One row a (protocol, item, metric) of the model's own answers.
+    "text_items": pa.schema(
+        [
+            ("protocol", pa.string()), ("task", pa.string()), ("clip_id", pa.string()), ("qa_index", pa.int32()),
+            ("metric", pa.string()), ("value", pa.float64()),
+        ]
+    ),
+    # Resampled values, over clips; drawn_from is equal where resamples are paired.
+    "text_bootstrap": pa.schema(
+        [
+            ("protocol", pa.string()), ("task", pa.string()), ("metric", pa.string()), ("drawn_from", pa.string()),
+            ("resample", pa.int32()), ("value", pa.float64()),
+        ]
+    ),
+    # One row an answer shown to a judge. verdict: correct | incorrect, null where status is error (never "incorrect").
+    "text_judgements": pa.schema(
+        [
+            ("task", pa.string()), ("clip_id", pa.string()), ("qa_index", pa.int32()), ("verdict", pa.string()),
+            ("score", pa.float64()), ("reason", pa.string()), ("model", pa.string()), ("prompt_id", pa.string()),
+            ("prompt_hash", pa.string()), ("cached", pa.bool_()), ("status", pa.string()), ("error", pa.string()),
+        ]
+    ),
 }  # fmt: skip
 
 
