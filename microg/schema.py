@@ -148,9 +148,9 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("value", pa.float64()),
         ]
     ),
-    # One row an answer of a vision-language model; appended while it runs: the newest row (`written`) of a (clip_id,
-    # task, qa_index, prompt_id) wins. task: caption | vqa; qa_index is null for captions. frame_indices count from 0, in
-    # the order shown; frame_hash is of their pixels at width x height; cost in US dollars. status: ok | error (no text).
+    # One row an answer of a vision-language model; a run appends them, and the newest row (`written`) of a (clip_id,
+    # task, qa_index, prompt_id) wins. task: caption | vqa; qa_index is null for captions. frame_indices count from 0,
+    # in the order shown; frame_hash is of their pixels at width x height; cost in US dollars. status: ok | error.
     "generations": pa.schema(
         [
             ("clip_id", pa.string()), ("task", pa.string()), ("qa_index", pa.int32()), ("question", pa.string()),
@@ -171,8 +171,8 @@ RUN_TABLES: dict[str, pa.Schema] = {
         ]
     ),
     # One row a (protocol, task, system, coverage, slice, metric). system: model | constant | blind | shuffled;
-    # coverage: all (missing answers score 0) | valid. Values as the metric defines them (CIDEr 0 to 10). signature tells
-    # encoder and tokenizer; corpus (a hash) and corpus_items say which references CIDEr takes its frequencies from.
+    # coverage: all (missing answers score 0) | valid. Values as the metric defines them (CIDEr 0 to 10). signature says
+    # which encoder and tokenizer; corpus (a hash) and corpus_items, which references CIDEr takes its frequencies from.
     "text_scores": pa.schema(
         [
             ("protocol", pa.string()), ("task", pa.string()), ("system", pa.string()), ("coverage", pa.string()),
