@@ -1,0 +1,91 @@
+"""Items to be scored: an id, a prediction and its references, checked before any metric sees them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from microg.errors import MetricError
+
+References = Sequence["str | Sequence[str]"]
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Items:
+    """Checked items: ids (n), predictions (n), references (n, one or more each)."""
+
+    ids: list[str]
+    predictions: list[str]
+    references: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fingerprints(self) -> np.ndarray:
+        """Return a stable hash (n,) uint64 of each item's texts."""
+        return np.array([_fingerprint(p, r) for p, r in zip(self.predictions, self.references, strict=True)], np.uint64)
+
+    def empty(self) -> np.ndarray:
+        """Return which predictions (n,) hold nothing but whitespace: these score 0 in every metric."""
+        return np.array([not text.strip() for text in self.predictions], bool)
+
+
+def check(ids: Iterable[Any], predictions: Iterable[Any], references: Iterable[Any]) -> Items:
+    """Return checked items; a reference may be one text or a sequence of texts.
+
+    Raises `MetricError` naming the item: not text (None, NaN, a number), no reference, broken Unicode, or columns of
+    different length.
+
+    >>> check(["a"], ["red"], ["Red."]).references
+    [('Red.',)]
+    """
+    names, said, truth = [str(item) for item in ids], list(predictions), list(references)
+    if not len(names) == len(said) == len(truth):
+        raise MetricError(
+            f"{len(names)} ids, {len(said)} predictions and {len(truth)} references do not belong together",
+            "give one prediction and one or more references for each id",
+        )
+    result = [_references(value, name) for name, value in zip(names, truth, strict=True)]
+    for name, value in zip(names, said, strict=True):
+        check_text(value, "the prediction", name)
+    return Items(names, said, result)
+
+
+def check_text(value: Any, what: str, item: str) -> str:
+    """Return `value` when it is text that can be scored; raises `MetricError` naming the item."""
+    if not isinstance(value, str):
+        missing = value is None or (isinstance(value, float) and math.isnan(value))
+        kind = "missing" if missing else f"{value!r}, not text"
+        raise MetricError(
+            f"{what} of item {item!r} is {kind}", "give text; an empty text is allowed and scores 0 everywhere"
+        )
+    if _LONE_SURROGATE.search(value):
+        raise MetricError(
+            f"{what} of item {item!r} holds half of a surrogate pair, which is no valid Unicode",
+            "write the text again as UTF-8",
+        )
+    return value
+
+
+def _references(value: Any, item: str) -> tuple[str, ...]:
+    many = (value,) if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) else tuple(value)
+    if not many:
+        raise MetricError(f"item {item!r} has no reference", "give one or more references")
+    for text in many:
+        check_text(text, "the reference", item)
+    return many
+
+
+def _fingerprint(prediction: str, references: tuple[str, ...]) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for text in (prediction, *references):
+        raw = text.encode()
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return int.from_bytes(digest.digest(), "little")

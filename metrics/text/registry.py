@@ -1,0 +1,96 @@
+"""Text metrics by name, the two protocols, and the columns in which the paper printed them.
+
+Import strings are resolved when a metric is asked for, so that listing metrics imports neither torch nor Java.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from metrics.text.state import ItemState
+from microg.errors import ConfigError
+
+Task = Literal["caption", "qa"]
+
+
+@dataclass(frozen=True)
+class TextProtocol:
+    """How texts reach the n-gram metrics: `tokenizer` is a name in `metrics.text.tokenize.TOKENIZERS`."""
+
+    name: str
+    tokenizer: str
+    title: str
+
+
+@dataclass(frozen=True)
+class TextMetric:
+    """A metric: the import string of its state, what it is fed, and its scores with their titles.
+
+    `feed` is `tokens` (texts tokenized as the protocol says) or `text` (the texts themselves, in every protocol).
+    """
+
+    name: str
+    state: str
+    feed: Literal["tokens", "text"]
+    titles: dict[str, str]
+
+
+PROTOCOLS = {
+    "paper": TextProtocol("paper", "raw", "raw strings, cased, punctuation attached: what the paper computed"),
+    "standard": TextProtocol("standard", "ptb", "PTB tokens, lower case, without punctuation: what COCO reports"),
+}
+
+_ALL = (
+    TextMetric("cider", "metrics.text.cider:CiderState", "tokens", {"cider": "CIDEr-D"}),
+    TextMetric("bleu", "metrics.text.bleu:BleuState", "tokens", {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}),
+    TextMetric("meteor", "metrics.text.meteor:MeteorState", "tokens", {"meteor": "METEOR"}),
+    TextMetric("rouge_l", "metrics.text.rouge:RougeState", "tokens", {"rouge_l": "ROUGE-L"}),
+)
+METRICS = {metric.name: metric for metric in _ALL}
+NGRAM_METRICS = tuple(metric.name for metric in _ALL if metric.feed == "tokens")
+
+# Scores under their exact names: one made with another encoder has another name, and so no published column.
+_COLUMNS: dict[str, dict[Task, str]] = {
+    "cider": {"caption": "CIDEr", "qa": "CIDEr"},
+    "bleu_4": {"caption": "BLEU-4", "qa": "BLEU-4"},
+    "meteor": {"caption": "METEOR", "qa": "METEOR"},
+    "rouge_l": {"caption": "ROUGE-L", "qa": "ROUGE-L"},
+    "sbert": {"caption": "S-BERT", "qa": "S-VQA"},
+    "bertscore_f1": {"caption": "BERTScore", "qa": "BERTScore"},
+}
+PERCENT = 100.0  # scores are fractions (CIDEr-D 0 to 10); tables print them times this
+
+
+def load(name: str) -> type[ItemState]:
+    """Return the state class of a metric. Raises `ConfigError` for an unknown name.
+
+    >>> load("bleu").values
+    ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4')
+    """
+    if name not in METRICS:
+        raise ConfigError(f"there is no text metric {name!r}", f"text metrics are {', '.join(METRICS)}")
+    module, _, kind = METRICS[name].state.partition(":")
+    return getattr(import_module(module), kind)
+
+
+def empty(name: str, **settings: Any) -> ItemState:
+    """Return an empty state of a metric; settings are those of its `empty`."""
+    return load(name).empty(**settings)
+
+
+def protocol(name: str) -> TextProtocol:
+    """Return a protocol by name. Raises `ConfigError`."""
+    if name not in PROTOCOLS:
+        raise ConfigError(f"there is no text protocol {name!r}", f"text protocols are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def column(value: str, task: Task) -> str | None:
+    """Return the paper's column for a score, None when the paper has none for it.
+
+    >>> column("sbert", "qa"), column("bleu_1", "qa")
+    ('S-VQA', None)
+    """
+    return _COLUMNS.get(value, {}).get(task)

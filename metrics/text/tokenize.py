@@ -1,0 +1,63 @@
+"""Tokenizers of the protocols: `raw` leaves texts as they are, `ptb` is the field's Penn Treebank tokenizer.
+
+Raw texts are cased and keep punctuation; metrics split them at whitespace. PTB texts are lower-cased words joined by
+spaces, punctuation removed; one text's tokens do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from metrics.text.java import JavaProgram, jar
+from metrics.text.ngrams import blocks
+
+Tokenizer = Callable[[Sequence[str]], list[str]]
+
+# Tokens removed after tokenizing; brackets are there in upper case only, while tokens are lower-cased: they stay.
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
+# Without a line after it, the tokens of "No." depend on what the next text begins with.
+_GUARD = "the"
+_AT_ONCE = 20_000
+
+
+def raw(texts: Sequence[str]) -> list[str]:
+    """Return texts as they are."""
+    return list(texts)
+
+
+def ptb(texts: Sequence[str]) -> list[str]:
+    """Return PTB tokens joined by spaces, lower case, without punctuation; each text for itself.
+
+    Texts are strings as `metrics.text.items.check` lets through. Raises `JavaError`.
+
+    >>> ptb(["An astronaut's tool-belt isn't visible.", ""])
+    ["an astronaut 's tool-belt is n't visible", '']
+    """
+    clean = [one_line(text) for text in texts]
+    distinct = sorted(set(clean))
+    tokens: dict[str, str] = {}
+    for part in blocks(len(distinct), _AT_ONCE):
+        tokens.update(zip(distinct[part], _ptb_lines(distinct[part]), strict=True))
+    return [tokens[text] for text in clean]
+
+
+def one_line(text: str) -> str:
+    """Return a text without the separator `|||`, each run of whitespace (line ends of any kind) as one space.
+
+    >>> one_line("a\u2028b ||| c ")
+    'a b c'
+    """
+    return " ".join(text.replace("|||", " ").split())
+
+
+def _ptb_lines(texts: Sequence[str]) -> list[str]:
+    program = ["-cp", str(jar("tokenizer", "stanford-corenlp-3.4.1.jar")), "edu.stanford.nlp.process.PTBTokenizer"]
+    lines = [line for text in texts for line in (text, _GUARD)]
+    with JavaProgram("the PTB tokenizer", [], [*program, "-preserveLines", "-lowerCase"]) as tokenizer:
+        answers = tokenizer.ask(lines, last=True)
+    return [" ".join(word for word in line.split(" ") if word and word not in PUNCTUATION) for line in answers[::2]]
+
+
+TOKENIZERS: dict[str, Tokenizer] = {"raw": raw, "ptb": ptb}
