@@ -25,9 +25,6 @@ HEAP_MB = 512  # METEOR does not start with 256
 STALL_S = 60.0
 # The program runs in the background; the shell waits for the end of the life line (descriptor $1), then kills it.
 _GUARDIAN = (
-    'life=$1; shift; exec 3<&0; "$@" <&3 3<&- & '
-    'exec 3<&- </dev/null >/dev/null; read -r _ <&"$life"; kill -9 $!'
-)
     'life=$1; shift; exec 3<&0; "$@" <&3 3<&- & exec 3<&- </dev/null >/dev/null; read -r _ <&"$life"; kill -9 $!'
 )
 _LIVING: weakref.WeakSet[JavaProgram] = weakref.WeakSet()
