@@ -1,0 +1,1 @@
+"""Vision-language engines behind one small interface (`models.vlm.base`)."""
