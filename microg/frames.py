@@ -88,6 +88,11 @@ def read_frames(
     return facts, found
 
 
+def count_frames(uri: str) -> int:
+    """Return the number of coded frames of a video, reading it without decoding. Raises `VideoError`."""
+    return read_frames(uri, [], lambda frame: None, count=True)[0].num_frames
+
+
 def read_rgb(uri: str, number: int) -> np.ndarray:
     """Return one frame (0-based), upright, as (height, width, 3) uint8 RGB. Raises `VideoError` when not there."""
     _, found = read_frames(uri, [number], _upright)

@@ -34,12 +34,16 @@ def start_ledger() -> Any:
     return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptLedger).remote()
 
 
-def crashed_before(ledger: Any, key: str) -> bool:
-    """Count an attempt; tell whether earlier ones killed their workers too often to try again."""
+def attempts(ledger: Any, key: str) -> int:
+    """Count an attempt and return how many there were since `key` last ended."""
     import ray
 
-    attempts: Any = ray.get(ledger.start.remote(key))
-    return attempts > MAX_ATTEMPTS
+    return ray.get(ledger.start.remote(key))
+
+
+def crashed_before(ledger: Any, key: str) -> bool:
+    """Count an attempt; tell whether earlier ones killed their workers too often to try again."""
+    return attempts(ledger, key) > MAX_ATTEMPTS
 
 
 def settled(ledger: Any, key: str) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -84,6 +85,26 @@ def read(
     return FormatResult(tables, notes + more)
 
 
+def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None], str]:
+    """Read one split of the AVA folder `path`, or `all`: its samples, each clip's frames, and a hash of the rows.
+
+    A clip that the frame lists lack has None frames. Raises `FormatError` when the split is not there or a row cannot
+    be read.
+    """
+    wanted = schema.SPLITS if split == "all" else (split,)
+    files = {name: storage.join(path, "annotations", f"ava_{name}.csv") for name in wanted}
+    there = {name: file for name, file in files.items() if storage.exists(file)}
+    if not there:
+        raise FormatError(f"{path} has no annotations/ava_{split}.csv", "splits are train, val, test and all")
+    parts = [_checked_rows(read_csv(file, _ROW, header=False), file) for file in there.values()]
+    table = schema.conform("samples", pa.concat_tables(parts).select(schema.TABLES["samples"].names))
+    counts = _frame_counts(path, tuple(there))
+    lengths = {clip_id: counts.get(clip_id) for clip_id in pc.unique(table["clip_id"]).to_pylist()}
+    digest = hashlib.sha256(table.to_pandas().to_csv(index=False).encode())
+    digest.update(repr(sorted(lengths.items())).encode())
+    return table, lengths, digest.hexdigest()[:16]
+
+
 def write(
     source: Dataset | Mapping[str, pa.Table], path: str, *, split: str = "published", frames: bool = False
 ) -> list[str]:
@@ -155,10 +176,10 @@ def _frame_list(clip_ids: list[str], lengths: Mapping[str, int | None]) -> str:
     return "".join(lines)
 
 
-def _frame_counts(path: str) -> dict[str, int]:
+def _frame_counts(path: str, splits: tuple[str, ...] = schema.SPLITS) -> dict[str, int]:
     """Return the highest frame number of each clip in the frame lists."""
     counts: dict[str, int] = {}
-    for split in schema.SPLITS:
+    for split in splits:
         file = storage.join(path, "frame_lists", f"{split}.csv")
         if not storage.exists(file):
             continue

@@ -1,0 +1,354 @@
+"""Key frames to training and evaluation samples: decoded by Ray Data tasks on any node, streamed in a fixed order.
+
+Rows carry paths; pixels exist only between the decoding task and the step that uses them. What a rank sees, in which
+order and how augmented, depends on (seed, epoch, key) and the batch size alone, never on the number of decoders.
+One stream runs over all epochs: starting Ray Data anew each epoch would cost seconds and drain the pipeline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from microg.errors import DatasetError, VideoError, describe
+from microg.key_frames import check_labels, label_matrix
+from microg.label_space import LabelSpace, label_space
+from pipelines import ledger as ledgers
+from pipelines.decoded import Sample, from_table, to_table
+from pipelines.schedule import Schedule
+
+if TYPE_CHECKING:
+    import torch
+    from ray.data import Dataset
+
+Mode = Literal["train", "val", "test"]
+
+# Samples a decoding task makes: enough to be worth a task, few enough to keep all decoders busy.
+_TASK_ROWS, _TASK_BYTES = 16, 48 * 2**20
+_CRASHED = "WorkerCrashed: decoding this sample kills its worker"
+
+
+class ClipSpec(Protocol):
+    """What decoding needs to know of a model (`models.backbones.registry.BackboneSpec` has it)."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def sampling_rate(self) -> int: ...
+    @property
+    def train_crop(self) -> int: ...
+    @property
+    def train_jitter(self) -> tuple[int, int]: ...
+    @property
+    def test_short_side(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """How samples are cut out of their videos: plain values of a `ClipSpec`, small enough to send to any node."""
+
+    mode: Mode
+    frames: int
+    sampling_rate: int
+    train_crop: int
+    train_jitter: tuple[int, int]
+    test_short_side: int
+    seed: int = 0
+
+    @classmethod
+    def of(cls, spec: ClipSpec, mode: Mode, seed: int = 0) -> View:
+        """Take from a model's specification what decoding needs."""
+        low, high = spec.train_jitter
+        return cls(mode, spec.frames, spec.sampling_rate, spec.train_crop, (low, high), spec.test_short_side, seed)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Roughly the size of one decoded clip."""
+        side = self.train_crop if self.mode == "train" else self.test_short_side
+        return self.frames * side * side * 3 * (2 if self.mode == "test" else 1)
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """Samples of one size, ready for a model.
+
+    clips (N, 3, T, H, W) uint8 RGB, in channels-last memory order (see `models.normalise` for the model's input);
+    boxes (M, 5) float32: place in the batch, x1, y1, x2, y2 in pixels; labels (M, classes) float32; keys: N names of
+    key frames; sample_ids: M names of boxes; people: M (clip id, frame, person id); normalised (M, 4) float64 boxes;
+    errors: what could not be decoded, as (key, reason): such samples are in none of the arrays. N and M may be 0.
+    """
+
+    clips: torch.Tensor
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    keys: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    people: tuple[tuple[str, int, int], ...]
+    normalised: np.ndarray
+    errors: tuple[tuple[str, str], ...]
+    epoch: int
+    step: int
+
+
+@dataclass
+class WaitMeter:
+    """How long the consumer of a stream waited for data, of the time it took in all."""
+
+    wait_s: float = 0.0
+    total_s: float = 0.0
+    decode_s: float = 0.0
+    samples: int = 0
+    failed: int = 0
+    _last: float | None = field(default=None, repr=False)
+
+    @property
+    def share(self) -> float:
+        """Share of the time that was waiting, 0 to 1."""
+        return self.wait_s / self.total_s if self.total_s else 0.0
+
+    def reset(self) -> None:
+        """Start to count anew, for example at an epoch's start."""
+        self.wait_s = self.total_s = self.decode_s = 0.0
+        self.samples = self.failed = 0
+
+    def waiting(self) -> float:
+        """Say that the consumer asks for data now; time since the last answer was its work."""
+        now = time.monotonic()
+        if self._last is not None:
+            self.total_s += now - self._last
+        return now
+
+    def arrived(self, asked: float, samples: Sequence[Sample]) -> None:
+        """Say that data came that was asked for at `asked`."""
+        self._last = time.monotonic()
+        self.wait_s += self._last - asked
+        self.total_s += self._last - asked
+        self.decode_s += sum(sample.seconds for sample in samples)
+        self.samples += len(samples)
+        self.failed += sum(bool(sample.error) for sample in samples)
+
+
+@dataclass(frozen=True)
+class SampleStream:
+    """Batches of one rank over all epochs of a schedule; iterate it once. `meter` tells the share of waiting."""
+
+    rows: pa.Table
+    view: View
+    space: LabelSpace
+    schedule: Schedule
+    decoders: int
+    cpus: float
+    meter: WaitMeter = field(default_factory=WaitMeter)
+
+    def __iter__(self) -> Iterator[SampleBatch]:
+        return self.batches()
+
+    def batches(self) -> Iterator[SampleBatch]:
+        """Yield one batch a step: all of the rank's samples in it, whatever failed to decode told in `errors`."""
+        source = self._samples()
+        for epoch, step, count in self.schedule.batches():
+            asked = self.meter.waiting()
+            samples = [next(source) for _ in range(count)]
+            batch = collate(samples, self.view, self.space, epoch=epoch, step=step)
+            self.meter.arrived(asked, samples)
+            yield batch
+
+    def dataset(self) -> Dataset:
+        """Return the decoded samples as a Ray dataset (rows of `pipelines.decoded.SCHEMA`), in the rank's order."""
+        import ray
+
+        total = self.schedule.rank_rows * len(self.schedule.epochs)
+        share = -(-self.schedule.rank_batch(0) // self.decoders)
+        rows = max(1, min(_TASK_ROWS, _TASK_BYTES // self.view.clip_bytes, max(share, _TASK_ROWS // 4)))
+        work = partial(
+            _decode_block, rows=ray.put(self.rows), view=self.view, schedule=self.schedule,
+            ledger=ledgers.start_ledger(),
+        )  # fmt: skip
+        dataset = ray.data.range(total, override_num_blocks=-(-total // rows)).map_batches(
+            work, batch_size=None, batch_format="pyarrow", num_cpus=self.cpus,
+            compute=ray.data.TaskPoolStrategy(size=self.decoders),
+        )  # fmt: skip
+        dataset.context.execution_options.preserve_order = True
+        return dataset
+
+    def _samples(self) -> Iterator[Sample]:
+        if self.decoders == 0:
+            for epoch in self.schedule.epochs:
+                for index in self.schedule.rank_order(epoch):
+                    yield from decode_rows(self.rows.slice(index, 1).to_pylist(), self.view, epoch)
+            return
+        for table in self.dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+            yield from from_table(table)
+
+
+def sample_stream(
+    rows: pa.Table,
+    spec: ClipSpec,
+    mode: Mode,
+    *,
+    label_space: str | LabelSpace,
+    seed: int = 0,
+    batch_size: int,
+    epochs: range = range(1),
+    shuffle: bool | None = None,
+    drop_last: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+    decoders: int = 2,
+    cpus: float = 1.0,
+) -> SampleStream:
+    """Stream the key frames `rows` (`microg.key_frames.KEY_FRAMES`) through `epochs` as batches of one rank.
+
+    `batch_size` is that of all ranks together. `shuffle` defaults to shuffling when training. `decoders` is how many
+    tasks of `cpus` CPUs decode for this rank at once on the connected Ray; 0 decodes in this process without Ray.
+    Raises `DatasetError` for labels outside the label space and `ConfigError` for sizes that cannot work.
+    """
+    space = _space(label_space)
+    check_labels(rows, space)
+    schedule = Schedule(
+        rows.num_rows, batch_size, epochs.start, epochs.stop, mode == "train" if shuffle is None else shuffle, seed,
+        drop_last, rank, world_size,
+    )  # fmt: skip
+    return SampleStream(rows, View.of(spec, mode, seed), space, schedule, decoders, cpus)
+
+
+def _space(name: str | LabelSpace) -> LabelSpace:
+    return label_space(name) if isinstance(name, str) else name
+
+
+def _decode_block(block: pa.Table, *, rows: Any, view: View, schedule: Schedule, ledger: Any) -> pa.Table:
+    """Decode the samples at places `block["id"]` of a rank's order over all epochs."""
+    import ray
+
+    table: pa.Table = ray.get(rows)
+    samples = []
+    places = [divmod(place, schedule.rank_rows) for place in block["id"].to_pylist()]
+    for number, group in groupby(places, key=lambda place: place[0]):
+        epoch = schedule.epochs[number]
+        chosen = schedule.rank_order(epoch)[[place for _, place in group]]
+        samples += decode_rows(table.take(pa.array(chosen)).to_pylist(), view, epoch, ledger=ledger)
+    return to_table(samples)
+
+
+def decode_rows(rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, ledger: Any = None) -> list[Sample]:
+    """Decode key frames; neighbours of one video are decoded together. A failure becomes a sample with an error."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    samples: list[Sample] = []
+    for _, group in groupby(rows, key=lambda row: (row["uri"], row["num_frames"])):
+        samples += _decode_video(list(group), view, epoch, ledger)
+    return samples
+
+
+def _decode_video(rows: list[dict[str, Any]], view: View, epoch: int, ledger: Any) -> list[Sample]:
+    """Decode key frames of one video: all together, or each on its own where that failed or killed its worker."""
+    if len(rows) == 1:
+        return [_decode_alone(rows[0], view, epoch, ledger)]
+    name = f"{epoch}/{rows[0]['key']}/{len(rows)}"
+    if ledger is not None and ledgers.attempts(ledger, name) > 1:
+        return [_decode_alone(row, view, epoch, ledger) for row in rows]
+    started = time.monotonic()
+    try:
+        samples = _cut(rows, view, epoch)
+    except Exception:  # which of them is at fault, decoding each will tell
+        samples = [_decode_alone(row, view, epoch, ledger) for row in rows]
+    if ledger is not None:
+        ledgers.settled(ledger, name)
+    return _timed(samples, started)
+
+
+def _decode_alone(row: dict[str, Any], view: View, epoch: int, ledger: Any) -> Sample:
+    name = f"{epoch}/{row['key']}"
+    if ledger is not None and ledgers.crashed_before(ledger, name):
+        return _sample(row, epoch, error=_CRASHED)
+    started = time.monotonic()
+    try:
+        samples = _cut([row], view, epoch)
+    except Exception as error:
+        samples = [_sample(row, epoch, error=describe(error))]
+    if ledger is not None:
+        ledgers.settled(ledger, name)
+    return _timed(samples, started)[0]
+
+
+def _timed(samples: list[Sample], started: float) -> list[Sample]:
+    seconds = (time.monotonic() - started) / len(samples)
+    return [replace(sample, seconds=seconds) for sample in samples]
+
+
+def _cut(rows: list[dict[str, Any]], view: View, epoch: int) -> list[Sample]:
+    from models import clip_geometry
+    from models.clip_source import clip_length, read_clip
+
+    uri = rows[0]["uri"]
+    if uri is None:
+        raise VideoError(f"clip {rows[0]['clip_id']} has no video", "its uri in table 'clips' is empty")
+    length = rows[0]["num_frames"] or clip_length(uri)
+    wanted = [clip_geometry.frame_indices(row["frame"], view.frames, view.sampling_rate, length) for row in rows]
+    found = read_clip(uri, {int(number) for numbers in wanted for number in numbers})
+    samples = []
+    for row, numbers in zip(rows, wanted, strict=True):
+        distinct, places = np.unique(numbers, return_inverse=True)  # a clamped clip repeats its first or last frame
+        frames = [found[int(number)] for number in distinct]
+        normalised = np.asarray(row["boxes"], np.float64).reshape(-1, 4)
+        if view.mode == "train":
+            random = clip_geometry.augmentation(view.seed, epoch, row["key"])
+            clip, boxes = clip_geometry.train_geometry(
+                frames, normalised, crop=view.train_crop, jitter=view.train_jitter, random=random
+            )
+        elif view.mode == "val":
+            clip, boxes = clip_geometry.val_geometry(frames, normalised, short_side=view.test_short_side)
+        else:
+            clip, boxes = clip_geometry.test_geometry(frames, normalised, short_side=view.test_short_side)
+        clip = clip if len(distinct) == len(numbers) else clip[places]
+        samples.append(_sample(row, epoch, clip=clip, boxes=boxes))
+    return samples
+
+
+def _sample(row: dict[str, Any], epoch: int, **more: Any) -> Sample:
+    return Sample(
+        epoch=epoch, key=row["key"], clip_id=row["clip_id"], frame=row["frame"], person_id=tuple(row["person_id"]),
+        normalised=np.asarray(row["boxes"], np.float64).reshape(-1, 4),
+        labels=tuple(tuple(ids) for ids in row["labels"]), **more,
+    )  # fmt: skip
+
+
+def collate(samples: Sequence[Sample], view: View, space: LabelSpace, *, epoch: int = 0, step: int = 0) -> SampleBatch:
+    """Put samples of one size together; those that failed are told in `errors` only.
+
+    Raises `DatasetError` when sizes differ: uncropped test clips are batched by size (see `by_size`).
+    """
+    import torch
+
+    good = [sample for sample in samples if not sample.error]
+    shapes = sorted({sample.clip.shape for sample in good})
+    if len(shapes) > 1:
+        raise DatasetError(f"clips of different sizes cannot be one batch: {shapes}", "batch them by size")
+    side = view.train_crop if view.mode == "train" else view.test_short_side
+    clips = np.empty((len(good), *(shapes[0] if shapes else (view.frames, side, side, 3))), np.uint8)
+    for target, sample in zip(clips, good, strict=True):
+        target[:] = sample.clip
+    people = [(s.clip_id, s.frame, person) for s in good for person in s.person_id]
+    place = np.repeat(np.arange(len(good), dtype=np.float32), [len(sample.person_id) for sample in good])
+    boxes = np.concatenate([np.empty((0, 4), np.float32), *(sample.boxes for sample in good)])
+    return SampleBatch(
+        # the memory stays (N, T, H, W, 3): this is channels-last, and the copy to a device keeps it
+        clips=torch.from_numpy(clips).permute(0, 4, 1, 2, 3),
+        boxes=torch.from_numpy(np.concatenate([place[:, None], boxes], axis=1)),
+        labels=torch.from_numpy(label_matrix([ids for sample in good for ids in sample.labels], space)),
+        keys=tuple(sample.key for sample in good),
+        sample_ids=tuple(f"{clip_id}:{frame}:{person}" for clip_id, frame, person in people),
+        people=tuple(people),
+        normalised=np.concatenate([np.empty((0, 4)), *(sample.normalised for sample in good)]),
+        errors=tuple((sample.key, sample.error) for sample in samples if sample.error),
+        epoch=epoch,
+        step=step,
+    )

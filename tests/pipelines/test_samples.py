@@ -1,0 +1,259 @@
+"""Action samples from videos and frame folders: the right pixels, in the right order, whatever decodes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from microg.dataset import Dataset
+from microg.errors import ConfigError, DatasetError
+from microg.formats import ava
+from microg.key_frames import KEY_FRAMES, key_frame_rows, read_key_frames
+from microg.label_space import MICROG_50
+from models import clip_geometry
+from pipelines import samples
+from pipelines.decoded import from_table, to_table
+from pipelines.samples import SampleBatch, View, collate, decode_rows, sample_stream
+from tests.clips import FRAMES, TinySpec, make_clips
+from tests.footage import damage_packet, number_of
+
+SPEC = TinySpec()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_clips(tmp_path_factory.mktemp("clips"), 7, key_frames=(3, 15))
+
+
+@pytest.fixture(scope="module")
+def rows(dataset: Dataset) -> pa.Table:
+    return key_frame_rows(dataset, "test")
+
+
+def view(mode: samples.Mode, seed: int = 0) -> View:
+    return View.of(SPEC, mode, seed)
+
+
+def comparable(batch: SampleBatch) -> tuple[Any, ...]:
+    return (
+        batch.epoch, batch.step, batch.sample_ids, batch.clips.numpy().tobytes(), batch.boxes.numpy().tobytes(),
+        batch.labels.numpy().tobytes(),
+    )  # fmt: skip
+
+
+def test_the_reference_frames_are_shown_in_order(rows: pa.Table) -> None:
+    found = decode_rows(rows.slice(0, 2).to_pylist(), view("test"))
+    for sample, frame in zip(found, (3, 15), strict=True):
+        expected = clip_geometry.frame_indices(frame, SPEC.frames, SPEC.sampling_rate, FRAMES)
+        assert [number_of(picture) for picture in sample.clip] == expected.tolist()
+        assert sample.error == ""
+    assert found[0].clip.shape == (4, 32, 53, 3)
+
+
+def test_colours_are_red_green_blue(tmp_path: Path) -> None:
+    from tests.helpers import write_video
+
+    red = np.zeros((48, 80, 3), np.uint8)
+    red[..., 0] = 220
+    write_video(tmp_path / "red.mp4", [red] * 12)
+    row = {
+        "key": "a_000:6", "clip_id": "a_000", "frame": 6, "uri": str(tmp_path / "red.mp4"), "num_frames": None,
+        "person_id": [1], "boxes": [0.1, 0.1, 0.9, 0.9], "labels": [[12]],
+    }  # fmt: skip
+    sample = decode_rows([row], view("val"))[0]
+    assert sample.clip[..., 0].min() > 180
+    assert sample.clip[..., 1:].max() < 60
+
+
+def test_a_frame_folder_gives_the_same_clips_up_to_jpeg_noise(dataset: Dataset, tmp_path: Path) -> None:
+    ava.write(dataset, str(tmp_path), frames=True)
+    from_jpegs = decode_rows(read_key_frames(str(tmp_path), "test").rows.to_pylist(), view("test"))
+    from_videos = decode_rows(key_frame_rows(dataset, "test").to_pylist(), view("test"))
+    assert [sample.key for sample in from_jpegs] == [sample.key for sample in from_videos]
+    for one, other in zip(from_jpegs, from_videos, strict=True):
+        assert one.error == ""
+        assert np.abs(one.clip.astype(int) - other.clip).mean() < 3
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+
+
+def test_unknown_lengths_are_counted(rows: pa.Table, dataset: Dataset, tmp_path: Path) -> None:
+    known = rows.slice(1, 1).to_pylist()
+    found = decode_rows([{**known[0], "num_frames": None}], view("test"))
+    np.testing.assert_array_equal(found[0].clip, decode_rows(known, view("test"))[0].clip)
+    ava.write(dataset, str(tmp_path), frames=True)
+    folder = {**known[0], "num_frames": None, "uri": f"{tmp_path}/frames/{known[0]['clip_id']}/"}
+    assert decode_rows([folder], view("test"))[0].error == ""
+
+
+def test_key_frames_of_one_video_are_decoded_once(rows: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models import clip_source
+
+    read, real = [], clip_source.read_clip
+    monkeypatch.setattr(clip_source, "read_clip", lambda uri, wanted: read.append(uri) or real(uri, wanted))
+    together = decode_rows(rows.to_pylist(), view("test"))
+    assert len(read) == 7
+    alone = [decode_rows([row], view("test"))[0] for row in rows.to_pylist()]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.clip, other.clip)
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "short", "no video"])
+def test_a_sample_that_cannot_be_decoded_says_why_and_spares_the_others(tmp_path: Path, fault: str) -> None:
+    made = make_clips(tmp_path, 2, key_frames=(3, 28))
+    rows = key_frame_rows(made, "test").to_pylist()
+    video = tmp_path / "videos/src0_000.mp4"
+    if fault == "missing":
+        video.unlink()
+    elif fault == "damaged":
+        damage_packet(video, 20)  # the first key frame's clip ends before it
+    else:
+        rows = [row | ({"num_frames": 40} if fault == "short" else {"uri": None}) for row in rows[:2]] + rows[2:]
+    found = decode_rows(rows, view("test"))
+    assert [sample.key for sample in found] == [row["key"] for row in rows]
+    reasons = {"missing": "VideoAccessError", "damaged": "VideoError", "short": "ends before", "no video": "no video"}
+    assert reasons[fault] in found[1].error
+    assert found[0].error == "" if fault in ("damaged", "short") else found[0].error
+    assert all(sample.error == "" for sample in found[2:])
+    batch = collate(found, view("test"), MICROG_50)
+    assert batch.errors[-1] == (found[1].key, found[1].error)
+    assert len(batch.keys) == len(found) - len(batch.errors)
+
+
+def test_a_batch_holds_clips_boxes_and_labels_in_order(rows: pa.Table) -> None:
+    decoded = decode_rows(rows.slice(0, 3).to_pylist(), view("val"))
+    batch = collate(decoded, view("val"), MICROG_50)
+    assert batch.clips.shape == (3, 3, 4, 32, 32)
+    assert batch.clips.dtype == torch.uint8
+    assert batch.clips.is_contiguous(memory_format=torch.channels_last_3d)
+    np.testing.assert_array_equal(batch.clips[1].permute(1, 2, 3, 0).numpy(), decoded[1].clip)
+    assert batch.boxes[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_array_equal(batch.boxes[2:4, 1:].numpy(), decoded[1].boxes)
+    assert batch.sample_ids[2:4] == (f"{decoded[1].key}:1", f"{decoded[1].key}:2")
+    assert [np.flatnonzero(row).tolist() for row in batch.labels.numpy()[:2]] == [[9, 11], [9]]
+
+
+def test_a_batch_without_samples_has_the_shapes_of_one() -> None:
+    batch = collate([], view("train"), MICROG_50)
+    assert batch.clips.shape == (0, 3, 4, 32, 32)
+    assert batch.boxes.shape == (0, 5)
+    assert batch.labels.shape == (0, 50)
+
+
+def test_clips_of_different_sizes_are_no_batch(tmp_path: Path) -> None:
+    made = make_clips(tmp_path, 2, sizes=((80, 48), (80, 80)))
+    decoded = decode_rows(key_frame_rows(made, "test").to_pylist(), view("test"))
+    with pytest.raises(DatasetError, match="different sizes"):
+        collate(decoded, view("test"), MICROG_50)
+
+
+def test_samples_survive_the_way_through_arrow(rows: pa.Table) -> None:
+    decoded = decode_rows(
+        [*rows.slice(0, 3).to_pylist(), {**rows.slice(4, 1).to_pylist()[0], "uri": None}], view("test")
+    )
+    table = to_table(decoded)
+    for part in (table, table.slice(1)):
+        expected = decoded[len(decoded) - part.num_rows :]
+        for one, other in zip(from_table(part), expected, strict=True):
+            np.testing.assert_array_equal(one.clip, other.clip)
+            np.testing.assert_array_equal(one.boxes, other.boxes)
+            np.testing.assert_array_equal(one.normalised, other.normalised)
+            assert (one.key, one.person_id, one.labels, one.error) == (
+                other.key, other.person_id, other.labels, other.error
+            )  # fmt: skip
+    assert from_table(to_table([])) == []
+
+
+def test_streams_are_the_same_for_any_number_of_decoders(ray_session: None, rows: pa.Table) -> None:
+    def batches(decoders: int, **more: Any) -> list[tuple[Any, ...]]:
+        stream = sample_stream(
+            rows, SPEC, "train", label_space="microg50", seed=5, batch_size=4, epochs=range(1, 3), decoders=decoders,
+            **more,
+        )  # fmt: skip
+        found = [comparable(batch) for batch in stream]
+        assert stream.meter.samples == 2 * (12 if more.get("drop_last") else 14)
+        assert 0 < stream.meter.share <= 1
+        return found
+
+    here = batches(0)
+    assert here == batches(2)
+    assert [(epoch, step) for epoch, step, *_ in here] == [(e, s) for e in (1, 2) for s in range(4)]
+    assert batches(0, drop_last=True) == [batch for batch in here if batch[1] < 3]
+    assert here[0][2] != here[4][2]
+
+
+def test_ranks_share_an_epoch_without_overlap(rows: pa.Table) -> None:
+    whole = list(sample_stream(rows, SPEC, "train", label_space="microg50", batch_size=6, decoders=0))
+    parts = [
+        list(
+            sample_stream(
+                rows, SPEC, "train", label_space="microg50", batch_size=6, decoders=0, rank=rank, world_size=4
+            )
+        )
+        for rank in range(4)
+    ]
+    assert {len(part) for part in parts} == {3}
+    for step, batch in enumerate(whole):
+        together = sorted(key for part in parts for key in part[step].keys)
+        assert together == sorted(batch.keys)
+    assert [len(part[-1].keys) for part in parts] == [1, 1, 0, 0]
+    # a sample looks the same whichever rank shows it
+    shown = {key: clip for part in parts for batch in part for key, clip in zip(batch.keys, batch.clips, strict=True)}
+    for batch in whole:
+        for key, clip in zip(batch.keys, batch.clips, strict=True):
+            assert torch.equal(shown[key], clip)
+
+
+def test_validation_keeps_the_order_and_every_epoch_augments_anew(rows: pa.Table) -> None:
+    val = list(sample_stream(rows, SPEC, "val", label_space="microg50", batch_size=4, decoders=0))
+    assert [key for batch in val for key in batch.keys] == rows["key"].to_pylist()
+    train = sample_stream(
+        rows.slice(0, 1), SPEC, "train", label_space="microg50", batch_size=1, epochs=range(3), decoders=0
+    )
+    assert len({batch.clips.numpy().tobytes() for batch in train}) == 3
+
+
+def test_bad_labels_and_sizes_are_refused_before_anything_is_decoded(rows: pa.Table) -> None:
+    with pytest.raises(ConfigError, match="label space"):
+        sample_stream(rows, SPEC, "train", label_space="jhmdb", batch_size=2)
+    wrong = rows.set_column(
+        rows.schema.get_field_index("labels"), "labels",
+        pa.array([[[2]] * 2] * rows.num_rows, KEY_FRAMES.field("labels").type),
+    )  # fmt: skip
+    with pytest.raises(DatasetError, match="action id 2"):
+        sample_stream(wrong, SPEC, "train", label_space="microg50", batch_size=2)
+
+
+@pytest.mark.slow
+def test_a_video_that_kills_its_decoder_is_an_error_and_the_others_come(
+    ray_session: None, rows: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = rows["clip_id"][4].as_py()
+
+    def kill(chosen: list[dict[str, Any]], view: View, epoch: int) -> list[Any]:
+        if chosen[0]["clip_id"] == victim and chosen[-1]["frame"] == 15:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(chosen, view, epoch)
+
+    real = samples._cut
+    monkeypatch.setattr(samples, "_decode_block", _with_cut(kill))
+    stream = sample_stream(rows, SPEC, "val", label_space="microg50", batch_size=7, decoders=2)
+    batches = list(stream)
+    assert [len(batch.keys) for batch in batches] == [6, 7]
+    assert batches[0].errors == ((f"{victim}:15", samples._CRASHED),)
+
+
+def _with_cut(cut: Any) -> Any:
+    real = samples._decode_block
+
+    def decode(block: pa.Table, **more: Any) -> pa.Table:
+        samples._cut = cut
+        return real(block, **more)
+
+    return decode
