@@ -70,15 +70,17 @@ class Frequencies:
 
 
 def cider_items(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], frequencies: Frequencies
+    predictions: Sequence[str], references: Sequence[Sequence[str]], frequencies: Frequencies, sigma: float = _SIGMA
 ) -> np.ndarray:
     """Return CIDEr-D (n,) float64, 0 to 10, of tokenized texts; bits do not depend on which items are scored together.
+
+    An infinite `sigma` leaves the length penalty out.
 
     >>> frequencies = Frequencies.of([["a red shirt"], ["a blue shirt"]])
     >>> cider_items(["a red shirt"], [["a red shirt"]], frequencies).round(9).tolist()
     [7.5]
     """
-    parts = [_cider_block(predictions[part], references[part], frequencies) for part in blocks(len(predictions))]
+    parts = [_cider_block(predictions[part], references[part], frequencies, sigma) for part in blocks(len(predictions))]
     return np.concatenate([np.empty(0), *parts])
 
 
@@ -129,12 +131,12 @@ def _flat(references: Sequence[Sequence[str]]) -> tuple[Words, np.ndarray]:
 
 
 def _cider_block(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], frequencies: Frequencies
+    predictions: Sequence[str], references: Sequence[Sequence[str]], frequencies: Frequencies, sigma: float
 ) -> np.ndarray:
     said, (true, item) = split_words(predictions), _flat(references)
     pairs = len(item)  # one for each reference
     length = [np.maximum(0, words.lengths - 1) for words in (said, true)]  # in pairs of words, as published
-    penalty = np.exp(-((length[0][item] - length[1]) ** 2) / (2 * _SIGMA**2))
+    penalty = np.exp(-((length[0][item] - length[1]) ** 2) / (2 * sigma**2))
     total = np.zeros(pairs)
     for order in range(1, ORDERS + 1):
         ours, theirs = said.ngrams(order), true.ngrams(order)

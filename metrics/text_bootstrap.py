@@ -1,0 +1,68 @@
+"""Bootstrap of text metrics over clips: all texts of a clip are drawn together, and all metrics with the same draws.
+
+A metric is a function of summed item statistics, so a resample is one matrix product and needs no text. Document
+frequencies of CIDEr stay those of the whole corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from metrics.bootstrap import Distribution, Interval, interval, resample_weights
+from metrics.text.state import ItemState
+from microg.errors import MetricError
+
+_AT_ONCE = 500
+
+
+def bootstrap_texts(
+    states: Mapping[str, ItemState], clip_of: Mapping[str, str], *, resamples: int = 2000, seed: int = 0
+) -> Distribution:
+    """Return resampled values (resamples,) of every score of the states; `clip_of` maps item ids to clips.
+
+    States must hold the same items. Distributions of other models on the same items, seed and number are paired (see
+    `metrics.bootstrap.compare`). Raises `MetricError` when there are fewer than two clips, or items differ.
+    """
+    ids: list[str] | None = None
+    parts: dict[str, tuple[ItemState, np.ndarray]] = {}
+    for name, state in states.items():
+        found, statistics = state.statistics()
+        if ids is not None and found != ids:
+            raise MetricError(f"metric {name} holds other items than the metrics before it")
+        ids = found
+        parts[name] = (state, statistics)
+    names, clip = np.unique([clip_of[item] for item in ids or []], return_inverse=True)
+    if len(names) < 2:
+        raise MetricError(f"there is only {len(names)} clip: nothing to resample", "use --resamples 0")
+    counts = np.bincount(clip, minlength=len(names)).astype(np.float64)
+    sums = {name: _per_clip(statistics, clip, len(names)) for name, (_, statistics) in parts.items()}
+    values: dict[str, list[np.ndarray]] = {}
+    for chunk in resample_weights(len(names), resamples, seed, _AT_ONCE):
+        weights = chunk[:, :-1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for name, (state, _) in parts.items():
+                for score, drawn in state.score(weights @ sums[name], weights @ counts).items():
+                    values.setdefault(score, []).append(drawn)
+    text = "\n".join(["clip", str(seed), str(resamples), *(ids or [])])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    joined = {name: np.concatenate(drawn) for name, drawn in values.items()}
+    return Distribution("clip", len(names), seed, digest, joined)
+
+
+def text_intervals(drawn: Distribution, estimates: Mapping[str, float]) -> dict[str, Interval]:
+    """Return the 95% interval of each score; scores that are undefined, or in most resamples, have none."""
+    result = {}
+    for name, values in drawn.values.items():
+        known = values[~np.isnan(values)]
+        if name in estimates and estimates[name] == estimates[name] and len(known) > len(values) / 2:
+            result[name] = interval(known, estimates[name])
+    return result
+
+
+def _per_clip(statistics: np.ndarray, clip: Sequence[int] | np.ndarray, clips: int) -> np.ndarray:
+    result = np.zeros((clips, statistics.shape[1]))
+    np.add.at(result, clip, statistics)
+    return result
