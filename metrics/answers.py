@@ -34,7 +34,8 @@ _ABSTAINS = re.compile(
     r"\bnot (?:mentioned|specified|stated|provided|given|known|clear|determinable|(?:\w+ )?possible to \w+)\b"
     r"|\b(?:cannot|can not|cant|could not|couldnt) (?:be )?(?:determined?|tell|told|say|said|known?|answer(?:ed)?)\b"
     r"|\b(?:no|insufficient|not enough) information\b|\b(?:do not|dont) know\b|\bimpossible to \w+\b"
-    r"|^(?:it is |its )?(?:unknown|unanswerable|unclear|undetermined|unspecified)(?: (?:from|in|based|who|what|how)\b.*)?$"
+    r"|^(?:it is |its )?(?:unknown|unanswerable|unclear|undetermined|unspecified)"
+    r"(?: (?:from|in|based|who|what|how)\b.*)?$"
 )
 
 

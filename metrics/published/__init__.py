@@ -13,6 +13,7 @@ import yaml
 from microg.errors import ConfigError
 
 _HAR = Path(__file__).with_name("har.yaml")
+_VLM = Path(__file__).with_name("vlm.yaml")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,46 @@ def har_rows() -> list[str]:
     return list(_table())
 
 
+@dataclass(frozen=True)
+class PublishedTextRow:
+    """A model's rows in the published captioning and VQA tables: printed values (x 100) by task and column.
+
+    `doubts` says of printed values, by task and column, why they cannot be what their column says.
+    """
+
+    name: str
+    title: str
+    frames: int
+    scores: Mapping[str, Mapping[str, float]]
+    doubts: Mapping[str, Mapping[str, str]]
+
+
+def text_row(name: str) -> PublishedTextRow:
+    """Return a model's published captioning and VQA values; case does not count.
+
+    Raises `ConfigError` naming the rows there are.
+
+    >>> text_row("GPT_4o").scores["vqa"]["CIDEr"]
+    33.98
+    """
+    rows = _text_table()
+    found = rows.get(name.lower())
+    if found is None:
+        raise ConfigError(f"there is no published row {name!r}", f"rows are {', '.join(rows)}")
+    scores = {task: found[task] for task in ("caption", "vqa") if task in found}
+    return PublishedTextRow(name.lower(), found["title"], found["frames"], scores, found.get("doubts", {}))
+
+
+def text_rows() -> list[str]:
+    """Return the names of all published captioning and VQA rows."""
+    return list(_text_table())
+
+
 @cache
 def _table() -> dict[str, Any]:
     return yaml.safe_load(_HAR.read_text(encoding="utf-8"))
+
+
+@cache
+def _text_table() -> dict[str, Any]:
+    return yaml.safe_load(_VLM.read_text(encoding="utf-8"))["rows"]

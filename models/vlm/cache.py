@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -66,9 +66,13 @@ class ResponseCache:
 
 
 def generate_cached(
-    engine: Engine, requests: Sequence[Request], sampling: Sampling, cache: ResponseCache
+    engine: Engine,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    cache: ResponseCache,
+    keep: Callable[[Reply], bool] = lambda reply: True,
 ) -> Iterator[Reply]:
-    """Yield one reply a request: those in the cache first, then the engine's, kept as they come.
+    """Yield one reply a request: those in the cache first, then the engine's, kept as they come where `keep` says so.
 
     Requests of the same content are asked once and answered together.
     """
@@ -84,6 +88,7 @@ def generate_cached(
             asked.append(replace(request, key=key))
         waiting.setdefault(key, []).append(request.key)
     for reply in engine.generate(asked, sampling):
-        cache.put(reply.key, reply)
+        if keep(reply):
+            cache.put(reply.key, reply)
         for place, name in enumerate(waiting[reply.key]):
             yield replace(reply, key=name, cached=place > 0, attempts=0 if place else reply.attempts)

@@ -7,15 +7,18 @@ import pytest
 
 from metrics.answers import AnswerState
 from metrics.bootstrap import compare
+from metrics.published import text_row, text_rows
+from metrics.text import registry
 from metrics.text.cider import cider
 from metrics.text.scoring import measure
 from metrics.text_baselines import baselines, most_common, other_clips, question_prior, typical
 from metrics.text_bootstrap import bootstrap_texts, text_intervals
 from metrics.text_lengths import length_statistics
-from microg.errors import MetricError
+from microg.errors import ConfigError, MetricError
 from microg.text_pairs import Pair, Pairs
 from microg.text_rows import ItemKey
 
+COLUMNS = ("cider", "bleu_4", "rouge_l", "meteor", "sbert", "bertscore_f1")
 WORDS = ["man", "floats", "red", "tether", "cable", "waves", "slowly", "behind", "panel", "tablet", "camera", "module"]
 
 
@@ -158,3 +161,14 @@ def test_one_clip_cannot_be_resampled():
     states = _states(["a"], ["a"], ["c0"])
     with pytest.raises(MetricError, match="only 1 clip"):
         bootstrap_texts(states, {"c0": "c0"}, resamples=5)
+
+
+def test_published_rows_are_percent_by_task_and_column():
+    assert text_row("Gemini_1_5_Pro").scores["caption"]["S-BERT"] == 63.38
+    assert "vqa" not in text_row("internvideo").scores
+    assert [name for name in text_rows() if text_row(name).doubts] == ["llava_next", "video_llava"]
+    for name in text_rows():
+        for task, columns in text_row(name).scores.items():
+            assert set(columns) == {registry.column(value, "qa" if task == "vqa" else task) for value in COLUMNS}
+    with pytest.raises(ConfigError, match="rows are video_chatgpt"):
+        text_row("gpt5")
