@@ -26,6 +26,7 @@ from jobs import (
     demo,
     doctor,
     har_score,
+    vlm_models,
 )
 from jobs.common import make_app, run
 
@@ -34,6 +35,8 @@ data_app = make_app("Get, make, check, convert and describe datasets.")
 app.add_typer(data_app, name="data")
 har_app = make_app("Recognise human actions: score predictions.")
 app.add_typer(har_app, name="har")
+vlm_app = make_app("Ask vision-language models about clips.")
+app.add_typer(vlm_app, name="vlm")
 app.command("curate")(curate.curate)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
@@ -47,6 +50,8 @@ data_app.command("split")(data_split.split)
 data_app.command("synth", epilog=data_synth.SYNTH_EPILOG)(data_synth.synth)
 data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_synth.annotate_synthetic)
 har_app.command("score", epilog=har_score.EPILOG)(har_score.har_score)
+vlm_app.command("models", epilog=vlm_models.EPILOG)(vlm_models.models)
+vlm_app.command("prompts", epilog=vlm_models.PROMPTS_EPILOG)(vlm_models.prompts)
 
 
 def _print_version(value: bool) -> None:

@@ -95,13 +95,14 @@ def count_frames(uri: str) -> int:
 
 def read_rgb(uri: str, number: int) -> np.ndarray:
     """Return one frame (0-based), upright, as (height, width, 3) uint8 RGB. Raises `VideoError` when not there."""
-    _, found = read_frames(uri, [number], _upright)
+    _, found = read_frames(uri, [number], upright_rgb)
     if number not in found:
         raise VideoError(f"{uri} has no frame {number + 1}")
     return found[number]
 
 
-def _upright(frame: Any) -> np.ndarray:
+def upright_rgb(frame: Any) -> np.ndarray:
+    """Return a PyAV frame, upright, as (height, width, 3) uint8 RGB."""
     # PyAV leaves the display rotation (degrees counter-clockwise) to the caller.
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=frame.rotation // 90 % 4))
 

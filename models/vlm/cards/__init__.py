@@ -1,0 +1,124 @@
+"""Model cards: one YAML file a model that says what runs it, on which frames, and what it takes.
+
+Cards are data: adding a model to the benchmark is adding a file here, or passing a file of your own as the model.
+"""
+
+from __future__ import annotations
+
+import datetime
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from microg.config import Config
+from microg.errors import ConfigError
+from models.vlm.sampling import FramePolicy
+
+EngineName = Literal["vllm", "transformers", "openai", "gemini", "none"]
+
+
+class PaperRow(Config):
+    """The row of the paper's tables that a card stands for. `frames` is the published number of input frames (#f)."""
+
+    name: str
+    tables: tuple[Literal[4, 5], ...] = Field(min_length=1)
+    frames: int | Literal["unknown"]
+    note: str = ""
+
+
+class ModelCard(Config):
+    """What is known about one model.
+
+    `hub_id`: repository on the Hugging Face hub, or the provider's model id for the engines openai and gemini.
+    `hub_id_confirmed`: somebody loaded it; false means the id is from public documentation. `frames`: how a clip is
+    sampled by default. `context`: tokens. `gpu_memory_gb`: an estimate, weights in bfloat16 and a cache for a few
+    clips; null for API models. `runs`: `yes`: the engine knows the architecture; `unverified`: it should, nobody has
+    seen it; `no`. Where it is not `yes`, `why` says exactly why and `to_run` what would make it run. `shutdown`: the
+    day on which the provider switches the model off. `settings` go to the engine's constructor.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")
+    title: str
+    hub_id: str
+    hub_id_confirmed: bool = False
+    engine: EngineName
+    architecture: str = ""
+    frames: FramePolicy
+    paper: PaperRow | None = None
+    chat_template: str
+    context: int = Field(ge=1)
+    parameters_b: float | None = Field(default=None, gt=0)
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    runs: Literal["yes", "unverified", "no"]
+    why: str = ""
+    to_run: str = ""
+    shutdown: datetime.date | None = None
+    special: tuple[str, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_why_not(self) -> ModelCard:
+        if self.runs != "yes" and not (self.why and self.to_run):
+            raise ValueError(f"runs is {self.runs}: say why, and in to_run what would make it run")
+        if self.engine == "none" and self.runs != "no":
+            raise ValueError("engine is none: then it does not run")
+        if self.engine in ("vllm", "transformers") and self.gpu_memory_gb is None:
+            raise ValueError("gpu_memory_gb is needed for a model that runs here")
+        return self
+
+    @property
+    def api(self) -> bool:
+        """Whether a provider runs the model and every request costs money."""
+        return self.engine in ("openai", "gemini")
+
+    def problem(self, today: datetime.date | None = None) -> str | None:
+        """Return why the model cannot be used (not why it might not), or None."""
+        today = today or datetime.date.today()
+        if self.shutdown is not None and today >= self.shutdown:
+            return f"the provider switched it off on {self.shutdown}"
+        return self.why if self.runs == "no" else None
+
+    def require(self, today: datetime.date | None = None) -> ModelCard:
+        """Return the card itself; raises `ConfigError` with what to do when the model cannot be used."""
+        problem = self.problem(today)
+        if problem:
+            raise ConfigError(f"{self.title} cannot run: {problem}", self.to_run or "choose another model")
+        return self
+
+
+def names() -> list[str]:
+    """Return the names of all cards, without reading them."""
+    files = resources.files(__name__).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+@cache
+def card(name: str) -> ModelCard:
+    """Return the card called `name`, or the one in the YAML file that `name` is the path of.
+
+    Raises `ConfigError` when there is none, or when it is not valid, naming the key.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ConfigError(f"there is no model card {name}")
+        return _parsed(name, Path(name).read_text("utf-8"))
+    if name not in names():
+        raise ConfigError(f"there is no model {name!r}", f"models: {', '.join(names())}; or the path of your own card")
+    found = _parsed(name, resources.files(__name__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    if found.name != name:
+        raise ConfigError(f"the file {name}.yaml holds the card {found.name}")
+    return found
+
+
+def _parsed(name: str, text: str) -> ModelCard:
+    try:
+        return ModelCard.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"model card {name} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc'])) or 'card'}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"model card {name} is not valid: {'; '.join(problems)}") from None

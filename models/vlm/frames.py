@@ -1,0 +1,66 @@
+"""From a clip to the frames a model is shown: one decode serves every policy and every question.
+
+Only the frames that some policy wants are converted to pixels, and decoding stops after the last of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from microg.errors import VideoError
+from microg.frames import read_frames, upright_rgb
+from models.vlm.base import Frames
+from models.vlm.sampling import FramePolicy, Resize
+
+# Where a header gives no rate.
+_DEFAULT_FPS = 30.0
+
+
+def read_clip(uri: str, policies: Sequence[FramePolicy], *, key_frame: int | None = None) -> list[Frames]:
+    """Decode a clip once; return for each policy its frames, upright RGB, in the order the policy gives them.
+
+    `key_frame` counts from 1, as in the dataset's tables. The number of frames is counted in the file, not taken from
+    its header. Raises `VideoError` when the clip is damaged, holds no frames, or a policy refuses it.
+    """
+    facts, _ = read_frames(uri, (), lambda frame: None, count=True)
+    for num_frames in (facts.num_frames, None):
+        if num_frames is None:  # fewer frames come out than are stored, as where an edit list hides some: count those
+            num_frames = len(read_frames(uri, range(facts.num_frames), lambda frame: True)[1])
+        indices = [_indices(policy, num_frames, facts.fps or _DEFAULT_FPS, key_frame) for policy in policies]
+        wanted = {index for listed in indices for index in listed}
+        header, pixels = read_frames(uri, wanted, upright_rgb)
+        if header.num_frames > facts.num_frames:
+            name = uri.rsplit("/", 1)[-1]
+            raise VideoError(f"{name} is damaged: it holds {facts.num_frames} of {header.num_frames} frames")
+        if wanted <= pixels.keys():
+            fps = facts.fps or _DEFAULT_FPS
+            return [
+                Frames(_stacked(pixels, listed, policy.resize), tuple(listed), fps, num_frames)
+                for policy, listed in zip(policies, indices, strict=True)
+            ]
+    raise VideoError(f"{uri.rsplit('/', 1)[-1]} is damaged: frames that were there once cannot be decoded again")
+
+
+def _indices(policy: FramePolicy, num_frames: int, fps: float, key_frame: int | None) -> list[int]:
+    if num_frames == 0:
+        raise VideoError("the clip has no frame that can be decoded")
+    return policy.indices(num_frames, fps, None if key_frame is None else key_frame - 1)
+
+
+def _stacked(pixels: dict[int, np.ndarray], indices: Sequence[int], resize: Resize | None) -> np.ndarray:
+    if resize is None:
+        return np.stack([pixels[index] for index in indices])
+    resized = {index: _resized(pixels[index], resize) for index in set(indices)}
+    return np.stack([resized[index] for index in indices])
+
+
+def _resized(frame: np.ndarray, resize: Resize) -> np.ndarray:
+    height, width = frame.shape[:2]
+    target = resize.target(width, height)
+    if target == (width, height):
+        return frame
+    smaller = target[0] <= width and target[1] <= height
+    return cv2.resize(frame, target, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)

@@ -1,0 +1,142 @@
+"""Model cards: all load, all rows of the paper are there, and what cannot run says why."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from microg.errors import ConfigError
+from models.vlm import cards
+from models.vlm.cards import ModelCard, card
+
+# The column #f of the published benchmark page; Tarsier2 is in the paper's table only.
+PUBLISHED_FRAMES = {
+    "Video-ChatGPT": 3, "mPLUG-Owl3": 3, "LLaVA-NeXT": 8, "Video-LLaVA": 8, "Qwen2.5-VL": 9, "InternVideo2.5": 90,
+    "GPT-4o": 6, "Gemini 1.5 Pro": 16, "Tarsier2-Recap-7B": "unknown",
+}  # fmt: skip
+BEFORE, AFTER = datetime.date(2026, 11, 24), datetime.date(2030, 1, 1)
+
+
+@pytest.fixture(params=cards.names())
+def each(request: pytest.FixtureRequest) -> ModelCard:
+    return card(request.param)
+
+
+def test_every_row_of_the_tables_has_its_card_with_the_published_number_of_frames():
+    rows = {found.paper.name: found.paper.frames for name in cards.names() if (found := card(name)).paper}
+    assert rows == PUBLISHED_FRAMES
+
+
+def test_a_card_samples_as_many_frames_as_the_paper(each: ModelCard):
+    shown = len(each.frames.indices(90, 30.0))
+    if each.paper and each.paper.frames != "unknown":
+        assert shown == each.paper.frames
+    assert 1 <= shown <= 90
+
+
+def test_what_does_not_surely_run_says_why_and_what_would_help(each: ModelCard):
+    if each.runs != "yes":
+        assert len(each.why) > 30
+        assert len(each.to_run) > 30
+    if each.runs == "no":
+        with pytest.raises(ConfigError, match="cannot run"):
+            each.require(BEFORE)
+    else:
+        assert each.require(BEFORE) is each
+
+
+def test_cards_hold_no_keys_and_trust_no_code_by_themselves(each: ModelCard):
+    assert not any("key" in name and name != "key_variable" for name in each.settings)
+    assert not each.settings.get("trust_remote_code")
+
+
+def test_a_model_that_its_provider_switched_off_cannot_run():
+    assert card("gpt-4o").problem(BEFORE) is None
+    assert "switched it off on 2027-01-14" in str(card("gpt-4o").problem(AFTER))
+    with pytest.raises(ConfigError, match="successors"):
+        card("gemini-1.5-pro").require()
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "table"),
+    [("vllm", "vllm", "model_executor/models/registry.py"), ("transformers", "transformers", "models")],
+)
+def test_a_card_that_runs_names_an_architecture_of_the_installed_engine(engine, package, table):
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{package} is not installed")
+    where = Path(spec.origin).parent / table
+    for name in cards.names():
+        found = card(name)
+        if found.engine != engine or found.runs != "yes":
+            continue
+        if where.is_file():
+            assert f'"{found.architecture}"' in where.read_text()
+        else:
+            family = found.architecture.removesuffix("ForConditionalGeneration")
+            files = [path for path in where.iterdir() if path.name.replace("_", "") == family.lower()]
+            assert f"class {found.architecture}(" in (files[0] / f"modeling_{files[0].name}.py").read_text()
+
+
+def test_an_unknown_model_is_told_with_those_there_are():
+    with pytest.raises(ConfigError, match=r"qwen2\.5-vl-7b"):
+        card("qwen")
+    with pytest.raises(ConfigError, match=r"no model card /nowhere/a\.yaml"):
+        card("/nowhere/a.yaml")
+
+
+GOOD = """name: mine
+title: Mine
+hub_id: me/mine
+engine: vllm
+frames: {kind: uniform, count: 4}
+chat_template: from the hub's processor
+context: 2048
+gpu_memory_gb: 3
+runs: "yes"
+"""
+
+
+def test_a_card_of_ones_own_is_read_from_a_path(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    assert card(str(tmp_path / "mine.yaml")).frames.label() == "uniform:4"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("count: 4", "count: 0"), "frames.uniform.count"), (('runs: "yes"', 'runs: "no"'), "what would make it run"),
+        (("engine: vllm", "engine: none"), "does not run"), (("gpu_memory_gb: 3\n", ""), "gpu_memory_gb is needed"),
+        (("context: 2048", "contxt: 2048"), "contxt"), (("name: mine", "name: ["), "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_card_names_the_key(tmp_path: Path, change, complaint):
+    assert change[0] in GOOD
+    (tmp_path / "bad.yaml").write_text(GOOD.replace(*change))
+    with pytest.raises(ConfigError, match=complaint):
+        card(str(tmp_path / "bad.yaml"))
+
+
+def test_models_are_listed_as_a_table_in_full_and_as_json():
+    runner = CliRunner()
+    listed = runner.invoke(app, ["vlm", "models"], terminal_width=80)
+    assert listed.exit_code == 0
+    assert all(name in listed.output for name in cards.names())
+    one = runner.invoke(app, ["vlm", "models", "tarsier2-recap-7b"])
+    assert "dropped the architecture after 0.23" in " ".join(one.output.split())
+    documents = json.loads(runner.invoke(app, ["vlm", "models", "--json"]).output)
+    assert {document["name"] for document in documents} == set(cards.names())
+    assert "switched off" in next(each["problem"] for each in documents if each["name"] == "gemini-1.5-pro")
+
+
+def test_prompts_are_listed_and_shown():
+    runner = CliRunner()
+    assert "11d44760de515afe" in runner.invoke(app, ["vlm", "prompts"]).output
+    assert "Question: {question}" in runner.invoke(app, ["vlm", "prompts", "vqa-v1"]).output
+    assert json.loads(runner.invoke(app, ["vlm", "prompts", "vqa-v1", "--json"]).output)["hash"] == "bfc793c697ddee7a"
