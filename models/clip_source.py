@@ -1,20 +1,29 @@
-"""Chosen frames of a clip, from a video or from a folder of JPEGs as the train-ready AVA layout has them."""
+"""Chosen frames of a clip, from a video or from a folder of JPEGs as the train-ready AVA layout has them.
+
+Decoding dominates what a sample costs, so of a video only what the chosen frames need is decoded: from the last key
+frame before the first of them, and without frames that no other frame refers to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 
 from microg import storage
 from microg.errors import VideoAccessError, VideoError
 from microg.formats.ava_frames import relative_path
-from microg.frames import count_frames, read_frames
+from microg.frames import count_frames, open_video, read_frames
+from models.video import is_indexed
 
 _REMOTE_READERS = 8
+# More than any codec delays a frame: after so many further packets, the display order of earlier ones is known.
+_MOST_REORDERED = 32
 
 
 def read_clip(uri: str, wanted: Iterable[int]) -> dict[int, np.ndarray]:
@@ -24,7 +33,7 @@ def read_clip(uri: str, wanted: Iterable[int]) -> dict[int, np.ndarray]:
     one of the frames is not there or cannot be decoded, and `VideoAccessError` when the file cannot be reached.
     """
     numbers = sorted(set(wanted))
-    found = _read_folder(uri, numbers) if uri.endswith("/") else read_frames(uri, numbers, _rgb)[1]
+    found = _read_folder(uri, numbers) if uri.endswith("/") else _read_video(uri, numbers)
     missing = [number for number in numbers if number not in found]
     if missing:
         raise VideoError(f"{uri} ends before frame {missing[0] + 1}", "correct num_frames in table 'clips'")
@@ -40,6 +49,81 @@ def clip_length(uri: str) -> int:
     if not count:
         raise VideoAccessError(f"{uri} holds no frames")
     return count
+
+
+class FrameCache:
+    """Keeps the frames of small datasets between epochs, up to `limit` bytes; the least recently used go first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._kept: OrderedDict[tuple[str, tuple[int, ...]], dict[int, np.ndarray]] = OrderedDict()
+
+    def read_clip(self, uri: str, wanted: Iterable[int], *, clips: int) -> dict[int, np.ndarray]:
+        """Return what `read_clip` returned for the same request before, or read it; the arrays must not be changed.
+
+        Nothing is kept of a dataset whose `clips` would not all fit: they would push each other out before they are
+        asked for again.
+        """
+        key = (uri, tuple(sorted(set(wanted))))
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        found = read_clip(uri, key[1])
+        if clips * _bytes(found) > self._limit:
+            return found
+        self._kept[key] = found
+        self._size += _bytes(found)
+        while self._size > self._limit:
+            self._size -= _bytes(self._kept.popitem(last=False)[1])
+        return found
+
+
+def _bytes(frames: dict[int, np.ndarray]) -> int:
+    return sum(frame.nbytes for frame in frames.values())
+
+
+def _read_video(uri: str, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+    """Decode what is needed of a video whose packets tell their times; of any other, all up to the last frame."""
+    found: dict[int, np.ndarray] = {}
+    with open_video(uri) as (container, stream):
+        packets, times = [], []
+        if is_indexed(container):
+            packets, times = _packets(container, stream, numbers[0], numbers[-1] + _MOST_REORDERED)
+        shown = sorted(times)
+        wanted = {shown[number]: number for number in numbers if number < len(shown)}
+        if len(wanted) == len(numbers) and len(set(times)) == len(times):
+            context = stream.codec_context
+            for packet in [*packets, None]:
+                context.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
+                for frame in context.decode(packet):
+                    if frame.pts in wanted:
+                        found[wanted[frame.pts]] = _rgb(frame)
+                if len(found) == len(numbers):
+                    return found
+    return read_frames(uri, numbers, _rgb)[1]
+
+
+def _packets(container: Any, stream: Any, first: int, last: int) -> tuple[list[av.Packet], list[int]]:
+    """Return the packets needed to decode frames `first` to `last`, and the times of all packets up to there.
+
+    Packets before the last key frame that comes safely before `first` are dropped. Both lists are empty when packets
+    do not tell their times.
+    """
+    packets: list[av.Packet] = []
+    times: list[int] = []
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.pts is None:
+            return [], []
+        if packet.is_keyframe and len(times) <= first - _MOST_REORDERED:
+            packets.clear()
+        packets.append(packet)
+        if not packet.is_discard:
+            times.append(packet.pts)
+        if len(times) > last:
+            break
+    return packets, times
 
 
 def _rgb(frame: Any) -> np.ndarray:

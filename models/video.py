@@ -83,7 +83,7 @@ def probe(uri: str) -> VideoInfo:
             duration_s=duration,
             codec=stream.codec_context.name,
             has_timestamps=timed,
-            seekable=timed and not _INDEXED.isdisjoint(container.format.name.split(",")),
+            seekable=timed and is_indexed(container),
             first_pts=first.pts if timed else None,
             pixel_aspect=aspect,
         )
@@ -92,6 +92,11 @@ def probe(uri: str) -> VideoInfo:
 def rotation_of(frame: av.VideoFrame) -> int:
     """Return by how many degrees (0, 90, 180, 270) a frame must be turned anticlockwise to stand upright."""
     return round(frame.rotation / 90) % 4 * 90
+
+
+def is_indexed(container: av.container.InputContainer) -> bool:
+    """Tell whether the container has an index by time: its times are true, and the same from wherever one reads."""
+    return not _INDEXED.isdisjoint(container.format.name.split(","))
 
 
 def has_timestamps(container: av.container.InputContainer) -> bool:

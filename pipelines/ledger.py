@@ -6,6 +6,7 @@ takes no CPU.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 MAX_ATTEMPTS = 2
@@ -32,6 +33,18 @@ def start_ledger() -> Any:
     import ray
 
     return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptLedger).remote()
+
+
+@lru_cache(maxsize=1)
+def _ledger_of_job(job: str) -> Any:
+    return start_ledger()
+
+
+def process_ledger() -> Any:
+    """Return a ledger that lives as long as this process is connected to Ray: starting one takes a second."""
+    import ray
+
+    return _ledger_of_job(ray.get_runtime_context().get_job_id())
 
 
 def attempts(ledger: Any, key: str) -> int:

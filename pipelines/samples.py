@@ -8,9 +8,10 @@ One stream runs over all epochs: starting Ray Data anew each epoch would cost se
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -28,10 +29,18 @@ if TYPE_CHECKING:
     import torch
     from ray.data import Dataset
 
+    from models.clip_source import FrameCache
+
 Mode = Literal["train", "val", "test"]
 
 # Samples a decoding task makes: enough to be worth a task, few enough to keep all decoders busy.
 _TASK_ROWS, _TASK_BYTES = 16, 48 * 2**20
+# Tasks that one execution of Ray Data is given: one takes 0.1 s to start, and a few ms for each task it is given.
+_WINDOW_TASKS = 256
+# How far decoding runs ahead of a rank's consumer.
+_AHEAD_BYTES = 512 * 2**20
+# What a decoding process may keep of a small dataset, so that only its first epochs are decoded.
+_CACHE_BYTES = 256 * 2**20
 _CRASHED = "WorkerCrashed: decoding this sample kills its worker"
 
 
@@ -61,12 +70,16 @@ class View:
     train_jitter: tuple[int, int]
     test_short_side: int
     seed: int = 0
+    # Clips that come again and again, 0 for those that are shown once: a small number of them is kept decoded.
+    repeated_clips: int = 0
 
     @classmethod
-    def of(cls, spec: ClipSpec, mode: Mode, seed: int = 0) -> View:
+    def of(cls, spec: ClipSpec, mode: Mode, seed: int = 0, repeated_clips: int = 0) -> View:
         """Take from a model's specification what decoding needs."""
-        low, high = spec.train_jitter
-        return cls(mode, spec.frames, spec.sampling_rate, spec.train_crop, (low, high), spec.test_short_side, seed)
+        return cls(
+            mode, spec.frames, spec.sampling_rate, spec.train_crop, (spec.train_jitter[0], spec.train_jitter[1]),
+            spec.test_short_side, seed, repeated_clips,
+        )  # fmt: skip
 
     @property
     def clip_bytes(self) -> int:
@@ -160,23 +173,41 @@ class SampleStream:
             self.meter.arrived(asked, samples)
             yield batch
 
-    def dataset(self) -> Dataset:
-        """Return the decoded samples as a Ray dataset (rows of `pipelines.decoded.SCHEMA`), in the rank's order."""
+    def dataset(self, first: int = 0, last: int | None = None) -> Dataset:
+        """Return decoded samples as a Ray dataset (rows of `pipelines.decoded.SCHEMA`), in the rank's order.
+
+        `first` and `last` bound the places in that order, counted over all epochs. The work is given as blocks in
+        memory: a read operator would cost two tasks a block, and most of a minute to plan for many epochs.
+        """
         import ray
 
-        total = self.schedule.rank_rows * len(self.schedule.epochs)
-        share = -(-self.schedule.rank_batch(0) // self.decoders)
-        rows = max(1, min(_TASK_ROWS, _TASK_BYTES // self.view.clip_bytes, max(share, _TASK_ROWS // 4)))
+        last = self.places if last is None else last
         work = partial(
             _decode_block, rows=ray.put(self.rows), view=self.view, schedule=self.schedule,
-            ledger=ledgers.start_ledger(),
+            ledger=ledgers.process_ledger(), stream=uuid.uuid4().hex,
         )  # fmt: skip
-        dataset = ray.data.range(total, override_num_blocks=-(-total // rows)).map_batches(
+        rows = self._task_rows()
+        blocks = [
+            pa.table({"place": np.arange(start, min(start + rows, last), dtype=np.int64)})
+            for start in range(first, last, rows)
+        ]
+        dataset = ray.data.from_arrow(blocks).map_batches(
             work, batch_size=None, batch_format="pyarrow", num_cpus=self.cpus,
             compute=ray.data.TaskPoolStrategy(size=self.decoders),
         )  # fmt: skip
-        dataset.context.execution_options.preserve_order = True
+        options = dataset.context.execution_options
+        options.preserve_order = True
+        options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=_AHEAD_BYTES)
         return dataset
+
+    @property
+    def places(self) -> int:
+        """Samples of the rank over all epochs."""
+        return self.schedule.rank_rows * len(self.schedule.epochs)
+
+    def _task_rows(self) -> int:
+        share = -(-self.schedule.rank_batch(0) // self.decoders)
+        return max(1, min(_TASK_ROWS, _TASK_BYTES // self.view.clip_bytes, max(share, _TASK_ROWS // 4)))
 
     def _samples(self) -> Iterator[Sample]:
         if self.decoders == 0:
@@ -184,8 +215,11 @@ class SampleStream:
                 for index in self.schedule.rank_order(epoch):
                     yield from decode_rows(self.rows.slice(index, 1).to_pylist(), self.view, epoch)
             return
-        for table in self.dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-            yield from from_table(table)
+        window = _WINDOW_TASKS * self._task_rows()
+        for first in range(0, self.places, window):
+            dataset = self.dataset(first, min(first + window, self.places))
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+                yield from from_table(table)
 
 
 def sample_stream(
@@ -216,66 +250,83 @@ def sample_stream(
         rows.num_rows, batch_size, epochs.start, epochs.stop, mode == "train" if shuffle is None else shuffle, seed,
         drop_last, rank, world_size,
     )  # fmt: skip
-    return SampleStream(rows, View.of(spec, mode, seed), space, schedule, decoders, cpus)
+    view = View.of(spec, mode, seed, rows.num_rows if len(epochs) > 1 else 0)
+    return SampleStream(rows, view, space, schedule, decoders, cpus)
 
 
 def _space(name: str | LabelSpace) -> LabelSpace:
     return label_space(name) if isinstance(name, str) else name
 
 
-def _decode_block(block: pa.Table, *, rows: Any, view: View, schedule: Schedule, ledger: Any) -> pa.Table:
-    """Decode the samples at places `block["id"]` of a rank's order over all epochs."""
+def _decode_block(
+    block: pa.Table, *, rows: Any, view: View, schedule: Schedule, ledger: Any, stream: str
+) -> pa.Table:  # fmt: skip
+    """Decode the samples at the places `block["place"]` of a rank's order over all epochs."""
     import ray
 
     table: pa.Table = ray.get(rows)
     samples = []
-    places = [divmod(place, schedule.rank_rows) for place in block["id"].to_pylist()]
+    places = [divmod(place, schedule.rank_rows) for place in block["place"].to_pylist()]
     for number, group in groupby(places, key=lambda place: place[0]):
         epoch = schedule.epochs[number]
         chosen = schedule.rank_order(epoch)[[place for _, place in group]]
-        samples += decode_rows(table.take(pa.array(chosen)).to_pylist(), view, epoch, ledger=ledger)
+        attempts = Attempts(ledger, f"{stream}/{epoch}")
+        samples += decode_rows(table.take(pa.array(chosen)).to_pylist(), view, epoch, attempts=attempts)
     return to_table(samples)
 
 
-def decode_rows(rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, ledger: Any = None) -> list[Sample]:
-    """Decode key frames; neighbours of one video are decoded together. A failure becomes a sample with an error."""
+@dataclass(frozen=True)
+class Attempts:
+    """Where attempts at samples are counted (see `pipelines.ledger`), and under which name."""
+
+    ledger: Any
+    scope: str
+
+
+def decode_rows(
+    rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, attempts: Attempts | None = None
+) -> list[Sample]:
+    """Decode key frames; neighbours of one video are decoded together. A failure becomes a sample with an error.
+
+    With `attempts`, a sample that killed its worker before becomes an error as well.
+    """
     import cv2
 
     cv2.setNumThreads(1)
     samples: list[Sample] = []
     for _, group in groupby(rows, key=lambda row: (row["uri"], row["num_frames"])):
-        samples += _decode_video(list(group), view, epoch, ledger)
+        samples += _decode_video(list(group), view, epoch, attempts)
     return samples
 
 
-def _decode_video(rows: list[dict[str, Any]], view: View, epoch: int, ledger: Any) -> list[Sample]:
+def _decode_video(rows: list[dict[str, Any]], view: View, epoch: int, attempts: Attempts | None) -> list[Sample]:
     """Decode key frames of one video: all together, or each on its own where that failed or killed its worker."""
     if len(rows) == 1:
-        return [_decode_alone(rows[0], view, epoch, ledger)]
-    name = f"{epoch}/{rows[0]['key']}/{len(rows)}"
-    if ledger is not None and ledgers.attempts(ledger, name) > 1:
-        return [_decode_alone(row, view, epoch, ledger) for row in rows]
+        return [_decode_alone(rows[0], view, epoch, attempts)]
+    name = f"{attempts.scope}/{rows[0]['key']}/{len(rows)}" if attempts else ""
+    if attempts and ledgers.attempts(attempts.ledger, name) > 1:
+        return [_decode_alone(row, view, epoch, attempts) for row in rows]
     started = time.monotonic()
     try:
-        samples = _cut(rows, view, epoch)
+        samples = _timed(_cut(rows, view, epoch), started)
     except Exception:  # which of them is at fault, decoding each will tell
-        samples = [_decode_alone(row, view, epoch, ledger) for row in rows]
-    if ledger is not None:
-        ledgers.settled(ledger, name)
-    return _timed(samples, started)
+        samples = [_decode_alone(row, view, epoch, attempts) for row in rows]
+    if attempts:
+        ledgers.settled(attempts.ledger, name)
+    return samples
 
 
-def _decode_alone(row: dict[str, Any], view: View, epoch: int, ledger: Any) -> Sample:
-    name = f"{epoch}/{row['key']}"
-    if ledger is not None and ledgers.crashed_before(ledger, name):
+def _decode_alone(row: dict[str, Any], view: View, epoch: int, attempts: Attempts | None) -> Sample:
+    name = f"{attempts.scope}/{row['key']}" if attempts else ""
+    if attempts and ledgers.crashed_before(attempts.ledger, name):
         return _sample(row, epoch, error=_CRASHED)
     started = time.monotonic()
     try:
         samples = _cut([row], view, epoch)
     except Exception as error:
         samples = [_sample(row, epoch, error=describe(error))]
-    if ledger is not None:
-        ledgers.settled(ledger, name)
+    if attempts:
+        ledgers.settled(attempts.ledger, name)
     return _timed(samples, started)[0]
 
 
@@ -284,16 +335,26 @@ def _timed(samples: list[Sample], started: float) -> list[Sample]:
     return [replace(sample, seconds=seconds) for sample in samples]
 
 
+@lru_cache(maxsize=1)
+def _frame_cache() -> FrameCache:
+    from models.clip_source import FrameCache
+
+    return FrameCache(_CACHE_BYTES)
+
+
 def _cut(rows: list[dict[str, Any]], view: View, epoch: int) -> list[Sample]:
-    from models import clip_geometry
-    from models.clip_source import clip_length, read_clip
+    from models import clip_geometry, clip_source
 
     uri = rows[0]["uri"]
     if uri is None:
         raise VideoError(f"clip {rows[0]['clip_id']} has no video", "its uri in table 'clips' is empty")
-    length = rows[0]["num_frames"] or clip_length(uri)
+    length = rows[0]["num_frames"] or clip_source.clip_length(uri)
     wanted = [clip_geometry.frame_indices(row["frame"], view.frames, view.sampling_rate, length) for row in rows]
-    found = read_clip(uri, {int(number) for numbers in wanted for number in numbers})
+    numbers = {int(number) for numbers in wanted for number in numbers}
+    if view.repeated_clips:
+        found = _frame_cache().read_clip(uri, numbers, clips=view.repeated_clips)
+    else:
+        found = clip_source.read_clip(uri, numbers)
     samples = []
     for row, numbers in zip(rows, wanted, strict=True):
         distinct, places = np.unique(numbers, return_inverse=True)  # a clamped clip repeats its first or last frame
