@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from metrics.text.items import Items, check
+from metrics.text.items import Items
 from metrics.text.ngrams import ORDERS, Counts, Words, blocks, split_words
 from metrics.text.state import MeanState
 
@@ -95,10 +95,9 @@ class CiderState(MeanState):
         texts = [("prediction", pa.string()), ("references", pa.list_(pa.string()))]
         return pa.schema([("id", pa.string()), ("text", pa.uint64()), *texts])
 
-    def update(self, ids: Iterable[str], predictions: Iterable[Any], references: Iterable[Any]) -> Self:
-        """Add items; returns the state itself. Raises `MetricError` naming an item that is not text."""
-        items = check(ids, predictions, references)
-        columns = [items.ids, items.fingerprints(), items.predictions, items.references]
+    def take(self, items: Items, tokenized: Items) -> Self:
+        """Add `tokenized` as `items`; returns the state itself."""
+        columns = [items.ids, items.fingerprints(), tokenized.predictions, tokenized.references]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema(), strict=True)]
         self._parts.append(pa.Table.from_arrays(arrays, schema=self.schema()))
         return self

@@ -47,6 +47,18 @@ _ALL = (
     TextMetric("bleu", "metrics.text.bleu:BleuState", "tokens", {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}),
     TextMetric("meteor", "metrics.text.meteor:MeteorState", "tokens", {"meteor": "METEOR"}),
     TextMetric("rouge_l", "metrics.text.rouge:RougeState", "tokens", {"rouge_l": "ROUGE-L"}),
+    TextMetric("sbert", "metrics.text.sbert:SbertState", "text", {"sbert": "S-BERT"}),
+    TextMetric(
+        "bertscore",
+        "metrics.text.bertscore:BertScoreState",
+        "text",
+        {
+            "bertscore_precision": "BERTScore precision",
+            "bertscore_recall": "BERTScore recall",
+            "bertscore_f1": "BERTScore",
+            "bertscore_f1_rescaled": "BERTScore rescaled",
+        },
+    ),
 )
 METRICS = {metric.name: metric for metric in _ALL}
 NGRAM_METRICS = tuple(metric.name for metric in _ALL if metric.feed == "tokens")
@@ -85,6 +97,17 @@ def protocol(name: str) -> TextProtocol:
     if name not in PROTOCOLS:
         raise ConfigError(f"there is no text protocol {name!r}", f"text protocols are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def title(value: str) -> str:
+    """Return what to call a score, with the encoder when it is not the paper's.
+
+    >>> title("rouge_l"), title("bertscore_f1[tiny-L2]")
+    ('ROUGE-L', 'BERTScore [tiny-L2]')
+    """
+    name, bracket, encoder = value.partition("[")
+    titles = {key: text for metric in _ALL for key, text in metric.titles.items()}
+    return titles.get(name, name) + (f" {bracket}{encoder}" if encoder else "")
 
 
 def column(value: str, task: Task) -> str | None:

@@ -41,8 +41,7 @@ def measure(
     if any(registry.METRICS[name].feed == "tokens" for name in metrics):
         fed["tokens"] = tokenized(items, registry.protocol(protocol).tokenizer)
     for name, state in chosen.items():
-        part = fed[registry.METRICS[name].feed]
-        state.update(part.ids, part.predictions, part.references)
+        state.take(items, fed[registry.METRICS[name].feed])
     return chosen
 
 

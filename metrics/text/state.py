@@ -26,15 +26,15 @@ class ItemState:
     """
 
     columns: ClassVar[tuple[str, ...]]
-    values: ClassVar[tuple[str, ...]]
+    values: tuple[str, ...]
     statistic: ClassVar[pa.DataType] = pa.int64()
 
     def __init__(self) -> None:
         self._parts: list[pa.Table] = []
 
     @classmethod
-    def empty(cls, **_: Any) -> Self:
-        """Return a state without items."""
+    def empty(cls) -> Self:
+        """Return a state without items; metrics with an encoder take its settings here."""
         return cls()
 
     @classmethod
@@ -56,7 +56,11 @@ class ItemState:
     def update(self, ids: Iterable[str], predictions: Iterable[Any], references: Iterable[Any]) -> Self:
         """Measure and add items; returns the state itself. Raises `MetricError` naming an item that is not text."""
         items = check(ids, predictions, references)
-        return self.add(items, self.measure(items))
+        return self.take(items, items)
+
+    def take(self, items: Items, tokenized: Items) -> Self:
+        """Measure `tokenized` and add it as `items`: an item is known by its id and its texts as they were given."""
+        return self.add(items, self.measure(tokenized))
 
     def add(self, items: Items, statistics: np.ndarray) -> Self:
         """Add items whose statistics (n, k) are known; returns the state itself."""
@@ -76,9 +80,9 @@ class ItemState:
         return self._parts[0]
 
     @classmethod
-    def from_table(cls, table: pa.Table, **settings: Any) -> Self:
+    def from_table(cls, table: pa.Table) -> Self:
         """Return a state with the items of `to_table`'s form."""
-        state = cls.empty(**settings)
+        state = cls()
         state._parts = [table.select(cls.schema().names).cast(cls.schema())]
         return state
 
@@ -88,8 +92,7 @@ class ItemState:
     def statistics(self) -> tuple[list[str], np.ndarray]:
         """Return ids (n), sorted, and statistics (n, k)."""
         table = self.to_table()
-        columns = [table[name].to_numpy() for name in self.columns]
-        return table["id"].to_pylist(), np.stack(columns, axis=1) if table.num_rows else np.empty((0, len(columns)))
+        return table["id"].to_pylist(), np.stack([table[name].to_numpy() for name in self.columns], axis=1)
 
     def compute(self) -> dict[str, float]:
         """Return the scores of all items. Raises `MetricError` without items."""

@@ -57,7 +57,7 @@ def test_rouge_splits_at_single_spaces_as_published() -> None:
     assert rouge_l_item("a  b", ["a b"]) == pytest.approx(2.44 * (2 / 3) / (1 + 1.44 * 2 / 3))
 
 
-@pytest.mark.parametrize("number", [1, 60, 5000])
+@pytest.mark.parametrize("number", [1, 1500])
 def test_scores_are_those_of_the_stock_library(number: int) -> None:
     ids, said, true = random_items(number)
     truth, predictions = dict(zip(ids, true, strict=True)), {name: [text] for name, text in zip(ids, said, strict=True)}
