@@ -6,8 +6,15 @@ takes no CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+from microg.errors import describe
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_ATTEMPTS = 2
 
@@ -57,6 +64,49 @@ def attempts(ledger: Any, key: str) -> int:
 def crashed_before(ledger: Any, key: str) -> bool:
     """Count an attempt; tell whether earlier ones killed their workers too often to try again."""
     return attempts(ledger, key) > MAX_ATTEMPTS
+
+
+def together_or_alone(
+    work: Callable[[Sequence[T]], Sequence[R]],
+    items: Sequence[T],
+    *,
+    name: Callable[[T], str],
+    failed: Callable[[T, str], R],
+    crashed: str,
+    ledger: Any = None,
+    scope: str = "",
+) -> list[R]:
+    """Return `work(items)`; where that raises, or killed its worker before, work on each item alone.
+
+    An item that raises alone gives `failed(item, error)`, one that kills its worker `failed(item, crashed)`. `name`
+    names an item within `scope`. Without a `ledger` no attempts are counted.
+    """
+    if len(items) > 1:
+        group = f"{scope}/{name(items[0])}+{len(items) - 1}"
+        results: list[R] | None = None
+        if ledger is None or attempts(ledger, group) == 1:
+            with suppress(Exception):  # which of them is at fault, working on each will tell
+                results = list(work(items))
+        if ledger is not None and results is not None:
+            settled(ledger, group)
+        if results is not None:
+            return results
+    return [_alone(work, item, f"{scope}/{name(item)}", failed, crashed, ledger) for item in items]
+
+
+def _alone(
+    work: Callable[[Sequence[T]], Sequence[R]], item: T, key: str, failed: Callable[[T, str], R], crashed: str,
+    ledger: Any,
+) -> R:  # fmt: skip
+    if ledger is not None and crashed_before(ledger, key):
+        return failed(item, crashed)
+    try:
+        result = work([item])[0]
+    except Exception as error:
+        result = failed(item, describe(error))
+    if ledger is not None:
+        settled(ledger, key)
+    return result
 
 
 def settled(ledger: Any, key: str) -> None:

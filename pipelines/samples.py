@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from microg.errors import DatasetError, VideoError, describe
+from microg.errors import DatasetError, VideoError
 from microg.key_frames import check_labels, label_matrix
 from microg.label_space import LabelSpace, label_space
 from pipelines import ledger as ledgers
@@ -270,69 +270,34 @@ def _decode_block(
     for number, group in groupby(places, key=lambda place: place[0]):
         epoch = schedule.epochs[number]
         chosen = schedule.rank_order(epoch)[[place for _, place in group]]
-        attempts = Attempts(ledger, f"{stream}/{epoch}")
-        samples += decode_rows(table.take(pa.array(chosen)).to_pylist(), view, epoch, attempts=attempts)
+        samples += decode_rows(table.take(pa.array(chosen)).to_pylist(), view, epoch, ledger=ledger, scope=stream)
     return to_table(samples)
 
 
-@dataclass(frozen=True)
-class Attempts:
-    """Where attempts at samples are counted (see `pipelines.ledger`), and under which name."""
-
-    ledger: Any
-    scope: str
-
-
 def decode_rows(
-    rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, attempts: Attempts | None = None
+    rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, ledger: Any = None, scope: str = ""
 ) -> list[Sample]:
     """Decode key frames; neighbours of one video are decoded together. A failure becomes a sample with an error.
 
-    With `attempts`, a sample that killed its worker before becomes an error as well.
+    With a `ledger`, where `scope` sets apart what shares it, a sample that killed its worker twice is an error as well.
     """
     import cv2
 
     cv2.setNumThreads(1)
+
+    def decode(group: Sequence[dict[str, Any]]) -> list[Sample]:
+        started = time.monotonic()
+        samples = _cut(group, view, epoch)
+        seconds = (time.monotonic() - started) / len(samples)
+        return [replace(sample, seconds=seconds) for sample in samples]
+
     samples: list[Sample] = []
     for _, group in groupby(rows, key=lambda row: (row["uri"], row["num_frames"])):
-        samples += _decode_video(list(group), view, epoch, attempts)
+        samples += ledgers.together_or_alone(
+            decode, list(group), name=lambda row: row["key"], ledger=ledger, scope=f"{scope}/{epoch}",
+            failed=lambda row, error: _sample(row, epoch, error=error), crashed=_CRASHED,
+        )  # fmt: skip
     return samples
-
-
-def _decode_video(rows: list[dict[str, Any]], view: View, epoch: int, attempts: Attempts | None) -> list[Sample]:
-    """Decode key frames of one video: all together, or each on its own where that failed or killed its worker."""
-    if len(rows) == 1:
-        return [_decode_alone(rows[0], view, epoch, attempts)]
-    name = f"{attempts.scope}/{rows[0]['key']}/{len(rows)}" if attempts else ""
-    if attempts and ledgers.attempts(attempts.ledger, name) > 1:
-        return [_decode_alone(row, view, epoch, attempts) for row in rows]
-    started = time.monotonic()
-    try:
-        samples = _timed(_cut(rows, view, epoch), started)
-    except Exception:  # which of them is at fault, decoding each will tell
-        samples = [_decode_alone(row, view, epoch, attempts) for row in rows]
-    if attempts:
-        ledgers.settled(attempts.ledger, name)
-    return samples
-
-
-def _decode_alone(row: dict[str, Any], view: View, epoch: int, attempts: Attempts | None) -> Sample:
-    name = f"{attempts.scope}/{row['key']}" if attempts else ""
-    if attempts and ledgers.crashed_before(attempts.ledger, name):
-        return _sample(row, epoch, error=_CRASHED)
-    started = time.monotonic()
-    try:
-        samples = _cut([row], view, epoch)
-    except Exception as error:
-        samples = [_sample(row, epoch, error=describe(error))]
-    if attempts:
-        ledgers.settled(attempts.ledger, name)
-    return _timed(samples, started)[0]
-
-
-def _timed(samples: list[Sample], started: float) -> list[Sample]:
-    seconds = (time.monotonic() - started) / len(samples)
-    return [replace(sample, seconds=seconds) for sample in samples]
 
 
 @lru_cache(maxsize=1)
@@ -342,7 +307,7 @@ def _frame_cache() -> FrameCache:
     return FrameCache(_CACHE_BYTES)
 
 
-def _cut(rows: list[dict[str, Any]], view: View, epoch: int) -> list[Sample]:
+def _cut(rows: Sequence[dict[str, Any]], view: View, epoch: int) -> list[Sample]:
     from models import clip_geometry, clip_source
 
     uri = rows[0]["uri"]
