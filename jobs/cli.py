@@ -27,6 +27,7 @@ from jobs import (
     doctor,
     har_score,
     vlm_models,
+    vlm_score,
 )
 from jobs.common import make_app, run
 
@@ -35,7 +36,7 @@ data_app = make_app("Get, make, check, convert and describe datasets.")
 app.add_typer(data_app, name="data")
 har_app = make_app("Recognise human actions: score predictions.")
 app.add_typer(har_app, name="har")
-vlm_app = make_app("Ask vision-language models about clips.")
+vlm_app = make_app("Ask vision-language models about clips, and score what they say.")
 app.add_typer(vlm_app, name="vlm")
 app.command("curate")(curate.curate)
 app.command("demo")(demo.demo)
@@ -52,6 +53,7 @@ data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_s
 har_app.command("score", epilog=har_score.EPILOG)(har_score.har_score)
 vlm_app.command("models", epilog=vlm_models.EPILOG)(vlm_models.models)
 vlm_app.command("prompts", epilog=vlm_models.PROMPTS_EPILOG)(vlm_models.prompts)
+vlm_app.command("score", epilog=vlm_score.EPILOG)(vlm_score.vlm_score)
 
 
 def _print_version(value: bool) -> None:

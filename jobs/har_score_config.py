@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field
 
-from microg import storage
-from microg.config import Config, load_config
-from microg.errors import ConfigError
+from jobs.score_config import load_score_config
+from microg.config import Config
 
 
 class HarScoreConfig(Config):
@@ -41,24 +39,5 @@ class HarScoreRun(Config):
 
 
 def load_har_score_config(recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> HarScoreConfig:
-    """Build the settings: the recipe's `row` and `score` section, then `--set`, then options that were given.
-
-    Other keys of a recipe belong to other jobs. Raises `ConfigError` naming the key at fault.
-    """
-    values: dict[str, Any] = {}
-    if recipe is not None:
-        if not storage.exists(recipe):
-            raise ConfigError(f"configuration file {recipe} is not there")
-        try:
-            loaded = yaml.safe_load(storage.read_bytes(recipe))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
-        section = loaded.get("score", {}) if isinstance(loaded, dict) else None
-        if not isinstance(section, dict):
-            raise ConfigError(f"{recipe} has no mapping 'score'", "a recipe names a row and a section score")
-        values = dict(section)
-        if "row" in loaded:
-            values["row"] = loaded["row"]
-    settings = load_config(HarScoreConfig, None, overrides, **values)
-    given = {name: value for name, value in options.items() if value is not None}
-    return load_config(HarScoreConfig, None, (), **{**settings.model_dump(), **given})
+    """Build the settings of `microg har score` (see `load_score_config`)."""
+    return load_score_config(HarScoreConfig, recipe, overrides, options)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metrics.bootstrap import Distribution, Interval, interval, resample_weights
+from metrics.bootstrap import Distribution, resample_weights
 from metrics.text.state import ItemState
 from microg.errors import MetricError
 
@@ -24,7 +24,7 @@ def bootstrap_texts(
     """Return resampled values (resamples,) of every score of the states; `clip_of` maps item ids to clips.
 
     States must hold the same items. Distributions of other models on the same items, seed and number are paired (see
-    `metrics.bootstrap.compare`). Raises `MetricError` when there are fewer than two clips, or items differ.
+    `compare_texts`). Raises `MetricError` when there are fewer than two clips, or items differ.
     """
     ids: list[str] | None = None
     parts: dict[str, tuple[ItemState, np.ndarray]] = {}
@@ -52,14 +52,37 @@ def bootstrap_texts(
     return Distribution("clip", len(names), seed, digest, joined)
 
 
-def text_intervals(drawn: Distribution, estimates: Mapping[str, float]) -> dict[str, Interval]:
-    """Return the 95% interval of each score; scores that are undefined, or in most resamples, have none."""
-    result = {}
-    for name, values in drawn.values.items():
-        known = values[~np.isnan(values)]
-        if name in estimates and estimates[name] == estimates[name] and len(known) > len(values) / 2:
-            result[name] = interval(known, estimates[name])
-    return result
+def text_intervals(drawn: Distribution, estimates: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return the 95% percentile interval of each score; scores that are undefined, or in most resamples, have none."""
+    return {
+        name: _middle(values)
+        for name, values in drawn.values.items()
+        if estimates.get(name, np.nan) == estimates.get(name) and np.isnan(values).mean() < 0.5
+    }
+
+
+def compare_texts(
+    first: Distribution, second: Distribution, estimates: tuple[float, float], metric: str
+) -> dict[str, float]:
+    """Return how `first` stands to `second`: difference, its 95% interval, and P(first better), ties counted half.
+
+    Raises `MetricError` when the resamples are not the same ones.
+    """
+    if first.drawn_from != second.drawn_from:
+        raise MetricError(
+            "the resamples are of different items, seeds or numbers: they cannot be paired",
+            "score both on the same references with the same --seed and --resamples",
+        )
+    difference = first.values[metric] - second.values[metric]
+    known = difference[~np.isnan(difference)]
+    low, high = _middle(known)
+    better = float((known > 0).mean() + 0.5 * (known == 0).mean())
+    return {"difference": estimates[0] - estimates[1], "low": low, "high": high, "p_better": better}
+
+
+def _middle(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _per_clip(statistics: np.ndarray, clip: Sequence[int] | np.ndarray, clips: int) -> np.ndarray:

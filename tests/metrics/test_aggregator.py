@@ -25,7 +25,7 @@ def _pairs(task: Any, clips: int = 12) -> Pairs:
 
     items = []
     for clip in range(clips):
-        for index in range(3) if task == "vqa" else [None]:
+        for index in range(3) if task == "vqa" else (None,):
             key = ItemKey(task, f"c_{clip:03d}", index)
             items.append(Pair(key, (text(),), "How many float?" if task == "vqa" else None, text(), "ok"))
     return Pairs(task, tuple(items))
@@ -110,7 +110,7 @@ def test_the_actor_is_killed_and_filled_again_from_the_texts(ray_session: None):
         for clip in dict.fromkeys(item.key.clip_id for item in pairs.items):
             aggregator.put.remote(pairs.task, clip, clip_states(_clip(pairs, clip)))
     assert _same_bits(ray.get(aggregator.scores.remote()))
-    pid = ray.get(aggregator.__ray_call__.remote(lambda _: os.getpid()))
+    pid: Any = ray.get(aggregator.__ray_call__.remote(lambda _: os.getpid()))
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

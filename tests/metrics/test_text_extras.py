@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from metrics.answers import AnswerState
-from metrics.bootstrap import compare
 from metrics.published import text_row, text_rows
 from metrics.text import registry
 from metrics.text.cider import cider
 from metrics.text.scoring import measure
 from metrics.text_baselines import baselines, most_common, other_clips, question_prior, typical
-from metrics.text_bootstrap import bootstrap_texts, text_intervals
+from metrics.text_bootstrap import bootstrap_texts, compare_texts, text_intervals
 from metrics.text_lengths import length_statistics
 from microg.errors import ConfigError, MetricError
 from microg.text_pairs import Pair, Pairs
@@ -136,7 +135,7 @@ def test_intervals_hold_the_score_and_undefined_ones_are_left_out():
     drawn = bootstrap_texts(states, {name: name for name in ids}, resamples=200)
     scores = {name: value for state in states.values() for name, value in state.compute().items()}
     found = text_intervals(drawn, scores)
-    assert all(limits.low <= scores[name] <= limits.high for name, limits in found.items())
+    assert all(low <= scores[name] <= high for name, (low, high) in found.items())
     assert {"bleu_4", "cider", "exact_match"} <= set(found)
     assert "yes_no_accuracy" not in found
 
@@ -149,12 +148,15 @@ def test_two_models_are_compared_on_the_same_draws():
     clip_of = {name: name.split(":")[0] for name in ids}
     a, b = (bootstrap_texts(_states(said, true, ids), clip_of, resamples=300) for said in (better, worse))
     estimates = tuple(_states(said, true, ids)["cider"].compute()["cider"] for said in (better, worse))
-    found = compare(a, b, (estimates[0], estimates[1]), "cider")
-    assert found.p_worse < 0.01
-    assert found.low > 0
+    found = compare_texts(a, b, (estimates[0], estimates[1]), "cider")
+    assert found["p_better"] > 0.99
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    back = compare_texts(b, a, (estimates[1], estimates[0]), "cider")
+    assert back["p_better"] == pytest.approx(1 - found["p_better"])
+    assert compare_texts(a, a, (1.0, 1.0), "cider")["p_better"] == 0.5
     other = bootstrap_texts(_states(worse, true, ids), clip_of, resamples=300, seed=1)
     with pytest.raises(MetricError, match="cannot be paired"):
-        compare(a, other, (estimates[0], estimates[1]), "cider")
+        compare_texts(a, other, (estimates[0], estimates[1]), "cider")
 
 
 def test_one_clip_cannot_be_resampled():

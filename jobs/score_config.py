@@ -1,0 +1,42 @@
+"""How scoring commands build their settings: a recipe's keys `row` and `score`, then `--set`, then options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from microg import storage
+from microg.config import Config, load_config
+from microg.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+
+def load_score_config(model: type[C], recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> C:
+    """Build the settings of class `model`. Options that are None were not given; a mapping joins its section.
+
+    Other keys of a recipe belong to other jobs. Raises `ConfigError` naming the key at fault.
+    """
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        if not storage.exists(recipe):
+            raise ConfigError(f"configuration file {recipe} is not there")
+        try:
+            loaded = yaml.safe_load(storage.read_bytes(recipe))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
+        section = loaded.get("score", {}) if isinstance(loaded, dict) else None
+        if not isinstance(section, dict):
+            raise ConfigError(f"{recipe} has no mapping 'score'", "a recipe names a row and a section score")
+        values = dict(section)
+        if "row" in loaded:
+            values["row"] = loaded["row"]
+    settings = load_config(model, None, overrides, **values).model_dump()
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            settings[name] |= {key: item for key, item in value.items() if item is not None}
+        elif value is not None:
+            settings[name] = value
+    return load_config(model, None, (), **settings)

@@ -1,0 +1,313 @@
+"""`microg vlm score`: captions and answers against references, under the paper's protocol and COCO's."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, SetOption, make_app, print_json, run
+
+if TYPE_CHECKING:
+    from jobs.vlm_score_config import VlmScoreConfig
+    from jobs.vlm_score_measure import Measurer
+    from metrics.judge import Judgement, JudgePrompt
+    from metrics.text_report import TextReport
+    from microg.text_pairs import Pairs
+    from microg.text_rows import Task, TextPredictions, TextReferences
+
+EPILOG = """
+**Examples**
+
+`microg vlm score --run runs/qwen --references data/microg4m`
+
+`microg vlm score --predictions captions.json --references vqa_and_captioning.json --row gpt_4o`
+
+`microg vlm score --predictions answers.jsonl --references data/mine --task vqa --missing zero --json`
+
+`microg vlm score --run runs/a --references data/mine --compare runs/vlm_score/b-1a2b3c4d`
+
+`microg vlm score --run runs/a --references data/mine --judge gpt-4o-mini` (key: OPENAI_API_KEY)
+
+Predictions: clip id -> caption; a list of {video_id, caption, qa_pairs: [{Q, A}]}; flat rows {clip_id, question or
+qa_index, prediction}; as JSON, JSONL, CSV or Parquet. References have the same shapes, or are a dataset folder.
+"""
+
+
+def vlm_score(
+    generated: Annotated[
+        str | None, typer.Option("--run", help="Run folder of 'microg vlm generate': its answers are scored.")
+    ] = None,
+    predictions: Annotated[str | None, typer.Option("--predictions", help="A file of predictions instead.")] = None,
+    references: Annotated[
+        str | None,
+        typer.Option("--references", help="Dataset folder or a file. [default: the dataset that --run was made from]"),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="caption, vqa or both. [default: what the predictions hold]")] = None,
+    protocol: Annotated[str | None, typer.Option(help="paper, standard or both. [default: both]")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated: cider, bleu, meteor, rouge_l, sbert, bertscore. [default: all that can be had here; "
+            "those named must be]"
+        ),
+    ] = None,
+    missing: Annotated[
+        str | None, typer.Option(help="What to do without a prediction: error or zero. [default: error]")
+    ] = None,
+    allow_extra: Annotated[
+        bool | None, typer.Option("--allow-extra/--no-extra", help="Leave out predictions without reference.")
+    ] = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="Metrics of the constant, blind, shuffled baselines: cheap, all, none. [cheap]")
+    ] = None,
+    row: Annotated[str | None, typer.Option(help="Published row to show beside, e.g. gpt_4o.")] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option("--compare", metavar="RUN", help="Scored runs of other models to compare with.")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt id, where a run holds answers to several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a dataset folder. [default: all clips]")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Split scheme of a dataset folder. [default: published]")] = None,
+    resamples: Annotated[
+        int | None, typer.Option(min=0, help="Bootstrap resamples; 0 gives no intervals. [default: 2000]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of resamples and baselines. [default: 0]")] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="MODEL", help="Model that judges the answers.")
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option("--judge-url", help="OpenAI-compatible server. [default: OPENAI_BASE_URL, or OpenAI]")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Run folder to write. [default: runs/vlm_score/NAME-HASH]")
+    ] = None,
+    config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: keys row and score.")] = None,
+    overrides: SetOption = None,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score captions and answers: CIDEr-D, BLEU, METEOR, ROUGE-L, S-BERT, BERTScore, and accuracies of short answers.
+
+    With intervals over clips, slices by kind of question, baselines that see no video, length statistics, the published
+    row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.
+    """
+    from jobs.vlm_score_config import load_vlm_score_config
+    from jobs.vlm_score_measure import Measurer
+    from metrics.published import text_row
+    from microg.errors import ConfigError
+    from microg.text_pairs import pair
+    from microg.text_predictions import read_text_predictions
+    from microg.text_references import read_text_references
+
+    if more and not compare:
+        raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
+    if (generated is None) == (predictions is None):
+        raise ConfigError("give either --run or --predictions", "see 'microg vlm score --help'")
+    options = {
+        "task": task, "protocol": protocol, "metrics": _names(metrics), "missing": missing, "allow_extra": allow_extra,
+        "baselines": baselines, "row": row, "prompt": prompt, "split": split, "scheme": scheme, "resamples": resamples,
+        "seed": seed, "judge": {"model": judge, "base_url": judge_url},
+    }  # fmt: skip
+    settings = load_vlm_score_config(config, overrides or (), options)
+    if settings.row:
+        text_row(settings.row)
+    source = generated or str(predictions)
+    truth_path = references or _dataset_of(source)
+    said = read_text_predictions(source, prompt=settings.prompt)
+    truth = read_text_references(truth_path, split=settings.split, scheme=settings.scheme)
+    pairs = [
+        pair(said, truth, name, missing=settings.missing, allow_extra=settings.allow_extra)
+        for name in _tasks(settings, said, truth)
+    ]
+    measurer = Measurer(settings.settings)
+    protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
+    chosen = measurer.choose(settings.metrics, protocols, all_protocols=len(protocols) > 1)
+    if dry_run:
+        _plan(pairs, chosen, measurer, settings, as_json)
+        return
+    prompts = _judge_prompts(settings, pairs)
+    reports = _reports(pairs, chosen, measurer, settings, truth)
+    judged = {part.task: _judge(part, settings, prompts[part.task]) for part in pairs if part.task in prompts}
+    failed = _finish(
+        reports, judged, prompts, (said, truth), (source, truth_path), settings, measurer,
+        [*(compare or []), *(more or [])], out, plots, as_json,
+    )  # fmt: skip
+    if failed:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _dataset_of(run_folder: str) -> str:
+    """Return the dataset that a generation run was made from, as its run.json says."""
+    from microg import storage
+    from microg.errors import ConfigError
+
+    path = storage.join(run_folder, "run.json")
+    known = storage.read_json(path) if storage.exists(path) else {}
+    settings = known.get("full_config") if isinstance(known, dict) else None
+    found = settings.get("dataset") if isinstance(settings, dict) else None
+    if not isinstance(found, str):
+        raise ConfigError(f"{run_folder} does not say what its answers are to", "give --references")
+    return found
+
+
+def _tasks(settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences) -> list[Task]:
+    """Return the tasks to score. Raises `ConfigError` when predictions or references hold none of an asked one."""
+    from microg.errors import ConfigError
+    from microg.text_rows import TASKS
+
+    if settings.task is None:
+        common: list[Task] = [name for name in said.tasks() if name in truth.tasks()]
+        if not common:
+            raise ConfigError(
+                f"predictions are of {' and '.join(said.tasks())}, references of {' and '.join(truth.tasks())}"
+            )
+        return common
+    wanted: list[Task] = [name for name in TASKS if settings.task in (name, "both")]
+    for name in wanted:
+        for side, found in (("predictions", said.tasks()), ("references", truth.tasks())):
+            if name not in found:
+                raise ConfigError(f"the {side} hold nothing of task {name}", f"they hold {' and '.join(found)}")
+    return wanted
+
+
+def _reports(
+    pairs: list[Pairs], chosen: dict[str, list[str]], measurer: Measurer, settings: VlmScoreConfig,
+    truth: TextReferences,
+) -> list[TextReport]:  # fmt: skip
+    from metrics.text_report import CHEAP, report
+    from microg.console import ProgressDisplay
+
+    result = []
+    with ProgressDisplay("scoring", len(pairs) * len(chosen), unit="parts") as progress:
+        for part in pairs:
+            for protocol, names in chosen.items():
+                of_baselines = {"cheap": CHEAP, "all": tuple(names), "none": ()}[settings.baselines]
+                result.append(
+                    report(
+                        part, protocol, names, measurer.measure, origins=truth.origins, baseline_metrics=of_baselines,
+                        resamples=settings.resamples, seed=settings.seed,
+                    )
+                )  # fmt: skip
+                progress.advance()
+    return result
+
+
+def _judge_prompts(settings: VlmScoreConfig, pairs: list[Pairs]) -> dict[Task, JudgePrompt]:
+    from metrics.judge import judge_prompt
+    from microg.errors import ConfigError
+
+    names = {"vqa": settings.judge.prompt, "caption": settings.judge.caption_prompt}
+    if settings.judge.model is None:
+        return {}
+    result: dict[Task, JudgePrompt] = {}
+    for part in pairs:
+        if names[part.task]:
+            found = judge_prompt(names[part.task])
+            if found.task != part.task:
+                raise ConfigError(f"judge prompt {found.id} is for task {found.task}, not {part.task}")
+            result[part.task] = found
+    if not result:
+        raise ConfigError(
+            "there is nothing to judge: captions are judged on demand only",
+            "--set judge.caption_prompt=judge_caption_v1",
+        )
+    return result
+
+
+def _judge(pairs: Pairs, settings: VlmScoreConfig, prompt: JudgePrompt) -> list[Judgement]:
+    from microg.console import ProgressDisplay
+    from models.vlm.cache import ResponseCache
+    from models.vlm.openai_api import OpenAiEngine
+    from models.vlm.retry import RetryPolicy
+    from pipelines.judge import judge
+
+    asked = settings.judge
+    retry = RetryPolicy(deadline_s=asked.deadline_s)
+    engine = OpenAiEngine(str(asked.model), asked.base_url, asked.key_variable, asked.concurrency, retry)
+    with (
+        ResponseCache(asked.cache) as cache,
+        ProgressDisplay(f"judging {pairs.task}", len(pairs.items), unit="items") as progress,
+    ):
+        return judge(
+            pairs.items, engine, prompt, cache, structured=asked.structured, progress=progress.advance
+        )  # fmt: skip
+
+
+def _finish(
+    reports: list[TextReport], judged: dict[Task, list[Judgement]], prompts: dict[Task, JudgePrompt],
+    read: tuple[TextPredictions, TextReferences], paths: tuple[str, str], settings: VlmScoreConfig,
+    measurer: Measurer, others: list[str], folder: str | None, plots: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Write and show everything; returns how many items a judge failed on."""
+    import pyarrow as pa
+
+    from jobs.vlm_score_config import VlmScoreRun
+    from jobs.vlm_score_run import compare_runs, default_folder, result_document, write_run
+    from jobs.vlm_score_show import show
+    from metrics.judge import summary
+    from metrics.published import text_row
+    from microg.text_rows import rows_digest
+    from pipelines.judge import judgements_table
+
+    said, truth = read
+    model = str(settings.judge.model)
+    asked = VlmScoreRun(
+        predictions=paths[0], references=paths[1], predictions_digest=rows_digest(said.rows),
+        references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
+        score=settings,
+    )  # fmt: skip
+    # before anything is written, so that a bad --compare leaves no half-made run
+    comparisons = compare_runs(reports, asked, others)
+    verdicts = {
+        name: {"model": model, "prompt_id": prompts[name].id, "prompt_hash": prompts[name].digest, **summary(found)}
+        for name, found in judged.items()
+    }
+    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": [*said.notes, *truth.notes]}
+    if verdicts:
+        found["judge"] = verdicts
+    if comparisons:
+        found["comparisons"] = comparisons
+    published = text_row(settings.row) if settings.row else None
+    document = result_document(reports, asked, published, found)
+    tables = [judgements_table(items, model, prompts[name]) for name, items in judged.items()]
+    folder = folder or default_folder(asked)
+    written = write_run(folder, asked, reports, document, pa.concat_tables(tables) if tables else None, plots)
+    document = {"run": folder, **document, "files": written}
+    failed = sum(counts["failed"] for counts in verdicts.values())
+    if as_json:
+        print_json(document)
+    else:
+        show(document)
+    if failed:
+        where = f"{folder}/tables/text_judgements.parquet"
+        print(f"{failed} items could not be judged: their reasons are in {where}; run again to retry", file=sys.stderr)
+    return failed
+
+
+def _plan(
+    pairs: list[Pairs], chosen: dict[str, list[str]], measurer: Measurer, settings: VlmScoreConfig, as_json: bool
+) -> None:
+    plan: dict[str, Any] = {
+        **{part.task: part.coverage() for part in pairs}, "metrics": chosen, "skipped": measurer.skipped,
+        "judge": settings.judge.model, "requests_to_judge": sum(len(part.items) for part in pairs)
+        if settings.judge.model else 0, **settings.model_dump(include={"baselines", "resamples", "seed", "row"}),
+    }  # fmt: skip
+    if as_json:
+        print_json(plan)
+        return
+    for name, value in plan.items():
+        print(f"{name}: {value}")
+    print("nothing was scored (--dry-run)")
+
+
+if __name__ == "__main__":
+    app = make_app("Score captions and answers.")
+    app.command(epilog=EPILOG)(vlm_score)
+    run(app)

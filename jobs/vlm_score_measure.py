@@ -1,0 +1,87 @@
+"""Which text metrics can be had here, and measuring them: what fails to load is skipped by name, never in silence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metrics.text import registry
+from metrics.text.java import JavaError
+from metrics.text.scoring import measure
+from metrics.text.state import ItemState
+from microg.errors import ConfigError, MicrogError, WeightsError
+
+_PROBE = "an astronaut floats"
+_ALWAYS = ("cider", "bleu", "rouge_l")  # need nothing but Python
+
+
+class Measurer:
+    """Measures texts; what a metric makes of the same texts is measured once for both protocols where it may be.
+
+    settings: of metrics that take any, by metric. skipped: why a metric or a protocol cannot be had, by its name.
+    """
+
+    def __init__(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        unknown = [name for name in settings if name not in registry.METRICS]
+        if unknown:
+            raise ConfigError(
+                f"settings for unknown metric {unknown[0]!r}", f"metrics are {', '.join(registry.METRICS)}"
+            )
+        self._settings = settings
+        self._known: dict[tuple[str, str], ItemState] = {}
+        self.skipped: dict[str, str] = {}
+
+    def choose(self, asked: Sequence[str], protocols: Sequence[str], *, all_protocols: bool) -> dict[str, list[str]]:
+        """Return the metrics to measure by protocol: those asked for, or else all that can be had.
+
+        Raises the metric's own error when one that was asked for cannot be had, or a protocol when it is the only one
+        (`all_protocols` False), and `ConfigError` for an unknown name.
+        """
+        names = list(dict.fromkeys(asked)) or list(registry.METRICS)
+        for name in names:
+            if name not in registry.METRICS:
+                raise ConfigError(
+                    f"there is no text metric {name!r}", f"text metrics are {', '.join(registry.METRICS)}"
+                )
+        result: dict[str, list[str]] = {}
+        for protocol in protocols:
+            if self._there(protocol, "cider", protocol, raises=not all_protocols):
+                result[protocol] = [name for name in names if self._there(name, name, protocol, raises=bool(asked))]
+        return result
+
+    def measure(
+        self,
+        protocol: str,
+        ids: Sequence[str],
+        said: Sequence[str],
+        true: Sequence[Sequence[str]],
+        names: Sequence[str],
+    ) -> dict[str, ItemState]:
+        """Return the states of metrics by name (see `metrics.text.scoring.measure`)."""
+        digest = hashlib.sha256(repr((ids, said, true)).encode("utf-8", "surrogatepass")).hexdigest()
+        again = [name for name in names if registry.METRICS[name].feed == "text" and (name, digest) in self._known]
+        new = [name for name in names if name not in again]
+        states = measure(protocol, ids, said, true, new, self._settings) if new else {}
+        for name, state in states.items():
+            if registry.METRICS[name].feed == "text":
+                self._known[name, digest] = state
+        return {name: self._known[name, digest] if name in again else states[name] for name in names}
+
+    def _there(self, what: str, name: str, protocol: str, *, raises: bool) -> bool:
+        """Try a metric on one text, once a metric and protocol; `what` is called skipped when it fails."""
+        if name not in _ALWAYS or what == protocol:
+            if what in self.skipped:
+                return False
+            try:
+                measure(protocol, ["probe"], [_PROBE], [_PROBE], [name], self._settings)
+            except (WeightsError, JavaError) as error:
+                if raises:
+                    raise
+                self.skipped[what] = _reason(error)
+                return False
+        return True
+
+
+def _reason(error: MicrogError) -> str:
+    return f"{error.what} ({error.fix})" if error.fix else error.what

@@ -1,0 +1,177 @@
+"""From pairs of predictions and references to a full report of one task under one protocol.
+
+States of all metrics, scores of all items and of the answered ones, slices, baselines, intervals and lengths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from metrics.answers import AnswerState, answer_type
+from metrics.bootstrap import Distribution
+from metrics.text.cider import CiderState
+from metrics.text.state import ItemState, exact_sums
+from metrics.text_baselines import baselines
+from metrics.text_bootstrap import bootstrap_texts, text_intervals
+from metrics.text_lengths import length_statistics
+from microg.text_pairs import Pair, Pairs
+from microg.text_statistics import question_type
+
+ANSWERS = "answers"
+# Metrics that need neither Java nor an encoder, for baselines.
+CHEAP = ("cider", "bleu", "rouge_l")
+
+# (protocol, ids, predictions, references, metric names) -> states by name
+Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], Sequence[str]], dict[str, ItemState]]
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Scores of a part of the items."""
+
+    scores: Scores
+    items: int
+    clips: int
+
+
+@dataclass(frozen=True)
+class TextReport:
+    """All that scoring one task under one protocol found.
+
+    valid: scores of the answered items, None where all are answered. corpus: hash and number of the items whose
+    references CIDEr took its document frequencies from. over_length: by metric, how many items an encoder cut.
+    """
+
+    protocol: str
+    pairs: Pairs
+    states: Mapping[str, ItemState]
+    scores: Scores
+    valid: Slice | None
+    slices: Mapping[tuple[str, str], Slice]
+    baselines: Mapping[str, Scores]
+    distribution: Distribution | None
+    intervals: Mapping[str, tuple[float, float]]
+    lengths: Mapping[str, float]
+    corpus: tuple[str, int]
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    over_length: Mapping[str, int] = field(default_factory=dict)
+
+    def clips(self) -> int:
+        """Return the number of clips."""
+        return len({item.key.clip_id for item in self.pairs.items})
+
+    def per_item(self) -> dict[str, dict[str, float]]:
+        """Return the scores of single items, by item id, without those that are undefined for it."""
+        result: dict[str, dict[str, float]] = {item.key.id: {} for item in self.pairs.items}
+        for state in self.states.values():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ids, values = state.per_item()
+            for name, column in values.items():
+                for item, value in zip(ids, column.tolist(), strict=True):
+                    if value == value:
+                        result[item][name] = value
+        return result
+
+
+def report(
+    pairs: Pairs,
+    protocol: str,
+    metrics: Sequence[str],
+    measure: Measure,
+    *,
+    origins: Mapping[str, str] | None = None,
+    baseline_metrics: Sequence[str] = CHEAP,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> TextReport:
+    """Score one task under one protocol; tasks with questions have the accuracies of `metrics.answers` besides.
+
+    `baseline_metrics` are the metrics that baselines are scored with; without any there are no baselines. With fewer
+    than two clips there are no intervals.
+    """
+    said = [item.scored for item in pairs.items]
+    states = _states(pairs, protocol, said, metrics, measure)
+    scores = {name: value for state in states.values() for name, value in state.compute().items()}
+    of_item = {item.key.id: item for item in pairs.items}
+    answered = {name for name, item in of_item.items() if item.text is not None}
+    valid = part(states, of_item, answered) if len(answered) < len(of_item) else None
+    chosen = [name for name in metrics if name in baseline_metrics]
+    systems = {}
+    for name, texts in baselines(pairs, seed).items() if baseline_metrics else ():
+        found = _states(pairs, protocol, texts, chosen, measure)
+        systems[name] = {score: value for state in found.values() for score, value in state.compute().items()}
+    drawn = None
+    if resamples and len({item.key.clip_id for item in pairs.items}) > 1:
+        clip_of = {name: item.key.clip_id for name, item in of_item.items()}
+        drawn = bootstrap_texts(states, clip_of, resamples=resamples, seed=seed)
+    encoders: dict[str, Any] = {name: state for name, state in states.items() if hasattr(state, "over_length")}
+    return TextReport(
+        protocol, pairs, states, scores, valid, _slices(states, pairs, of_item, origins or {}), systems, drawn,
+        text_intervals(drawn, scores) if drawn else {}, _lengths(states), corpus_of(pairs),
+        {name: state.info.signature for name, state in encoders.items() if state.info is not None},
+        {name: state.over_length() for name, state in encoders.items()},
+    )  # fmt: skip
+
+
+def part(states: Mapping[str, ItemState], of_item: Mapping[str, Pair], chosen: set[str]) -> Slice:
+    """Return the scores of the items in `chosen`; CIDEr keeps the document frequencies of the whole corpus."""
+    scores: Scores = {}
+    for state in states.values():
+        ids, statistics = state.statistics()
+        mask = np.array([name in chosen for name in ids], bool)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = state.score(exact_sums(statistics[mask]), np.array(float(mask.sum())))
+        scores |= {name: float(value) for name, value in found.items()}
+    return Slice(scores, len(chosen), len({of_item[name].key.clip_id for name in chosen}))
+
+
+def types_of(pair: Pair) -> dict[str, str | None]:
+    """Return answer_type and question_type of an item; captions have none."""
+    if pair.key.task == "caption":
+        return {"answer_type": None, "question_type": None}
+    known = None if pair.question is None else question_type(pair.question)
+    return {"answer_type": answer_type(pair.question, pair.references[0]), "question_type": known}
+
+
+def corpus_of(pairs: Pairs) -> tuple[str, int]:
+    """Return a hash of the items' references, and their number."""
+    texts = "\n".join(repr((item.key.id, item.references)) for item in pairs.items)
+    return hashlib.sha256(texts.encode("utf-8", "surrogatepass")).hexdigest()[:16], len(pairs.items)
+
+
+def _states(
+    pairs: Pairs, protocol: str, said: Sequence[str], metrics: Sequence[str], measure: Measure
+) -> dict[str, ItemState]:
+    ids = [item.key.id for item in pairs.items]
+    true = [item.references for item in pairs.items]
+    states = measure(protocol, ids, said, true, metrics) if metrics else {}
+    if pairs.task == "vqa":
+        questions = {item.key.id: item.question for item in pairs.items if item.question is not None}
+        states = {**states, ANSWERS: AnswerState.empty(questions=questions).update(ids, said, true)}
+    return states
+
+
+def _slices(
+    states: Mapping[str, ItemState], pairs: Pairs, of_item: Mapping[str, Pair], origins: Mapping[str, str]
+) -> dict[tuple[str, str], Slice]:
+    members: dict[tuple[str, str], set[str]] = {}
+    for name, item in of_item.items():
+        labels = {**types_of(item), "origin": origins.get(item.key.clip_id)}
+        for kind, value in labels.items():
+            if value is not None:
+                members.setdefault((kind, value), set()).add(name)
+    return {key: part(states, of_item, members[key]) for key in sorted(members)}
+
+
+def _lengths(states: Mapping[str, ItemState]) -> dict[str, float]:
+    state = next((state for state in states.values() if isinstance(state, CiderState)), None)
+    if state is None:
+        return {}
+    table = state.to_table()
+    return length_statistics(table["prediction"].to_pylist(), table["references"].to_pylist())
