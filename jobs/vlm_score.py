@@ -10,12 +10,14 @@ import typer
 from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, SetOption, make_app, print_json, run
 
 if TYPE_CHECKING:
-    from jobs.vlm_score_config import VlmScoreConfig
+    from jobs.vlm_score_config import VlmScoreConfig, VlmScoreRun
     from jobs.vlm_score_measure import Measurer
     from metrics.judge import Judgement, JudgePrompt
     from metrics.text_report import TextReport
+    from microg.runs import Run
     from microg.text_pairs import Pairs
     from microg.text_rows import Task, TextPredictions, TextReferences
+    from models.vlm.openai_api import OpenAiEngine
 
 EPILOG = """
 **Examples**
@@ -94,13 +96,15 @@ def vlm_score(
     With intervals over clips, slices by kind of question, baselines that see no video, length statistics, the published
     row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.
     """
-    from jobs.vlm_score_config import load_vlm_score_config
+    from jobs.vlm_score_config import VlmScoreRun, load_vlm_score_config
     from jobs.vlm_score_measure import Measurer
+    from jobs.vlm_score_run import comparable, default_folder, start_run
     from metrics.published import text_row
     from microg.errors import ConfigError
     from microg.text_pairs import pair
     from microg.text_predictions import read_text_predictions
     from microg.text_references import read_text_references
+    from microg.text_rows import rows_digest
 
     if more and not compare:
         raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
@@ -129,12 +133,22 @@ def vlm_score(
         _plan(pairs, chosen, measurer, settings, as_json)
         return
     prompts = _judge_prompts(settings, pairs)
-    reports = _reports(pairs, chosen, measurer, settings, truth)
-    judged = {part.task: _judge(part, settings, prompts[part.task]) for part in pairs if part.task in prompts}
-    failed = _finish(
-        reports, judged, prompts, (said, truth), (source, truth_path), settings, measurer,
-        [*(compare or []), *(more or [])], out, plots, as_json,
+    asked = VlmScoreRun(
+        predictions=source, references=truth_path, predictions_digest=rows_digest(said.rows),
+        references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
+        score=settings,
     )  # fmt: skip
+    # all that can be refused is refused before the work
+    judge_engine = _judge_engine(settings) if prompts else None
+    others = comparable([*(compare or []), *(more or [])], asked)
+    folder = start_run(out or default_folder(asked), asked)
+    reports = _reports(pairs, chosen, measurer, settings, truth)
+    judged: dict[Task, list[Judgement]] = {}
+    for part in pairs:
+        if judge_engine is not None and part.task in prompts:
+            judged[part.task] = _judge(part, settings, judge_engine, prompts[part.task])
+    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": [*said.notes, *truth.notes]}
+    failed = _finish(folder, asked, reports, judged, prompts, found, others, plots, as_json)
     if failed:
         raise typer.Exit(EXIT_FAILED_ROWS)
 
@@ -221,72 +235,66 @@ def _judge_prompts(settings: VlmScoreConfig, pairs: list[Pairs]) -> dict[Task, J
     return result
 
 
-def _judge(pairs: Pairs, settings: VlmScoreConfig, prompt: JudgePrompt) -> list[Judgement]:
-    from microg.console import ProgressDisplay
-    from models.vlm.cache import ResponseCache
+def _judge_engine(settings: VlmScoreConfig) -> OpenAiEngine:
     from models.vlm.openai_api import OpenAiEngine
     from models.vlm.retry import RetryPolicy
-    from pipelines.judge import judge
 
     asked = settings.judge
     retry = RetryPolicy(deadline_s=asked.deadline_s)
     engine = OpenAiEngine(str(asked.model), asked.base_url, asked.key_variable, asked.concurrency, retry)
+    engine.key()  # a missing one is told before hours of scoring, not after
+    return engine
+
+
+def _judge(pairs: Pairs, settings: VlmScoreConfig, engine: OpenAiEngine, prompt: JudgePrompt) -> list[Judgement]:
+    from microg.console import ProgressDisplay
+    from models.vlm.cache import ResponseCache
+    from pipelines.judge import judge
+
     with (
-        ResponseCache(asked.cache) as cache,
+        ResponseCache(settings.judge.cache) as cache,
         ProgressDisplay(f"judging {pairs.task}", len(pairs.items), unit="items") as progress,
     ):
         return judge(
-            pairs.items, engine, prompt, cache, structured=asked.structured, progress=progress.advance
-        )  # fmt: skip
+            pairs.items, engine, prompt, cache, structured=settings.judge.structured, progress=progress.advance
+        )
 
 
 def _finish(
-    reports: list[TextReport], judged: dict[Task, list[Judgement]], prompts: dict[Task, JudgePrompt],
-    read: tuple[TextPredictions, TextReferences], paths: tuple[str, str], settings: VlmScoreConfig,
-    measurer: Measurer, others: list[str], folder: str | None, plots: bool, as_json: bool,
+    folder: Run, asked: VlmScoreRun, reports: list[TextReport], judged: dict[Task, list[Judgement]],
+    prompts: dict[Task, JudgePrompt], found: dict[str, Any], others: dict[str, dict[str, Any]], plots: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Write and show everything; returns how many items a judge failed on."""
     import pyarrow as pa
 
-    from jobs.vlm_score_config import VlmScoreRun
-    from jobs.vlm_score_run import compare_runs, default_folder, result_document, write_run
+    from jobs.vlm_score_run import compare_runs, result_document, write_run
     from jobs.vlm_score_show import show
     from metrics.judge import summary
     from metrics.published import text_row
-    from microg.text_rows import rows_digest
     from pipelines.judge import judgements_table
 
-    said, truth = read
-    model = str(settings.judge.model)
-    asked = VlmScoreRun(
-        predictions=paths[0], references=paths[1], predictions_digest=rows_digest(said.rows),
-        references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
-        score=settings,
-    )  # fmt: skip
-    # before anything is written, so that a bad --compare leaves no half-made run
-    comparisons = compare_runs(reports, asked, others)
+    model = str(asked.score.judge.model)
     verdicts = {
-        name: {"model": model, "prompt_id": prompts[name].id, "prompt_hash": prompts[name].digest, **summary(found)}
-        for name, found in judged.items()
+        name: {"model": model, "prompt_id": prompts[name].id, "prompt_hash": prompts[name].digest, **summary(items)}
+        for name, items in judged.items()
     }
-    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": [*said.notes, *truth.notes]}
     if verdicts:
-        found["judge"] = verdicts
-    if comparisons:
-        found["comparisons"] = comparisons
-    published = text_row(settings.row) if settings.row else None
+        found = {**found, "judge": verdicts}
+    if others:
+        found = {**found, "comparisons": compare_runs(reports, asked, others)}
+    published = text_row(asked.score.row) if asked.score.row else None
     document = result_document(reports, asked, published, found)
     tables = [judgements_table(items, model, prompts[name]) for name, items in judged.items()]
-    folder = folder or default_folder(asked)
-    written = write_run(folder, asked, reports, document, pa.concat_tables(tables) if tables else None, plots)
-    document = {"run": folder, **document, "files": written}
-    failed = sum(counts["failed"] for counts in verdicts.values())
+    written = write_run(folder, reports, document, pa.concat_tables(tables) if tables else None, plots)
+    document = {"run": folder.root, **document, "files": written}
     if as_json:
         print_json(document)
     else:
         show(document)
+    failed = sum(counts["failed"] for counts in verdicts.values())
     if failed:
-        where = f"{folder}/tables/text_judgements.parquet"
+        where = folder.path("tables", "text_judgements.parquet")
         print(f"{failed} items could not be judged: their reasons are in {where}; run again to retry", file=sys.stderr)
     return failed
 

@@ -90,12 +90,15 @@ def examples(report: TextReport) -> dict[str, Any]:
     return {"by": by, "best": rows[:_EXAMPLES], "worst": rows[: -_EXAMPLES - 1 : -1]}
 
 
+def start_run(folder: str, asked: VlmScoreRun) -> Run:
+    """Open the run folder. Raises `RunConflictError` when it is another run's."""
+    return Run.start(folder, COMMAND, asked, dataset=asked.references_digest, protocol=asked.score.protocol)
+
+
 def write_run(
-    folder: str, asked: VlmScoreRun, reports: Sequence[TextReport], document: dict[str, Any],
-    judgements: pa.Table | None, plots: bool,
-) -> list[str]:  # fmt: skip
-    """Write tables, plots and `metrics.json`; returns the paths. Raises `RunConflictError` for another run's folder."""
-    run = Run.start(folder, COMMAND, asked, dataset=asked.references_digest, protocol=asked.score.protocol)
+    run: Run, reports: Sequence[TextReport], document: dict[str, Any], judgements: pa.Table | None, plots: bool
+) -> list[str]:
+    """Write tables, plots and `metrics.json`; returns the paths."""
     one_each = {report.pairs.task: report.pairs for report in reports}
     tables = {
         "text_pairs": pairs_table(one_each.values(), types_of), "text_scores": scores_table(reports),
@@ -184,16 +187,14 @@ def bootstrap_table(reports: Iterable[TextReport]) -> pa.Table:
 
 
 def compare_runs(
-    reports: Sequence[TextReport], asked: VlmScoreRun, others: Sequence[str]
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Compare with other runs: a row a (run, task, protocol, metric) with the paired bootstrap where there is one.
+    reports: Sequence[TextReport], asked: VlmScoreRun, others: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Compare with other runs (from `comparable`): a row a (run, task, protocol, metric), with the paired bootstrap.
 
-    Raises `MetricError` when a run is none of this command, or scored on other references or with other settings.
     Scores of different encoders are not compared.
     """
     rows: list[dict[str, Any]] = []
-    for other in others:
-        theirs = _check_comparable(other, asked)
+    for other, theirs in others.items():
         drawn = _distributions(other, asked.score.seed)
         for report in reports:
             task, protocol = report.pairs.task, report.protocol
@@ -214,7 +215,15 @@ def compare_runs(
     return rows
 
 
-def _check_comparable(other: str, asked: VlmScoreRun) -> dict[str, Any]:
+def comparable(others: Sequence[str], asked: VlmScoreRun) -> dict[str, dict[str, Any]]:
+    """Return the documents of other runs.
+
+    Raises `MetricError` when a run is none of this command, or was scored on other references or with other settings.
+    """
+    return {other: _comparable(other, asked) for other in others}
+
+
+def _comparable(other: str, asked: VlmScoreRun) -> dict[str, Any]:
     path = storage.join(other, "run.json")
     manifest = storage.read_json(path) if storage.exists(path) else {}
     metrics = storage.join(other, "metrics.json")

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from metrics.text.items import Items
 from metrics.text.state import ItemState
-from microg.text_statistics import UNANSWERABLE, question_type
+from microg.text_statistics import question_type
 
 AnswerType = Literal["yes/no", "count", "unanswerable", "other"]
 ANSWER_TYPES: tuple[AnswerType, ...] = ("yes/no", "count", "unanswerable", "other")
@@ -28,6 +28,7 @@ _UNITS = (
 )  # fmt: skip
 _NUMBERS = {word: str(number) for number, word in enumerate(_UNITS)}
 _NOTHING = {"no", "none", "nobody", "nothing", "neither"}
+_LONGEST_MARKER = 4  # words by which a true answer says that there is none: "Not mentioned.", "Unanswerable."
 _ARTICLES = {"a", "an", "the"}
 # Said of a question that the video does not answer. Phrases that may be answers ("not visible") are left out.
 _ABSTAINS = re.compile(
@@ -99,7 +100,7 @@ def answer_type(question: str | None, reference: str) -> AnswerType:
     ('count', 'yes/no', 'other')
     """
     true = normalise(reference)
-    if true == UNANSWERABLE:
+    if abstains(true) and len(true.split()) <= _LONGEST_MARKER:
         return "unanswerable"
     if true in ("yes", "no") or (yes_or_no(true) and question_type(question) in ("is/are", "does/do")):
         return "yes/no"

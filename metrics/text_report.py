@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from metrics.answers import AnswerState, answer_type
 from metrics.bootstrap import Distribution
 from metrics.text.cider import CiderState
+from metrics.text.encoder_state import EncoderState
 from metrics.text.state import ItemState, exact_sums
 from metrics.text_baselines import baselines
 from metrics.text_bootstrap import bootstrap_texts, text_intervals
@@ -110,7 +110,7 @@ def report(
     if resamples and len({item.key.clip_id for item in pairs.items}) > 1:
         clip_of = {name: item.key.clip_id for name, item in of_item.items()}
         drawn = bootstrap_texts(states, clip_of, resamples=resamples, seed=seed)
-    encoders: dict[str, Any] = {name: state for name, state in states.items() if hasattr(state, "over_length")}
+    encoders = {name: state for name, state in states.items() if isinstance(state, EncoderState)}
     return TextReport(
         protocol, pairs, states, scores, valid, _slices(states, pairs, of_item, origins or {}), systems, drawn,
         text_intervals(drawn, scores) if drawn else {}, _lengths(states), corpus_of(pairs),

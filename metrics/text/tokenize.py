@@ -20,6 +20,9 @@ PUNCTUATION = frozenset(
 # Without a line after it, the tokens of "No." depend on what the next text begins with.
 _GUARD = "the"
 _AT_ONCE = 20_000
+# Tokens of this process's texts: the same references are tokenized for each model and baseline.
+_KEPT = 200_000
+_known: dict[str, str] = {}
 
 
 def raw(texts: Sequence[str]) -> list[str]:
@@ -36,10 +39,13 @@ def ptb(texts: Sequence[str]) -> list[str]:
     ["an astronaut 's tool-belt is n't visible", '']
     """
     clean = [one_line(text) for text in texts]
-    distinct = sorted(set(clean))
-    tokens: dict[str, str] = {}
-    for part in blocks(len(distinct), _AT_ONCE):
-        tokens.update(zip(distinct[part], _ptb_lines(distinct[part]), strict=True))
+    distinct = set(clean)
+    if len(_known) + len(distinct) > _KEPT:
+        _known.clear()
+    new = sorted(distinct - _known.keys())
+    for part in blocks(len(new), _AT_ONCE):
+        _known.update(zip(new[part], _ptb_lines(new[part]), strict=True))
+    tokens = {text: _known[text] for text in distinct}
     return [tokens[text] for text in clean]
 
 

@@ -71,7 +71,7 @@ class OpenAiEngine:
 
         Leaving the iterator early cancels what is under way.
         """
-        key = self._key()
+        key = self.key()
         done: queue.Queue[Reply | BaseException | None] = queue.Queue()
         loop = asyncio.new_event_loop()
         task = loop.create_task(self._run(list(requests), sampling, key, done))
@@ -99,7 +99,8 @@ class OpenAiEngine:
                 loop.call_soon_threadsafe(task.cancel)
             worker.join()
 
-    def _key(self) -> str:
+    def key(self) -> str:
+        """Return the key, for the header only. Raises `ConfigError` when there is none and the server is elsewhere."""
         key = os.environ.get(self.key_variable, "").strip()
         if key:
             return key

@@ -66,6 +66,8 @@ def test_types_of_answers():
     assert answer_type(None, "Yes.") == "yes/no"
     assert answer_type("What is the number of bags?", "Four bags.") == "count"
     assert answer_type("Who is there?", "Two astronauts.") == "other"
+    assert answer_type("Who films?", "Unanswerable.") == "unanswerable"
+    assert answer_type("Why?", "Because it was not possible to reach the hatch in time.") == "other"
 
 
 @pytest.mark.parametrize(
