@@ -1,18 +1,17 @@
-"""A small OpenAI-compatible server on 127.0.0.1 that misbehaves on demand."""
+"""An OpenAI-compatible server on 127.0.0.1 that misbehaves on demand."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
-# A fault: (status, headers, body bytes, bytes really sent or None for all, seconds before the answer).
-Fault = tuple[int, dict[str, str], bytes, int | None, float]
+from tests import model_server
+from tests.model_server import Fault, ModelServer, page, reset
+
+__all__ = ["OpenAiServer", "completion", "cut_json", "failure", "hang", "page", "prompt_of", "reset", "torn"]
 
 
 def failure(status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
@@ -28,24 +27,12 @@ def hang(seconds: float) -> Fault:
 
 def torn() -> Fault:
     """Return half of an answer, under the length of the whole."""
-    body = completion("never seen whole")
-    return 200, {}, body, len(body) // 2, 0.0
+    return model_server.torn(completion("never seen whole"))
 
 
 def cut_json() -> Fault:
     """Return a complete response whose JSON stops in the middle."""
-    body = completion("never seen whole")
-    return 200, {}, body[: len(body) // 2], None, 0.0
-
-
-def page() -> Fault:
-    """Return what a proxy says: HTML with status 200."""
-    return 200, {"Content-Type": "text/html"}, b"<html>wait</html>", None, 0.0
-
-
-def reset() -> Fault:
-    """Return nothing and close the connection."""
-    return 0, {}, b"", 0, 0.0
+    return model_server.cut(completion("never seen whole"))
 
 
 def completion(text: str | None, finish_reason: str = "stop") -> bytes:
@@ -58,75 +45,99 @@ def completion(text: str | None, finish_reason: str = "stop") -> bytes:
 
 
 @dataclass
-class OpenAiServer:
-    """Answers with `answer(request body)`; `faults` by prompt are used up first. Use as a context manager.
-
-    requests: every body received with its time; keys: the Authorization headers.
-    """
+class OpenAiServer(ModelServer):
+    """Chat completions (see `ModelServer`)."""
 
     answer: Callable[[dict[str, Any]], str | None] = lambda body: f"said: {prompt_of(body)}"
-    faults: dict[str, list[Fault]] = field(default_factory=dict)
-    requests: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
-    most_at_once: int = 0
+    base_path: ClassVar[str] = "/v1"
 
-    def __enter__(self) -> OpenAiServer:
-        server, lock = self, threading.Lock()
-        self._under_way = 0
+    def prompt_of(self, body: dict[str, Any]) -> str:
+        """Return the text of a request's last message."""
+        return prompt_of(body)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    server.requests.append((time.monotonic(), body))
-                    server.keys.add(self.headers["Authorization"] or "")
-                    server._under_way += 1
-                    server.most_at_once = max(server.most_at_once, server._under_way)
-                    waiting = server.faults.get(prompt_of(body), [])
-                    fault = waiting.pop(0) if waiting else None
-                status, headers, answer, sent, wait = fault or (200, {}, completion(server.answer(body)), None, 0.01)
-                server._closing.wait(wait)
-                with lock:
-                    server._under_way -= 1
-                with contextlib.suppress(OSError):  # the client may have gone
-                    self._send(status, headers, answer, sent)
-
-            def _send(self, status: int, headers: dict[str, str], body: bytes, sent: int | None) -> None:
-                self.close_connection = sent is not None
-                if not status:
-                    return
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[:sent])
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        """Return the base URL."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def asked(self, prompt: str) -> list[float]:
-        """Return when a prompt was asked."""
-        return [at for at, body in self.requests if prompt_of(body) == prompt]
+    def completion(self, text: str | None) -> bytes:
+        """Return a chat completion."""
+        return completion(text)
 
 
 def prompt_of(body: dict[str, Any]) -> str:
     """Return the text of a request's last message."""
     content = body["messages"][-1]["content"]
     return content if isinstance(content, str) else content[-1]["text"]
+
+
+@dataclass
+class BatchServer(OpenAiServer):
+    """An OpenAI server with files and batches; a batch takes two polls. The prompt `bad` fails.
+
+    end_as: the status in which batches end; refuse: answer 401 to everything.
+    """
+
+    end_as: str = "completed"
+    refuse: bool = False
+
+    def __post_init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+
+    def other(self, method: str, path: str, data: bytes) -> Fault | None:
+        """Answer /files and /batches."""
+        path = urlsplit(path).path.removeprefix("/v1")
+        if self.refuse:
+            return failure(401, f"wrong key {sorted(self.keys)}")
+        if path == "/files" and method == "POST":
+            return self._sent({"id": self._kept(_uploaded(data)), "object": "file", "purpose": "batch"})
+        if path.startswith("/files/"):
+            return 200, {"Content-Type": "application/octet-stream"}, self.files[path.split("/")[2]], None, 0.0
+        if path == "/batches" and method == "POST":
+            asked = json.loads(data)
+            count = len(self.files[asked["input_file_id"]].splitlines())
+            batch = {
+                "id": f"batch_{len(self.batches)}", "object": "batch", "status": "validating", "created_at": 0,
+                "request_counts": {"total": count, "completed": 0, "failed": 0}, **asked,
+            }  # fmt: skip
+            self.batches[batch["id"]] = batch
+            return self._sent(batch)
+        if path == "/batches":
+            return self._sent({"object": "list", "data": list(self.batches.values()), "has_more": False})
+        if path.startswith("/batches/"):
+            batch = self.batches[path.split("/")[2]]
+            if batch["status"] == "validating":
+                batch["status"] = "in_progress"
+            elif batch["status"] == "in_progress":
+                self._finish(batch)
+            return self._sent(batch)
+        return None
+
+    def _finish(self, batch: dict[str, Any]) -> None:
+        batch["status"] = self.end_as
+        if self.end_as != "completed":
+            batch["errors"] = {"object": "list", "data": [{"code": "x", "message": "it went wrong"}]}
+            return
+        good, bad = [], []
+        for line in self.files[batch["input_file_id"]].splitlines():
+            entry = json.loads(line)
+            prompt = prompt_of(entry["body"])
+            about = {"id": "r", "custom_id": entry["custom_id"], "error": None}
+            if prompt == "bad":
+                body = {"error": {"message": "too long", "code": "invalid"}}
+                bad.append({**about, "response": {"status_code": 400, "body": body}})
+            else:
+                body = json.loads(completion(self.answer(entry["body"])))
+                good.append({**about, "response": {"status_code": 200, "body": body}})
+        for name, lines in (("output_file_id", good), ("error_file_id", bad)):
+            if lines:
+                batch[name] = self._kept("\n".join(map(json.dumps, lines)).encode())
+        batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
+
+    def _kept(self, data: bytes) -> str:
+        self.files[f"file_{len(self.files)}"] = data
+        return f"file_{len(self.files) - 1}"
+
+    def _sent(self, document: dict[str, Any]) -> Fault:
+        return 200, {}, json.dumps(document).encode(), None, 0.0
+
+
+def _uploaded(form: bytes) -> bytes:
+    """Return the lines of JSON in a multipart upload."""
+    return b"\n".join(line for line in form.splitlines() if line.startswith(b"{"))

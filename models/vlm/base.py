@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -62,7 +62,7 @@ class Frames:
     def sha256(self) -> str:
         """SHA-256 of the pixels and their shape, in hexadecimal: what the column `frame_hash` holds."""
         found = hashlib.sha256(repr((self.pixels.shape, str(self.pixels.dtype))).encode())
-        found.update(np.ascontiguousarray(self.pixels))
+        found.update(np.ascontiguousarray(self.pixels).data)
         return found.hexdigest()
 
     def video_metadata(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Engine(Protocol):
 class AsyncEngine(Engine, Protocol):
     """An engine that waits for a server: many requests are under way at once on one thread."""
 
-    def stream(self, requests: Sequence[Request], sampling: Sampling) -> AsyncIterator[Reply]:
+    def stream(self, requests: Sequence[Request], sampling: Sampling) -> AsyncGenerator[Reply]:
         """Yield the replies of `generate` from a running event loop; leaving early cancels what is under way."""
         ...
 

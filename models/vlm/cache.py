@@ -31,6 +31,9 @@ class ResponseCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._base = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
+            # one write a reply instead of several, and none that waits for the disk: a killed process loses nothing
+            self._base.execute("PRAGMA journal_mode=WAL")
+            self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
             self._base.execute("SELECT key, reply FROM replies LIMIT 1")
         except sqlite3.Error as error:

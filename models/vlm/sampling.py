@@ -7,7 +7,7 @@ a frame twice unless it is told to (`short: repeat`).
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -199,7 +199,7 @@ class Explicit(_Policy):
 
 
 FramePolicy = Annotated[Uniform | Rate | AroundKey | Dense | Explicit, Field(discriminator="kind")]
-_POLICIES: TypeAdapter[FramePolicy] = TypeAdapter(FramePolicy)
+_POLICIES: TypeAdapter[Any] = TypeAdapter(cast(Any, FramePolicy))
 _FORMS = "uniform:8, uniform:8:middles, fps:2, fps:2:64, key:5:6, dense, explicit:0,44,89"
 
 

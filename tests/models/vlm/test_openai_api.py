@@ -44,6 +44,7 @@ def _ask(engine: OpenAiEngine, *prompts: str) -> dict[str, Reply]:
 
 def test_every_request_gets_one_reply_with_text_and_usage(server: OpenAiServer):
     prompts = [f"p{number}" for number in range(30)]
+    server.latency_s = 0.01
     replies = _ask(_engine(server, concurrency=5), *prompts)
     assert {key: reply.text for key, reply in replies.items()} == {prompt: f"said: {prompt}" for prompt in prompts}
     first = replies["p0"]

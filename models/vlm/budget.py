@@ -1,0 +1,113 @@
+"""A hard cap on money: what a request may cost is set aside before it is sent.
+
+With a journal the account survives its process: what was set aside and never settled counts as spent.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+from microg.errors import ConfigError, describe
+
+_NANO = 1_000_000_000
+
+
+class Budget:
+    """Dollars spent, set aside, and the most that may ever be. Amounts are kept in whole billionths of a dollar.
+
+    `cap` None only counts. `spent` is what earlier runs cost. Should a request ever cost more than was set aside for
+    it, the same factor is added to all later ones. Raises `ConfigError` when the journal cannot be used.
+    """
+
+    def __init__(self, cap: float | None = None, spent: float = 0.0, journal: str | Path | None = None) -> None:
+        self._cap = None if cap is None else math.floor(cap * _NANO)
+        self._spent = _nano(spent)
+        self._held: dict[int, int] = {}
+        self._next = 0
+        self._overrun = 1.0
+        self._journal = None if journal is None else _open(Path(journal))
+        if self._journal is not None:
+            row = self._journal.execute("SELECT COALESCE(SUM(COALESCE(actual, held)), 0), COALESCE(MAX(id), -1) FROM c")
+            spent_before, last = row.fetchone()
+            self._spent += int(spent_before)
+            self._next = int(last) + 1
+
+    @property
+    def spent(self) -> float:
+        """Dollars spent, without what is set aside."""
+        return self._spent / _NANO
+
+    @property
+    def held(self) -> float:
+        """Dollars set aside for requests under way."""
+        return sum(self._held.values()) / _NANO
+
+    def check(self, cost: float) -> Literal["yes", "later", "never"]:
+        """Tell whether `cost` fits under the cap now, may fit when requests under way cost less, or never can."""
+        if self._cap is None:
+            return "yes"
+        wanted = self._spent + self._bound(cost)
+        if wanted > self._cap:
+            return "never"
+        return "yes" if wanted + sum(self._held.values()) <= self._cap else "later"
+
+    def hold(self, cost: float) -> int:
+        """Set `cost` aside; returns a number for `settle`. Call it only when `check` says yes."""
+        if self.check(cost) != "yes":
+            raise ValueError("this does not fit under the cap")
+        number, self._next = self._next, self._next + 1
+        self._held[number] = self._bound(cost)
+        if self._journal is not None:
+            self._journal.execute("INSERT INTO c (id, held) VALUES (?, ?)", (number, self._held[number]))
+        return number
+
+    def settle(self, number: int, actual: float | None) -> float:
+        """Replace what was set aside by what it cost, and return that; None where nobody knows: then all of it.
+
+        With a journal, `number` may be of an earlier process.
+        """
+        held = self._held.pop(number, None)
+        if held is None:
+            held = self._of_earlier(number)
+            self._spent -= held
+        cost = held if actual is None else _nano(actual)
+        if held and cost > held:
+            self._overrun = max(self._overrun, self._overrun * cost / held)
+        self._spent += cost
+        if self._journal is not None:
+            self._journal.execute("UPDATE c SET actual = ? WHERE id = ?", (cost, number))
+        return cost / _NANO
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _of_earlier(self, number: int) -> int:
+        query = "SELECT held FROM c WHERE id = ? AND actual IS NULL"
+        row = None if self._journal is None else self._journal.execute(query, (number,)).fetchone()
+        if row is None:
+            raise ValueError(f"nothing is set aside under {number}")
+        return int(row[0])
+
+    def _bound(self, cost: float) -> int:
+        return math.ceil(_nano(cost) * self._overrun)
+
+
+def _nano(dollars: float) -> int:
+    return math.ceil(round(dollars * _NANO, 3))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        base = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        base.execute("PRAGMA journal_mode=WAL")
+        base.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
+        base.execute("CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY, held INTEGER NOT NULL, actual INTEGER)")
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigError(f"the account {path} cannot be used: {describe(error)}", "name another file") from error
+    return base
