@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from metrics.bootstrap import Distribution, resample_weights
-from metrics.text.state import ItemState
 from microg.errors import MetricError
 
 _AT_ONCE = 500
 
 
+class Scored(Protocol):
+    """What is resampled: statistics of items, and how their sums become scores (`ItemState`, or one that is frozen)."""
+
+    def statistics(self) -> tuple[list[str], np.ndarray]:
+        """Return ids (n) and statistics (n, k)."""
+        ...
+
+    def score(self, totals: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
+        """Return scores of summed statistics."""
+        ...
+
+
 def bootstrap_texts(
-    states: Mapping[str, ItemState], clip_of: Mapping[str, str], *, resamples: int = 2000, seed: int = 0
+    states: Mapping[str, Scored], clip_of: Mapping[str, str], *, resamples: int = 2000, seed: int = 0
 ) -> Distribution:
     """Return resampled values (resamples,) of every score of the states; `clip_of` maps item ids to clips.
 
@@ -27,7 +39,7 @@ def bootstrap_texts(
     `compare_texts`). Raises `MetricError` when there are fewer than two clips, or items differ.
     """
     ids: list[str] | None = None
-    parts: dict[str, tuple[ItemState, np.ndarray]] = {}
+    parts: dict[str, tuple[Scored, np.ndarray]] = {}
     for name, state in states.items():
         found, statistics = state.statistics()
         if ids is not None and found != ids:

@@ -6,7 +6,7 @@ States of all metrics, scores of all items and of the answered ones, slices, bas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,38 @@ Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], 
 Scores = dict[str, float]
 
 
+class Measured:
+    """A state that takes no more items: what is costly to ask it is asked once.
+
+    ids (n) sorted, statistics (n, k); scores of parts, resamples and single items come from these.
+    """
+
+    def __init__(self, state: ItemState) -> None:
+        self.state, self.values = state, state.values
+        self.ids, self._statistics = state.statistics()
+        self._place = {name: place for place, name in enumerate(self.ids)}
+
+    def statistics(self) -> tuple[list[str], np.ndarray]:
+        """Return ids and statistics."""
+        return self.ids, self._statistics
+
+    def score(self, totals: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
+        """Return scores of summed statistics (see `ItemState.score`)."""
+        return self.state.score(totals, count)
+
+    def of(self, names: Iterable[str]) -> Scores:
+        """Return the scores of some items; undefined ones are nan."""
+        places = sorted(self._place[name] for name in names)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = self.score(exact_sums(self._statistics[places]), np.array(float(len(places))))
+        return {name: float(value) for name, value in found.items()}
+
+    def per_item(self) -> dict[str, np.ndarray]:
+        """Return each score of the single items (n,) float64, in the order of `ids`."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.score(self._statistics.astype(np.float64), np.ones(len(self.ids)))
+
+
 @dataclass(frozen=True)
 class Slice:
     """Scores of a part of the items."""
@@ -50,7 +82,7 @@ class TextReport:
 
     protocol: str
     pairs: Pairs
-    states: Mapping[str, ItemState]
+    states: Mapping[str, Measured]
     scores: Scores
     valid: Slice | None
     slices: Mapping[tuple[str, str], Slice]
@@ -70,10 +102,8 @@ class TextReport:
         """Return the scores of single items, by item id, without those that are undefined for it."""
         result: dict[str, dict[str, float]] = {item.key.id: {} for item in self.pairs.items}
         for state in self.states.values():
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ids, values = state.per_item()
-            for name, column in values.items():
-                for item, value in zip(ids, column.tolist(), strict=True):
+            for name, column in state.per_item().items():
+                for item, value in zip(state.ids, column.tolist(), strict=True):
                     if value == value:
                         result[item][name] = value
         return result
@@ -95,40 +125,39 @@ def report(
     `baseline_metrics` are the metrics that baselines are scored with; without any there are no baselines. With fewer
     than two clips there are no intervals.
     """
-    said = [item.scored for item in pairs.items]
-    states = _states(pairs, protocol, said, metrics, measure)
-    scores = {name: value for state in states.values() for name, value in state.compute().items()}
+    raw = _states(pairs, protocol, [item.scored for item in pairs.items], metrics, measure)
+    states = {name: Measured(state) for name, state in raw.items()}
     of_item = {item.key.id: item for item in pairs.items}
     answered = {name for name, item in of_item.items() if item.text is not None}
-    valid = part(states, of_item, answered) if len(answered) < len(of_item) else None
     chosen = [name for name in metrics if name in baseline_metrics]
     systems = {}
     for name, texts in baselines(pairs, seed).items() if baseline_metrics else ():
         found = _states(pairs, protocol, texts, chosen, measure)
         systems[name] = {score: value for state in found.values() for score, value in state.compute().items()}
+    scores = _scores(states, of_item)
     drawn = None
     if resamples and len({item.key.clip_id for item in pairs.items}) > 1:
         clip_of = {name: item.key.clip_id for name, item in of_item.items()}
         drawn = bootstrap_texts(states, clip_of, resamples=resamples, seed=seed)
-    encoders = {name: state for name, state in states.items() if isinstance(state, EncoderState)}
+    encoders = {name: state for name, state in raw.items() if isinstance(state, EncoderState)}
     return TextReport(
-        protocol, pairs, states, scores, valid, _slices(states, pairs, of_item, origins or {}), systems, drawn,
-        text_intervals(drawn, scores) if drawn else {}, _lengths(states), corpus_of(pairs),
+        protocol, pairs, states, scores, part(states, of_item, answered) if len(answered) < len(of_item) else None,
+        _slices(states, of_item, origins or {}), systems, drawn, text_intervals(drawn, scores) if drawn else {},
+        _lengths(raw), corpus_of(pairs),
         {name: state.info.signature for name, state in encoders.items() if state.info is not None},
         {name: state.over_length() for name, state in encoders.items()},
     )  # fmt: skip
 
 
-def part(states: Mapping[str, ItemState], of_item: Mapping[str, Pair], chosen: set[str]) -> Slice:
+def part(states: Mapping[str, Measured], of_item: Mapping[str, Pair], chosen: Iterable[str]) -> Slice:
     """Return the scores of the items in `chosen`; CIDEr keeps the document frequencies of the whole corpus."""
-    scores: Scores = {}
-    for state in states.values():
-        ids, statistics = state.statistics()
-        mask = np.array([name in chosen for name in ids], bool)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = state.score(exact_sums(statistics[mask]), np.array(float(mask.sum())))
-        scores |= {name: float(value) for name, value in found.items()}
-    return Slice(scores, len(chosen), len({of_item[name].key.clip_id for name in chosen}))
+    names = list(chosen)
+    return Slice(_scores(states, names), len(names), len({of_item[name].key.clip_id for name in names}))
+
+
+def _scores(states: Mapping[str, Measured], names: Iterable[str]) -> Scores:
+    names = list(names)
+    return {score: value for state in states.values() for score, value in state.of(names).items()}
 
 
 def types_of(pair: Pair) -> dict[str, str | None]:
@@ -158,7 +187,7 @@ def _states(
 
 
 def _slices(
-    states: Mapping[str, ItemState], pairs: Pairs, of_item: Mapping[str, Pair], origins: Mapping[str, str]
+    states: Mapping[str, Measured], of_item: Mapping[str, Pair], origins: Mapping[str, str]
 ) -> dict[tuple[str, str], Slice]:
     members: dict[tuple[str, str], set[str]] = {}
     for name, item in of_item.items():
