@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from microg.runs import Run
     from microg.text_pairs import Pairs
     from microg.text_rows import Task, TextPredictions, TextReferences
-    from models.vlm.openai_api import OpenAiEngine
+    from models.vlm.api import ApiEngine
 
 EPILOG = """
 **Examples**
@@ -235,18 +235,32 @@ def _judge_prompts(settings: VlmScoreConfig, pairs: list[Pairs]) -> dict[Task, J
     return result
 
 
-def _judge_engine(settings: VlmScoreConfig) -> OpenAiEngine:
+def _judge_engine(settings: VlmScoreConfig) -> ApiEngine:
+    """Return the judge's engine. Raises `ConfigError` without a key, and for a cap without a known price."""
+    from microg.errors import ConfigError
+    from models.vlm.budget import Budget
+    from models.vlm.gate import Limits, LocalGate
+    from models.vlm.gemini_api import GeminiEngine
     from models.vlm.openai_api import OpenAiEngine
     from models.vlm.retry import RetryPolicy
 
     asked = settings.judge
-    retry = RetryPolicy(deadline_s=asked.deadline_s)
-    engine = OpenAiEngine(str(asked.model), asked.base_url, asked.key_variable, asked.concurrency, retry)
+    kind = {"openai": OpenAiEngine, "gemini": GeminiEngine}[asked.engine]
+    named = {} if asked.key_variable is None else {"key_variable": asked.key_variable}
+    engine = kind(
+        str(asked.model), asked.base_url, concurrency=asked.concurrency, retry=RetryPolicy(deadline_s=asked.deadline_s),
+        gate=LocalGate(Limits(concurrency=asked.concurrency), Budget(asked.max_cost)), **named,
+    )  # fmt: skip
     engine.key()  # a missing one is told before hours of scoring, not after
+    if asked.max_cost is not None and engine.price is None and not engine.local:
+        raise ConfigError(
+            f"the price of {asked.model} is not known, so a cap on costs cannot be held",
+            "put it into a price table and name that in the environment variable MICROG_PRICES",
+        )
     return engine
 
 
-def _judge(pairs: Pairs, settings: VlmScoreConfig, engine: OpenAiEngine, prompt: JudgePrompt) -> list[Judgement]:
+def _judge(pairs: Pairs, settings: VlmScoreConfig, engine: ApiEngine, prompt: JudgePrompt) -> list[Judgement]:
     from microg.console import ProgressDisplay
     from models.vlm.cache import ResponseCache
     from pipelines.judge import judge

@@ -14,14 +14,17 @@ from microg.config import Config
 class JudgeConfig(Config):
     """A judge of answers; without `model` there is none.
 
-    base_url None: the variable OPENAI_BASE_URL, or OpenAI. The key is in the environment variable `key_variable`.
-    prompt: of the task vqa, caption_prompt: of captions, each a name or a YAML file; "" judges that task not at all.
+    base_url None: the provider's own (for `openai` the variable OPENAI_BASE_URL, if set). key_variable None: the
+    provider's usual one. prompt: of the task vqa, caption_prompt: of captions, each a name or a YAML file; "" judges
+    that task not at all. max_cost: US dollars that this command may spend, where the model's price is known.
     """
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"concurrency", "deadline_s", "cache"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"concurrency", "deadline_s", "cache", "max_cost"})
     model: str | None = None
+    engine: Literal["openai", "gemini"] = "openai"
     base_url: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str | None = None
+    max_cost: float | None = Field(default=None, gt=0)
     prompt: str = "judge_vqa_v1"
     caption_prompt: str = ""
     structured: bool = True

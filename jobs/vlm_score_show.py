@@ -140,6 +140,8 @@ def _judge(found: Mapping[str, Any]) -> str:
         f"judge {escape(found['model'])} ({found['prompt_id']}, {found['prompt_hash'][:12]}): "
         f"{_percent(found['accuracy'])}% of {found['judged']:,} correct"
     )
+    if found["cost"]:
+        text += f", {found['cost']:.4f} dollars"
     if found["failed"]:
         text += (
             f"; [yellow]{found['failed']:,} could not be judged[/]: between {_percent(found['accuracy_low'])}% and "

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -40,6 +41,7 @@ _ABSTAINS = re.compile(
 )
 
 
+@lru_cache(maxsize=100_000)
 def normalise(text: str) -> str:
     """Return the form in which answers are compared.
 

@@ -90,7 +90,7 @@ def judge_prompt(name: str) -> JudgePrompt:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said of an item, or why there is no verdict (`error`)."""
+    """What a judge said of an item, or why there is no verdict (`error`). `cost`: US dollars now, None if not known."""
 
     pair: Pair
     verdict: Verdict | None = None
@@ -98,6 +98,7 @@ class Judgement:
     reason: str | None = None
     error: str | None = None
     cached: bool = False
+    cost: float | None = None
 
 
 def read_verdict(text: str) -> tuple[Verdict, float | None, str | None]:
@@ -135,13 +136,15 @@ def read_verdict(text: str) -> tuple[Verdict, float | None, str | None]:
 def summary(judgements: Iterable[Judgement]) -> dict[str, Any]:
     """Return counts, accuracy over the judged, and its bounds were all failures incorrect or correct.
 
-    mean_score is 0 to 1, over verdicts with a score. Ratios without items are None.
+    mean_score is 0 to 1, over verdicts with a score. Ratios without items are None, and so is a cost that is not known
+    of every item.
     """
     found = list(judgements)
     judged = [item for item in found if item.verdict is not None]
     right = sum(item.verdict == "correct" for item in judged)
     scores = [item.score for item in judged if item.score is not None]
     failed = len(found) - len(judged)
+    costs: list[Any] = [item.cost for item in found]
     ratio: Mapping[str, float | None] = {
         "accuracy": right / len(judged) if judged else None,
         "accuracy_low": right / len(found) if found else None,
@@ -150,5 +153,5 @@ def summary(judgements: Iterable[Judgement]) -> dict[str, Any]:
     }
     return {
         "items": len(found), "judged": len(judged), "correct": right, "failed": failed,
-        "cached": sum(item.cached for item in found), **ratio,
+        "cached": sum(item.cached for item in found), "cost": None if None in costs else sum(costs), **ratio,
     }  # fmt: skip

@@ -143,7 +143,7 @@ def report(
     return TextReport(
         protocol, pairs, states, scores, part(states, of_item, answered) if len(answered) < len(of_item) else None,
         _slices(states, of_item, origins or {}), systems, drawn, text_intervals(drawn, scores) if drawn else {},
-        _lengths(raw), corpus_of(pairs),
+        _lengths(raw, scores), corpus_of(pairs),
         {name: state.info.signature for name, state in encoders.items() if state.info is not None},
         {name: state.over_length() for name, state in encoders.items()},
     )  # fmt: skip
@@ -198,9 +198,9 @@ def _slices(
     return {key: part(states, of_item, members[key]) for key in sorted(members)}
 
 
-def _lengths(states: Mapping[str, ItemState]) -> dict[str, float]:
+def _lengths(states: Mapping[str, ItemState], scores: Scores) -> dict[str, float]:
     state = next((state for state in states.values() if isinstance(state, CiderState)), None)
     if state is None:
         return {}
     table = state.to_table()
-    return length_statistics(table["prediction"].to_pylist(), table["references"].to_pylist())
+    return length_statistics(table["prediction"].to_pylist(), table["references"].to_pylist(), scores["cider"])

@@ -37,7 +37,7 @@ def judge(
         if pair.state == "ok":
             requests.append(Request(key, prompt.fill(pair), prompt.system))
         else:
-            found[key] = Judgement(pair, "incorrect", 0.0, _EMPTY)
+            found[key] = Judgement(pair, "incorrect", 0.0, _EMPTY, cost=0.0)
             progress(1, 0)
     sampling = Sampling(max_tokens=200, json_schema=SCHEMA if structured else None)
     # a reply that cannot be read is asked again next time
@@ -70,9 +70,9 @@ def _readable(reply: Reply) -> bool:
 
 def _judgement(pair: Pair, reply: Reply) -> Judgement:
     if reply.status != "ok" or reply.text is None:
-        return Judgement(pair, error=reply.error or "no text")
+        return Judgement(pair, error=reply.error or "no text", cost=reply.cost)
     try:
         verdict, score, reason = read_verdict(reply.text)
     except ValueError as error:
-        return Judgement(pair, error=f"unreadable verdict: {describe(error)}", cached=reply.cached)
-    return Judgement(pair, verdict, score, reason, cached=reply.cached)
+        return Judgement(pair, error=f"unreadable verdict: {describe(error)}", cached=reply.cached, cost=reply.cost)
+    return Judgement(pair, verdict, score, reason, cached=reply.cached, cost=reply.cost)

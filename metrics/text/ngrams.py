@@ -65,7 +65,7 @@ class Counts:
 def split_words(texts: Sequence[str]) -> Words:
     """Split texts at whitespace and hash the words."""
     words = [text.split() for text in texts]
-    known = {word: _hash(word) for text in words for word in text}
+    known = {word: _hash(word) for word in {word for text in words for word in text}}
     lengths = np.array([len(text) for text in words], np.int64)
     hashes = np.fromiter((known[word] for text in words for word in text), np.uint64, int(lengths.sum()))
     return Words(hashes, lengths)

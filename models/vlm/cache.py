@@ -42,9 +42,9 @@ class ResponseCache:
             ) from error
 
     def get(self, key: str) -> Reply | None:
-        """Return the reply kept under `key`, with attempts 0 and without its request's key."""
+        """Return the reply kept under `key`, with attempts and cost 0 and without its request's key."""
         row = self._base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Reply("", attempts=0, cached=True, **json.loads(row[0]))
+        return None if row is None else Reply("", attempts=0, cached=True, cost=0.0, **json.loads(row[0]))
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; it is on disk when this returns. The first reply under a key stays."""
@@ -94,4 +94,4 @@ def generate_cached(
         if keep(reply):
             cache.put(reply.key, reply)
         for place, name in enumerate(waiting[reply.key]):
-            yield replace(reply, key=name, cached=place > 0, attempts=0 if place else reply.attempts)
+            yield replace(reply, key=name, **({"cached": True, "attempts": 0, "cost": 0.0} if place else {}))

@@ -250,7 +250,7 @@ def test_cache_survives_the_death_of_its_writer(tmp_path: Path):
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     with ResponseCache(path) as cache:
         assert len(cache) == 20
-        assert cache.get("7") == Reply("", "t7", attempts=0, cached=True)
+        assert cache.get("7") == Reply("", "t7", attempts=0, cached=True, cost=0.0)
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path):
