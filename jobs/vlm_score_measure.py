@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,15 +73,23 @@ class Measurer:
         if name not in _ALWAYS or what == protocol:
             if what in self.skipped:
                 return False
+            hub = logging.getLogger("huggingface_hub")
+            level = hub.level
+            hub.setLevel(logging.ERROR)  # each failed attempt to reach the hub would be a line
             try:
                 measure(protocol, ["probe"], [_PROBE], [_PROBE], [name], self._settings)
             except (WeightsError, MetricError) as error:  # the text is a good one: what fails is what it needs
                 if raises:
                     raise
-                self.skipped[what] = _reason(error)
+                self.skipped[what] = _reason(error, name)
                 return False
+            finally:
+                hub.setLevel(level)
         return True
 
 
-def _reason(error: MicrogError) -> str:
-    return f"{error.what} ({error.fix})" if error.fix else error.what
+def _reason(error: MicrogError, name: str) -> str:
+    fix = error.fix
+    if registry.METRICS[name].feed == "text":
+        fix = f"give its folder with --set 'settings.{name}={{model: FOLDER}}', or let this machine reach the model hub"
+    return f"{error.what} ({fix})" if fix else error.what

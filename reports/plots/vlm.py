@@ -42,7 +42,7 @@ def score_points(scores: pd.DataFrame, task: str, titles: Mapping[str, str]) -> 
     rest = [name for name in names if name != _CIDER]
     groups = [group for group in ([_CIDER] if _CIDER in names else [], rest) if group]
     with styled():
-        result, _ = figure(9, 1.9 + 0.42 * len(names))
+        result, _ = figure(9, 1.4 + 0.8 * len(groups) + 0.42 * len(names))
         result.clear()
         ratios = [len(group) + 0.6 for group in groups]
         panels = np.atleast_1d(result.subplots(len(groups), 1, height_ratios=ratios))
@@ -73,9 +73,11 @@ def score_points(scores: pd.DataFrame, task: str, titles: Mapping[str, str]) -> 
 
 def _points(panel, rows: pd.DataFrame, place: int) -> None:  # pyright: ignore[reportMissingParameterType]
     model = rows[rows["system"] == "model"]
-    for number, (protocol, (colour, marker)) in enumerate(_PROTOCOLS.items()):
+    there = [name for name in _PROTOCOLS if name in set(model["protocol"])]
+    for number, protocol in enumerate(there):
+        colour, marker = _PROTOCOLS[protocol]
         for row in model[model["protocol"] == protocol].to_dict("records"):
-            at = place + (number - 0.5) * 0.3
+            at = place + (number - (len(there) - 1) / 2) * 0.3
             if row["low"] == row["low"] and row["low"] is not None:
                 panel.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour, linewidth=2)
             panel.plot(
@@ -145,7 +147,8 @@ def lengths(pairs: pd.DataFrame, task: str) -> Plot | None:
         spread = np.random.default_rng(0).uniform(-0.3, 0.3, (2, len(said)))  # equal points do not hide each other
         alpha = float(np.clip(200 / len(said), 0.08, 0.7))
         colour = TEXT_COLOURS["caption" if task == "caption" else "answer"]
-        axes.scatter(true + spread[0], said + spread[1], s=14, color=colour, alpha=alpha, linewidths=0)
+        # as pixels also in SVG: thousands of points
+        axes.scatter(true + spread[0], said + spread[1], s=14, color=colour, alpha=alpha, linewidths=0, rasterized=True)
         axes.set_xlim(0, top)
         axes.set_ylim(0, top)
         axes.set_xlabel("words in the reference")
