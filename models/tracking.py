@@ -6,6 +6,7 @@ Matches ultralytics' `model.track` frame by frame, including that a track is hid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,7 @@ class BotSort:
                 device="cpu",
             )
         )
+        self._tracker.gmc = _CameraMotion(self._tracker)
 
     def update(self, detections: Detections, frame: np.ndarray) -> Tracks:
         """Advance by one frame, (H, W, 3) uint8 BGR, and return its tracked boxes."""
@@ -77,3 +79,25 @@ class BotSort:
         boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
         boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
         return Tracks(boxes, rows[:, 4].astype(np.int32), rows[:, 5].copy(), rows[:, 6].astype(np.int32))
+
+
+class _CameraMotion:
+    """Stands in for the tracker's camera motion estimate, and makes it only where there is a track to be moved by it.
+
+    The estimate between two frames depends on nothing but these frames, so leaving some out changes no other.
+    """
+
+    def __init__(self, tracker: Any) -> None:
+        self._tracker, self._estimate = tracker, tracker.gmc
+        self.method = self._estimate.method
+        self._before: np.ndarray | None = None
+
+    def apply(self, frame: np.ndarray, detections: Any = None) -> np.ndarray:
+        if not self._tracker.tracked_stracks and not self._tracker.lost_stracks:
+            self._before = frame
+            return np.eye(2, 3)
+        if self._before is not None:
+            self._estimate.reset_params()
+            self._estimate.apply(self._before)
+            self._before = None
+        return self._estimate.apply(frame, detections)
