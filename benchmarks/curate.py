@@ -5,8 +5,10 @@
 
 `compare`: CPU seconds a clip of (a) what the published scripts do with the same libraries: ultralytics `track` to
 filter, PySceneDetect, optical flow, then `track` again for the boxes, each decoding the clip anew; (b) one pass of
-`models.observe`, exact; (c) the same with INT8 weights (`fast` profile). Boxes of (a) and (b) must be equal.
-`memory`: the whole command on Ray over N links to the clips: clips/s, cores busy, peak memory of all processes.
+`models.observe` with each profile. Boxes of (a) and of the exact profile must be equal; how far the others agree with
+exact is printed.
+`memory`: the whole command on Ray over N links to the clips: clips/s and cores busy, of the whole command and between
+the first and the last clip, and peak memory of all processes.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ import numpy as np
 
 from microg.weights import require_weights
 from models.box_rule import person_boxes
-from models.detection.base import DetectorSettings
+from models.detection.agreement import agreement, iou_matrix
+from models.detection.base import PROFILES, Detections, DetectorSettings
 from models.detection.load import load_detector
 from models.motion import motion_level
 from models.observe import observe
 from models.scenes import scene_cuts
 from models.tracking import TrackerSettings, Tracks
 from models.video import probe
+from pipelines.calibrate import calibrate
+from pipelines.footage import Footage
 
 
 def cpu_seconds(way: Callable[[str], dict[str, Any]], clip: str) -> tuple[float, dict[str, Any]]:
@@ -92,18 +97,23 @@ class Sequential:
         return meter.published
 
 
-def single_pass(clip: str, detector: Any) -> dict[str, Any]:
+class SinglePass:
     """What the pipeline's actor does with one clip."""
-    info = probe(clip)
-    seen = observe(clip, detector, num_frames=info.num_frames)
-    published = person_boxes(
-        seen.tracks, width=info.width, height=info.height, fps=info.fps, level=motion_level(seen.motion_published)
-    )
-    persons = sum(len(frame.persons(0.6)) > 0 for frame in seen.detections)
-    return {
-        "percentage": 100 * persons / seen.num_frames, "cuts": len(scene_cuts(seen.content_scores)),
-        "motion": seen.motion_published, "boxes": published, "seconds": seen.seconds,
-    }  # fmt: skip
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self._detector, self._step = load_detector(settings), settings.frame_step
+
+    def __call__(self, clip: str) -> dict[str, Any]:
+        info = probe(clip)
+        seen = observe(clip, self._detector, num_frames=info.num_frames, frame_step=self._step)
+        level = motion_level(seen.motion_published)
+        published = person_boxes(seen.tracks, width=info.width, height=info.height, fps=info.fps, level=level)
+        persons = sum(len(frame.persons(0.6)) > 0 for frame in seen.detections)
+        return {
+            "percentage": 100 * persons / seen.num_frames, "cuts": len(scene_cuts(seen.content_scores)),
+            "motion": seen.motion_published, "boxes": published, "seconds": seen.seconds,
+            "detections": seen.detections,
+        }  # fmt: skip
 
 
 def equal_boxes(a: Any, b: Any) -> bool:
@@ -117,47 +127,67 @@ def equal_boxes(a: Any, b: Any) -> bool:
 
 
 def compare(clips: list[str], weights: Path) -> dict[str, Any]:
-    """Run the three ways over the clips, interleaved, and return CPU seconds a clip and their ratios."""
+    """Run all ways over the clips, interleaved, and return CPU seconds a clip, ratios, and how far results agree."""
     import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
-        from pipelines.calibrate import calibrate
-        from pipelines.footage import Footage
-
         footage = [Footage(Path(clip).stem, clip, "real", 0, "") for clip in clips]
-        settings = DetectorSettings(weights=str(weights))
-        agreement = calibrate(footage, temporary, settings, weights)
-        exact = load_detector(settings)
-        fast = load_detector(settings.replaced(precision="int8", calibration=agreement["calibration"]))
-        ways: dict[str, Callable[[str], dict[str, Any]]] = {
-            "sequential": Sequential(weights, Path(temporary)),
-            "single pass": lambda clip: single_pass(clip, exact),
-            "fast (INT8)": lambda clip: single_pass(clip, fast),
-        }
+        ways: dict[str, Callable[[str], dict[str, Any]]] = {"sequential": Sequential(weights, Path(temporary))}
+        for name, values in PROFILES.items():
+            settings = DetectorSettings(weights=str(weights)).replaced(**values)
+            if settings.precision == "int8":
+                settings = settings.replaced(**calibration(footage, temporary, settings, weights))
+            ways[name] = SinglePass(settings)
         for way in ways.values():
             way(clips[0])  # warm up: imports, compilation
         seconds: dict[str, list[float]] = {name: [] for name in ways}
-        stages: dict[str, float] = {}
-        same = decided = fast_decided = 0
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
         for clip in clips:
-            results = {}
             for name, way in ways.items():
-                spent, results[name] = cpu_seconds(way, clip)
+                spent, result = cpu_seconds(way, clip)
                 seconds[name].append(spent)
-            for stage, spent in results["single pass"]["seconds"].items():
-                stages[stage] = stages.get(stage, 0.0) + spent / len(clips)
-            old, new, quick = results["sequential"], results["single pass"], results["fast (INT8)"]
-            same += equal_boxes(old["boxes"], new["boxes"])
-            decided += keep(old) == keep(new)
-            fast_decided += keep(new) == keep(quick)
+                results[name].append(result)
     means = {name: float(np.mean(values)) for name, values in seconds.items()}
+    exact = results["exact"]
+    identical = [equal_boxes(a["boxes"], b["boxes"]) for a, b in zip(results["sequential"], exact, strict=True)]
     return {
         "clips": len(clips), "cpu_s_per_clip": means,
         "ratio": {name: means["sequential"] / value for name, value in means.items()},
-        "stages_cpu_s": stages, "clips_with_identical_boxes": same, "equal_decisions": decided,
-        "fast_equal_decisions": fast_decided, "fast_agreement": agreement,
+        "stages_cpu_s": {
+            name: {stage: float(np.mean([r["seconds"][stage] for r in found])) for stage in found[0]["seconds"]}
+            for name, found in results.items() if name != "sequential"
+        },
+        "clips_with_identical_boxes": sum(identical),
+        "equal_decisions": {
+            name: sum(keep(a) == keep(b) for a, b in zip(results["sequential"], found, strict=True))
+            for name, found in results.items()
+        },
+        "agreement_with_exact": {
+            name: agreement(frames_of(exact), frames_of(results[name])) | {"clips_mean_box_iou": box_iou(exact, found)}
+            for name, found in results.items() if name not in ("sequential", "exact")
+        },
     }  # fmt: skip
+
+
+def calibration(footage: list[Footage], folder: str, settings: DetectorSettings, weights: Path) -> dict[str, str]:
+    """Make INT8 weights as `microg curate --profile fastest` does."""
+    return {"calibration": calibrate(footage, folder, settings, weights)["calibration"]}
+
+
+def frames_of(results: list[dict[str, Any]]) -> list[Detections]:
+    """Return the detections of all frames of all clips."""
+    return [found for result in results for found in result["detections"]]
+
+
+def box_iou(exact: list[dict[str, Any]], fast: list[dict[str, Any]]) -> float:
+    """Return the mean IoU of the published boxes with the best box of the other way in the same frame, else 0."""
+    values = []
+    for a, b in zip((result["boxes"] for result in exact), (result["boxes"] for result in fast), strict=True):
+        for frame, box in zip(a.frame, a.boxes, strict=True):
+            others = b.boxes[b.frame == frame]
+            values.append(float(iou_matrix(box[None].astype(float), others.astype(float)).max(initial=0.0)))
+    return float(np.mean(values)) if values else float("nan")
 
 
 def keep(result: dict[str, Any]) -> bool:
@@ -186,6 +216,7 @@ def memory(clips: list[str], weights: Path | None, size: int, stored: str | None
         watched: dict[int, psutil.Process] = {}
         spent: dict[int, float] = {}
         peak = 0
+        samples: list[tuple[float, float, int]] = []
         while process.poll() is None:
             for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
                 watched.setdefault(child.pid, child)
@@ -198,15 +229,37 @@ def memory(clips: list[str], weights: Path | None, size: int, stored: str | None
                 except psutil.Error:
                     continue
             peak = max(peak, total)
+            samples.append((time.monotonic(), sum(spent.values()), committed(Path(temporary) / "out")))
             time.sleep(0.5)
         wall = time.monotonic() - started
         report = json.loads(process.communicate()[0])
         shutil.rmtree(raw)
-    throughput = report["throughput"]
     return {
-        "clips": size, "wall_s": wall, "clips_per_s": throughput["clips_per_s"], "peak_memory_mb": peak / 2**20,
+        "clips": size, "wall_s": wall, "peak_memory_mb": peak / 2**20,
         "cpu_s_all_processes": sum(spent.values()), "cores": os.cpu_count(),
-        "cores_busy": sum(spent.values()) / wall, "stages_cpu_s": throughput["stages"],
+        "cores_busy_whole_command": sum(spent.values()) / wall, "steady": steady(samples, started),
+        "stages_cpu_s": report["throughput"]["stages"],
+    }  # fmt: skip
+
+
+def committed(out: Path) -> int:
+    """Count the clips that were observed; each is one file until the end, when they are joined."""
+    folder = out / "observations"
+    return len(list(folder.glob("part-*.parquet"))) if folder.is_dir() else 0
+
+
+def steady(samples: list[tuple[float, float, int]], started: float) -> dict[str, float]:
+    """Return what happened between the first and the last commit of a clip; before it, Ray and the actors start.
+
+    A sample is a time, the CPU seconds that all processes had spent until then, and the number of clips committed.
+    """
+    last = max(count for _, _, count in samples)
+    begin = next(sample for sample in samples if sample[2] > 0)
+    end = next(sample for sample in samples if sample[2] == last)
+    wall = max(end[0] - begin[0], 1e-9)
+    return {
+        "startup_s": begin[0] - started, "wall_s": wall, "clips_per_s": (last - begin[2]) / wall,
+        "cores_busy": (end[1] - begin[1]) / wall,
     }  # fmt: skip
 
 

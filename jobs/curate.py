@@ -40,6 +40,7 @@ class Profile(str, Enum):
 
     exact = "exact"
     fast = "fast"
+    fastest = "fastest"
 
 
 class DetectorBackend(str, Enum):
@@ -66,7 +67,11 @@ def curate(
         DetectorBackend | None, typer.Option(help="What runs the detector; auto: the fastest measured here.")
     ] = None,
     profile: Annotated[
-        Profile | None, typer.Option(help="exact: float32. fast: INT8 calibrated on this footage; other numbers.")
+        Profile | None,
+        typer.Option(
+            help="exact: detect on every frame. fast: on every third, boxes between interpolated. fastest: also with "
+            "INT8 weights calibrated on this footage. Both say how far they agree with exact."
+        ),
     ] = None,
     rotations: Annotated[
         int | None, typer.Option(help="4 also looks at each frame turned by 90, 180 and 270 degrees; 4 x the work.")
@@ -107,10 +112,15 @@ def curate(
     """
     chosen: dict[str, Any] = {
         "detector.weights": weights, "detector.backend": detector_backend and detector_backend.value,
-        "detector.precision": profile and {"exact": "float32", "fast": "int8"}[profile.value],
         "detector.rotations": rotations, "detections": detections, "origin": origin and origin.value,
         "pretrimmed": pretrimmed or None, "limit": limit, "resources.address": address,
     }  # fmt: skip
+    if profile is not None:
+        if detections is not None:
+            raise ConfigError("--profile says how to detect, but --detections replays what was detected", "drop one")
+        from models.detection.base import PROFILES
+
+        chosen |= {f"detector.{key}": value for key, value in PROFILES[profile.value].items()}
     options = [f"{key}={value}" for key, value in chosen.items() if value is not None] + list(overrides or [])
     from jobs import curate_run
 

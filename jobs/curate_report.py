@@ -24,13 +24,8 @@ def show(report: dict[str, Any]) -> None:
         console.print(
             f"{len(report['files_ignored'])} files are no videos by their extension and were passed over: {some}"
         )
-    if agreement := report.get("int8"):
-        console.print(
-            f"fast profile against exact, on {agreement['frames']} frames: person frames agree "
-            f"{agreement['person_frame_agreement']:.1%}, recall {agreement['recall']:.1%}, "
-            f"mean IoU {agreement['iou']:.3f}, confidence differs by {agreement['confidence_difference']:.3f}, "
-            f"corners by {agreement['corner_difference_px']:.2f} px"
-        )
+    if agreement := report.get("agreement"):
+        console.print(_agreement(agreement))
     counts = report["counts"]
     title = f"{report['out']} (rule: {report['rule']})" + (": nothing is written" if "dry_run" in report else "")
     console.print(title, soft_wrap=True)
@@ -42,9 +37,11 @@ def show(report: dict[str, Any]) -> None:
         _show_rules(console, report["rules"])
     if throughput := report.get("throughput"):
         stages = ", ".join(f"{stage} {value:.2f}" for stage, value in throughput["stages"].items())
+        rate = throughput["steady_clips_per_s"]
         console.print(
-            f"{throughput['clips']} clips in {throughput['wall_s']:.0f} s: {throughput['clips_per_s']:.2f} clips/s, "
-            f"{throughput['cores_busy']:.1f} cores busy; CPU seconds a clip: {stages}; "
+            f"{throughput['clips']} clips in {throughput['wall_s']:.0f} s, {throughput['startup_s']:.0f} s of it until "
+            f"the first{f', {rate:.2f} clips/s after it' if rate else ''}; {throughput['cores_busy']:.1f} cores busy "
+            f"over all; CPU seconds a clip: {stages}; "
             f"bottleneck: {throughput['bottleneck']}"
         )
     for error in report.get("preview_errors", []):
@@ -55,6 +52,17 @@ def show(report: dict[str, Any]) -> None:
             f"{counts['sources_failed']} files and {counts['clips_failed']} clips failed; reasons: column 'error' of "
             f"{report['out']}/tables/sources.parquet and clips.parquet"
         )
+
+
+def _agreement(found: dict[str, float]) -> str:
+    """Say how far a fast profile agrees with the exact one; a share of nothing is shown as nan."""
+    if not found["frames"]:
+        return "fast profile: no footage could be compared with the exact profile"
+    return (
+        f"fast profile against exact, on {found['frames']} frames: person frames agree "
+        f"{found['person_frame_agreement']:.1%}, recall {found['recall']:.1%}, mean IoU {found['iou']:.3f}, "
+        f"confidence differs by {found['confidence_difference']:.3f}, corners by {found['corner_difference_px']:.2f} px"
+    )
 
 
 def _show_rules(console: Any, rules: list[dict[str, Any]]) -> None:

@@ -132,7 +132,7 @@ def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
         plan |= {
             "detector": settings.detector.weights,
             "backend": choose(settings.detector.backend, settings.detector.device),
-            "precision": settings.detector.precision, "rotations": settings.detector.rotations,
+            **{name: getattr(settings.detector, name) for name in ("precision", "frame_step", "rotations")},
         }  # fmt: skip
     return plan | {
         "stages": ["probe", "trim", "observe (decode, detect, scenes, motion, track)", "decide", "write"],
@@ -150,24 +150,28 @@ def _observe(
 
     started = time.monotonic()
     report: dict[str, Any] = {}
-    if settings.detector.precision == "int8" and weights is not None:
+    if not settings.detector.exact and weights is not None:
         from pipelines.calibrate import calibrate
 
-        print("calibrating INT8 weights on the footage", file=sys.stderr)
-        report["int8"] = calibrate(left, out, settings.detector, weights)
-        detector = settings.detector.replaced(calibration=report["int8"]["calibration"])
+        print("comparing the fast profile with the exact one on the footage", file=sys.stderr)
+        report["agreement"] = calibrate(left, out, settings.detector, weights)
+        detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
         settings = settings.replaced(detector=detector)
     session.connect(settings.resources)
     seconds: dict[str, float] = {}
+    first: list[float] = []
     with ProgressDisplay("curate", None) as progress:
 
         def on_row(row: dict[str, Any]) -> None:
+            if not first:
+                first.append(time.monotonic() - started)
             for stage in observations.STAGES:
                 seconds[stage] = seconds.get(stage, 0.0) + (row[f"{stage}_s"] or 0.0)
             progress.advance(1 if row["clip_id"] else 0, 1 if row["status"] == "error" else 0)
 
         run_curation(left, out, settings, weights=weights, done=done, on_row=on_row)
-    return report | {"throughput": _throughput(progress.done, time.monotonic() - started, seconds)}
+    wall = time.monotonic() - started
+    return report | {"throughput": _throughput(progress.done, wall, first[0] if first else wall, seconds)}
 
 
 def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
@@ -200,10 +204,12 @@ def _previews(out: str, settings: CurateSettings) -> list[str]:
     return errors
 
 
-def _throughput(clips: int, wall_s: float, seconds: dict[str, float]) -> dict[str, Any]:
+def _throughput(clips: int, wall_s: float, startup_s: float, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return rates of the whole run, and of the time after its first row: before it Ray and the actors start."""
     total = sum(seconds.values())
     return {
-        "clips": clips, "wall_s": wall_s, "clips_per_s": clips / max(wall_s, 1e-9),
+        "clips": clips, "wall_s": wall_s, "clips_per_s": clips / max(wall_s, 1e-9), "startup_s": startup_s,
+        "steady_clips_per_s": (clips - 1) / (wall_s - startup_s) if clips > 1 and wall_s > startup_s else None,
         "cpu_s_per_clip": total / max(clips, 1),
         "stages": {stage: value / max(clips, 1) for stage, value in seconds.items()},
         "cores_busy": total / max(wall_s, 1e-9),

@@ -7,13 +7,14 @@ length.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from microg.errors import FormatError, VideoError
 from models.detection.base import Detections, Detector
+from models.detection.sparse import detect_every
 from models.motion import MotionMeter
 from models.scenes import SceneScorer
 from models.tracking import BotSort, TrackerSettings, Tracks
@@ -43,8 +44,9 @@ def observe(
     stored: Sequence[Detections] | None = None,
     tracker: TrackerSettings | None = None,
     batch_size: int = 8,
+    frame_step: int = 1,
 ) -> Observation:
-    """Observe a clip with a detector, or with `stored` detections of its frames instead.
+    """Observe a clip with a detector on every `frame_step`-th frame, or with `stored` detections of its frames instead.
 
     `num_frames` is what the clip should hold: sampling of motion depends on it. Raises `VideoError` when the clip
     cannot be decoded whole or holds no frame, and `FormatError` when `stored` are of another number of frames.
@@ -52,32 +54,27 @@ def observe(
     if detector is None and stored is None:
         raise ValueError("either a detector or stored detections are needed")
     scenes, motion, tracking = SceneScorer(), MotionMeter(num_frames), BotSort(tracker)
-    name, replayed = uri.rsplit("/", 1)[-1], list(stored or ())
+    name = uri.rsplit("/", 1)[-1]
     detections: list[Detections] = []
     tracks: list[Tracks] = []
     clock = _StageClock()
     size = (0, 0)
-    for batch in _batches(uri, batch_size, clock):
-        size = batch[0].shape[:2]
-        with clock("detect"):
-            if detector is not None:
-                found = detector.detect(batch)
-            else:
-                found = replayed[len(detections) : len(detections) + len(batch)]
-        if len(found) < len(batch):
-            raise FormatError(f"{name} has more frames than the {len(replayed)} with stored detections")
-        for frame, frame_detections in zip(batch, found, strict=True):
-            with clock("scenes"):
-                scenes.update(frame)
-            with clock("motion"):
-                motion.update(frame)
-            with clock("track"):
-                tracks.append(tracking.update(frame_detections, frame))
-        detections += found
+    frames = _clocked(read_frames(uri), clock)
+    if detector is not None:
+        detected = detect_every(_clocked_detect(detector, clock), frames, step=frame_step, batch_size=batch_size)
+    else:
+        detected = _replayed(stored or (), frames, name)
+    for frame, found in detected:
+        size = frame.shape[:2]
+        with clock("scenes"):
+            scenes.update(frame)
+        with clock("motion"):
+            motion.update(frame)
+        with clock("track"):
+            tracks.append(tracking.update(found, frame))
+        detections.append(found)
     if not detections:
         raise VideoError(f"{name} holds no frame")
-    if len(detections) < len(replayed):
-        raise FormatError(f"{name} has {len(detections)} frames, stored detections {len(replayed)}")
     return Observation(
         num_frames=len(detections),
         width=size[1],
@@ -91,18 +88,33 @@ def observe(
     )
 
 
-def _batches(uri: str, batch_size: int, clock: _StageClock) -> Iterator[list[np.ndarray]]:
-    frames = read_frames(uri)
+def _clocked(frames: Iterator[np.ndarray], clock: _StageClock) -> Iterator[np.ndarray]:
     while True:
-        batch: list[np.ndarray] = []
         with clock("decode"):
-            for frame in frames:
-                batch.append(frame)
-                if len(batch) == batch_size:
-                    break
-        if not batch:
+            frame = next(frames, None)
+        if frame is None:
             return
-        yield batch
+        yield frame
+
+
+def _clocked_detect(detector: Detector, clock: _StageClock) -> Callable[[Sequence[np.ndarray]], list[Detections]]:
+    def detect(frames: Sequence[np.ndarray]) -> list[Detections]:
+        with clock("detect"):
+            return detector.detect(frames)
+
+    return detect
+
+
+def _replayed(
+    stored: Sequence[Detections], frames: Iterator[np.ndarray], name: str
+) -> Iterator[tuple[np.ndarray, Detections]]:
+    count = 0
+    for count, frame in enumerate(frames, start=1):
+        if count > len(stored):
+            raise FormatError(f"{name} has more frames than the {len(stored)} with stored detections")
+        yield frame, stored[count - 1]
+    if 0 < count < len(stored):
+        raise FormatError(f"{name} has {count} frames, stored detections {len(stored)}")
 
 
 class _StageClock:

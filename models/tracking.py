@@ -66,7 +66,8 @@ class BotSort:
                 device="cpu",
             )
         )
-        self._tracker.gmc = _CameraMotion(self._tracker)
+        camera: Any = _CameraMotion(self._tracker)
+        self._tracker.gmc = camera
 
     def update(self, detections: Detections, frame: np.ndarray) -> Tracks:
         """Advance by one frame, (H, W, 3) uint8 BGR, and return its tracked boxes."""

@@ -1,4 +1,5 @@
-"""INT8 weights for the `fast` profile of a curation: calibrated once on its own footage, and compared with float32."""
+"""What a curation with a fast profile does first: INT8 weights where it asks for them, and how far it agrees with the
+exact profile, both on the footage at hand."""
 
 from __future__ import annotations
 
@@ -9,38 +10,53 @@ import numpy as np
 
 from microg import storage
 from microg.errors import MicrogError, WeightsError
-from models.detection.base import DetectorSettings
+from models.detection.base import Detections, Detector, DetectorSettings
 from pipelines.footage import Footage
 
-_SOURCES = 16
-_SECONDS = (0.3, 1.0, 1.7, 2.4, 4.0, 5.5, 7.0, 8.5)
-_FILE = "detector-int8.onnx"
+_SOURCES = 8
+_CALIBRATION_SECONDS = (0.3, 1.7, 4.0, 5.5, 7.0, 8.5)
+# The frames that are compared follow each other as in a clip.
+_COMPARED_FROM_S, _CLIP_FPS = 1.0, 30
+_FILE, _REPORT = "detector-int8.onnx", "detector-agreement.json"
 
 
 def calibrate(footage: list[Footage], root: str, settings: DetectorSettings, weights: Path) -> dict[str, Any]:
-    """Make the INT8 weights under `root` unless they are there; return their path and agreement with float32.
+    """Make what `settings` need under `root`, unless it is there, and return their agreement with exact detection.
 
-    Frames come from the first files, alternately for calibration and for comparison, so no frame serves both.
-    Raises `WeightsError` when no footage can be decoded.
+    With INT8 precision that includes `calibration`, the path of the weights. Frames come from up to eight of the files;
+    none is used both for calibration and for comparison. Raises `WeightsError` when INT8 weights are needed and no
+    footage can be decoded.
     """
+    from models.detection.agreement import agreement
     from models.detection.backends import choose
     from models.detection.load import load_detector
-    from models.detection.quantize import agreement, build_quantized
+    from models.detection.quantize import build_quantized
 
-    target, report = storage.join(root, _FILE), storage.join(root, "detector-int8.json")
-    if storage.exists(target) and storage.exists(report):
-        return storage.read_json(report) | {"calibration": target}  # the folder may have been moved
-    frames = [frame for item in _spread(footage, _SOURCES) for frame in _some_frames(item.uri)]
-    if len(frames) < 2:
-        raise WeightsError("cannot calibrate INT8 weights: no footage can be decoded", "use --profile exact")
-    backend = choose(settings.backend, settings.device)
-    build_quantized(weights, frames[0::2], settings.image_size, target, backend=backend)
-    plain = settings.replaced(weights=str(weights), rotations=1)
+    target, report = storage.join(root, _FILE), storage.join(root, _REPORT)
+    quantised = settings.precision == "int8"
+    place = {"calibration": target} if quantised else {}  # not stored: the folder may be moved
+    if storage.exists(report) and (storage.exists(target) or not quantised):
+        return storage.read_json(report) | place
+    samples = [_sample(item.uri, 4 * settings.frame_step + 1) for item in _spread(footage, _SOURCES)]
+    runs = [run for _, run in samples if run]
+    frames = [frame for some, _ in samples for frame in some]
+    if quantised:
+        if not frames:
+            raise WeightsError("cannot calibrate INT8 weights: no footage can be decoded", "use --profile fast")
+        backend = choose(settings.backend, settings.device)
+        build_quantized(weights, frames, settings.image_size, target, backend=backend)
+    plain = settings.replaced(weights=str(weights), rotations=1, **place)
     exact = load_detector(plain.replaced(precision="float32"))
-    fast = load_detector(plain.replaced(precision="int8", calibration=target))
-    result = {"calibration": target, "calibration_frames": len(frames[0::2]), **agreement(exact, fast, frames[1::2])}
+    fast = load_detector(plain)
+    result = agreement(_detected(exact, runs, 1), _detected(fast, runs, settings.frame_step))
     storage.write_json(report, result)
-    return result
+    return result | place
+
+
+def _detected(detector: Detector, runs: list[list[np.ndarray]], step: int) -> list[Detections]:
+    from models.detection.sparse import detect_every
+
+    return [found for run in runs for _, found in detect_every(detector.detect, iter(run), step=step, batch_size=8)]
 
 
 def _spread(footage: list[Footage], count: int) -> list[Footage]:
@@ -48,19 +64,24 @@ def _spread(footage: list[Footage], count: int) -> list[Footage]:
     return [footage[index] for index in picked]
 
 
-def _some_frames(uri: str) -> list[np.ndarray]:
-    """Return frames from the first nine seconds; fewer when the video is shorter or damaged."""
+def _sample(uri: str, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return frames for calibration, and `count` frames at the rate of clips; fewer where the video is short.
+
+    Both are empty where it cannot be decoded.
+    """
     from models.video import probe, read_frames
 
     try:
         fps = probe(uri).fps
-        wanted = {round(seconds * fps) for seconds in _SECONDS}
-        frames = []
+        apart = {round(seconds * fps) for seconds in _CALIBRATION_SECONDS}
+        following = [round((_COMPARED_FROM_S + k / _CLIP_FPS) * fps) for k in range(count)]
+        seen: dict[int, np.ndarray] = {}
         for index, frame in enumerate(read_frames(uri)):
-            if index in wanted:
-                frames.append(frame)
-            if index >= max(wanted):
+            if index in apart or index in following:
+                seen[index] = frame
+            if index >= max(*apart, *following):
                 break
     except MicrogError:
-        return []  # unreadable footage becomes an error row of the curation itself
-    return frames
+        return [], []  # unreadable footage becomes an error row of the curation itself
+    run = [seen[index] for index in following if index in seen]
+    return [seen[index] for index in sorted(apart.difference(following)) if index in seen], run

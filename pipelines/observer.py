@@ -47,7 +47,7 @@ class Observer:
     ) -> None:
         _limit_threads(threads)
         self._root, self._ledger = root, ledger
-        self._tracker, self._batch_size, self._stored = tracker, detector.batch_size, detections
+        self._tracker, self._settings, self._stored = tracker, detector, detections
         self._detector: Detector | None = None
         self._broken: Exception | None = None
         if detections is None and weights is not None:
@@ -98,7 +98,7 @@ class Observer:
             stored = read_detections(self._stored, row["clip_id"], row["num_frames"])
         seen = observe(
             row["uri"], self._detector, num_frames=row["num_frames"], stored=stored,
-            tracker=self._tracker, batch_size=self._batch_size,
+            tracker=self._tracker, batch_size=self._settings.batch_size, frame_step=self._settings.frame_step,
         )  # fmt: skip
         return observations.to_row(seen)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -60,8 +60,9 @@ class Detector(Protocol):
 class DetectorSettings(Config):
     """Which detector, and how it runs.
 
-    `weights`: a name such as yolo11n.pt, searched for as `microg.weights` says, or a path. `precision` int8 is the
-    `fast` profile: other numbers, declared as such. `rotations` 4 also looks at the frame turned by 90, 180 and 270
+    `weights`: a name such as yolo11n.pt, searched for as `microg.weights` says, or a path. With `frame_step` n the
+    network sees every n-th frame, and boxes between are interpolated; `precision` int8 uses quantised weights. Both are
+    faster and give other numbers: `PROFILES`. `rotations` 4 also looks at the frame turned by 90, 180 and 270
     degrees and merges what it finds, because plain detectors miss bodies that are not upright.
     """
 
@@ -69,6 +70,7 @@ class DetectorSettings(Config):
     backend: Backend = "auto"
     image_size: int = Field(default=640, ge=64, le=4096, multiple_of=32)
     precision: Literal["float32", "int8"] = "float32"
+    frame_step: int = Field(default=1, ge=1, le=15)
     rotations: Literal[1, 4] = 1
     iou_threshold: float = Field(default=0.7, gt=0, le=1)
     batch_size: int = Field(default=8, ge=1)
@@ -76,3 +78,16 @@ class DetectorSettings(Config):
     calibration: str | None = None
 
     volatile = frozenset({"batch_size", "device", "calibration"})
+
+    @property
+    def exact(self) -> bool:
+        """Whether every frame is seen by the network as it was trained."""
+        return self.frame_step == 1 and self.precision == "float32"
+
+
+# Speed against exactness: settings by the name that `--profile` knows them by.
+PROFILES: dict[str, dict[str, Any]] = {
+    "exact": {"frame_step": 1, "precision": "float32"},
+    "fast": {"frame_step": 3, "precision": "float32"},
+    "fastest": {"frame_step": 3, "precision": "int8"},
+}

@@ -1,6 +1,6 @@
-"""INT8 weights for the `fast` profile: static quantisation of the ONNX export, calibrated on the footage at hand.
+"""INT8 weights for the `fastest` profile: static quantisation of the ONNX export, calibrated on the footage at hand.
 
-INT8 gives other numbers than float32; `agreement` says by how much on frames that were not used for calibration.
+INT8 gives other numbers than float32; `models.detection.agreement` says by how much.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from microg import storage
 from microg.errors import WeightsError
 from microg.weights import cache_folder
 from models.detection import ultralytics_model
-from models.detection.base import Detector, DetectorSettings
+from models.detection.base import DetectorSettings
 
 # The head's box arithmetic and final concatenation stay in float32: one scale for pixels and probabilities would
 # round all probabilities to zero.
@@ -106,7 +106,8 @@ def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
     """
     if settings.calibration is None or not storage.exists(settings.calibration):
         raise WeightsError(
-            f"INT8 weights for {weights.name} were not calibrated", "run 'microg curate --profile fast', which does it"
+            f"INT8 weights for {weights.name} were not calibrated",
+            "run 'microg curate --profile fastest', which does it",
         )
     if storage.is_local(settings.calibration):
         return storage.local_path(settings.calibration)
@@ -115,53 +116,3 @@ def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
     if not local.is_file():
         storage.write_bytes(str(local), content)
     return local
-
-
-def agreement(
-    exact: Detector, fast: Detector, frames: Sequence[np.ndarray], confidence: float = 0.6
-) -> dict[str, float]:
-    """Compare two detectors' person boxes on frames.
-
-    Returns `frames`, `person_frame_agreement` (share of frames on whose containing a person above `confidence` both
-    agree), `recall` (share of the exact boxes above it that the fast detector finds at IoU >= 0.5, at any
-    confidence), and the means over these pairs of `iou`, `confidence_difference` and `corner_difference_px`. What has
-    nothing to be a share or mean of is NaN.
-    """
-    pairs_iou, confidence_difference, corner_difference = [], [], []
-    wanted = found = agree = 0
-    for frame in frames:
-        reference, candidate = exact.detect([frame])[0], fast.detect([frame])[0]
-        strong = reference.persons(confidence)
-        agree += (len(strong) > 0) == (len(candidate.persons(confidence)) > 0)
-        wanted += len(strong)
-        others = candidate.persons(0.0)
-        if not len(strong) or not len(others):
-            continue
-        overlaps = iou_matrix(strong.boxes, others.boxes)
-        best = overlaps.argmax(axis=1)
-        for row in np.flatnonzero(overlaps.max(axis=1) >= 0.5):
-            found += 1
-            pairs_iou.append(float(overlaps[row, best[row]]))
-            confidence_difference.append(abs(float(strong.confidence[row] - others.confidence[best[row]])))
-            corner_difference.append(float(np.abs(strong.boxes[row] - others.boxes[best[row]]).mean()))
-    return {
-        "frames": len(frames),
-        "person_frame_agreement": agree / len(frames) if frames else float("nan"),
-        "recall": found / wanted if wanted else float("nan"),
-        "iou": _mean(pairs_iou),
-        "confidence_difference": _mean(confidence_difference),
-        "corner_difference_px": _mean(corner_difference),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
-
-
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the (N, M) intersection over union of (N, 4) and (M, 4) corner boxes."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
-    return overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-9)

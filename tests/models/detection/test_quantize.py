@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microg.errors import WeightsError
+from models.detection.agreement import agreement, iou_matrix
 from models.detection.base import Detections, DetectorSettings
 from models.detection.load import load_detector
-from models.detection.quantize import agreement, build_quantized, iou_matrix
+from models.detection.quantize import build_quantized
 from models.video import read_frames
 
 BLANK = np.zeros((48, 64, 3), np.uint8)
@@ -59,7 +60,7 @@ def test_boxes_without_area_overlap_nothing():
 
 def test_a_detector_agrees_with_itself():
     detector = Fixed([0, 0, 30, 40, 0.9, 0], [20, 10, 60, 40, 0.7, 0], [1, 1, 9, 9, 0.9, 5])
-    result = agreement(detector, detector, [BLANK] * 3)
+    result = agreement(detector.detect([BLANK] * 3), detector.detect([BLANK] * 3))
     assert result == {
         "frames": 3, "person_frame_agreement": 1.0, "recall": 1.0, "iou": pytest.approx(1.0),
         "confidence_difference": 0.0, "corner_difference_px": 0.0,
@@ -69,7 +70,7 @@ def test_a_detector_agrees_with_itself():
 def test_agreement_counts_what_is_missed_moved_and_less_sure():
     exact = Fixed([0, 0, 40, 40, 0.9, 0], [100, 0, 140, 40, 0.8, 0], [0, 0, 9, 9, 0.5, 0])
     fast = Fixed([2, 0, 42, 40, 0.5, 0], [100, 0, 140, 40, 0.9, 7])
-    result = agreement(exact, fast, [BLANK] * 2)
+    result = agreement(exact.detect([BLANK] * 2), fast.detect([BLANK] * 2))
     assert result["person_frame_agreement"] == 0.0
     assert result["recall"] == 0.5
     assert result["iou"] == pytest.approx(38 / 42)
@@ -78,7 +79,7 @@ def test_agreement_counts_what_is_missed_moved_and_less_sure():
 
 
 def test_where_nobody_is_found_only_the_frames_agree():
-    result = agreement(Fixed(), Fixed([0, 0, 9, 9, 0.3, 0]), [BLANK])
+    result = agreement(Fixed().detect([BLANK]), Fixed([0, 0, 9, 9, 0.3, 0]).detect([BLANK]))
     assert result["person_frame_agreement"] == 1.0
     assert math.isnan(result["recall"])
     assert math.isnan(result["iou"])
@@ -92,7 +93,7 @@ def test_calibration_needs_frames(tmp_path: Path, person_weights: Path):
 def test_int8_weights_that_were_not_built_are_an_error_that_says_how(person_weights: Path, tmp_path: Path):
     for calibration in (None, str(tmp_path / "none.onnx")):
         settings = DetectorSettings(weights=str(person_weights), precision="int8", calibration=calibration)
-        with pytest.raises(WeightsError, match="--profile fast"):
+        with pytest.raises(WeightsError, match="--profile fastest"):
             load_detector(settings)
 
 
@@ -105,7 +106,7 @@ def test_quantised_weights_find_nearly_what_exact_ones_find(oracles: Path, perso
     assert logging.getLogger().level == level
     exact = DetectorSettings(weights=str(person_weights), image_size=320, backend="torch")
     fast = exact.replaced(precision="int8", calibration=str(target))
-    result = agreement(load_detector(exact), load_detector(fast), frames[1::2])
+    result = agreement(load_detector(exact).detect(frames[1::2]), load_detector(fast).detect(frames[1::2]))
     assert result["person_frame_agreement"] == 1.0
     assert result["recall"] >= 0.8
     assert result["iou"] > 0.85
