@@ -86,8 +86,16 @@ def _points(panel, rows: pd.DataFrame, place: int) -> None:  # pyright: ignore[r
     first = rows[rows["protocol"] == rows["protocol"].iloc[0]]
     for system, marker in _SYSTEMS.items():
         value = 100 * first[first["system"] == system]["value"]
-        at = [place] * len(value)
-        panel.plot(value, at, color=NEUTRAL, marker=marker, markersize=8, linestyle="", zorder=1, clip_on=False)
+        _mark(panel, value, place, NEUTRAL, marker, 8, 1)
+
+
+def _mark(panel, values, at: float, colour: str, marker: str, size: float, order: int) -> None:  # pyright: ignore[reportMissingParameterType]
+    """Draw marks that may stand on the edge; the layout does not make room for them."""
+    lines = panel.plot(
+        values, [at] * len(values), color=colour, marker=marker, markersize=size, linestyle="", zorder=order,
+        clip_on=False,
+    )  # fmt: skip
+    lines[0].set_in_layout(False)
 
 
 def answer_slices(scores: pd.DataFrame, titles: Mapping[str, str]) -> Plot | None:
