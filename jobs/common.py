@@ -43,6 +43,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
+    """Print what `--dry-run` found out; `nothing` says what was not done."""
+    if as_json:
+        print_json(plan)
+        return
+    for name, value in plan.items():
+        print(f"{name}: {value}")
+    print(f"{nothing} (--dry-run)")
+
+
 def run(app: typer.Typer) -> None:
     """Run an application: an error that its user can act on becomes one line on standard error and exit code 2.
 

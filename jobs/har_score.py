@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import DryRunOption, JsonOption, SetOption, make_app, print_json, run
+from jobs.common import DryRunOption, JsonOption, SetOption, make_app, print_json, run, show_plan
 
 if TYPE_CHECKING:
     from jobs.har_score_config import HarScoreConfig
@@ -138,12 +138,7 @@ def _plan(said: Predictions, truth: Truth, settings: HarScoreConfig, as_json: bo
         "prediction_rows": said.rows.num_rows, "truth_rows": truth.rows.num_rows, "scores": said.score_kind,
         "label_space": said.space.name, **settings.model_dump(exclude={"score_kind", "label_space"}),
     }  # fmt: skip
-    if as_json:
-        print_json(plan)
-        return
-    for name, value in plan.items():
-        print(f"{name}: {value}")
-    print("nothing was scored (--dry-run)")
+    show_plan(plan, as_json, "nothing was scored")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.har_score_config import HarScoreRun
+from jobs.score_compare import comparable_document
 from metrics import results
 from metrics.bootstrap import METRICS, compare
 from metrics.published import PublishedRow
 from metrics.scoring import Report
 from microg import schema, storage
 from microg.arrow import pc
-from microg.errors import MetricError
 from microg.runs import Run
 
 COMMAND = "har score"
@@ -125,19 +125,9 @@ def compare_runs(
 
 
 def _check_comparable(other: str, asked: HarScoreRun) -> dict[str, Any]:
-    path = storage.join(other, "run.json")
-    manifest = storage.read_json(path) if storage.exists(path) else {}
-    metrics = storage.join(other, "metrics.json")
-    if not isinstance(manifest, dict) or manifest.get("command") != COMMAND or not storage.exists(metrics):
-        raise MetricError(f"{other} is no finished run of 'microg har score'", "give run folders to --compare")
-    config = manifest["config"]
-    if config["truth_digest"] != asked.truth_digest:
-        raise MetricError(f"{other} was scored on other truth", "score both models on the same truth")
-    for key in ("seed", "resamples", "match_order"):
-        there, here = config["score"][key], getattr(asked.score, key)
-        if there != here:
-            raise MetricError(f"{other} was scored with {key} {there}, not {here}", "score both with the same settings")
-    return storage.read_json(metrics)
+    return comparable_document(
+        other, COMMAND, asked, digest="truth_digest", truth="truth", settings=("seed", "resamples", "match_order")
+    )
 
 
 def _of(table: pa.Table, protocol: str) -> pa.Table:

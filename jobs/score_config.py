@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-import yaml
-
-from microg import storage
-from microg.config import Config, load_config
+from microg.config import Config, load_config, read_recipe
 from microg.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -21,13 +18,8 @@ def load_score_config(model: type[C], recipe: str | None, overrides: Iterable[st
     """
     values: dict[str, Any] = {}
     if recipe is not None:
-        if not storage.exists(recipe):
-            raise ConfigError(f"configuration file {recipe} is not there")
-        try:
-            loaded = yaml.safe_load(storage.read_bytes(recipe))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
-        section = loaded.get("score", {}) if isinstance(loaded, dict) else None
+        loaded = read_recipe(recipe)
+        section = loaded.get("score", {})
         if not isinstance(section, dict):
             raise ConfigError(f"{recipe} has no mapping 'score'", "a recipe names a row and a section score")
         values = dict(section)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, SetOption, make_app, print_json, run
+from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, SetOption, make_app, print_json, run, show_plan
 
 if TYPE_CHECKING:
     from jobs.vlm_score_config import VlmScoreConfig, VlmScoreRun
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from microg.runs import Run
     from microg.text_pairs import Pairs
     from microg.text_rows import Task, TextPredictions, TextReferences
-    from models.vlm.api import ApiEngine
 
 EPILOG = """
 **Examples**
@@ -97,6 +96,7 @@ def vlm_score(
     row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.
     """
     from jobs.vlm_score_config import VlmScoreRun, load_vlm_score_config
+    from jobs.vlm_score_judge import judge_engine, judge_pairs, judge_prompts
     from jobs.vlm_score_measure import Measurer
     from jobs.vlm_score_run import comparable, default_folder, start_run
     from metrics.published import text_row
@@ -132,21 +132,21 @@ def vlm_score(
     if dry_run:
         _plan(pairs, chosen, measurer, settings, as_json)
         return
-    prompts = _judge_prompts(settings, pairs)
+    prompts = judge_prompts(settings.judge, pairs)
     asked = VlmScoreRun(
         predictions=source, references=truth_path, predictions_digest=rows_digest(said.rows),
         references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
         score=settings,
     )  # fmt: skip
     # all that can be refused is refused before the work
-    judge_engine = _judge_engine(settings) if prompts else None
+    engine = judge_engine(settings.judge) if prompts else None
     others = comparable([*(compare or []), *(more or [])], asked)
     folder = start_run(out or default_folder(asked), asked)
     reports = _reports(pairs, chosen, measurer, settings, truth)
     judged: dict[Task, list[Judgement]] = {}
     for part in pairs:
-        if judge_engine is not None and part.task in prompts:
-            judged[part.task] = _judge(part, settings, judge_engine, prompts[part.task])
+        if engine is not None and part.task in prompts:
+            judged[part.task] = judge_pairs(part, settings.judge, engine, prompts[part.task])
     found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": [*said.notes, *truth.notes]}
     failed = _finish(folder, asked, reports, judged, prompts, found, others, plots, as_json)
     if failed:
@@ -213,67 +213,6 @@ def _reports(
     return result
 
 
-def _judge_prompts(settings: VlmScoreConfig, pairs: list[Pairs]) -> dict[Task, JudgePrompt]:
-    from metrics.judge import judge_prompt
-    from microg.errors import ConfigError
-
-    names = {"vqa": settings.judge.prompt, "caption": settings.judge.caption_prompt}
-    if settings.judge.model is None:
-        return {}
-    result: dict[Task, JudgePrompt] = {}
-    for part in pairs:
-        if names[part.task]:
-            found = judge_prompt(names[part.task])
-            if found.task != part.task:
-                raise ConfigError(f"judge prompt {found.id} is for task {found.task}, not {part.task}")
-            result[part.task] = found
-    if not result:
-        raise ConfigError(
-            "there is nothing to judge: captions are judged on demand only",
-            "--set judge.caption_prompt=judge_caption_v1",
-        )
-    return result
-
-
-def _judge_engine(settings: VlmScoreConfig) -> ApiEngine:
-    """Return the judge's engine. Raises `ConfigError` without a key, and for a cap without a known price."""
-    from microg.errors import ConfigError
-    from models.vlm.budget import Budget
-    from models.vlm.gate import Limits, LocalGate
-    from models.vlm.gemini_api import GeminiEngine
-    from models.vlm.openai_api import OpenAiEngine
-    from models.vlm.retry import RetryPolicy
-
-    asked = settings.judge
-    kind = {"openai": OpenAiEngine, "gemini": GeminiEngine}[asked.engine]
-    named = {} if asked.key_variable is None else {"key_variable": asked.key_variable}
-    engine = kind(
-        str(asked.model), asked.base_url, concurrency=asked.concurrency, retry=RetryPolicy(deadline_s=asked.deadline_s),
-        gate=LocalGate(Limits(concurrency=asked.concurrency), Budget(asked.max_cost)), **named,
-    )  # fmt: skip
-    engine.key()  # a missing one is told before hours of scoring, not after
-    if asked.max_cost is not None and engine.price is None and not engine.local:
-        raise ConfigError(
-            f"the price of {asked.model} is not known, so a cap on costs cannot be held",
-            "put it into a price table and name that in the environment variable MICROG_PRICES",
-        )
-    return engine
-
-
-def _judge(pairs: Pairs, settings: VlmScoreConfig, engine: ApiEngine, prompt: JudgePrompt) -> list[Judgement]:
-    from microg.console import ProgressDisplay
-    from models.vlm.cache import ResponseCache
-    from pipelines.judge import judge
-
-    with (
-        ResponseCache(settings.judge.cache) as cache,
-        ProgressDisplay(f"judging {pairs.task}", len(pairs.items), unit="items") as progress,
-    ):
-        return judge(
-            pairs.items, engine, prompt, cache, structured=settings.judge.structured, progress=progress.advance
-        )
-
-
 def _finish(
     folder: Run, asked: VlmScoreRun, reports: list[TextReport], judged: dict[Task, list[Judgement]],
     prompts: dict[Task, JudgePrompt], found: dict[str, Any], others: dict[str, dict[str, Any]], plots: bool,
@@ -321,12 +260,7 @@ def _plan(
         "judge": settings.judge.model, "requests_to_judge": sum(len(part.items) for part in pairs)
         if settings.judge.model else 0, **settings.model_dump(include={"baselines", "resamples", "seed", "row"}),
     }  # fmt: skip
-    if as_json:
-        print_json(plan)
-        return
-    for name, value in plan.items():
-        print(f"{name}: {value}")
-    print("nothing was scored (--dry-run)")
+    show_plan(plan, as_json, "nothing was scored")
 
 
 if __name__ == "__main__":

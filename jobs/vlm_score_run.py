@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.score_compare import comparable_document
 from jobs.vlm_score_config import VlmScoreRun
 from metrics.bootstrap import Distribution
 from metrics.published import PublishedTextRow
@@ -18,7 +19,6 @@ from metrics.text_bootstrap import compare_texts
 from metrics.text_report import Slice, TextReport, types_of
 from metrics.text_titles import title
 from microg import schema, storage
-from microg.errors import MetricError
 from microg.runs import Run
 from microg.text_pairs import pairs_table
 
@@ -220,23 +220,8 @@ def comparable(others: Sequence[str], asked: VlmScoreRun) -> dict[str, dict[str,
 
     Raises `MetricError` when a run is none of this command, or was scored on other references or with other settings.
     """
-    return {other: _comparable(other, asked) for other in others}
-
-
-def _comparable(other: str, asked: VlmScoreRun) -> dict[str, Any]:
-    path = storage.join(other, "run.json")
-    manifest = storage.read_json(path) if storage.exists(path) else {}
-    metrics = storage.join(other, "metrics.json")
-    if not isinstance(manifest, dict) or manifest.get("command") != COMMAND or not storage.exists(metrics):
-        raise MetricError(f"{other} is no finished run of 'microg vlm score'", "give its run folders to --compare")
-    config = manifest["config"]
-    if config["references_digest"] != asked.references_digest:
-        raise MetricError(f"{other} was scored on other references", "score both models on the same references")
-    for key in ("seed", "resamples"):
-        there, here = config["score"][key], getattr(asked.score, key)
-        if there != here:
-            raise MetricError(f"{other} was scored with {key} {there}, not {here}", "score both with the same settings")
-    return storage.read_json(metrics)
+    same = {"digest": "references_digest", "truth": "references", "settings": ("seed", "resamples")}
+    return {other: comparable_document(other, COMMAND, asked, **same) for other in others}
 
 
 def _distributions(other: str, seed: int) -> dict[tuple[str, str], Distribution]:

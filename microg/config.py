@@ -80,18 +80,7 @@ def load_config(model: type[C], recipe: str | None = None, overrides: Iterable[s
         key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in defaults.items()
     }
     if recipe is not None:
-        if not storage.exists(recipe):
-            raise ConfigError(f"configuration file {recipe} is not there")
-        try:
-            loaded = yaml.safe_load(storage.read_bytes(recipe))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
-        except OSError as error:
-            raise ConfigError(f"configuration file {recipe} cannot be read: {error}") from error
-        loaded = {} if loaded is None else loaded
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{recipe} must hold a mapping of keys to values, not {type(loaded).__name__}")
-        values = _merged(values, loaded)
+        values = _merged(values, read_recipe(recipe))
     for override in overrides:
         values = _merged(values, _parse_override(override))
     try:
@@ -100,6 +89,22 @@ def load_config(model: type[C], recipe: str | None = None, overrides: Iterable[s
         problems = "; ".join(_problem(model, item["loc"], item["type"], item["msg"]) for item in error.errors())
         known = ", ".join(model.model_fields)
         raise ConfigError(f"bad configuration: {problems}", f"keys at the top level: {known}") from error
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """Return the keys and values of a YAML file. Raises `ConfigError` when it cannot be read or is no mapping."""
+    if not storage.exists(path):
+        raise ConfigError(f"configuration file {path} is not there")
+    try:
+        loaded = yaml.safe_load(storage.read_bytes(path))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}") from error
+    loaded = {} if loaded is None else loaded
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, not {type(loaded).__name__}")
+    return loaded
 
 
 def _problem(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from jobs import cli
 from metrics.published import har_row, har_rows
+from tests.command_line import refused
 from tests.har_cases import LEFT, RIGHT, random_rows, write_csv
 from tests.helpers import make_dataset
 
@@ -41,18 +42,7 @@ def _json(*arguments: str) -> dict[str, Any]:
 
 
 def _refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run as the script does; returns the line on standard error after asserting exit code 2 and nothing else."""
-    monkeypatch.setattr(sys, "argv", ["microg", "har", "score", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert out == ""
-    lines = err.splitlines()
-    assert lines[0].startswith("error: ")
-    assert len(lines) <= 2
-    assert all(line.startswith("  fix: ") for line in lines[1:])
-    return lines[0]
+    return refused(monkeypatch, capsys, "har", "score", *arguments).splitlines()[0]
 
 
 def test_writes_a_run_folder_with_tables_plots_and_metrics(files: tuple[str, str]):

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from jobs import cli
 from metrics.text import registry
 from microg import schema, storage
+from tests.command_line import refused
 from tests.helpers import make_dataset
 from tests.openai_server import OpenAiServer, prompt_of
 
@@ -69,17 +70,7 @@ def _json(*arguments: str, code: int = 0) -> dict[str, Any]:
 
 
 def _refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run as the script does; returns the lines on standard error after asserting exit code 2 and nothing else."""
-    monkeypatch.setattr(sys, "argv", ["microg", "vlm", "score", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert out == ""
-    lines = err.splitlines()
-    assert lines[0].startswith("error: ")
-    assert all(line.startswith("  fix: ") for line in lines[1:])
-    return err
+    return refused(monkeypatch, capsys, "vlm", "score", *arguments)
 
 
 def _of(files: tuple[str, str]) -> tuple[str, ...]:
