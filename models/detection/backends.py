@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from microg.errors import ConfigError, WeightsError
+from microg.errors import WeightsError
 from models.detection import ultralytics_model
+from models.devices import resolve_device
 
 
 class Engine(Protocol):
@@ -118,14 +119,3 @@ def choose(backend: str, device: str) -> str:
     if resolve_device(device) != "cpu":
         return "torch"
     return next((name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name)), "torch")
-
-
-def resolve_device(device: str) -> str:
-    """Return the torch device that `auto` means here; raises `ConfigError` for one that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"there is no torch device {device!r} here", "use auto, cpu or cuda") from error
-    return device
