@@ -88,12 +88,12 @@ def is_allowed(names: Iterable[str], patterns: Iterable[str]) -> bool:
 
 
 def patterns_for(names: Sequence[str]) -> list[str]:
-    """Return few patterns that fit all `names`: numbers become `*`, then whole endings do.
+    """Return few patterns that fit all `names`: the numbers of blocks become `*`, then whole endings do.
 
-    >>> patterns_for(["s1_fuse.conv_f2s.weight", "s2_fuse.conv_f2s.weight"])
-    ['s*_fuse.conv_f2s.weight']
+    >>> patterns_for(["model.blocks.1.norm.weight", "model.blocks.3.norm.weight"])
+    ['model.blocks.*.norm.weight']
     """
-    general = [re.sub(r"\d+", "*", name) for name in names]
+    general = [re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names]
     for depth in range(max((name.count(".") for name in general), default=0), 0, -1):
         patterns = sorted({_cut(name, depth) for name in general})
         if len(patterns) <= 4:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models.video.mvit import PositionalEncoding
+from torchvision.ops import StochasticDepth
 
 from models.backbones import backbone, build
 from models.backbones.mvit import position_bias, with_positions
@@ -24,7 +27,7 @@ def _clips(frames: int, size: int = 64) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "frames"), FAMILIES.items())
 def test_a_step_without_boxes_gives_every_parameter_a_gradient(name: str, frames: int) -> None:
     model = build(name).train()
-    logits = model(_clips(frames), torch.zeros(0, 5))
+    logits = model(_clips(frames, 32), torch.zeros(0, 5))
     assert logits.shape == (0, 50)
     logits.sum().backward()
     for parameter_name, parameter in model.named_parameters():
@@ -33,7 +36,7 @@ def test_a_step_without_boxes_gives_every_parameter_a_gradient(name: str, frames
 
 
 def test_a_step_with_boxes_moves_every_parameter_of_the_head_and_stem() -> None:
-    model = build("TINY").train()
+    model: Any = build("TINY").train()
     model(_clips(4), BOXES).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert model.detection_head.proj.weight.grad.any()
@@ -65,7 +68,7 @@ def test_the_two_roi_scales_differ_exactly_where_the_stride_is_not_16() -> None:
 
 
 def test_the_declared_stride_is_that_of_the_features() -> None:
-    for name in ("TINY", "X3D_S", "SLOWONLY_4x16_R50"):
+    for name in ("TINY", "X3D_S"):
         spec = backbone(name)
         with torch.inference_mode():
             features = build(name).eval().features(_clips(4, 128))
@@ -84,18 +87,11 @@ def test_slowfast_takes_published_and_intended_frame_counts_and_refuses_others()
     model = build("SLOWFAST_8x8_R50").eval()
     with torch.inference_mode():
         for frames in (4, 8, 32):
-            assert model(_clips(frames, 32), BOXES).shape == (3, 50)
+            clips = _clips(frames, 32)
+            assert model(clips, BOXES).shape == (3, 50)
+            assert torch.equal(clips, _clips(frames, 32))  # the caller's clip is left alone
         with pytest.raises(ValueError, match="multiple of 4"):
             model(_clips(6, 32), BOXES)
-
-
-def test_slowfast_leaves_the_callers_clip_alone() -> None:
-    model = build("SLOWFAST_8x8_R50").eval()
-    clips = _clips(4, 32)
-    before = clips.clone()
-    with torch.inference_mode():
-        model(clips, BOXES)
-    assert torch.equal(clips, before)
 
 
 @pytest.mark.parametrize("name", ["MVIT_B_16x4", "MVITv2_S_16x4"])
@@ -108,15 +104,17 @@ def test_mvit_layer_norms_have_epsilon_1e_6(name: str) -> None:
 
 def test_mvit_drop_path_grows_to_the_given_rate_and_is_the_published_one_by_default() -> None:
     with torch.device("meta"):
-        rates = [block.stochastic_depth.p for block in build("MVITv2_S_16x4", drop_path=0.3).trunk.blocks]
-        published = build("MVITv2_S_16x4").trunk.blocks[-1].stochastic_depth.p
+        given, usual = build("MVITv2_S_16x4", drop_path=0.3), build("MVITv2_S_16x4")
+    rates = [module.p for module in given.modules() if isinstance(module, StochasticDepth)]
+    published = [module.p for module in usual.modules() if isinstance(module, StochasticDepth)]
     assert rates == pytest.approx([0.3 * block / 15 for block in range(16)])
-    assert published == 0.2
+    assert max(published) == 0.2
 
 
 def test_position_embeddings_of_the_trained_grid_are_the_sum_of_space_and_time() -> None:
-    with torch.device("cpu"):
-        encoding = build("MVIT_B_16x4").trunk.pos_encoding
+    encoding: Any = PositionalEncoding(96, (56, 56), 8, rel_pos_embed=False)
+    for parameter in encoding.parameters():
+        nn.init.normal_(parameter)
     grid = (8, 56, 56)
     tokens = with_positions(encoding, torch.zeros(1, 8 * 56 * 56, 96), grid)
     torch.testing.assert_close(tokens[0, 0], encoding.class_token + encoding.class_pos)

@@ -26,21 +26,20 @@ def _check(folder: Path, tmp_path: Path, name: str, chosen: Collection[str] | No
     path = str(tmp_path / "reference.pyth")
     wrapped = {f"module.{key}": value for key, value in pyslowfast_state(described).items()}
     torch.save({"epoch": 3, "model_state": wrapped, "cfg": "NUM_GPUS: 3"}, path)
-    models = {16: build(name), 32: build(name, roi_scale="true")}
-    for model in models.values():
-        assert sum(parameter.numel() for parameter in model.parameters()) == described["params"]
-        assert load_weights(model, path).complete
-        model.eval()
+    model = build(name).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == described["params"]
+    assert load_weights(model, path).complete
     cases = [case for case in described["cases"] if chosen is None or case["id"] in chosen]
     assert cases
     for case in cases:
+        # Building a second model for the other scale would cost more than running it.
+        scale = model.spec.roi_scale("published" if case["spatial_scale_factor"] == 16 else "true")
+        model.detection_head.roi_layer.spatial_scale = scale
         with torch.inference_mode():
-            logits = models[case["spatial_scale_factor"]](
-                torch.from_numpy(clips_of(case)), torch.tensor(case["boxes_bxyxy_pixels"])
-            )
+            logits = model(torch.from_numpy(clips_of(case)), torch.tensor(case["boxes_bxyxy_pixels"]))
         np.testing.assert_allclose(logits, np.array(case["logits"]), atol=1e-4, rtol=1e-5, err_msg=case["id"])
     exported = tmp_path / "exported.pyth"
-    export_pyslowfast(models[16], str(exported))
+    export_pyslowfast(model, str(exported))
     again = torch.load(exported, weights_only=True)["model_state"]
     assert {f"module.{key}" for key in again} == set(wrapped)
     assert all(torch.equal(again[key], wrapped[f"module.{key}"]) for key in again)
