@@ -126,28 +126,29 @@ def vlm_score(
         pair(said, truth, name, missing=settings.missing, allow_extra=settings.allow_extra)
         for name in _tasks(settings, said, truth)
     ]
+    # all that can be refused is refused before the work
+    prompts = judge_prompts(settings.judge, pairs)
+    engine = judge_engine(settings.judge) if prompts else None
+    asked = VlmScoreRun(
+        predictions=source, references=truth_path, predictions_digest=rows_digest(said.rows),
+        references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
+        score=settings,
+    )  # fmt: skip
+    others = comparable([*(compare or []), *(more or [])], asked)
     measurer = Measurer(settings.settings)
     protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
     chosen = measurer.choose(settings.metrics, protocols, all_protocols=len(protocols) > 1)
     if dry_run:
         _plan(pairs, chosen, measurer, settings, as_json)
         return
-    prompts = judge_prompts(settings.judge, pairs)
-    asked = VlmScoreRun(
-        predictions=source, references=truth_path, predictions_digest=rows_digest(said.rows),
-        references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
-        score=settings,
-    )  # fmt: skip
-    # all that can be refused is refused before the work
-    engine = judge_engine(settings.judge) if prompts else None
-    others = comparable([*(compare or []), *(more or [])], asked)
     folder = start_run(out or default_folder(asked), asked)
     reports = _reports(pairs, chosen, measurer, settings, truth)
     judged: dict[Task, list[Judgement]] = {}
     for part in pairs:
         if engine is not None and part.task in prompts:
             judged[part.task] = judge_pairs(part, settings.judge, engine, prompts[part.task])
-    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": [*said.notes, *truth.notes]}
+    notes = [*said.notes, *truth.notes, *_left_out(pairs, settings, said, truth)]
+    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": notes}
     failed = _finish(folder, asked, reports, judged, prompts, found, others, plots, as_json)
     if failed:
         raise typer.Exit(EXIT_FAILED_ROWS)
@@ -189,6 +190,18 @@ def _tasks(settings: VlmScoreConfig, said: TextPredictions, truth: TextReference
             if name not in found:
                 raise ConfigError(f"the {side} hold nothing of task {name}", f"they hold {' and '.join(found)}")
     return wanted
+
+
+def _left_out(
+    pairs: list[Pairs], settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences
+) -> list[str]:  # fmt: skip
+    """Return a note for each task that only predictions or only references hold, where none was asked for."""
+    scored = {part.task for part in pairs}
+    sides = (("predictions", said.tasks()), ("references", truth.tasks()))
+    return [
+        f"the {side} also hold {task} items: they were not scored, as the other side has none"
+        for side, tasks in sides for task in tasks if settings.task is None and task not in scored
+    ]  # fmt: skip
 
 
 def _reports(

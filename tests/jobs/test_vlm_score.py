@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs import cli
+from jobs.vlm_score_run import beside_published
+from metrics.published import text_row
 from metrics.text import registry
 from microg import schema, storage
 from tests.command_line import refused
@@ -128,6 +131,7 @@ def test_task_is_what_predictions_hold_unless_asked_for(files: tuple[str, str], 
     Path("captions.json").write_text(json.dumps(captions))
     found = _json(*_of(("captions.json", files[1])), *FAST)
     assert list(found["tasks"]) == ["caption"]
+    assert found["notes"] == ["the references also hold vqa items: they were not scored, as the other side has none"]
     assert list(_json(*_of(files), *FAST, "--task", "vqa")["tasks"]) == ["vqa"]
     error = _refused(monkeypatch, capsys, *_of(("captions.json", files[1])), *FAST, "--task", "both")
     assert "predictions hold nothing of task vqa" in error
@@ -175,7 +179,7 @@ def test_scores_the_run_of_a_model_against_its_dataset(tmp_path: Path, monkeypat
     storage.write_json("run/run.json", {"command": "vlm generate", "full_config": {"dataset": dataset.root}})
     found = _json("--run", "run", *FAST, "--missing", "zero", "--out", "r")
     assert found["model"] == "tiny"
-    assert found["notes"] == ["1 generations failed: they have no text"]
+    assert found["notes"][0] == "1 generations failed: they have no text"
     assert found["coverage"]["vqa"]["failed"] == 1
     assert found["tasks"]["vqa"]["paper"]["valid"]["scores"]["exact_match"] == 1.0
     assert {"origin/movie", "origin/real"} <= set(found["tasks"]["vqa"]["paper"]["slices"])
@@ -233,6 +237,18 @@ def test_metrics_that_cannot_be_had_are_named_and_an_error_only_when_asked_for(
     assert list(plan["skipped"]) == ["bertscore"]
     assert "/nowhere/roberta" in plan["skipped"]["bertscore"]
     assert plan["metrics"]["paper"] == ["cider"]
+
+
+def test_a_score_of_another_encoder_is_never_in_the_papers_column():
+    pairs = SimpleNamespace(task="vqa")
+    scores = {"sbert[mine]": 0.9, "bertscore_f1[tiny-L2]": 0.8, "cider": 0.5, "bleu_4": float("nan")}
+    report: Any = SimpleNamespace(pairs=pairs, scores=scores)
+    rows = {row["column"]: row for row in beside_published(report, text_row("gpt_4o"))}
+    assert (rows["CIDEr"]["ours"], rows["CIDEr"]["difference"]) == (50.0, 50.0 - 33.98)
+    assert [rows[name]["ours"] for name in ("S-VQA", "BERTScore", "METEOR", "BLEU-4")] == [None] * 4
+    scores["sbert"] = 0.4
+    rows = {row["column"]: row for row in beside_published(report, text_row("gpt_4o"))}
+    assert rows["S-VQA"]["ours"] == 40.0
 
 
 def _verdicts(body: dict[str, Any]) -> str:
