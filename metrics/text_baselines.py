@@ -94,14 +94,16 @@ def question_prior(items: Sequence[Pair]) -> list[str]:
 def other_clips(clips: Sequence[str], seed: int = 0) -> list[int]:
     """Return for each item the place of an item of another clip, each once, wherever no clip has more than half.
 
-    Clips are put in random order, their items in a row, and the row is turned by the largest clip's size.
+    Clips are put in random order, their items in a row, in random order too (a clip's first question is often of one
+    kind), and the row is turned by the largest clip's size.
     """
     groups: dict[str, list[int]] = {}
     for place, clip in enumerate(clips):
         groups.setdefault(clip, []).append(place)
     names = sorted(groups)
-    np.random.default_rng(seed).shuffle(names)
-    row = [place for name in names for place in groups[name]]
+    chance = np.random.default_rng(seed)
+    chance.shuffle(names)
+    row = [place for name in names for place in chance.permutation(groups[name]).tolist()]
     step = max(map(len, groups.values()), default=0)
     turned = row[step:] + row[:step]
     result = [0] * len(clips)
