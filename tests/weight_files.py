@@ -31,12 +31,16 @@ def hollow(name: str) -> dict[str, Tensor]:
             skeleton(name).state_dict().items()}  # fmt: skip
 
 
-def slowfast_state(name: str) -> dict[str, Tensor]:
-    """Return the hollow state under PySlowFast names, with the leading ones that it keeps on tokens."""
+def slowfast_state(name: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
+    """Return the hollow state under PySlowFast names, with the leading ones that it keeps on tokens.
+
+    `shapes` replaces shapes by name.
+    """
     state = {}
     for key, value in hollow(name).items():
         renamed = pyslowfast_name(key, backbone(name))
-        state[renamed] = value[(None,) * _TOKENS.get(renamed, 0)]
+        value = value[(None,) * _TOKENS.get(renamed, 0)]
+        state[renamed] = value.new_zeros(()).expand((shapes or {}).get(renamed, tuple(value.shape)))
     return state
 
 

@@ -20,7 +20,7 @@ from models.checkpoints import export_pyslowfast, load_weights, open_model, save
 from models.checkpoints.names import pyslowfast_name
 from tests.weight_files import hollow, skeleton, slowfast_state, write_caffe2
 
-CLIPS = torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(5))
+CLIPS = torch.randn(1, 3, 2, 64, 64, generator=torch.Generator().manual_seed(5))
 BOXES = torch.tensor([[0, 5.0, 5.0, 40.0, 60.0]])
 
 
@@ -34,7 +34,7 @@ def _same(first: BoxClassifier, second: BoxClassifier) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def _shaken(name: str = "TINY", **options: int) -> BoxClassifier:
+def _shaken(name: str = "X3D_S", **options: int) -> BoxClassifier:
     """Return a model of which no tensor is as initialised."""
     model = build(name, **options)  # type: ignore[arg-type]
     with torch.no_grad():
@@ -64,13 +64,13 @@ def test_our_own_format_needs_nothing_else_and_keeps_every_bit(tmp_path: Path) -
     again, metadata = open_model(path)
     assert _same(model, again)
     assert metadata == {
-        "model": "TINY", "num_classes": 7, "roi_scale": "published", "epoch": 3, "classes": ["a", "b"]
+        "model": "X3D_S", "num_classes": 7, "roi_scale": "published", "epoch": 3, "classes": ["a", "b"]
     }  # fmt: skip
     assert not again.training
 
 
 def test_export_to_pyslowfast_and_back_keeps_every_bit(tmp_path: Path) -> None:
-    model, again = _shaken(), build("TINY")
+    model, again = _shaken(), build("X3D_S")
     path = str(tmp_path / "exported.pyth")
     export_pyslowfast(model, path)
     report = load_weights(again, path)
@@ -82,7 +82,7 @@ def test_export_to_pyslowfast_and_back_keeps_every_bit(tmp_path: Path) -> None:
     assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
-@pytest.mark.parametrize("name", ["MVIT_B_16x4", "SLOWFAST_32x2_R101_K600", "C2D_NLN_8x8_R50", "X3D_L"])
+@pytest.mark.parametrize("name", ["MVIT_B_16x4", "C2D_NLN_8x8_R50"])
 def test_a_pyslowfast_checkpoint_fills_any_model(name: str, tmp_path: Path) -> None:
     state = {f"module.{key}": value for key, value in slowfast_state(name).items()}
     content = {"model_state": state, "epoch": 1, "cfg": "A: b", "optimizer_state": {"state": {}}}
@@ -91,7 +91,7 @@ def test_a_pyslowfast_checkpoint_fills_any_model(name: str, tmp_path: Path) -> N
 
 
 def test_the_legacy_torch_container_is_read(tmp_path: Path) -> None:
-    model, again = _shaken(), build("TINY")
+    model, again = _shaken(), build("X3D_S")
     torch.save({"model_state": model.state_dict()}, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
     assert load_weights(again, str(tmp_path / "old.pkl")).complete
     assert _same(model, again)
@@ -106,7 +106,7 @@ def test_pytorchvideo_hub_trunks_match_one_to_one(tmp_path: Path) -> None:
 
 
 def test_x3d_of_the_hub_gets_an_identity_for_the_norm_it_lacks(tmp_path: Path) -> None:
-    source, model = _shaken(), build("TINY").eval()
+    source, model = _shaken(), build("X3D_S").eval()
     shortcut: Any = source.get_submodule("model.blocks.1.res_blocks.0")
     state = {
         key.removeprefix("model."): value
@@ -129,29 +129,24 @@ def test_torchvision_weights_load_by_their_own_names(tmp_path: Path) -> None:
     assert (report.layout, report.not_loaded, report.unexpected) == ("torchvision", (), ())
 
 
-def test_a_caffe2_pickle_loads_without_its_optimizer_state(tmp_path: Path) -> None:
-    path = write_caffe2(tmp_path / "slowfast.pkl", "SLOWFAST_4x16_R50", {"head.projection.weight": (400, 2304)})
-    report = load_weights(skeleton("SLOWFAST_4x16_R50"), path)
-    assert (report.container, report.not_loaded, report.unexpected) == ("caffe2 pickle", (), ())
-    assert "400 classes" in report.head
-
-
-def test_caffe2_values_arrive_and_missing_trailing_axes_are_added(tmp_path: Path) -> None:
+def test_a_caffe2_pickle_loads_without_its_optimizer_state_and_with_axes_it_leaves_out(tmp_path: Path) -> None:
     def change(name: str, value: np.ndarray) -> np.ndarray:
         if name.endswith("conv_theta.weight"):
             return np.full(value.shape[:2], 3.0, np.float32)
         return np.full(value.shape, 2.0, np.float32) if "s5.pathway0_res2.branch2.c_bn.running_var" in name else value
 
     model = build("C2D_NLN_8x8_R50")
-    report = load_weights(model, write_caffe2(tmp_path / "a.pkl", "C2D_NLN_8x8_R50", change=change), require_head=True)
-    assert report.complete
+    head = {"head.projection.weight": (400, 2048), "head.projection.bias": (400,)}
+    report = load_weights(model, write_caffe2(tmp_path / "a.pkl", "C2D_NLN_8x8_R50", head, change))
+    assert (report.container, report.not_loaded, report.unexpected) == ("caffe2 pickle", (), ())
+    assert "400 classes" in report.head
     state = model.state_dict()
     assert (state["model.blocks.3.res_blocks.1.nln.conv_theta.weight"] == 3).all()
     assert (state["model.blocks.5.res_blocks.2.branch2.norm_c.running_var"] == 2).all()
 
 
 def test_prefixes_of_wrappers_are_dropped_on_both_sides(tmp_path: Path) -> None:
-    model, again = _shaken(), build("TINY")
+    model, again = _shaken(), build("X3D_S")
     state = {f"_orig_mod.module.{name}": value for name, value in model.state_dict().items()}
     wrapper = nn.DataParallel(again)
     assert load_weights(wrapper, _save(tmp_path / "wrapped.pt", state)).complete
@@ -162,7 +157,7 @@ def test_prefixes_of_wrappers_are_dropped_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_a_head_of_another_size_stays_as_initialised_and_is_reported(tmp_path: Path) -> None:
-    model = build("TINY")
+    model = build("X3D_S")
     before = model.detection_head.proj.weight.clone()
     path = str(tmp_path / "ava.pt")
     save_weights(_shaken(num_classes=80), path)
@@ -177,13 +172,13 @@ def test_a_head_of_another_size_stays_as_initialised_and_is_reported(tmp_path: P
 
 def test_tensors_the_model_has_no_place_for_are_listed(tmp_path: Path) -> None:
     state = {**_shaken().state_dict(), "extra.weight": torch.zeros(2)}
-    report = load_weights(build("TINY"), _save(tmp_path / "a.pt", state))
+    report = load_weights(build("X3D_S"), _save(tmp_path / "a.pt", state))
     assert report.unexpected == ("extra.weight",)
     assert "extra.weight" in str(report)
 
 
 def test_a_refused_file_leaves_the_model_untouched(tmp_path: Path) -> None:
-    model = build("TINY")
+    model = build("X3D_S")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = _shaken().state_dict()
     state.pop("model.blocks.2.res_blocks.0.branch2.conv_a.weight")
@@ -194,17 +189,17 @@ def test_a_refused_file_leaves_the_model_untouched(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     state = _shaken().state_dict()
     state["model.blocks.0.norm.bias"][3] = float("nan")
-    assert "model.blocks.0.norm.bias" in str(_refusal(build("TINY"), _save(tmp_path / "a.pt", state)))
+    assert "model.blocks.0.norm.bias" in str(_refusal(build("X3D_S"), _save(tmp_path / "a.pt", state)))
 
 
 def test_weights_of_another_family_are_refused_even_with_everything_allowed(tmp_path: Path) -> None:
     path = _save(tmp_path / "x3d.pt", {"model_state": slowfast_state("MVIT_B_16x4")})
-    assert "none of its" in str(_refusal(build("TINY"), path, allow_missing=["*"]))
+    assert "none of its" in str(_refusal(build("X3D_S"), path, allow_missing=["*"]))
 
 
 def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="layout"):
-        load_weights(build("TINY"), _save(tmp_path / "a.pt", _shaken().state_dict()), layout="torchvision")
+        load_weights(build("X3D_S"), _save(tmp_path / "a.pt", _shaken().state_dict()), layout="torchvision")
 
 
 # The published runs' defects: each file is refused, by the tensors the logs name, and the offered pattern accepts it
@@ -228,7 +223,7 @@ def test_c2d_from_a_file_with_temporal_kernels_is_refused(tmp_path: Path) -> Non
         for key, value in slowfast_state("C2D_8x8_R50").items()
         if re.match(r"s[45]\..*branch2\.a\.weight", key)
     }
-    path = write_caffe2(tmp_path / "c2d.pkl", "C2D_8x8_R50", shapes)
+    path = _save(tmp_path / "c2d.pyth", {"model_state": slowfast_state("C2D_8x8_R50", shapes)})
     _defect(skeleton("C2D_8x8_R50"), path, {"branch2.a.weight": 9})
 
 
@@ -243,9 +238,7 @@ def test_slowfast_4x16_from_a_file_with_shorter_fusion_kernels_is_refused(tmp_pa
         for key, value in slowfast_state("SLOWFAST_4x16_R50").items()
         if key.endswith("conv_f2s.weight")
     }
-    state = {key: value.new_zeros(()).expand(shapes.get(key, tuple(value.shape))) for key, value in
-             slowfast_state("SLOWFAST_4x16_R50").items()}  # fmt: skip
-    path = _save(tmp_path / "slowfast.pyth", {"model_state": state})
+    path = _save(tmp_path / "slowfast.pyth", {"model_state": slowfast_state("SLOWFAST_4x16_R50", shapes)})
     _defect(skeleton("SLOWFAST_4x16_R50"), path, {"_fuse.conv_f2s.weight": 4})
 
 

@@ -23,7 +23,8 @@ def test_no_two_tensors_of_a_model_share_a_name_in_pyslowfast(name: str) -> None
     ours = list(model.state_dict())
     theirs = {pyslowfast_name(tensor, model.spec) for tensor in ours}
     assert len(theirs) == len(ours)
-    assert not any(tensor.startswith(("model.", "trunk.", "detection_head.")) for tensor in theirs)
+    if name != "TINY":  # PySlowFast has no such model
+        assert not any(tensor.startswith(("model.", "trunk.", "detection_head.")) for tensor in theirs)
 
 
 @pytest.mark.parametrize("name", oracle_names())
