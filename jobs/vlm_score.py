@@ -29,7 +29,10 @@ EPILOG = """
 
 `microg vlm score --run runs/a --references data/mine --compare runs/vlm_score/b-1a2b3c4d`
 
-`microg vlm score --run runs/a --references data/mine --judge gpt-4o-mini` (key: OPENAI_API_KEY)
+`microg vlm score --run runs/a --references data/mine --judge gpt-4o-mini` (key: OPENAI_API_KEY; more settings:
+`--set judge.engine=gemini`, `judge.max_cost=5`, `judge.caption_prompt=judge_caption_v1`)
+
+`microg vlm score --run runs/a --metrics bertscore --set 'settings.bertscore={model: weights/roberta-large}'`
 
 Predictions: clip id -> caption; a list of {video_id, caption, qa_pairs: [{Q, A}]}; flat rows {clip_id, question or
 qa_index, prediction}; as JSON, JSONL, CSV or Parquet. References have the same shapes, or are a dataset folder.
@@ -61,7 +64,8 @@ def vlm_score(
         bool | None, typer.Option("--allow-extra/--no-extra", help="Leave out predictions without reference.")
     ] = None,
     baselines: Annotated[
-        str | None, typer.Option(help="Metrics of the constant, blind, shuffled baselines: cheap, all, none. [cheap]")
+        str | None,
+        typer.Option(help="Metrics of the constant, blind, shuffled baselines: cheap, all or none. [default: cheap]"),
     ] = None,
     row: Annotated[str | None, typer.Option(help="Published row to show beside, e.g. gpt_4o.")] = None,
     compare: Annotated[
