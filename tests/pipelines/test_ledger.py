@@ -80,5 +80,5 @@ def test_an_item_that_kills_its_worker_is_given_up_and_the_others_succeed(handle
             break
         except Killed:
             ends += 1
-    assert result == ["A", "crashed", "C"]
+    assert result == ["A", "b: crashed", "C"]
     assert ends == 1 + MAX_ATTEMPTS  # once with the others, then alone
