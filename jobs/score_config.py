@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from microg.config import Config, load_config, read_recipe
-from microg.errors import ConfigError
+from microg.config import Config, load_config, read_recipe, recipe_section
 
 C = TypeVar("C", bound=Config)
 
@@ -18,13 +17,9 @@ def load_score_config(model: type[C], recipe: str | None, overrides: Iterable[st
     """
     values: dict[str, Any] = {}
     if recipe is not None:
-        loaded = read_recipe(recipe)
-        section = loaded.get("score", {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"{recipe} has no mapping 'score'", "a recipe names a row and a section score")
-        values = dict(section)
-        if "row" in loaded:
-            values["row"] = loaded["row"]
+        values = dict(recipe_section(recipe, "score"))
+        row = read_recipe(recipe).get("row")
+        values |= {} if row is None else {"row": row}
     settings = load_config(model, None, overrides, **values).model_dump()
     for name, value in options.items():
         if isinstance(value, Mapping):

@@ -71,7 +71,7 @@ def _identity(value: Any, plain: Any) -> Any:
 C = TypeVar("C", bound=BaseModel)
 
 
-def load_config(model: type[C], recipe: str | None = None, overrides: Iterable[str] = (), **defaults: Any) -> C:
+def load_config(model: type[C], /, recipe: str | None = None, overrides: Iterable[str] = (), **defaults: Any) -> C:
     """Build a configuration: `defaults`, then the YAML file `recipe`, then `key.sub=value` overrides.
 
     Values of overrides are read as YAML (`0.5`, `true`, `[1, 2]`, `text`). Raises `ConfigError` naming the key.
@@ -105,6 +105,14 @@ def read_recipe(path: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, not {type(loaded).__name__}")
     return loaded
+
+
+def recipe_section(path: str, name: str) -> dict[str, Any]:
+    """Return section `name` of a recipe, empty when it has none. Raises `ConfigError` when it is no mapping."""
+    section = read_recipe(path).get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path} has no mapping {name!r}", "a recipe maps names of jobs to their settings")
+    return section
 
 
 def _problem(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -28,6 +28,11 @@ def local_path(uri: str | os.PathLike[str]) -> Path:
     return Path(str(uri).removeprefix("file://")).expanduser()
 
 
+def absolute(uri: str | os.PathLike[str]) -> str:
+    """Return a local path made absolute, or a URI without a trailing slash: what other processes can be told."""
+    return str(local_path(uri).absolute()) if is_local(uri) else str(uri).rstrip("/")
+
+
 def join(root: str | os.PathLike[str], *parts: str) -> str:
     """Join path parts with `/`; an absolute part or URI replaces what came before it."""
     result = str(root)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from jobs import cli, common
 from microg import schema, storage
 from microg.dataset import Dataset
 from pipelines import curate as curate_pipeline
 from pipelines import observations
 from pipelines.cutting import Cutting
 from pipelines.observer import Observer
+from tests import processes
 from tests.curation import write_detections, write_footage
+from tests.processes import ROOT, check_gone, family, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES, CLIPS = 2, 8
 # Large enough that tracking a clip takes a while: the kill must come before the end.
 HEIGHT = 240
@@ -34,14 +31,7 @@ OPTIONS = ("--set", f"trim.height={HEIGHT}")
 
 def microg(*arguments: object) -> int:
     """Run the command in this process, on the session's Ray."""
-    before, sys.argv = sys.argv, ["microg", "curate", *map(str, arguments)]
-    try:
-        common.run(cli.app)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        sys.argv = before
-    return 0
+    return processes.microg("curate", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -62,54 +52,18 @@ def undisturbed(footage: tuple[Path, Path], ray_session: None, tmp_path_factory:
     return out
 
 
-def command(footage: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+def arguments(footage: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     words = [footage[0], out, "--detections", footage[1], *OPTIONS, *more]
-    return [sys.executable, "-m", "jobs.cli", "curate", *map(str, words)]
+    return [str(word) for word in words]
 
 
 def start(footage: tuple[Path, Path], out: Path, log: Path, *more: str) -> psutil.Popen:
-    """Start the command with a Ray of its own, in a process group of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with log.open("wb") as output:
-        return psutil.Popen(
-            command(footage, out, *more), cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-
-
-def wait_for(condition: Callable[[], bool], process: psutil.Popen, log: Path, seconds: float = 200) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.02)
+    return processes.start_microg(log, "curate", *arguments(footage, out, *more))
 
 
 def committed(out: Path) -> int:
     folder = out / "observations"
     return len(list(folder.glob("*.parquet"))) if folder.is_dir() else 0
-
-
-def family(process: psutil.Popen) -> dict[psutil.Process, str]:
-    """Return all processes below one, with their command lines."""
-    names = {}
-    for child in process.children(recursive=True):
-        try:
-            names[child] = " ".join(child.cmdline())
-        except psutil.Error:  # ended meanwhile
-            continue
-    return names
-
-
-def check_gone(processes: dict[psutil.Process, str]) -> None:
-    """All workers end; of Ray's own agents, which write nothing, some notice only later that their node is gone."""
-    workers = [process for process, name in processes.items() if "Agent" not in name]
-    assert any("MapBatches(Observer)" in name for name in processes.values())
-    alive = psutil.wait_procs(workers, timeout=60)[1]
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    assert not alive, [processes[process] for process in alive]
 
 
 def check_whole(out: Path) -> None:
@@ -139,7 +93,7 @@ def kill_driver(footage: tuple[Path, Path], out: Path, log: Path, *more: str, wh
     others = family(process)
     process.kill()
     process.wait()
-    check_gone(others)
+    check_gone(others, "Observer")
     assert when <= committed(out) < SOURCES * CLIPS
 
 
@@ -189,7 +143,7 @@ def test_ctrl_c_ends_with_130_and_how_to_resume(footage, undisturbed, tmp_path):
     assert process.wait(timeout=60) == 130, log.read_text()
     assert "interrupted; run the same command again to resume" in log.read_text()
     assert "Traceback" not in log.read_text()
-    check_gone(others)
+    check_gone(others, "Observer")
     assert 3 <= committed(out) < SOURCES * CLIPS
     assert microg(footage[0], out, "--detections", footage[1], *OPTIONS) == 0
     check_equal(out, undisturbed)
@@ -235,7 +189,7 @@ def test_a_lost_node_of_a_cluster_costs_no_clip(footage, undisturbed, tmp_path):
     script.write_text(textwrap.dedent(_CLUSTER))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, script, out, *command(footage, out)[4:]]
+    words = [sys.executable, script, out, *arguments(footage, out)]
     done = subprocess.run(
         [str(word) for word in words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
     )  # fmt: skip
