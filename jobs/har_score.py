@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from metrics.published import PublishedRow
     from metrics.scoring import Report
     from microg.har_rows import Predictions, Truth
+    from microg.transfer import Coverage
 
 EPILOG = """
 **Examples**
@@ -20,6 +21,8 @@ EPILOG = """
 `microg har score --predictions detections.csv --groundtruth ava_test.csv --scores logit`
 
 `microg har score --predictions runs/i3d --groundtruth data/microg4m --config recipes/har/i3d_nln_8x8_r50.yaml`
+
+`microg har score --predictions runs/slow_ava --groundtruth data/microg4m --onto ava80`
 
 `microg har score --predictions det.parquet --groundtruth ava_test.csv --run runs/mine --compare runs/other --json`
 """
@@ -41,7 +44,18 @@ def har_score(
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option("--label-space", help="microg50 or ava80. [default: as the file declares, or microg50]"),
+        typer.Option("--label-space", help="microg50, ava80 or jhmdb21. [default: as the file declares, or microg50]"),
+    ] = None,
+    onto: Annotated[
+        str | None,
+        typer.Option("--onto", help="Score the classes shared with microg50, ava80 or jhmdb21, by the declared maps."),
+    ] = None,
+    truth_space: Annotated[
+        str | None,
+        typer.Option(
+            "--truth-space",
+            help="With --onto: label space of the truth. [default: dataset: microg50, file: as predictions]",
+        ),
     ] = None,
     row: Annotated[
         str | None, typer.Option(help="Published row to show beside, e.g. X3D_L (test) or X3D_L/val/30.")
@@ -76,13 +90,14 @@ def har_score(
     `paper` is the reference's scoring to the letter; `corrected` takes truth by box, removes duplicates, groups ties
     and thresholds at p >= 0.5. Key frames without predictions count as misses.
     """
-    from jobs.har_score_config import load_har_score_config
+    from jobs.har_score_config import load_har_score_config, truth_label_space
     from metrics.protocols import protocols
     from metrics.published import har_row
     from metrics.scoring import score
     from microg.errors import ConfigError
     from microg.label_space import label_space
     from microg.predictions import read_predictions
+    from microg.transfer import transfer
     from microg.truth import read_truth
 
     if more and not compare:
@@ -90,25 +105,31 @@ def har_score(
     others = [*(compare or []), *(more or [])]
     options = {
         "protocol": protocol, "score_kind": scores, "label_space": space, "row": row, "split": split, "scheme": scheme,
-        "resamples": resamples, "seed": seed, "match_order": match_order,
+        "resamples": resamples, "seed": seed, "match_order": match_order, "onto": onto, "truth_space": truth_space,
     }  # fmt: skip
     settings = load_har_score_config(config, overrides or (), options)
     chosen = protocols(settings.protocol)
     published = har_row(settings.row) if settings.row else None
     said = read_predictions(predictions, score_kind=settings.score_kind, space=settings.label_space)
-    truth = read_truth(groundtruth, label_space(said.space.name), split=settings.split, scheme=settings.scheme)
+    labels = truth_label_space(groundtruth, said.space, settings)
+    truth = read_truth(groundtruth, labels, split=settings.split, scheme=settings.scheme)
+    coverage = None
+    if settings.onto is not None:
+        said, truth, coverage = transfer(said, truth, labels, label_space(settings.onto))
     if dry_run:
-        _plan(said, truth, settings, as_json)
+        _plan(said, truth, settings, coverage, as_json)
         return
     report = score(
         said, truth, chosen, resamples=settings.resamples, seed=settings.seed, match_order=settings.match_order
     )
-    _finish(report, said, truth, settings, published, (predictions, groundtruth), run_folder, others, plots, as_json)
+    paths = (predictions, groundtruth)
+    _finish(report, said, truth, coverage, settings, published, paths, run_folder, others, plots, as_json)
 
 
 def _finish(
-    report: Report, said: Predictions, truth: Truth, settings: HarScoreConfig, published: PublishedRow | None,
-    paths: tuple[str, str], folder: str | None, others: list[str], plots: bool, as_json: bool,
+    report: Report, said: Predictions, truth: Truth, coverage: Coverage | None, settings: HarScoreConfig,
+    published: PublishedRow | None, paths: tuple[str, str], folder: str | None, others: list[str], plots: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     from jobs.har_score_config import HarScoreRun
     from jobs.har_score_run import compare_runs, default_folder, result_document, write_run
@@ -124,7 +145,7 @@ def _finish(
     comparisons, other_classes = compare_runs(report, asked, others)
     folder = folder or default_folder(asked)
     notes = [*said.notes, *truth.notes]
-    document = result_document(report, asked, published, comparisons, notes)
+    document = result_document(report, asked, published, comparisons, notes, coverage)
     written = write_run(folder, asked, report, published, document, other_classes, plots)
     document = {"run": folder, **document, "files": written}
     if as_json:
@@ -133,11 +154,15 @@ def _finish(
     show(document, report, published)
 
 
-def _plan(said: Predictions, truth: Truth, settings: HarScoreConfig, as_json: bool) -> None:
+def _plan(
+    said: Predictions, truth: Truth, settings: HarScoreConfig, coverage: Coverage | None, as_json: bool
+) -> None:  # fmt: skip
     plan: dict[str, Any] = {
         "prediction_rows": said.rows.num_rows, "truth_rows": truth.rows.num_rows, "scores": said.score_kind,
         "label_space": said.space.name, **settings.model_dump(exclude={"score_kind", "label_space"}),
     }  # fmt: skip
+    if coverage is not None:
+        plan["transfer"] = coverage.to_dict()
     show_plan(plan, as_json, "nothing was scored")
 
 

@@ -8,15 +8,24 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from jobs.score_config import load_score_config
+from microg import storage
 from microg.config import Config
+from microg.errors import ConfigError
+from microg.label_space import MICROG_50, LabelSpace, label_space
 
 
 class HarScoreConfig(Config):
-    """What to compute; `score_kind` and `label_space` None mean what the predictions declare."""
+    """What to compute; `score_kind` and `label_space` None mean what the predictions declare.
+
+    `onto` scores the classes that predictions, truth and this label space share; `truth_space` is that of the truth's
+    labels then, None meaning MicroG-4M's for a dataset and otherwise that of the predictions.
+    """
 
     protocol: Literal["paper", "corrected", "both"] = "both"
     score_kind: Literal["logit", "probability"] | None = None
-    label_space: Literal["microg50", "ava80"] | None = None
+    label_space: Literal["microg50", "ava80", "jhmdb21"] | None = None
+    onto: Literal["microg50", "ava80", "jhmdb21"] | None = None
+    truth_space: Literal["microg50", "ava80", "jhmdb21"] | None = None
     row: str | None = None
     split: Literal["train", "val", "test"] = "test"
     scheme: str = "published"
@@ -41,3 +50,16 @@ class HarScoreRun(Config):
 def load_har_score_config(recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> HarScoreConfig:
     """Build the settings of `microg har score` (see `load_score_config`)."""
     return load_score_config(HarScoreConfig, recipe, overrides, options)
+
+
+def truth_label_space(path: str, predictions: LabelSpace, settings: HarScoreConfig) -> LabelSpace:
+    """Return the label space of the truth at `path`. Raises `ConfigError` when one is declared without `onto`."""
+    if settings.truth_space is not None:
+        if settings.onto is None:
+            raise ConfigError(
+                "--truth-space is for scoring across label spaces", "say with --onto which classes to score"
+            )
+        return label_space(settings.truth_space)
+    if settings.onto is not None and storage.exists(storage.join(path, "dataset.json")):
+        return MICROG_50
+    return predictions

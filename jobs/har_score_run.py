@@ -17,6 +17,7 @@ from metrics.scoring import Report
 from microg import schema, storage
 from microg.arrow import pc
 from microg.runs import Run
+from microg.transfer import Coverage
 
 COMMAND = "har score"
 
@@ -33,8 +34,13 @@ def result_document(
     published: PublishedRow | None,
     comparisons: list[dict[str, Any]],
     notes: list[str],
+    coverage: Coverage | None = None,
 ) -> dict[str, Any]:
-    """Return everything that was found, as plain values."""
+    """Return everything that was found, as plain values.
+
+    Where classes were left out (`coverage`), published averages over all of them are none to compare with; the mean of
+    the published average precisions of the classes scored is.
+    """
     problem = report.problem
     document: dict[str, Any] = {
         "counts": {
@@ -47,8 +53,11 @@ def result_document(
         "protocols": {name: results.document(result, report.intervals) for name, result in report.results.items()},
     }  # fmt: skip
     if published is not None and "paper" in report.results:
-        rows = results.beside_published(report.results["paper"], published)
+        beside = published if coverage is None else results.published_subset(report.results["paper"], published)
+        rows = results.beside_published(report.results["paper"], beside)
         document["published"] = {"row": published.name, "title": published.title, "metrics": rows}
+    if coverage is not None:
+        document["transfer"] = coverage.to_dict()
     if comparisons:
         document["comparisons"] = comparisons
     return document

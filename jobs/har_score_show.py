@@ -27,6 +27,8 @@ def show(document: dict[str, Any], report: Report, published: PublishedRow | Non
         f"{'logits' if document['scores'] == 'logit' else 'probabilities'} of {document['label_space']}",
         highlight=False,
     )
+    if "transfer" in document:
+        _transfer(console, document["transfer"])
     console.print(_overall(document))
     if "published" in document:
         console.print(_published(document["published"]))
@@ -39,6 +41,19 @@ def show(document: dict[str, Any], report: Report, published: PublishedRow | Non
     for note in document["notes"]:
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
     console.print(f"wrote {len(document['files'])} files to {escape(document['run'])}", highlight=False)
+
+
+def _transfer(console: Console, covered: dict[str, Any]) -> None:
+    total, scored = covered["classes"], len(covered["scored"])
+    lines = [
+        f"{scored} of the {total} classes of {covered['onto']} are scored, {covered['with_truth']} of them with truth: "
+        f"those that predictions ({covered['predictions']}) and truth ({covered['truth']}) know as well",
+        f"{covered['labels']:,} labels are scored; {covered['labels_left_out']:,} have no class there",
+    ]
+    if covered["unscored"]:
+        lines.append(f"not scored: {', '.join(covered['unscored'])}")
+    for line in lines:
+        console.print(escape(line), highlight=False)
 
 
 def _overall(document: dict[str, Any]) -> Table:

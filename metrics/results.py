@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -134,9 +135,9 @@ def read_distributions(table: pa.Table, units: int, seed: int) -> dict[Unit, Dis
 
 
 def beside_published(result: ProtocolScores, published: PublishedRow) -> list[dict[str, Any]]:
-    """Return a row a metric: published, ours under the paper protocol, the bracket, and whether it is inside."""
+    """Return a row a published metric: it, ours under the paper protocol, the bracket, and whether it is inside."""
     rows = []
-    for metric in PUBLISHED_METRICS:
+    for metric in (name for name in PUBLISHED_METRICS if name in published.scores):
         low, high = getattr(result.bracket, metric)
         said = published.scores[metric]
         ours = result.overall.values[metric]["macro"]
@@ -146,6 +147,17 @@ def beside_published(result: ProtocolScores, published: PublishedRow) -> list[di
             "bracket_low": _plain(low), "bracket_high": _plain(high), "inside": bool(inside),
         })  # fmt: skip
     return rows
+
+
+def published_subset(result: ProtocolScores, published: PublishedRow) -> PublishedRow:
+    """Return a published row for the classes scored only: the mean of their published average precisions.
+
+    Nothing else can be told for some classes; and nothing at all where one of those with truth was not published.
+    """
+    ids = np.array(result.evaluation.problem.space.ids)[result.classes.support > 0].tolist()
+    known = [published.ap[action_id] for action_id in ids if action_id in published.ap]
+    scores = {"map": float(np.mean(known))} if known and len(known) == len(ids) else {}
+    return replace(published, scores=scores)
 
 
 def document(result: ProtocolScores, found: Intervals) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Label spaces that scores are given in: the 50 classes of MicroG-4M and the 80 of AVA."""
+"""Label spaces that scores are given in: the 50 classes of MicroG-4M, the 80 of AVA and the 21 of JHMDB."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from microg.errors import ConfigError
-from microg.taxonomy import ACTION_IDS, AVA_80, BY_ID
+from microg.taxonomy import ACTION_IDS, AVA_80, BY_ID, JHMDB_21, TO_AVA_80, TO_JHMDB_21
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """An ordered set of action ids; the class index is an id's place in it."""
+    """An ordered set of action ids; the class index is an id's place in it.
+
+    `counterparts` maps an id to ours (of MicroG-4M's 50) for the classes that mean the same. `groups` has the action
+    group of each id that belongs to one.
+    """
 
     name: str
     ids: tuple[int, ...]
     names: Mapping[int, str] = field(repr=False)
+    counterparts: Mapping[int, int] = field(repr=False)
+    groups: Mapping[int, str] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,13 +40,31 @@ class LabelSpace:
         return table[np.where((action_ids < 0) | (action_ids > max(self.ids)), len(table) - 1, action_ids)]
 
     def group(self, action_id: int) -> str | None:
-        """Return the action group of an id, None for an AVA class that MicroG-4M does not use."""
-        return BY_ID[action_id].group if action_id in BY_ID else None
+        """Return the action group of an id, None for a class that MicroG-4M does not use.
+
+        >>> MICROG_50.group(12), JHMDB_21_SPACE.group(16), JHMDB_21_SPACE.group(1)
+        ('PERSON_MOVEMENT', 'PERSON_MOVEMENT', None)
+        """
+        return self.groups.get(action_id)
 
 
-MICROG_50 = LabelSpace("microg50", ACTION_IDS, {action_id: BY_ID[action_id].name for action_id in ACTION_IDS})
-AVA_80_SPACE = LabelSpace("ava80", tuple(AVA_80), AVA_80)
-LABEL_SPACES = {space.name: space for space in (MICROG_50, AVA_80_SPACE)}
+_GROUPS = {action_id: BY_ID[action_id].group for action_id in ACTION_IDS}
+_JHMDB_NAMES = dict(enumerate(JHMDB_21, 1))
+_JHMDB_COUNTERPARTS = {JHMDB_21.index(name) + 1: action_id for action_id, name in TO_JHMDB_21.items()}
+
+MICROG_50 = LabelSpace(
+    "microg50", ACTION_IDS, {action_id: BY_ID[action_id].name for action_id in ACTION_IDS},
+    {action_id: action_id for action_id in ACTION_IDS}, _GROUPS,
+)  # fmt: skip
+AVA_80_SPACE = LabelSpace(
+    "ava80", tuple(AVA_80), AVA_80, {ava: action_id for action_id, ava in TO_AVA_80.items() if ava is not None}, _GROUPS
+)
+# JHMDB's classes in alphabetical order, numbered from 1.
+JHMDB_21_SPACE = LabelSpace(
+    "jhmdb21", tuple(_JHMDB_NAMES), _JHMDB_NAMES, _JHMDB_COUNTERPARTS,
+    {jhmdb: _GROUPS[action_id] for jhmdb, action_id in _JHMDB_COUNTERPARTS.items()},
+)  # fmt: skip
+LABEL_SPACES = {space.name: space for space in (MICROG_50, AVA_80_SPACE, JHMDB_21_SPACE)}
 
 
 def label_space(name: str) -> LabelSpace:

@@ -278,8 +278,8 @@ def test_samples_table_as_parquet_keeps_people_without_labels(tmp_path: Path):
     assert read_truth(str(tmp_path / "t.parquet"), MICROG_50).rows["action_id"].to_pylist() == [12, None]
 
 
-def test_label_spaces_have_50_and_80_ids_in_order():
-    assert {name: len(space) for name, space in LABEL_SPACES.items()} == {"microg50": 50, "ava80": 80}
+def test_label_spaces_have_their_ids_in_order():
+    assert {name: len(space) for name, space in LABEL_SPACES.items()} == {"microg50": 50, "ava80": 80, "jhmdb21": 21}
     assert MICROG_50.ids == ACTION_IDS
     assert AVA_80_SPACE.ids == tuple(range(1, 81))
     ids = np.arange(-2, 90)
