@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from microg import storage
 from microg.errors import ConfigError
 from microg.har_rows import Predictions, Truth
 from microg.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50, LabelSpace
@@ -90,8 +91,8 @@ def score(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
 
 
 def classes(document: dict[str, Any], protocol: str = "paper") -> dict[int, dict[str, Any]]:
-    table = pd.read_parquet(Path(document["run"]) / "tables" / "har_classes.parquet")
-    return {int(row["action_id"]): row for row in table[table["protocol"] == protocol].to_dict("records")}
+    table = storage.read_parquet(Path(document["run"]) / "tables" / "har_classes.parquet")
+    return {row["action_id"]: row for row in table.to_pylist() if row["protocol"] == protocol}
 
 
 def test_a_dataset_is_scored_in_its_own_labels(
@@ -129,7 +130,7 @@ def test_a_dataset_is_scored_in_its_own_labels(
 def model(oracles: Path) -> tuple[Path, Path, dict[int, dict[str, float]]]:
     """Predictions of the best published model, truth, and the expected scores by class."""
     scores = pd.read_csv(oracles / "har_scores/ap_per_class_test.csv.gz")
-    mine = scores[scores["model"] == "I3D_NLN_8x8_R50"].dropna(subset="ap_stable").set_index("action_id")
+    mine = scores[(scores["model"] == "I3D_NLN_8x8_R50") & scores["ap_stable"].notna()].set_index("action_id")
     return (
         oracles / "har_scores/det_test_I3D_NLN_8x8_R50.parquet", oracles / "har_scores/gt_test.csv.gz",
         {int(action_id): dict(row) for action_id, row in mine.iterrows()},  # type: ignore[arg-type]
