@@ -44,7 +44,7 @@ def har_predict(
         str | None, typer.Option(help="Weights file of any known format, or the run folder of 'microg har train'.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model name, see 'microg har models'. [default: as the weights say]")
+        str | None, typer.Option(help="Model name as in the published tables, or TINY. [default: as the weights say]")
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, val, test, or all samples. [default: test]")] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from microg import schema, storage
 from microg.arrow import pc
+from microg.errors import WorkerError
 from microg.predictions import sample_id
 
 TABLE = "har_predictions"
@@ -67,15 +68,25 @@ def finished_keys(root: str) -> set[str]:
 
 
 def finish(root: str, key_frames: pa.Table) -> pa.Table:
-    """Write and return the table of all samples of `key_frames`, in their order."""
+    """Write and return the table of all samples of `key_frames`, in their order.
+
+    Raises `WorkerError` when rows are missing: then workers wrote somewhere else than this process reads.
+    """
     table = committed(root)
     place = {sample: number for number, sample in enumerate(table["sample_id"].to_pylist())}
     wanted = [
-        place[sample_id(row["clip_id"], row["frame"], person)]
+        sample_id(row["clip_id"], row["frame"], person)
         for row in key_frames.select(["clip_id", "frame", "person_id"]).to_pylist()
         for person in row["person_id"]
     ]
-    result = schema.conform(TABLE, table.drop_columns([_WRITTEN]).take(pa.array(wanted, pa.int64())))
+    missing = [sample for sample in wanted if sample not in place]
+    if missing:
+        raise WorkerError(
+            f"{len(missing)} of {len(wanted)} rows that workers wrote to {root} are not there for this process",
+            "write to a folder that all nodes share, or to s3:// or gs://",
+        )
+    order = pa.array([place[sample] for sample in wanted], pa.int64())
+    result = schema.conform(TABLE, table.drop_columns([_WRITTEN]).take(order))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result
 

@@ -17,7 +17,7 @@ import torch
 
 from microg import storage
 from microg.dataset import Dataset
-from microg.errors import ConfigError
+from microg.errors import ConfigError, WorkerError
 from models.backbones.registry import build
 from models.checkpoints import export_pyslowfast, save_weights
 from models.video import read_frames
@@ -281,6 +281,9 @@ def test_of_rows_written_twice_the_newest_counts(tmp_path: Path) -> None:
         scores = np.full((2, 50), value, np.float32)
         prediction_rows.commit(root, prediction_rows.rows_of(key_frame, scores, "", **common))
     assert prediction_rows.finished_keys(root) == {"a_000:3"}
+    other = pa.Table.from_pylist([{**key_frame, "frame": 4}])
+    with pytest.raises(WorkerError, match="2 of 2 rows"):
+        prediction_rows.finish(root, other)
     prediction_rows.compact(root, when_more_than=1)
     assert len(list((tmp_path / "parts").iterdir())) == 1
     table = prediction_rows.finish(root, key_frames)
