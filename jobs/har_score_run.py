@@ -55,6 +55,8 @@ def result_document(
     if published is not None and "paper" in report.results:
         beside = published if coverage is None else results.published_subset(report.results["paper"], published)
         rows = results.beside_published(report.results["paper"], beside)
+        if not rows:
+            document["notes"] = [*notes, f"row {published.name} tells nothing for just the classes scored here"]
         document["published"] = {"row": published.name, "title": published.title, "metrics": rows}
     if coverage is not None:
         document["transfer"] = coverage.to_dict()

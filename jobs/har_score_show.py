@@ -30,7 +30,7 @@ def show(document: dict[str, Any], report: Report, published: PublishedRow | Non
     if "transfer" in document:
         _transfer(console, document["transfer"])
     console.print(_overall(document))
-    if "published" in document:
+    if document.get("published", {}).get("metrics"):
         console.print(_published(document["published"]))
     console.print(_slices(report.results))
     console.print(_classes(report.results, published))

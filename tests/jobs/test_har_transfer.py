@@ -113,8 +113,13 @@ def test_a_dataset_is_scored_in_its_own_labels(
     assert {row["action_id"] for row in found["transfer"]["scored"]} == set(OVERLAP)
     assert (found["transfer"]["with_truth"], found["transfer"]["labels"]) == (1, 3)
     assert found["protocols"]["paper"]["map"]["macro"] == classes(found)[12]["ap"]
-    assert microg("har", "score", *words, "--onto", "jhmdb21", "--no-plots", "--resamples", 0) == 0
+    words_with_row = [*words, "--onto", "jhmdb21", "--row", "ZEROSHOT_SLOW_8x8_R50_K400/test"]
+    assert microg("har", "score", *words_with_row, "--no-plots", "--resamples", 0) == 0
     shown = " ".join(capsys.readouterr().out.split())
+    assert "published row ZEROSHOT" in shown  # it has the average precision of "stand"
+    words_with_row[-1] = "C2D_NLN_8x8_R50"
+    assert microg("har", "score", *words_with_row, "--no-plots", "--resamples", 0) == 0
+    assert "tells nothing for just the classes scored here" in " ".join(capsys.readouterr().out.split())
     assert "11 of the 21 classes of jhmdb21 are scored, 1 of them with truth" in shown
     assert "3 labels are scored; 3 have no class there" in shown
     assert "not scored: brush_hair, catch, golf" in shown
