@@ -73,9 +73,9 @@ class Predictor:
         # the published numbers are those of full float32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         network = build(model.name, num_classes=model.num_classes, roi_scale=model.roi_scale)  # type: ignore[arg-type]
-        # arrays in Ray's store are read-only: torch warns, though they are only copied from
-        state = {name: torch.from_numpy(np.array(value)) for name, value in ray.get(model.state[0]).items()}
-        network.load_state_dict(state)
+        stored: Any = ray.get(model.state[0])
+        # copied, because arrays in Ray's store are read-only, of which torch would warn
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in stored.items()})
         return network.to(model.device).eval()
 
     def __call__(self, block: pa.Table) -> pa.Table:
