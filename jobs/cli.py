@@ -18,6 +18,7 @@ from jobs import (
     curate,
     data_convert,
     data_download,
+    data_make_qa,
     data_page,
     data_split,
     data_stats,
@@ -49,6 +50,7 @@ data_app.command("stats", epilog=data_stats.EPILOG)(data_stats.stats)
 data_app.command("page", epilog=data_page.EPILOG)(data_page.page)
 data_app.command("import")(data_convert.import_dataset)
 data_app.command("export")(data_convert.export_dataset)
+data_app.command("make-qa", epilog=data_make_qa.EPILOG)(data_make_qa.make_qa)
 data_app.command("split")(data_split.split)
 data_app.command("synth", epilog=data_synth.SYNTH_EPILOG)(data_synth.synth)
 data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_synth.annotate_synthetic)

@@ -162,6 +162,16 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("error", pa.string()), ("written", pa.timestamp("us", tz="UTC")),
         ]
     ),
+    # One row a proposed question with its answer. chosen: its place among those kept, null where dropped for `reason`;
+    # the four criteria from 1 to 5; review says why people should look at it; status: ok | error.
+    "qa_candidates": pa.schema(
+        [
+            ("clip_id", pa.string()), ("number", pa.int32()), ("form", pa.string()), ("question", pa.string()),
+            ("answer", pa.string()), ("consistency", pa.int32()), ("fluency", pa.int32()), ("relevance", pa.int32()),
+            ("information", pa.int32()), ("reason", pa.string()), ("chosen", pa.int32()), ("review", pa.string()),
+            ("status", pa.string()), ("error", pa.string()),
+        ]
+    ),
     # One row a scored item: what was said and what is true. status: ok | empty | missing | failed (then text is null).
     "text_pairs": pa.schema(
         [

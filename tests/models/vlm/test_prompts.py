@@ -12,6 +12,9 @@ from models.vlm.prompts import UNANSWERABLE, parse, prompt, read_json
 RELEASED = {
     "caption-short-v1": "5af840c4b0b92e10",
     "caption-v1": "5b84cc64cc9df6a6",
+    "qa-check-v1": "ecaf8ee7d9434a58",
+    "qa-propose-v1": "ad9e32040fc2444f",
+    "qa-rank-v1": "c42339972c830b29",
     "vqa-json-v1": "4bfb2b38fdbf4c9f",
     "vqa-unanswerable-v1": "11d44760de515afe",
     "vqa-v1": "bfc793c697ddee7a",

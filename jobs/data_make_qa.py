@@ -1,0 +1,200 @@
+"""`microg data make-qa`: questions and answers for a dataset builder, from captions, with every step kept."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import Field
+
+from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, LimitOption, make_app, print_json, run
+from microg.config import Config
+
+if TYPE_CHECKING:
+    from models.vlm.api import ApiEngine
+    from models.vlm.qa import Candidate
+
+EPILOG = """
+**Examples**
+
+`microg data make-qa data/mine --model gpt-4o --run runs/qa --max-cost 5`
+
+`microg data make-qa data/mine --model Qwen/Qwen3-8B --url http://127.0.0.1:8000/v1 --run runs/qa`
+
+`microg data make-qa data/mine --model gpt-4o --run runs/qa --dry-run`
+
+The run folder gets `qa_candidates.parquet` (all candidates, their marks, why they were dropped), `qa.parquet` (those
+chosen, as the dataset's table) and `review.csv` (what people should look at). Every reply is cached in it: the same
+command after a crash asks only what is missing.
+"""
+
+
+class MakeQaConfig(Config):
+    """What decides the questions."""
+
+    model: str
+    base_url: str | None = None
+    count: int = Field(default=6, ge=1)
+    limit: int | None = None
+    max_tokens: int = Field(default=2000, ge=1)
+    seed: int = 0
+    prompts: dict[str, str] = Field(default_factory=dict)
+
+
+def make_qa(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with the table captions.")],
+    model: Annotated[str, typer.Option(help="A model card of 'microg vlm models', or with --url a model's name.")],
+    run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume; on this machine.")],
+    url: Annotated[str | None, typer.Option(help="OpenAI-compatible server that has the model.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pairs to keep of each clip; twice as many are proposed.")] = 6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, thinking included.")] = 2000,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="US dollars that may be spent at most.")] = None,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
+    from microg.dataset import Dataset
+    from microg.errors import ConfigError, DatasetError
+    from microg.runs import Run, exclusive
+    from microg.storage import is_local, local_path
+    from models.vlm import qa
+    from models.vlm.prompts import prompt
+
+    source = Dataset.open(dataset)
+    rows = source.table("captions").sort_by("clip_id").to_pylist()[:limit]
+    captions = {row["clip_id"]: row["caption"] for row in rows if row["caption"]}
+    if not captions:
+        raise DatasetError(f"{dataset} has no captions", "make some with 'microg vlm generate --task caption'")
+    if not is_local(run_folder):
+        raise ConfigError(
+            f"{run_folder} is not on this machine", "the cache and the account of costs need a local folder"
+        )
+    hashes = {name: prompt(name).hash for name in (qa.PROPOSE, qa.RANK, qa.CHECK)}
+    settings = MakeQaConfig(
+        model=model, base_url=url, count=count, limit=limit, max_tokens=max_tokens, prompts=hashes
+    )  # fmt: skip
+    engine = _engine(settings, max_cost, None if dry_run else str(local_path(run_folder) / "account.sqlite"))
+    plan = _plan(captions, settings, engine)
+    if dry_run:
+        _show(plan, as_json)
+        return
+    with exclusive(run_folder):
+        folder = Run.start(run_folder, "data make-qa", settings, dataset=source.fingerprint())
+        found, failed = _made(
+            captions, settings, engine, str(local_path(run_folder) / "replies.sqlite"), plan["requests"]
+        )
+        summary = _write(folder.root, found, failed)
+        folder.finish(summary)
+    _show(summary, as_json)
+    if summary["failed_clips"] or summary["errors"]:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _engine(settings: MakeQaConfig, max_cost: float | None, account: str | None) -> ApiEngine:
+    from microg.errors import ConfigError
+    from models.vlm.api import ApiEngine
+    from models.vlm.budget import Budget
+    from models.vlm.cards import card
+    from models.vlm.engines import open_engine
+    from models.vlm.gate import LocalGate
+    from models.vlm.openai_api import OpenAiEngine
+
+    gate = LocalGate(budget=Budget(max_cost, journal=account))
+    if settings.base_url is not None:
+        return OpenAiEngine(settings.model, settings.base_url, gate=gate)
+    found = card(settings.model)
+    engine = open_engine(found, gate=gate if found.api else None, max_cost=max_cost)
+    if not isinstance(engine, ApiEngine):
+        raise ConfigError(
+            f"questions are made through a server, and {found.title} is run by {found.engine}",
+            f"serve it ('vllm serve {found.hub_id}') and give --model {found.hub_id} --url http://127.0.0.1:8000/v1",
+        )
+    return engine
+
+
+def _plan(captions: dict[str, str], settings: MakeQaConfig, engine: ApiEngine) -> dict[str, Any]:
+    """Return how much will be asked at most, and what that costs at most."""
+    from models.vlm import qa
+    from models.vlm.base import Request, Sampling
+    from models.vlm.prompts import prompt
+
+    requests, cost = 0, 0.0
+    longest = "x" * 200  # of a question, and of an answer
+    for caption in captions.values():
+        for name, times in ((qa.PROPOSE, 1), (qa.RANK, 2 * settings.count), (qa.CHECK, settings.count)):
+            template = prompt(name)
+            given = {"caption": caption, "count": "12", "question": longest, "answer": longest}
+            request = Request(
+                "", template.render(**{field: given[field] for field in template.fields}), template.system
+            )
+            sampling = Sampling(settings.max_tokens, json_schema=template.json_schema)
+            requests += times
+            cost += times * engine.estimate(request, sampling).cost
+    known = engine.price is not None
+    return {"clips": len(captions), "requests": requests, "cost_at_most": round(cost, 4) if known else None}
+
+
+def _made(
+    captions: dict[str, str], settings: MakeQaConfig, engine: ApiEngine, cache: str, total: int
+) -> tuple[list[Candidate], dict[str, str]]:
+    from collections.abc import Iterator, Sequence
+
+    from microg.console import ProgressDisplay
+    from models.vlm.base import Reply, Request, Sampling
+    from models.vlm.cache import ResponseCache, generate_cached
+    from models.vlm.prompts import Prompt
+    from models.vlm.qa import make_pairs
+
+    with ResponseCache(cache) as kept, ProgressDisplay("make-qa", total, unit="requests") as progress:
+
+        def ask(template: Prompt, requests: Sequence[Request]) -> Iterator[Reply]:
+            sampling = Sampling(settings.max_tokens, seed=settings.seed, json_schema=template.json_schema)
+            for reply in generate_cached(engine, requests, sampling, kept):
+                progress.advance(1, reply.status == "error")
+                yield reply
+
+        return make_pairs(captions, ask, settings.count)
+
+
+def _write(root: str, found: list[Candidate], failed: dict[str, str]) -> dict[str, Any]:
+    import csv
+    import io
+    from dataclasses import asdict
+
+    from microg import schema, storage
+
+    rows = [{**asdict(each), "status": "error" if each.error else "ok"} for each in found]
+    rows += [{"clip_id": clip, "status": "error", "error": why} for clip, why in failed.items()]
+    storage.write_parquet(storage.join(root, "qa_candidates.parquet"), schema.from_rows("qa_candidates", rows))
+    chosen = [each for each in found if each.chosen is not None]
+    pairs = [
+        {"clip_id": each.clip_id, "qa_index": each.chosen, "question": each.question, "answer": each.answer}
+        for each in chosen
+    ]
+    storage.write_parquet(storage.join(root, "qa.parquet"), schema.from_rows("qa", pairs))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["clip_id", "qa_index", "question", "answer", "review"])
+    flagged = [each for each in chosen if each.review]
+    writer.writerows([each.clip_id, each.chosen, each.question, each.answer, each.review] for each in flagged)
+    storage.write_bytes(storage.join(root, "review.csv"), text.getvalue().encode())
+    return {
+        "candidates": len(found), "chosen": len(chosen), "for_review": len(flagged), "failed_clips": len(failed),
+        "errors": sum(bool(each.error) for each in found), "written_to": root,
+    }  # fmt: skip
+
+
+def _show(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(values)
+        return
+    for name, value in values.items():
+        print(f"{name.replace('_', ' ')}: {'unknown' if value is None else value}", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    app = make_app("Make questions and answers from captions.")
+    app.command(epilog=EPILOG)(make_qa)
+    run(app)
