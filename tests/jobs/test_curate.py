@@ -233,6 +233,13 @@ def test_refilter_refuses_what_needs_decoding_and_what_is_no_curation(made, cura
     assert "holds no curation" in err
 
 
+def test_a_profile_beside_stored_detections_is_refused(made, curate, no_ray):
+    raw, detections, out, _ = made
+    code, _, err = curate(raw, out, "--detections", detections, *SMALL, "--profile", "fast")
+    assert code == 2
+    assert "--profile says how to detect" in err
+
+
 def test_a_dataset_that_is_being_written_is_refused(made, curate, no_ray):
     from microg.runs import exclusive
 
