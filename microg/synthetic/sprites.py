@@ -40,12 +40,12 @@ def _lit(normal_z: Floats, colour: Floats | Colour, gloss: float = 0.06) -> Floa
 
 def capsule(
     length: float, start: float, end: float, scale: float, colour: Colour, rng: np.random.Generator,
-    *, cloth: float = 1.0, cuff: Colour | None = None, stripe: Colour | None = None,
+    *, cloth: float = 1.0, cuff: Colour | None = None,
 ) -> Sprite:  # fmt: skip
     """Draw a tapered limb along +x: joints at x = 0 and `length`, radii `start` and `end` (body units).
 
     The first joint lies at pixel (PAD + start * scale, height / 2). `cloth` is the strength of folds; `cuff` colours
-    the far end and `stripe` a line along the side.
+    the far end.
     """
     longest = max(start, end)
     width = int(np.ceil((length + start + end) * scale)) + 2 * PAD
@@ -57,13 +57,12 @@ def capsule(
     nearest = along * length
     distance = np.hypot(x - nearest, y)
     alpha = np.clip((radius - distance) * scale + 0.5, 0, 1)
-    rim = np.clip(distance / radius, 0, 1)
+    # As round as the limb at its ends too: where two limbs meet there is no seam.
+    rim = np.clip(0.97 * np.abs(y) / radius, 0, 1)
     grain = noise(rng, height, width, max(3.0, 0.018 * scale))
     folds = np.sin((x + 0.25 * y) * (90.0 + 40.0 * grain)) * np.exp(-(((along - 0.5) / 0.55) ** 2))
     normal_z = np.sqrt(1.0 - rim**2)
     base = np.broadcast_to(np.asarray(colour, dtype=np.float32), (height, width, 3)).copy()
-    if stripe is not None:
-        base[np.abs(y + 0.35 * radius) < 0.16 * radius] = stripe
     if cuff is not None:
         base[np.broadcast_to(x > length - 0.6 * end, (height, width))] = cuff
     texture = 1.0 + cloth * (0.035 * grain + 0.045 * folds)

@@ -226,12 +226,13 @@ def end_wall(rng: np.random.Generator, module: Palette) -> Wall:
         return wall
     outline = (SIZE // 2, SIZE // 2)
     if module.end == "round hatch":
-        for radius, factor in ((226, 1.9), (196, 1.3), (182, 2.2)):
+        # Small enough not to be a halo behind whoever floats before it: detectors lose people in one.
+        for radius, factor in ((150, 1.5), (130, 0.7), (121, 1.35)):
             cv2.circle(wall, outline, radius, _tint(module.base, factor), -1, cv2.LINE_AA)
-        cv2.circle(wall, outline, 60, (40, 170, 235), 16, cv2.LINE_AA)
+        cv2.circle(wall, outline, 40, (40, 170, 235), 12, cv2.LINE_AA)
         for a in np.arange(12) * np.pi / 6:
-            centre = (int(256 + 210 * np.cos(a)), int(256 + 210 * np.sin(a)))
-            cv2.circle(wall, centre, 9, (40, 40, 40), -1, cv2.LINE_AA)
+            centre = (int(256 + 140 * np.cos(a)), int(256 + 140 * np.sin(a)))
+            cv2.circle(wall, centre, 7, (40, 40, 40), -1, cv2.LINE_AA)
     else:
         cv2.rectangle(wall, (116, 96), (396, 440), _tint(module.base, 0.45), -1)
         cv2.rectangle(wall, (136, 116), (376, 420), _tint(module.base, 0.75), -1)

@@ -54,7 +54,7 @@ def test_the_mask_marks_the_pixels_that_a_person_changed():
     empty = show().frame(1.0).image.astype(int)
     frame = show(one(actions.Plan("stand", ("wave",)))).frame(1.0)
     changed = np.abs(frame.image.astype(int) - empty).max(axis=2) > 0
-    near = cv2.dilate(frame.mask, np.ones((5, 5), np.uint8)) > 0  # a soft edge lies outside the mask
+    near = cv2.dilate(frame.mask, np.ones((9, 9), np.uint8)) > 0  # soft edges and the lens reach beyond the mask
     assert not changed[~near].any()
     assert changed[frame.mask == 1].mean() > 0.98
 
