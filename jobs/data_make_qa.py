@@ -60,6 +60,8 @@ def make_qa(
     from microg.runs import Run, exclusive
     from microg.storage import is_local, local_path
     from models.vlm import qa
+    from models.vlm.budget import Budget
+    from models.vlm.gate import LocalGate
     from models.vlm.prompts import prompt
 
     source = Dataset.open(dataset)
@@ -75,13 +77,16 @@ def make_qa(
     settings = MakeQaConfig(
         model=model, base_url=url, count=count, limit=limit, max_tokens=max_tokens, prompts=hashes
     )  # fmt: skip
-    engine = _engine(settings, max_cost, None if dry_run else str(local_path(run_folder) / "account.sqlite"))
+    engine = _engine(settings, max_cost)
     plan = _plan(captions, settings, engine)
     if dry_run:
         _show(plan, as_json)
         return
+    engine.key()  # before a folder is made
     with exclusive(run_folder):
         folder = Run.start(run_folder, "data make-qa", settings, dataset=source.fingerprint())
+        account = Budget(max_cost, journal=local_path(run_folder) / "account.sqlite")
+        engine.gate = LocalGate(budget=account)
         found, failed = _made(
             captions, settings, engine, str(local_path(run_folder) / "replies.sqlite"), plan["requests"]
         )
@@ -92,20 +97,19 @@ def make_qa(
         raise typer.Exit(EXIT_FAILED_ROWS)
 
 
-def _engine(settings: MakeQaConfig, max_cost: float | None, account: str | None) -> ApiEngine:
+def _engine(settings: MakeQaConfig, max_cost: float | None) -> ApiEngine:
     from microg.errors import ConfigError
     from models.vlm.api import ApiEngine
-    from models.vlm.budget import Budget
     from models.vlm.cards import card
-    from models.vlm.engines import open_engine
-    from models.vlm.gate import LocalGate
+    from models.vlm.engines import open_engine, require_price
     from models.vlm.openai_api import OpenAiEngine
 
-    gate = LocalGate(budget=Budget(max_cost, journal=account))
     if settings.base_url is not None:
-        return OpenAiEngine(settings.model, settings.base_url, gate=gate)
+        engine = OpenAiEngine(settings.model, settings.base_url)
+        require_price(engine, max_cost)
+        return engine
     found = card(settings.model)
-    engine = open_engine(found, gate=gate if found.api else None, max_cost=max_cost)
+    engine = open_engine(found, max_cost=max_cost)
     if not isinstance(engine, ApiEngine):
         raise ConfigError(
             f"questions are made through a server, and {found.title} is run by {found.engine}",

@@ -35,9 +35,16 @@ def open_engine(card: ModelCard, *, gate: Gate | None = None, max_cost: float | 
     if unknown:
         raise ConfigError(f"the engine {card.engine} has no setting {', '.join(unknown)}", f"it has {', '.join(known)}")
     engine = kind(**given)
-    if max_cost is not None and card.api and engine.price is None and not engine.local:
+    require_price(engine, max_cost)
+    return engine
+
+
+def require_price(engine: Engine, max_cost: float | None) -> None:
+    """Raise `ConfigError` where a cap on costs is asked for that cannot be held: the price is not known."""
+    from models.vlm.api import ApiEngine
+
+    if max_cost is not None and isinstance(engine, ApiEngine) and engine.price is None and not engine.local:
         raise ConfigError(
-            f"the price of {card.hub_id} is not known, so a cap on costs cannot be held",
+            f"the price of {engine.model} is not known, so a cap on costs cannot be held",
             "put it into a price table and name that in the environment variable MICROG_PRICES",
         )
-    return engine
