@@ -57,6 +57,10 @@ class WorkerError(MicrogError):
     """A job cannot go on: its workers cannot start, or none of them could do any row."""
 
 
+class TrainingError(MicrogError):
+    """Training cannot go on: the loss is not finite, or no sample of a batch can be used."""
+
+
 class DownloadError(MicrogError):
     """A file cannot be fetched, or what came does not match its checksum."""
 

@@ -141,6 +141,18 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("precision", pa.float64()),
         ]
     ),
+    # One row a finished epoch of training, from 1; `lr` is that of its last step, times are seconds, wait_s is how long
+    # workers waited for clips. Scores of the val split are null in epochs without validation.
+    "har_train": pa.schema(
+        [
+            ("epoch", pa.int32()), ("steps", pa.int64()), ("lr", pa.float64()), ("loss", pa.float64()),
+            ("clips", pa.int64()), ("boxes", pa.int64()), ("failed", pa.int64()), ("train_s", pa.float64()),
+            ("wait_s", pa.float64()), ("step_s", pa.float64()), ("val_s", pa.float64()), ("clips_per_s", pa.float64()),
+            ("val_loss", pa.float64()), ("val_map_paper", pa.float64()), ("val_map_corrected", pa.float64()),
+            ("val_f1_paper", pa.float64()), ("val_f1_corrected", pa.float64()), ("val_auroc", pa.float64()),
+            ("val_boxes", pa.int64()), ("best", pa.bool_()),
+        ]
+    ),
     # Resampled values under the corrected protocol; drawn_from is equal where resamples are paired.
     "har_bootstrap": pa.schema(
         [

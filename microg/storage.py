@@ -69,6 +69,13 @@ def make_dirs(uri: str | os.PathLike[str]) -> None:
     fs.makedirs(path, exist_ok=True)
 
 
+def remove(uri: str | os.PathLike[str]) -> None:
+    """Delete a file; none there is fine."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     """Read a whole file."""
     fs, path = filesystem(uri)
@@ -76,12 +83,12 @@ def read_bytes(uri: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def write_bytes(uri: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write a whole file atomically, creating its folder; a failed write leaves nothing behind."""
     fs, path = filesystem(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if not is_local(uri):
-        fs.pipe_file(path, data)  # a put is atomic on object stores
+        fs.pipe_file(path, bytes(data))  # a put is atomic on object stores
         return
     target = Path(path)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")

@@ -42,7 +42,7 @@ def connect(resources: Resources | None = None) -> None:
     import ray
 
     if ray.is_initialized():
-        _configure_data()
+        configure_data()
         return
     address = (resources.address if resources else None) or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -59,7 +59,7 @@ def connect(resources: Resources | None = None) -> None:
         ) from error
     global _started_here
     _started_here = address is None
-    _configure_data()
+    configure_data()
 
 
 @contextmanager
@@ -81,7 +81,8 @@ def _without_log_level_notice() -> Iterator[None]:
                 os.write(2, b"".join(lines))
 
 
-def _configure_data() -> None:
+def configure_data() -> None:
+    """Set what Ray Data of this process needs; actors that build datasets call it too."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
