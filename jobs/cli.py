@@ -29,6 +29,7 @@ from jobs import (
     har_forward,
     har_predict,
     har_score,
+    har_train,
     vlm_models,
     vlm_score,
 )
@@ -37,7 +38,7 @@ from jobs.common import make_app, run
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 data_app = make_app("Get, make, check, convert and describe datasets.")
 app.add_typer(data_app, name="data")
-har_app = make_app("Recognise human actions: run models, predict, score.")
+har_app = make_app("Recognise human actions: train and run models, predict and score.")
 app.add_typer(har_app, name="har")
 vlm_app = make_app("Ask vision-language models about clips, and score what they say.")
 app.add_typer(vlm_app, name="vlm")
@@ -56,6 +57,7 @@ data_app.command("synth", epilog=data_synth.SYNTH_EPILOG)(data_synth.synth)
 data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_synth.annotate_synthetic)
 har_app.command("forward", epilog=har_forward.EPILOG)(har_forward.forward)
 har_app.command("predict", epilog=har_predict.EPILOG)(har_predict.har_predict)
+har_app.command("train", epilog=har_train.EPILOG)(har_train.har_train)
 har_app.command("score", epilog=har_score.EPILOG)(har_score.har_score)
 vlm_app.command("models", epilog=vlm_models.EPILOG)(vlm_models.models)
 vlm_app.command("prompts", epilog=vlm_models.PROMPTS_EPILOG)(vlm_models.prompts)

@@ -80,9 +80,9 @@ def load_config(model: type[C], /, recipe: str | None = None, overrides: Iterabl
         key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in defaults.items()
     }
     if recipe is not None:
-        values = _merged(values, read_recipe(recipe))
+        values = merged(values, read_recipe(recipe))
     for override in overrides:
-        values = _merged(values, _parse_override(override))
+        values = merged(values, _parse_override(override))
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -149,11 +149,12 @@ def _parse_override(text: str) -> dict[str, Any]:
     return nested
 
 
-def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `extra`, mapping by mapping."""
     result = dict(base)
     for key, value in extra.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = _merged(result[key], value)
+            result[key] = merged(result[key], value)
         else:
             result[key] = value
     return result

@@ -17,6 +17,7 @@ class ProgressDisplay:
     def __init__(self, stage: str, total: int | None, *, unit: str = "clips", every_s: float = 5.0) -> None:
         self.stage, self.total, self.unit = stage, total, unit
         self.done = self.failed = 0
+        self.note = ""
         self._every_s = every_s
         self._live = None
         self._task = None
@@ -29,21 +30,23 @@ class ProgressDisplay:
 
             self._live = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[failed]}"),
+                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[failed]}"),
                 console=Console(stderr=True),
             )  # fmt: skip
             self._live.start()
-            self._task = self._live.add_task(self.stage, total=self.total, rate="", failed="")
+            self._task = self._live.add_task(self.stage, total=self.total, rate="", note="", failed="")
         return self
 
-    def advance(self, done: int = 1, failed: int = 0) -> None:
-        """Count `done` finished rows, of which `failed` ended in an error."""
+    def advance(self, done: int = 1, failed: int = 0, note: str | None = None) -> None:
+        """Count `done` finished rows, of which `failed` ended in an error; `note` is shown from now on."""
         self.done += done
+        self.note = self.note if note is None else note
         self.failed += failed
         if self._live is not None and self._task is not None:
             self._live.update(
                 self._task, completed=self.done, rate=f"{self.rate:.2f} {self.unit}/s",
-                failed=f"[red]{self.failed} failed" if self.failed else "",
+                note=self.note, failed=f"[red]{self.failed} failed" if self.failed else "",
             )  # fmt: skip
         elif time.monotonic() - self._printed >= self._every_s:
             self._printed = time.monotonic()
@@ -60,7 +63,7 @@ class ProgressDisplay:
         text = f"{self.stage}: {self.done}{of} {self.unit}, {self.rate:.2f}/s"
         if self.total is not None and self.done:
             text += f", ETA {max(self.total - self.done, 0) / self.rate:.0f} s"
-        return text + (f", {self.failed} failed" if self.failed else "")
+        return text + (f", {self.note}" if self.note else "") + (f", {self.failed} failed" if self.failed else "")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -76,6 +76,13 @@ def remove(uri: str | os.PathLike[str]) -> None:
         fs.rm_file(path)
 
 
+def remove_tree(uri: str | os.PathLike[str]) -> None:
+    """Delete a folder with all that is in it; none there is fine."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     """Read a whole file."""
     fs, path = filesystem(uri)

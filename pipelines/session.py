@@ -92,6 +92,13 @@ def configure_data() -> None:
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
 
 
+def ordered_execution() -> Any:
+    """Return Ray Data's options for a stream whose order is kept, whatever finishes first."""
+    from ray.data import ExecutionOptions
+
+    return ExecutionOptions(preserve_order=True)
+
+
 def pool_size(resources: Resources) -> int:
     """Return how many actors of a job's main pool start at once on the connected Ray.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from microg.config import Config
 from models.training.settings import OptimizerSettings, ScheduleSettings, StepSettings
@@ -22,19 +22,25 @@ class ModelSettings(Config):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     drop_path: float | None = Field(default=None, ge=0, lt=1)
 
+    @field_validator("roi_scale", mode="before")
+    @classmethod
+    def _read_yaml(cls, value: object) -> object:
+        return "true" if value is True else value  # YAML reads the bare word as a boolean
+
 
 class WeightsSettings(Config):
     """What training starts from. `file` is searched for by name, or a path; None starts from random weights.
 
     allow_missing: patterns of parameter names that the file need not have, besides the classification head. about: what
-    the file is and where it comes from, for people. digest: of the file, filled in when it is found.
+    the file is and where it comes from, for people. sha256: of the file, its first
+    digits, filled in when it is found.
     """
 
     volatile = frozenset({"file", "about"})
     file: str | None = None
     allow_missing: tuple[str, ...] = ()
     about: str = ""
-    digest: str | None = None
+    sha256: str | None = None
 
 
 class ValidationSettings(Config):

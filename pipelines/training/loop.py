@@ -85,8 +85,7 @@ class TrainLoop:
         self.stepper.model.train()
         while progress.iteration < plan.iterations:
             started = time.monotonic()
-            at = progress.epoch + progress.iteration / plan.iterations
-            self._lr = learning_rate(self.job.config.schedule, at, plan.epochs)
+            self._lr = self._rate(progress.iteration)
             set_learning_rate(self.stepper.optimizer, self._lr)
             sums, waited, failures = self._step(work)
             # the wish to stop travels with the sums, so that all workers end at the same step
@@ -124,6 +123,10 @@ class TrainLoop:
                 totals[place] += value
         self.stepper.step()
         return totals, waited, failures
+
+    def _rate(self, iteration: int) -> float:
+        plan = self.job.plan
+        return learning_rate(self.job.config.schedule, self.progress.epoch + iteration / plan.iterations, plan.epochs)
 
     def _seed(self, turn: int) -> None:
         """Make dropout of a micro-batch a function of its place in the run: no generator's state needs keeping."""
@@ -172,7 +175,7 @@ class TrainLoop:
         number = progress.epoch + 1
         seconds = partial.get("train_s", 0.0)
         row = {
-            "epoch": number, "steps": number * self.job.plan.iterations, "lr": self._lr or None,
+            "epoch": number, "steps": number * self.job.plan.iterations, "lr": self._rate(self.job.plan.iterations - 1),
             "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
             **{name: int(partial.get(name, 0)) for name in ("clips", "boxes")},
             "failed": int(partial.get("failed", 0)) + scores.get("val_failed", 0), "train_s": seconds,
@@ -223,7 +226,7 @@ class TrainLoop:
         progress, partial = self.progress, self.progress.partial
         return {
             "phase": phase, "epoch": progress.epoch, "iteration": progress.iteration, "steps": self._steps_done(),
-            "lr": self._lr, "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
+            "iterations": self.job.plan.iterations, "lr": self._lr, "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
             "best": progress.best, "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
         }  # fmt: skip
 

@@ -1,0 +1,191 @@
+"""`microg har train`: fine-tune an action model on a dataset, on one laptop or many GPUs.
+
+Also `python jobs/har_train.py DATASET --recipe recipes/har/tiny.yaml`, and the same behind `ray job submit`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.common import (
+    EXIT_FAILED_ROWS,
+    EXIT_INTERRUPTED,
+    AddressOption,
+    DryRunOption,
+    JsonOption,
+    LimitOption,
+    SetOption,
+    make_app,
+    print_json,
+    run,
+)
+
+if TYPE_CHECKING:
+    from pipelines.train import Prepared
+    from pipelines.training.config import TrainConfig
+
+EPILOG = """
+**Examples**
+
+`microg har train data/synthetic --recipe recipes/har/tiny.yaml --run runs/tiny`
+
+`microg har train data/microg4m --recipe recipes/har/i3d_nln_8x8_r50.yaml --variant intended --num-workers 4`
+
+`microg har train data/mine --recipe recipes/har/x3d_s.yaml --weights X3D_S.pyth --set epochs=10 --set batch=8
+--set micro_batch=8`
+"""
+
+
+def har_train(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with samples and splits.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "--config", help="Recipe: the model and its training schedule.")
+    ] = None,
+    run_folder: Annotated[
+        str | None, typer.Option("--run", help="Run folder to make or to resume. [default: runs/RECIPE-VARIANT]")
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="published: as it ran, defects included; intended: defects fixed. [default: published]"),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Initial weights instead of the recipe's; none: random.")
+    ] = None,
+    allow_missing: Annotated[
+        list[str] | None,
+        typer.Option("--allow-missing", metavar="PATTERN", help="Parameters that FILE may lack; may be repeated."),
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option("--num-workers", min=1, help="Training processes; one GPU each where there are GPUs.")
+    ] = None,
+    overrides: SetOption = None,
+    address: AddressOption = None,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model, score the val split as it learns, and keep the best weights.
+
+    Killed at any time, or stopped by Ctrl-C, the same command goes on from the last checkpoint; a finished run says so
+    and returns. The run folder gets `checkpoints/best.pt` for `microg har predict --weights RUN`, one row an epoch in
+    `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
+    """
+    from jobs.har_train_config import load_har_train_config
+    from pipelines.train import prepare, train
+
+    options = {
+        "weights.file": None if weights in (None, "none") else weights, "weights.allow_missing": allow_missing,
+        "resources.workers": num_workers, "resources.address": address, "limit": limit,
+    }  # fmt: skip
+    settings = load_har_train_config(recipe, overrides or (), variant=variant, options=options)
+    if weights == "none":
+        settings = settings.replaced(weights={})
+    folder = run_folder or default_folder(recipe, settings)
+    if dry_run:
+        plan = _plan(prepare(settings, dataset, folder))
+        print_json(plan) if as_json else _show_plan(plan)
+        return
+    with _terminated_like_interrupted(), _Display(settings) as display:
+        result = train(settings, dataset, folder, watch=display.update)
+    if as_json:
+        print_json(result)
+    else:
+        from jobs.har_train_show import show
+
+        show(result)
+    if result["failures"]:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def default_folder(recipe: str | None, settings: TrainConfig) -> str:
+    """Return `runs/RECIPE-VARIANT`."""
+    name = PurePosixPath(recipe).stem if recipe else settings.model.name.lower()
+    return f"runs/{name}" + (f"-{settings.variant}" if settings.variant else "")
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which job schedulers send, stop training as Ctrl-C does."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Display:
+    """Steps done, rate, ETA, loss, learning rate and the best score, from the workers' progress."""
+
+    def __init__(self, settings: TrainConfig) -> None:
+        self._settings = settings
+        self._bar: Any = None
+        self._done = 0
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def update(self, progress: dict[str, Any]) -> None:
+        """Show where the workers are."""
+        from microg.console import ProgressDisplay
+
+        if self._bar is None:
+            total = progress["iterations"] * self._settings.epochs - progress["steps"]
+            self._bar = ProgressDisplay("har train", total, unit="steps").__enter__()
+            self._done = progress["steps"]
+        best = f", best mAP {progress['best']['map']:.3f}" if progress["best"] else ""
+        note = (
+            f"epoch {min(progress['epoch'] + 1, self._settings.epochs)}/{self._settings.epochs} {progress['phase']}, "
+            f"loss {progress['loss']:.4f}, lr {progress['lr']:.3g}, waiting {progress['wait_share']:.0%}{best}"
+        )
+        # a restarted worker goes back to its last checkpoint
+        self._bar.advance(progress["steps"] - self._done, note=note)
+        self._done = progress["steps"]
+
+    def __exit__(self, *ended: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+
+def _plan(prepared: Prepared) -> dict[str, Any]:
+    from models.backbones.registry import backbone
+
+    config, plan, spec = prepared.config, prepared.job.plan, backbone(prepared.config.model.name)
+    document: dict[str, Any] = {
+        "run": prepared.job.root, "model": spec.name, "variant": config.variant, "params": spec.params,
+        "frames": f"{spec.frames} x {spec.sampling_rate}", "roi_scale": config.model.roi_scale,
+        "weights": prepared.job.weights, "scheme": config.scheme,
+        "key_frames": {"train": plan.train, "val": plan.val}, "epochs": config.epochs,
+        "steps_per_epoch": plan.iterations,
+        "batch": f"{config.batch} = {config.micro} x {plan.micro_batches} micro-batches x {plan.workers} workers",
+        "validations": sum(plan.validates(epoch) for epoch in range(plan.epochs)),
+        "decoded_clips": plan.units * plan.block, "resources": config.resources.model_dump(),
+    }  # fmt: skip
+    if prepared.job.weights is not None:
+        document["load_report"] = prepared.load_report()
+    return document
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    for name, value in plan.items():
+        print(f"{name}: {value}")
+    print("nothing was trained (--dry-run)", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    app = make_app("Train an action recognition model.")
+    app.command(epilog=EPILOG)(har_train)
+    run(app)

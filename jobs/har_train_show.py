@@ -1,0 +1,47 @@
+"""What `microg har train` says at its end: the curve, the best epoch, and where the time went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a finished run's result."""
+    if result["already_finished"]:
+        print(f"{result['run']} is finished: {result['epochs']} epochs. Give another --run to train again.")
+    _history(result["history"])
+    best = result["best"]
+    if best is not None:
+        print(f"best epoch {best['epoch']}: {best['select']} mAP {best['map']:.4f} on val; weights {result['weights']}")
+    if result["restarts"]:
+        print(f"workers were restarted {result['restarts']} times")
+    if (speed := result["throughput"]) is not None:
+        print(
+            f"{speed['clips']} clips in {speed['train_s']:.0f} s: {speed['clips_per_s']:.2f} clips/s; of the training time "
+            f"{speed['wait_share']:.0%} waiting for clips; validation {speed['val_s']:.0f} s; "
+            f"bottleneck: {speed['bottleneck']}"
+        )
+    for failure in result["failures"][:5]:
+        print(f"failed: {failure}")
+    if len(result["failures"]) > 5:
+        print(f"failed: {len(result['failures']) - 5} more, see {result['run']}/checkpoints/progress.json")
+    if result["finished"]:
+        print(f"next: microg har predict DATASET --weights {result['run']} --run ...")
+
+
+def _history(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in ("epoch", "lr", "loss", "clips/s", "waiting", "val loss", "mAP paper", "mAP corrected", "F1", "best"):
+        table.add_column(column, justify="right")
+    shown = [row for row in rows if row["val_map_paper"] is not None][-20:] or rows[-5:]
+    for row in shown:
+        waiting = row["wait_s"] / max(row["train_s"], 1e-9)
+        numbers = [row[name] for name in ("val_loss", "val_map_paper", "val_map_corrected", "val_f1_corrected")]
+        table.add_row(
+            str(row["epoch"]), f"{row['lr']:.3g}", f"{row['loss']:.4f}", f"{row['clips_per_s']:.2f}", f"{waiting:.0%}",
+            *("" if value is None else f"{value:.4f}" for value in numbers), "*" if row["best"] else "",
+        )  # fmt: skip
+    Console().print(table)

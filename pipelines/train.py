@@ -1,0 +1,278 @@
+"""Training a HAR model on Ray Train: one function that trains a run to its end, from wherever it was left.
+
+Our own checkpoints are the only truth: Ray Train starts workers, joins them for data-parallel training and restarts
+them when one dies; each new group goes on from the run folder. Commands and Tune trials call the same function.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.config import Resources
+from microg.dataset import Dataset
+from microg.errors import ConfigError, WeightsError, WorkerError
+from microg.key_frames import key_frame_rows
+from microg.label_space import label_space
+from microg.runs import Run, exclusive
+from microg.truth import read_truth
+from microg.weights import find_weights, search_folders
+from pipelines import session
+from pipelines.training.checkpoints import Progress, RunFiles
+from pipelines.training.config import TrainConfig
+from pipelines.training.loop import Job
+from pipelines.training.plan import Plan
+
+COMMAND = "har train"
+_LOOK_EVERY_S = 0.5
+_STOP_TIMEOUT_S = 120.0
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run: what will be trained on what. `train_rows` are the key frames trained on."""
+
+    dataset: Dataset
+    config: TrainConfig
+    job: Job
+    train_rows: pa.Table
+    fingerprint: str
+
+    def load_report(self) -> dict[str, Any]:
+        """Load the initial weights and return what was found and what not. Raises `WeightsError` when they do not fit."""
+        from models.checkpoints import load_weights
+        from pipelines.training.worker import new_model
+
+        assert self.job.weights is not None
+        allowed = self.config.weights.allow_missing
+        return asdict(load_weights(new_model(self.config), self.job.weights, allow_missing=allowed))
+
+
+def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
+    """Read and check everything that training needs, before anything is started or written.
+
+    Raises `MicrogError` naming the row whose box or action cannot be used, the split that is empty, or the weights that
+    are not there.
+    """
+    from models.backbones.registry import backbone
+    from pipelines.samples import View
+    from pipelines.training.stream import Views
+
+    spec, space, opened = backbone(config.model.name), label_space(config.label_space), Dataset.open(dataset)
+    rows, truth = {}, {}
+    for split in ("train", "val"):
+        truth[split] = read_truth(dataset, space, split=split, scheme=config.scheme).rows
+        rows[split] = key_frame_rows(opened, split, config.scheme, labelled=split == "train").slice(0, config.limit)
+    plan = Plan(
+        rows["train"].num_rows, rows["val"].num_rows, config.batch, config.micro, config.resources.workers,
+        config.epochs, config.validation.every, config.seed,
+    )  # fmt: skip
+    weights = find_initial_weights(config)
+    if weights is not None:
+        config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
+    views = Views(View.of(spec, "train", config.seed), View.of(spec, config.validation.geometry, config.seed))
+    kept = set(rows["val"]["key"].to_pylist())
+    val_truth = _of_keys(truth["val"], kept)
+    job = Job(storage.absolute(run_root), config, plan, views, weights, rows["val"], val_truth)
+    return Prepared(opened, config, job, rows["train"], opened.fingerprint())
+
+
+def train(
+    config: TrainConfig, dataset: str, run_root: str, *, callbacks: Sequence[Any] = (), watch: Watch | None = None
+) -> dict[str, Any]:
+    """Train `config` on `dataset` in the run folder `run_root` until its last epoch, and return what came out.
+
+    A run that was left, however it ended, goes on from its last checkpoint; a finished one returns at once.
+    `callbacks` are Ray Train's (`TuneReportCallback()` in a Tune trial): each epoch reports a row of table `har_train`
+    with `best_map`. `watch` gets the workers' progress about twice a second. Ctrl-C (`KeyboardInterrupt`) saves and
+    stops. Raises `RunConflictError` when the folder holds another run, and `MicrogError` for what the user can mend.
+    """
+    prepared = prepare(config, dataset, run_root)
+    root = prepared.job.root
+    with exclusive(root):
+        run = Run.start(root, COMMAND, prepared.config, dataset=prepared.fingerprint)
+        files = RunFiles(root)
+        before = files.progress()
+        restarts = 0
+        if not before.finished:
+            restarts = _fit(prepared, callbacks, watch or (lambda _: None))
+        progress = files.progress()
+        result = summary(prepared, progress) | {"resumed_from": _place(before) if run.resumed else None}
+        result |= {"restarts": restarts, "already_finished": before.finished}
+        if not before.finished:
+            run.finish(result)
+        return result
+
+
+def find_initial_weights(config: TrainConfig) -> str | None:
+    """Return the path of the weights that training starts from, None for random ones. Raises `WeightsError`."""
+    name = config.weights.file
+    if name is None:
+        return None
+    found = find_weights(name)
+    if found is None:
+        looked = ", ".join(str(folder) for folder in search_folders())
+        about = f" ({config.weights.about})" if config.weights.about else ""
+        raise WeightsError(
+            f"the initial weights {name!r}{about} are not in any of {looked}",
+            "put the file there, give another with --weights FILE, or start from random weights with --weights none",
+        )
+    return str(found)
+
+
+def summary(prepared: Prepared, progress: Progress) -> dict[str, Any]:
+    """Return what a run's progress amounts to."""
+    history = progress.history
+    return {
+        "run": prepared.job.root, "model": prepared.config.model.name, "variant": prepared.config.variant,
+        "epochs": progress.epoch, "finished": progress.finished, "best": progress.best,
+        "weights": RunFiles(prepared.job.root).best if progress.best else None, "failures": progress.failures,
+        "key_frames": {"train": prepared.job.plan.train, "val": prepared.job.plan.val}, "history": history,
+        "throughput": throughput(history),
+    }  # fmt: skip
+
+
+def throughput(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return clips a second over all epochs, the share of training spent waiting for clips, and what limits speed.
+
+    The bottleneck is `validation` where it takes more time than training, `decoding` where workers wait for clips more
+    than a third of the time, else `model`.
+    """
+    if not history:
+        return None
+    total = {name: sum(row[name] or 0 for row in history) for name in ("clips", "train_s", "wait_s", "step_s", "val_s")}
+    share = total["wait_s"] / max(total["train_s"], 1e-9)
+    bottleneck = "validation" if total["val_s"] > total["train_s"] else "decoding" if share > 1 / 3 else "model"
+    return {
+        **total, "clips_per_s": total["clips"] / max(total["train_s"], 1e-9), "wait_share": share,
+        "bottleneck": bottleneck,
+    }  # fmt: skip
+
+
+def _place(progress: Progress) -> dict[str, int]:
+    return {"epoch": progress.epoch, "iteration": progress.iteration}
+
+
+def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
+    """Run Ray Train in a thread and watch it from this one; return how often workers were restarted."""
+    import ray
+    from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.training.monitor import Monitor
+    from pipelines.training.stream import run_dataset
+    from pipelines.training.worker import train_worker
+
+    job, resources = prepared.job, prepared.config.resources
+    session.connect(Resources(address=resources.address))
+    gpus = worker_resources(prepared.config)
+    monitor = ray.remote(num_cpus=0)(Monitor).remote()
+    rows = (prepared.train_rows, job.val_rows)
+    plan, views, decode_cpus = job.plan, job.views, resources.decode_cpus
+
+    def samples() -> Any:  # called for each new group of workers: it goes on where the last one was saved
+        return run_dataset(plan, RunFiles(job.root).progress().position, rows, views, cpus=decode_cpus)
+
+    scratch = storage.join(job.root, "ray")
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "monitor": monitor, "threads": worker_threads(prepared.config, gpus)},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=gpus > 0,
+            resources_per_worker={"CPU": resources.worker_cpus, **({"GPU": gpus} if gpus else {})},
+        ),
+        # a new name each time: Ray Train would take a finished one for done
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:12]}", storage_path=scratch, callbacks=list(callbacks),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
+        ),
+        datasets={"samples": samples},
+        dataset_config=DataConfig(execution_options=session.ordered_execution()),
+    )  # fmt: skip
+    try:
+        return _watched(trainer, monitor, watch)
+    finally:
+        storage.remove_tree(scratch)
+
+
+def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
+    """Run `trainer.fit()` to its end. Raises the workers' own error, or `KeyboardInterrupt` once all is saved."""
+    import ray
+
+    ended: list[BaseException | None] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    interrupted = False
+    while thread.is_alive():
+        try:
+            thread.join(_LOOK_EVERY_S)
+            progress = ray.get(monitor.look.remote())[0]
+            if progress:
+                watch(progress)
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            monitor.stop.remote()
+    _, failure, starts = ray.get(monitor.look.remote())
+    if failure is not None:
+        raise failure
+    if interrupted:
+        raise KeyboardInterrupt
+    if ended and ended[0] is not None:
+        lines = [line.strip() for line in str(ended[0]).splitlines() if line.strip()] or ["no message"]
+        raise WorkerError(
+            f"training failed: {type(ended[0]).__name__}: {lines[0]} ... {lines[-1]}",
+            "run the same command again to resume; --debug shows the whole report",
+        ) from ended[0]
+    return max(starts - 1, 0)
+
+
+def worker_resources(config: TrainConfig) -> float:
+    """Return the GPUs of one worker on the connected Ray. Raises `ConfigError` when the workers do not fit."""
+    import ray
+
+    resources, there = config.resources, ray.cluster_resources()
+    gpus = resources.worker_gpus
+    if gpus is None:
+        gpus = 1.0 if there.get("GPU", 0) >= resources.workers else 0.0
+    cpus = resources.workers * resources.worker_cpus + resources.decode_cpus
+    if cpus > there.get("CPU", 0) or gpus * resources.workers > there.get("GPU", 0):
+        raise ConfigError(
+            f"{resources.workers} workers of {resources.worker_cpus:g} CPUs and {gpus:g} GPUs, and a decoder of "
+            f"{resources.decode_cpus:g} CPUs, do not fit: Ray has {there.get('CPU', 0):g} CPUs and "
+            f"{there.get('GPU', 0):g} GPUs",
+            "lower --num-workers or resources.worker_cpus, or connect to a larger cluster",
+        )
+    return gpus
+
+
+def worker_threads(config: TrainConfig, gpus: float) -> int:
+    """Return torch's threads a worker: as asked, else on a CPU the cores shared among this machine's workers."""
+    from microg.hardware import usable_cores
+
+    if config.resources.threads or gpus:
+        return config.resources.threads
+    return max(1, int(usable_cores()) // config.resources.workers) if config.resources.address is None else 0
+
+
+def _of_keys(truth: pa.Table, keys: set[str]) -> pa.Table:
+    """Return the truth rows of the key frames named `keys`."""
+    names = zip(truth["clip_id"].to_pylist(), truth["frame"].to_pylist(), strict=True)
+    return truth.filter(pa.array([f"{clip_id}:{frame}" in keys for clip_id, frame in names]))
