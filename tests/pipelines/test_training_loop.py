@@ -1,0 +1,214 @@
+"""The training loop without Ray: one worker in this process, on clips made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from microg import storage
+from microg.errors import DatasetError, TrainingError, WorkerError
+from pipelines.train import Prepared, prepare
+from pipelines.training.checkpoints import Progress, RunFiles
+from pipelines.training.config import TrainConfig
+from pipelines.training.link import Alone
+from pipelines.training.loop import TrainLoop
+from pipelines.training.plan import Position
+from pipelines.training.stream import Piece, ahead, decode_unit, pieces
+from pipelines.training.worker import prepare as prepare_model
+from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset, moving_scene, write_video
+
+CPU = torch.device("cpu")
+CLIPS = 12
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("train") / "data"
+
+    def many(rows: dict[str, list[dict[str, Any]]]) -> None:
+        for name in rows:
+            rows[name] = []
+        for number in range(CLIPS):
+            clip_id = f"film{number % 3}_{number:03d}"
+            write_video(root / f"videos/{clip_id}.mp4", moving_scene(number))
+            rows["clips"].append(
+                {"clip_id": clip_id, "source_id": clip_id[:5], "sequence": number, "uri": f"videos/{clip_id}.mp4",
+                 "num_frames": FRAMES, "width": WIDTH, "height": HEIGHT, "status": "ok"}
+            )  # fmt: skip
+            for person in range(1 + number % 2):
+                for action in (12, 17 if person == 1 else 80):
+                    rows["samples"].append(
+                        {"clip_id": clip_id, "frame": 6, "person_id": person, "action_id": action,
+                         "x1": 0.1 + 0.3 * person, "y1": 0.2, "x2": 0.4 + 0.3 * person, "y2": 0.8}
+                    )  # fmt: skip
+            split = "train" if number < 8 else "val" if number < 11 else "test"
+            rows["splits"].append({"clip_id": clip_id, "split": split, "scheme": "published"})
+
+    make_dataset(root, many, videos=False)
+    return root
+
+
+def config(**changes: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "model": {"name": "TINY"}, "batch": 4, "micro_batch": 2, "epochs": 3, "validation": {"every": 2},
+        "schedule": {"lr": 0.01, "starts": [0], "relative": [1], "warmup_epochs": 1}, "tensorboard": False,
+    }  # fmt: skip
+    return TrainConfig.model_validate({**values, **changes})
+
+
+def blocks(prepared: Prepared, start: Position, worker: int = 0) -> Iterator[pa.Table]:
+    """What the stream gives a worker, decoded here."""
+    job = prepared.job
+    for number in job.plan.units_of(worker, start):
+        unit = job.plan.unit(number)
+        rows, view = (job.val_rows, job.views.val) if unit.validation else (prepared.train_rows, job.views.train)
+        table = decode_unit(unit.keys, rows, view, unit.epoch)
+        yield table.append_column("unit", pa.array([number] * table.num_rows))
+
+
+def work(prepared: Prepared, start: Position) -> Iterator[Piece]:
+    from microg.label_space import MICROG_50
+
+    return pieces(blocks(prepared, start), prepared.job.plan, 0, start, prepared.job.views, MICROG_50)
+
+
+def run(prepared: Prepared, link: Alone) -> tuple[bool, TrainLoop]:
+    files = RunFiles(prepared.job.root)
+    progress = files.progress()
+    start = progress.position
+    torch.set_num_threads(1)  # sums in one order: the bits can be compared
+    model, stepper = prepare_model(prepared.job, CPU, files.load(progress), distributed=False)
+    loop = TrainLoop(prepared.job, link, model, stepper, progress, CPU)
+    return loop.run(ahead(work(prepared, start), 2)), loop
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Alone, TrainLoop]:
+    prepared = prepare(config(), str(dataset), str(tmp_path_factory.mktemp("run") / "run"))
+    link = Alone()
+    finished, loop = run(prepared, link)
+    assert finished
+    return prepared, link, loop
+
+
+def test_a_run_ends_with_one_row_an_epoch_scores_where_due_and_the_best_weights(
+    undisturbed: tuple[Prepared, Alone, TrainLoop],
+) -> None:
+    prepared, link, _ = undisturbed
+    files = RunFiles(prepared.job.root)
+    progress = files.progress()
+    assert progress.finished
+    assert [report["epoch"] for report in link.reports] == [1, 2, 3]
+    table = storage.read_parquet(storage.join(prepared.job.root, "tables", "har_train.parquet"))
+    assert table["epoch"].to_pylist() == [1, 2, 3]
+    assert table["clips"].to_pylist() == [8, 8, 8]
+    assert [value is not None for value in table["val_map_paper"].to_pylist()] == [False, True, True]
+    assert table["val_boxes"].to_pylist()[1:] == [4, 4]  # clips 8, 9 and 10 have 1 + 2 + 1 people
+    best = progress.best
+    assert best is not None
+    assert best["map"] == max(value for value in table["val_map_paper"].to_pylist() if value is not None)
+    assert storage.exists(files.best)
+    names = {path.name for path in (Path(prepared.job.root) / "checkpoints").iterdir()}
+    assert names == {"best.pt", "progress.json", progress.state}  # only the last state is kept
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_stopped_at_any_step_a_run_goes_on_to_the_same_weights_bit_by_bit(
+    dataset: Path, tmp_path: Path, undisturbed: tuple[Prepared, Alone, TrainLoop], stop: int
+) -> None:
+    prepared = prepare(config(), str(dataset), str(tmp_path / "run"))
+    finished, _ = run(prepared, Alone(stop_after_updates=stop))
+    assert not finished
+    left = RunFiles(prepared.job.root).progress()
+    assert not left.finished
+    finished, loop = run(prepared, Alone())
+    assert finished
+    _, _, whole = undisturbed
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, loop.model.state_dict()[name]), name
+    timed = {"train_s", "wait_s", "step_s", "val_s", "clips_per_s"}
+    for one, other in zip(whole.progress.history, loop.progress.history, strict=True):
+        for name in one.keys() - timed:
+            assert one[name] == pytest.approx(other[name]), name
+
+
+def test_a_kill_between_state_and_progress_loses_nothing(tmp_path: Path) -> None:
+    files = RunFiles(str(tmp_path))
+    progress = Progress(epoch=1, iteration=2)
+    files.save(progress, {"model": {"w": torch.ones(2)}})
+    first = progress.state
+    try:
+        files._commit = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # pyright: ignore
+        files.save(Progress(epoch=1, iteration=3, state=first), {"model": {"w": torch.zeros(2)}})
+    except KeyboardInterrupt:
+        pass
+    fresh = RunFiles(str(tmp_path))
+    found = fresh.progress()
+    assert found.position == Position(1, 2)
+    state = fresh.load(found)
+    assert state is not None
+    assert torch.equal(state["model"]["w"], torch.ones(2))
+
+
+def test_damaged_progress_is_refused(tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "checkpoints" / "progress.json", {"format": "microg-train/1", "colour": 3})
+    with pytest.raises(DatasetError, match=r"progress\.json"):
+        RunFiles(str(tmp_path)).progress()
+
+
+def test_a_block_out_of_turn_is_noticed(undisturbed: tuple[Prepared, Alone, TrainLoop]) -> None:
+    prepared, _, _ = undisturbed
+    from microg.label_space import MICROG_50
+
+    mixed = iter([*list(blocks(prepared, Position()))[1:2]])
+    with pytest.raises(WorkerError, match="unit 0 .* was due, 1 came"):
+        next(pieces(mixed, prepared.job.plan, 0, Position(), prepared.job.views, MICROG_50))
+
+
+def test_a_clip_that_cannot_be_decoded_is_left_out_counted_and_named(dataset: Path, tmp_path: Path) -> None:
+    prepared = prepare(config(epochs=1, validation={"every": 1}), str(dataset), str(tmp_path / "run"))
+    rows = prepared.train_rows.to_pylist()
+    rows[0]["uri"] = str(tmp_path / "gone.mp4")
+    broken = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
+    finished, loop = run(broken, Alone())
+    assert finished
+    row = loop.progress.history[0]
+    assert (row["clips"], row["failed"]) == (7, 1)
+    assert [failure.split(" ")[0] for failure in loop.progress.failures] == [rows[0]["key"]]
+
+
+def test_a_batch_without_any_clip_ends_training_with_the_reason(dataset: Path, tmp_path: Path) -> None:
+    prepared = prepare(config(epochs=1), str(dataset), str(tmp_path / "run"))
+    rows = [{**row, "uri": str(tmp_path / "gone.mp4")} for row in prepared.train_rows.to_pylist()]
+    broken = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
+    with pytest.raises(TrainingError, match=r"no sample of a batch.*gone\.mp4"):
+        run(broken, Alone())
+
+
+def test_errors_of_the_thread_that_prepares_samples_come_through() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise WorkerError("broken")
+
+    items = ahead(source(), 2)
+    assert next(items) == 1
+    with pytest.raises(WorkerError, match="broken"):
+        next(items)
+
+
+def test_validation_with_whole_frames_of_different_sizes_scores_all(dataset: Path, tmp_path: Path) -> None:
+    changed = config(epochs=1, validation={"every": 1, "geometry": "test"})
+    prepared = prepare(changed, str(dataset), str(tmp_path / "run"))
+    rows = prepared.job.val_rows.to_pylist()
+    wide = write_video(tmp_path / "wide.mp4", moving_scene(1, width=160))
+    rows[1]["uri"] = str(wide)
+    val_rows = pa.Table.from_pylist(rows, schema=prepared.job.val_rows.schema)
+    finished, loop = run(replace(prepared, job=replace(prepared.job, val_rows=val_rows)), Alone())
+    assert finished
+    assert loop.progress.history[0]["val_boxes"] == 4
