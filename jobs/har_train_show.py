@@ -17,8 +17,8 @@ def show(result: dict[str, Any]) -> None:
         print(f"workers were restarted {result['restarts']} times")
     if (speed := result["throughput"]) is not None:
         print(
-            f"{speed['clips']} clips in {speed['train_s']:.0f} s: {speed['clips_per_s']:.2f} clips/s; of the training time "
-            f"{speed['wait_share']:.0%} waiting for clips; validation {speed['val_s']:.0f} s; "
+            f"{speed['clips']} clips in {speed['train_s']:.0f} s: {speed['clips_per_s']:.2f} clips/s, "
+            f"{speed['wait_share']:.0%} of the time waiting for clips; validation {speed['val_s']:.0f} s; "
             f"bottleneck: {speed['bottleneck']}"
         )
     for failure in result["failures"][:5]:
@@ -30,18 +30,12 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _history(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for column in ("epoch", "lr", "loss", "clips/s", "waiting", "val loss", "mAP paper", "mAP corrected", "F1", "best"):
-        table.add_column(column, justify="right")
-    shown = [row for row in rows if row["val_map_paper"] is not None][-20:] or rows[-5:]
-    for row in shown:
+    print("epoch        lr    loss  clips/s  waiting  val loss  mAP paper  mAP corrected      F1")
+    for row in [row for row in rows if row["val_map_paper"] is not None][-20:] or rows[-5:]:
         waiting = row["wait_s"] / max(row["train_s"], 1e-9)
-        numbers = [row[name] for name in ("val_loss", "val_map_paper", "val_map_corrected", "val_f1_corrected")]
-        table.add_row(
-            str(row["epoch"]), f"{row['lr']:.3g}", f"{row['loss']:.4f}", f"{row['clips_per_s']:.2f}", f"{waiting:.0%}",
-            *("" if value is None else f"{value:.4f}" for value in numbers), "*" if row["best"] else "",
-        )  # fmt: skip
-    Console().print(table)
+        scores = [row[name] for name in ("val_loss", "val_map_paper", "val_map_corrected", "val_f1_corrected")]
+        loss, paper, corrected, f1 = ("-" if score is None else f"{score:.4f}" for score in scores)
+        print(
+            f"{row['epoch']:5d}  {row['lr']:8.2e}  {row['loss']:.4f}  {row['clips_per_s']:7.2f}  {waiting:7.0%}  "
+            f"{loss:>8}  {paper:>9}  {corrected:>13}  {f1:>6}{'  best' if row['best'] else ''}"
+        )

@@ -92,11 +92,12 @@ def configure_data() -> None:
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
 
 
-def ordered_execution() -> Any:
-    """Return Ray Data's options for a stream whose order is kept, whatever finishes first."""
-    from ray.data import ExecutionOptions
+def ordered_execution(ahead_bytes: int) -> Any:
+    """Return Ray Data's options for a stream whose order is kept and that runs at most `ahead_bytes` ahead."""
+    from ray.data import ExecutionOptions, ExecutionResources
 
-    return ExecutionOptions(preserve_order=True)
+    limits = ExecutionResources.for_limits(object_store_memory=ahead_bytes)
+    return ExecutionOptions(preserve_order=True, resource_limits=limits)
 
 
 def pool_size(resources: Resources) -> int:

@@ -31,7 +31,7 @@ from pipelines.training.plan import Plan
 
 COMMAND = "har train"
 _LOOK_EVERY_S = 0.5
-_STOP_TIMEOUT_S = 120.0
+_AHEAD_BYTES = 512 * 2**20  # how far decoding runs ahead of each worker
 
 Watch = Callable[[dict[str, Any]], None]
 
@@ -47,7 +47,7 @@ class Prepared:
     fingerprint: str
 
     def load_report(self) -> dict[str, Any]:
-        """Load the initial weights and return what was found and what not. Raises `WeightsError` when they do not fit."""
+        """Load the initial weights and return what fitted. Raises `WeightsError` when too little did."""
         from models.checkpoints import load_weights
         from pipelines.training.worker import new_model
 
@@ -78,7 +78,10 @@ def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
     weights = find_initial_weights(config)
     if weights is not None:
         config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
-    views = Views(View.of(spec, "train", config.seed), View.of(spec, config.validation.geometry, config.seed))
+    views = Views(
+        View.of(spec, "train", config.seed, repeated_clips=plan.train),
+        View.of(spec, config.validation.geometry, config.seed, repeated_clips=plan.val),
+    )
     kept = set(rows["val"]["key"].to_pylist())
     val_truth = _of_keys(truth["val"], kept)
     job = Job(storage.absolute(run_root), config, plan, views, weights, rows["val"], val_truth)
@@ -195,7 +198,7 @@ def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
             failure_config=FailureConfig(max_failures=resources.max_failures),
         ),
         datasets={"samples": samples},
-        dataset_config=DataConfig(execution_options=session.ordered_execution()),
+        dataset_config=DataConfig(execution_options=session.ordered_execution(_AHEAD_BYTES * resources.workers)),
     )  # fmt: skip
     try:
         return _watched(trainer, monitor, watch)
@@ -230,17 +233,18 @@ def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
                 raise
             interrupted = True
             monitor.stop.remote()
-    _, failure, starts = ray.get(monitor.look.remote())
+    _, failure, trouble, starts = ray.get(monitor.look.remote())
     if failure is not None:
         raise failure
     if interrupted:
         raise KeyboardInterrupt
     if ended and ended[0] is not None:
-        lines = [line.strip() for line in str(ended[0]).splitlines() if line.strip()] or ["no message"]
+        # Ray's own report of a worker's error is cut short
+        lines = [line.strip() for line in (trouble or str(ended[0])).splitlines() if line.strip()] or ["no message"]
         raise WorkerError(
-            f"training failed: {type(ended[0]).__name__}: {lines[0]} ... {lines[-1]}",
+            f"training failed {starts} times, the last time with: {lines[-1]}",
             "run the same command again to resume; --debug shows the whole report",
-        ) from ended[0]
+        ) from (ended[0] if trouble is None else RuntimeError(trouble))
     return max(starts - 1, 0)
 
 

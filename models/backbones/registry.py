@@ -1,4 +1,4 @@
-"""The action recognition models by name: the fourteen published configurations and `TINY`.
+"""The action recognition models by name: the fourteen published configurations, two repaired ones, `TINY`.
 
 Imports no torch: commands list models and read their geometry without paying for it. Builders are import strings,
 resolved by `build`.
@@ -88,6 +88,12 @@ _SPECS = (
         "SLOWFAST_32x2_R101_K600", "SlowFast R101 32x2, AVA zero-shot", "slowfast", 32, 2, 59_342_488, _SLOWFAST,
         {"depth": 101, "fusion_kernel": 5, "temporal_blocks": 6, "nonlocal_after": (6, 13, 20)}, **_AVA,
     ),
+    # What the published SlowFast runs were meant to be: 32 fast frames, and the fusion that their weights have.
+    BackboneSpec("SLOWFAST_8x8_R50_32x2", "SlowFast R50 8x8, 32 frames", "slowfast", 32, 2, 33_759_738, _SLOWFAST),
+    BackboneSpec(
+        "SLOWFAST_4x16_R50_32x2", "SlowFast R50 4x16, 32 frames", "slowfast", 32, 2, 33_673_466, _SLOWFAST,
+        {"alpha": 8, "fusion_kernel": 5},
+    ),
     BackboneSpec(
         "TINY", "Tiny X3D 8x8", "x3d", 8, 8, 245_204, _X3D,
         {"depth_factor": 1.0, "width_factor": 1.0, "spatial_strides": (2, 2, 2, 1)},
@@ -99,7 +105,7 @@ _ZERO_SHOT = "zeroshot_"  # how rows of the published tables call the AVA models
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all models: the published ones, then `TINY`."""
+    """Return the names of all models: the published ones, their repaired variants, then `TINY`."""
     return tuple(spec.name for spec in _SPECS)
 
 

@@ -72,7 +72,7 @@ class RayLink:
         self._monitor, self._device = monitor, device
         self._pending: Any = None
         self._asked = 0.0
-        self._stop = False
+        self._stop: bool = False
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sum with one small all-reduce."""
@@ -102,7 +102,7 @@ class RayLink:
         if self.rank != 0:
             return False
         if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
-            self._stop = ray.get(self._pending) or self._stop
+            self._stop = bool(ray.get(self._pending)) or self._stop
             self._pending = None
         now = time.monotonic()
         if self._pending is None and now - self._asked >= _UPDATE_EVERY_S:

@@ -15,8 +15,8 @@ from microg.errors import TrainingError
 from microg.label_space import label_space
 from models.checkpoints import save_weights
 from models.normalise import normalise
-from models.training.schedule import learning_rate
 from models.training.optimizers import set_learning_rate
+from models.training.schedule import learning_rate
 from models.training.step import Stepper, box_loss
 from pipelines.samples import SampleBatch
 from pipelines.training.board import Board
@@ -59,7 +59,7 @@ class TrainLoop:
         self._scorer = Scorer(job.val_rows, job.val_truth, label_space(job.config.label_space))
         self._saved = time.monotonic()
         self._board = Board(job.root if job.config.tensorboard and link.rank == 0 else None, self._steps_done())
-        self._lr = 0.0
+        self._lr, self._loss = 0.0, float("nan")
 
     def run(self, work: Iterator[Piece]) -> bool:
         """Train to the end; return False when asked to stop before it, with everything saved."""
@@ -92,7 +92,8 @@ class TrainLoop:
             *totals, stop = self.link.total([*sums, float(self.link.update(self._where("training")))])
             progress.iteration += 1
             self._add(dict(zip(_SUMS, totals, strict=True)), waited, time.monotonic() - started, failures)
-            self._board.step(self._steps_done(), totals[0] / max(totals[1], 1), self._lr)
+            self._loss = totals[0] / max(totals[1], 1)
+            self._board.step(self._steps_done(), self._loss, self._lr)
             if stop:
                 self._save()
                 return False
@@ -190,7 +191,7 @@ class TrainLoop:
         progress.finished = progress.epoch == self.job.plan.epochs
         if self.link.rank == 0:
             self._board.epoch(row)
-            if best or progress.best is None and progress.finished:
+            if best or (progress.best is None and progress.finished):
                 save_weights(self.model, self._files.best, epoch=number, **self._about())
             self._files.write_history(progress)
         self._save()
@@ -225,9 +226,9 @@ class TrainLoop:
     def _where(self, phase: str) -> dict[str, Any]:
         progress, partial = self.progress, self.progress.partial
         return {
-            "phase": phase, "epoch": progress.epoch, "iteration": progress.iteration, "steps": self._steps_done(),
-            "iterations": self.job.plan.iterations, "lr": self._lr, "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
-            "best": progress.best, "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
+            "phase": phase, "epoch": progress.epoch, "steps": self._steps_done(),
+            "iterations": self.job.plan.iterations, "lr": self._lr, "loss": self._loss, "best": progress.best,
+            "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
         }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ class Monitor:
         self._progress: dict[str, Any] = {}
         self._stop = False
         self._failure: MicrogError | None = None
+        self._trouble: str | None = None
         self._starts = 0
 
     def started(self) -> int:
@@ -35,9 +36,13 @@ class Monitor:
         self._failure = failure
         self._stop = True
 
-    def look(self) -> tuple[dict[str, Any], MicrogError | None, int]:
-        """Return the latest progress, the error if there is one, and how often workers started."""
-        return self._progress, self._failure, self._starts
+    def trouble(self, report: str) -> None:
+        """Keep the traceback of what ended a group of workers; the next group may do better."""
+        self._trouble = report
+
+    def look(self) -> tuple[dict[str, Any], MicrogError | None, str | None, int]:
+        """Return the latest progress, the error if there is one, the last traceback, and how often workers started."""
+        return self._progress, self._failure, self._trouble, self._starts
 
     def stopping(self) -> bool:
         """Tell whether workers should stop."""

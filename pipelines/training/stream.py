@@ -20,7 +20,7 @@ from microg.errors import WorkerError
 from microg.label_space import LabelSpace
 from pipelines import ledger as ledgers
 from pipelines.decoded import SCHEMA, Sample, from_table, to_table
-from pipelines.samples import SampleBatch, View, collate, decode_rows
+from pipelines.samples import Attempts, SampleBatch, View, collate, decode_rows
 from pipelines.training.plan import PADDING, Plan, Position
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ class Views:
     val: View
 
 
-def run_dataset(
-    plan: Plan, start: Position, rows: tuple[pa.Table, pa.Table], views: Views, *, cpus: float
-) -> Dataset:
+def run_dataset(plan: Plan, start: Position, rows: tuple[pa.Table, pa.Table], views: Views, *, cpus: float) -> Dataset:
     """Return the decoded units from `start` to the end of the run, one block each, in order.
 
     `rows` are the key frames of train and val; decoding tasks declare `cpus` CPUs.
@@ -57,7 +55,7 @@ def run_dataset(
     count = plan.units - first
     work = partial(
         _decode_units, plan=plan, first=first, rows=(ray.put(rows[0]), ray.put(rows[1])), views=views,
-        ledger=ledgers.start_ledger(),
+        ledger=ledgers.process_ledger(),
     )  # fmt: skip
     # one row a block: a task decodes one unit, and a block is what is dealt out
     numbers = ray.data.range(count, override_num_blocks=-(-count // _RANGE_BLOCK))
@@ -76,16 +74,18 @@ def _decode_units(
         unit = plan.unit(first + place)
         table: pa.Table = ray.get(rows[1 if unit.validation else 0])
         view = views.val if unit.validation else views.train
-        samples = decode_unit(unit.keys, table, view, unit.epoch, ledger)
+        samples = decode_unit(unit.keys, table, view, unit.epoch, Attempts(ledger, f"{unit.epoch}"))
         tables.append(samples.append_column("unit", pa.array([unit.number] * samples.num_rows, pa.int64())))
     return pa.concat_tables(tables)
 
 
-def decode_unit(keys: Iterable[int], rows: pa.Table, view: View, epoch: int, ledger: Any = None) -> pa.Table:
+def decode_unit(
+    keys: Iterable[int], rows: pa.Table, view: View, epoch: int, attempts: Attempts | None = None
+) -> pa.Table:
     """Decode the key frames at `keys` of `rows`; padding becomes a row without a key, so that all units are alike."""
     keys = tuple(keys)
     wanted = [key for key in keys if key != PADDING]
-    samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, ledger=ledger)
+    samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, attempts=attempts)
     nothing = Sample(epoch, "", "", 0, (), np.empty((0, 4)), ())
     return to_table([*samples, *[nothing] * (len(keys) - len(wanted))])
 

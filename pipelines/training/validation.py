@@ -15,6 +15,8 @@ from microg.har_rows import PREDICTION_ROWS
 from microg.label_space import LabelSpace
 from pipelines.samples import SampleBatch
 
+_BOX = ("x1", "y1", "x2", "y2")
+
 
 @dataclass
 class ValSums:
@@ -51,13 +53,11 @@ class Scorer:
             "row": (place[:, None] * classes + np.arange(classes)).reshape(-1),
             "clip_id": clips.take(pa.array(np.repeat(np.arange(len(owner)), classes))),
             "frame": np.repeat([frame for _, frame, _ in batch.people], classes),
-            **{name: np.repeat(batch.normalised[:, index], classes) for index, name in enumerate(("x1", "y1", "x2", "y2"))},
+            **{name: np.repeat(side, classes) for name, side in zip(_BOX, batch.normalised.T, strict=True)},
             "action_id": np.tile(np.array(self._space.ids), len(owner)),
             "score": logits.astype(np.float64).reshape(-1),
         }  # fmt: skip
-        arrays = [
-            value if isinstance(value, pa.Array) else pa.array(value) for value in columns.values()
-        ]
+        arrays = [value if isinstance(value, pa.Array) else pa.array(value) for value in columns.values()]
         return pa.table(dict(zip(columns, arrays, strict=True))).cast(PREDICTION_ROWS)
 
     def scores(self, parts: list[ValSums]) -> dict[str, Any]:

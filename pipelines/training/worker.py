@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
-from microg.errors import MicrogError
+from microg.errors import MicrogError, WorkerError
 from pipelines.training.config import TrainConfig
 from pipelines.training.loop import Job
 
@@ -28,8 +29,11 @@ def train_worker(arguments: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     try:
         _train(job, monitor, device)
-    except MicrogError as error:
-        ray.get(monitor.fail.remote(error))
+    except Exception as error:
+        if isinstance(error, MicrogError) and not isinstance(error, WorkerError):
+            ray.get(monitor.fail.remote(error))
+        else:  # a fresh start may help
+            ray.get(monitor.trouble.remote(traceback.format_exc()))
         raise
 
 

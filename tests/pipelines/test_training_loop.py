@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -13,86 +12,29 @@ import torch
 
 from microg import storage
 from microg.errors import DatasetError, TrainingError, WorkerError
+from microg.label_space import MICROG_50
 from pipelines.train import Prepared, prepare
 from pipelines.training.checkpoints import Progress, RunFiles
-from pipelines.training.config import TrainConfig
 from pipelines.training.link import Alone
 from pipelines.training.loop import TrainLoop
 from pipelines.training.plan import Position
-from pipelines.training.stream import Piece, ahead, decode_unit, pieces
-from pipelines.training.worker import prepare as prepare_model
-from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset, moving_scene, write_video
+from pipelines.training.stream import ahead, pieces
+from tests.helpers import moving_scene, write_video
+from tests.training import assert_same_bits, blocks, make_training_dataset, run_alone, tiny_config
 
-CPU = torch.device("cpu")
-CLIPS = 12
+TRAIN = 8
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("train") / "data"
-
-    def many(rows: dict[str, list[dict[str, Any]]]) -> None:
-        for name in rows:
-            rows[name] = []
-        for number in range(CLIPS):
-            clip_id = f"film{number % 3}_{number:03d}"
-            write_video(root / f"videos/{clip_id}.mp4", moving_scene(number))
-            rows["clips"].append(
-                {"clip_id": clip_id, "source_id": clip_id[:5], "sequence": number, "uri": f"videos/{clip_id}.mp4",
-                 "num_frames": FRAMES, "width": WIDTH, "height": HEIGHT, "status": "ok"}
-            )  # fmt: skip
-            for person in range(1 + number % 2):
-                for action in (12, 17 if person == 1 else 80):
-                    rows["samples"].append(
-                        {"clip_id": clip_id, "frame": 6, "person_id": person, "action_id": action,
-                         "x1": 0.1 + 0.3 * person, "y1": 0.2, "x2": 0.4 + 0.3 * person, "y2": 0.8}
-                    )  # fmt: skip
-            split = "train" if number < 8 else "val" if number < 11 else "test"
-            rows["splits"].append({"clip_id": clip_id, "split": split, "scheme": "published"})
-
-    make_dataset(root, many, videos=False)
-    return root
-
-
-def config(**changes: Any) -> TrainConfig:
-    values: dict[str, Any] = {
-        "model": {"name": "TINY"}, "batch": 4, "micro_batch": 2, "epochs": 3, "validation": {"every": 2},
-        "schedule": {"lr": 0.01, "starts": [0], "relative": [1], "warmup_epochs": 1}, "tensorboard": False,
-    }  # fmt: skip
-    return TrainConfig.model_validate({**values, **changes})
-
-
-def blocks(prepared: Prepared, start: Position, worker: int = 0) -> Iterator[pa.Table]:
-    """What the stream gives a worker, decoded here."""
-    job = prepared.job
-    for number in job.plan.units_of(worker, start):
-        unit = job.plan.unit(number)
-        rows, view = (job.val_rows, job.views.val) if unit.validation else (prepared.train_rows, job.views.train)
-        table = decode_unit(unit.keys, rows, view, unit.epoch)
-        yield table.append_column("unit", pa.array([number] * table.num_rows))
-
-
-def work(prepared: Prepared, start: Position) -> Iterator[Piece]:
-    from microg.label_space import MICROG_50
-
-    return pieces(blocks(prepared, start), prepared.job.plan, 0, start, prepared.job.views, MICROG_50)
-
-
-def run(prepared: Prepared, link: Alone) -> tuple[bool, TrainLoop]:
-    files = RunFiles(prepared.job.root)
-    progress = files.progress()
-    start = progress.position
-    torch.set_num_threads(1)  # sums in one order: the bits can be compared
-    model, stepper = prepare_model(prepared.job, CPU, files.load(progress), distributed=False)
-    loop = TrainLoop(prepared.job, link, model, stepper, progress, CPU)
-    return loop.run(ahead(work(prepared, start), 2)), loop
+    return make_training_dataset(tmp_path_factory.mktemp("train") / "data", TRAIN)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Alone, TrainLoop]:
-    prepared = prepare(config(), str(dataset), str(tmp_path_factory.mktemp("run") / "run"))
+    prepared = prepare(tiny_config(), str(dataset), str(tmp_path_factory.mktemp("run") / "run"))
     link = Alone()
-    finished, loop = run(prepared, link)
+    finished, loop = run_alone(prepared, link)
     assert finished
     return prepared, link, loop
 
@@ -122,16 +64,15 @@ def test_a_run_ends_with_one_row_an_epoch_scores_where_due_and_the_best_weights(
 def test_stopped_at_any_step_a_run_goes_on_to_the_same_weights_bit_by_bit(
     dataset: Path, tmp_path: Path, undisturbed: tuple[Prepared, Alone, TrainLoop], stop: int
 ) -> None:
-    prepared = prepare(config(), str(dataset), str(tmp_path / "run"))
-    finished, _ = run(prepared, Alone(stop_after_updates=stop))
+    prepared = prepare(tiny_config(), str(dataset), str(tmp_path / "run"))
+    finished, _ = run_alone(prepared, Alone(stop_after_updates=stop))
     assert not finished
     left = RunFiles(prepared.job.root).progress()
     assert not left.finished
-    finished, loop = run(prepared, Alone())
+    finished, loop = run_alone(prepared)
     assert finished
     _, _, whole = undisturbed
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, loop.model.state_dict()[name]), name
+    assert_same_bits(whole.model.state_dict(), loop.model.state_dict())
     timed = {"train_s", "wait_s", "step_s", "val_s", "clips_per_s"}
     for one, other in zip(whole.progress.history, loop.progress.history, strict=True):
         for name in one.keys() - timed:
@@ -164,19 +105,17 @@ def test_damaged_progress_is_refused(tmp_path: Path) -> None:
 
 def test_a_block_out_of_turn_is_noticed(undisturbed: tuple[Prepared, Alone, TrainLoop]) -> None:
     prepared, _, _ = undisturbed
-    from microg.label_space import MICROG_50
-
     mixed = iter([*list(blocks(prepared, Position()))[1:2]])
-    with pytest.raises(WorkerError, match="unit 0 .* was due, 1 came"):
+    with pytest.raises(WorkerError, match=r"unit 0 .* was due, 1 came"):
         next(pieces(mixed, prepared.job.plan, 0, Position(), prepared.job.views, MICROG_50))
 
 
 def test_a_clip_that_cannot_be_decoded_is_left_out_counted_and_named(dataset: Path, tmp_path: Path) -> None:
-    prepared = prepare(config(epochs=1, validation={"every": 1}), str(dataset), str(tmp_path / "run"))
+    prepared = prepare(tiny_config(epochs=1, validation={"every": 1}), str(dataset), str(tmp_path / "run"))
     rows = prepared.train_rows.to_pylist()
     rows[0]["uri"] = str(tmp_path / "gone.mp4")
     broken = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
-    finished, loop = run(broken, Alone())
+    finished, loop = run_alone(broken)
     assert finished
     row = loop.progress.history[0]
     assert (row["clips"], row["failed"]) == (7, 1)
@@ -184,11 +123,11 @@ def test_a_clip_that_cannot_be_decoded_is_left_out_counted_and_named(dataset: Pa
 
 
 def test_a_batch_without_any_clip_ends_training_with_the_reason(dataset: Path, tmp_path: Path) -> None:
-    prepared = prepare(config(epochs=1), str(dataset), str(tmp_path / "run"))
+    prepared = prepare(tiny_config(epochs=1), str(dataset), str(tmp_path / "run"))
     rows = [{**row, "uri": str(tmp_path / "gone.mp4")} for row in prepared.train_rows.to_pylist()]
     broken = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
     with pytest.raises(TrainingError, match=r"no sample of a batch.*gone\.mp4"):
-        run(broken, Alone())
+        run_alone(broken)
 
 
 def test_errors_of_the_thread_that_prepares_samples_come_through() -> None:
@@ -203,12 +142,12 @@ def test_errors_of_the_thread_that_prepares_samples_come_through() -> None:
 
 
 def test_validation_with_whole_frames_of_different_sizes_scores_all(dataset: Path, tmp_path: Path) -> None:
-    changed = config(epochs=1, validation={"every": 1, "geometry": "test"})
+    changed = tiny_config(epochs=1, validation={"every": 1, "geometry": "test"})
     prepared = prepare(changed, str(dataset), str(tmp_path / "run"))
     rows = prepared.job.val_rows.to_pylist()
     wide = write_video(tmp_path / "wide.mp4", moving_scene(1, width=160))
     rows[1]["uri"] = str(wide)
     val_rows = pa.Table.from_pylist(rows, schema=prepared.job.val_rows.schema)
-    finished, loop = run(replace(prepared, job=replace(prepared.job, val_rows=val_rows)), Alone())
+    finished, loop = run_alone(replace(prepared, job=replace(prepared.job, val_rows=val_rows)))
     assert finished
     assert loop.progress.history[0]["val_boxes"] == 4
