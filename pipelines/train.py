@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -52,8 +52,10 @@ class Prepared:
         from pipelines.training.worker import new_model
 
         assert self.job.weights is not None
-        allowed = self.config.weights.allow_missing
-        return asdict(load_weights(new_model(self.config), self.job.weights, allow_missing=allowed))
+        asked = self.config.weights
+        model = new_model(self.config)
+        report = load_weights(model, self.job.weights, allow_missing=asked.allow_missing, layout=asked.layout)
+        return report.to_dict()
 
 
 def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
-from microg.label_space import MICROG_50
 from pipelines.train import Prepared
 from pipelines.training.checkpoints import RunFiles
 from pipelines.training.config import TrainConfig
 from pipelines.training.link import Alone
+from pipelines.training.local import run_local
 from pipelines.training.loop import TrainLoop
-from pipelines.training.plan import Position
-from pipelines.training.stream import Piece, ahead, decode_unit, pieces
-from pipelines.training.worker import prepare as prepare_model
 from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset, moving_scene, write_video
 
-CPU = torch.device("cpu")
 VAL, TEST = 3, 1
 
 
@@ -60,29 +54,10 @@ def tiny_config(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({**values, **changes})
 
 
-def blocks(prepared: Prepared, start: Position) -> Iterator[pa.Table]:
-    """What the stream gives a lone worker, decoded here."""
-    job = prepared.job
-    for number in job.plan.units_of(0, start):
-        unit = job.plan.unit(number)
-        rows, view = (job.val_rows, job.views.val) if unit.validation else (prepared.train_rows, job.views.train)
-        table = decode_unit(unit.keys, rows, view, unit.epoch)
-        yield table.append_column("unit", pa.array([number] * table.num_rows))
-
-
-def work(prepared: Prepared, start: Position) -> Iterator[Piece]:
-    """What a lone worker computes."""
-    return pieces(blocks(prepared, start), prepared.job.plan, 0, start, prepared.job.views, MICROG_50)
-
-
 def run_alone(prepared: Prepared, link: Alone | None = None) -> tuple[bool, TrainLoop]:
-    """Train in this process from wherever the run folder is; return whether it came to its end, and the loop."""
-    files = RunFiles(prepared.job.root)
-    progress = files.progress()
+    """Train in this process, on one thread, from wherever the run folder is."""
     torch.set_num_threads(1)
-    model, stepper = prepare_model(prepared.job, CPU, files.load(progress), distributed=False)
-    loop = TrainLoop(prepared.job, link or Alone(), model, stepper, progress, CPU)
-    return loop.run(ahead(work(prepared, loop.progress.position), 2)), loop
+    return run_local(prepared, link)
 
 
 def last_weights(root: Path) -> dict[str, torch.Tensor]:

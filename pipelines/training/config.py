@@ -31,14 +31,15 @@ class ModelSettings(Config):
 class WeightsSettings(Config):
     """What training starts from. `file` is searched for by name, or a path; None starts from random weights.
 
-    allow_missing: patterns of parameter names that the file need not have, besides the classification head. about: what
-    the file is and where it comes from, for people. sha256: of the file, its first
+    allow_missing: patterns of parameter names that the file need not have, besides the classification head. layout: by
+    whose names the file is read; None takes those that fit best. about: what the file is, for people. sha256: of the file, its first
     digits, filled in when it is found.
     """
 
     volatile = frozenset({"file", "about"})
     file: str | None = None
     allow_missing: tuple[str, ...] = ()
+    layout: Literal["microg", "pyslowfast", "pytorchvideo", "torchvision"] | None = None
     about: str = ""
     sha256: str | None = None
 
@@ -83,6 +84,7 @@ class TrainConfig(Config):
     batch: key frames of one optimizer step, over all workers. micro_batch: key frames that share batch statistics and
     whose loss is averaged first, what the reference puts on one GPU; None takes the whole batch at once. A worker
     computes batch / (micro_batch * workers) of them in turn, so that the number of workers does not change the result.
+    quarter_turns: turn training clips by any multiple of 90 degrees, on top of the reference's scaling, crop and flip.
     """
 
     volatile = frozenset({"resources", "checkpoint_every_s", "tensorboard", "row"})
@@ -95,6 +97,7 @@ class TrainConfig(Config):
     batch: int = Field(default=63, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=40, ge=1)
+    quarter_turns: bool = False
     seed: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
     schedule: ScheduleSettings = ScheduleSettings()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from microg.errors import TrainingError
 from microg.label_space import label_space
 from models.checkpoints import save_weights
 from models.normalise import normalise
+from models.training.augment import quarter_turns
 from models.training.optimizers import set_learning_rate
 from models.training.schedule import learning_rate
 from models.training.step import Stepper, box_loss
@@ -115,9 +117,11 @@ class TrainLoop:
                     "run 'microg data validate' on the dataset",
                 )
             (batch,) = piece.batches  # training crops have one size
-            self._seed(turn)
+            number = self._micro_batch_number(turn)
+            torch.manual_seed(number)  # so dropout depends on the place in the run: no generator's state is kept
+            clips, boxes, labels = self._to_device(batch, number if self.job.config.quarter_turns else None)
             losses = self.stepper.forward_backward(
-                *self._to_device(batch), batch.keys, share=1 / plan.micro_batches, last=turn + 1 == plan.micro_batches
+                clips, boxes, labels, batch.keys, share=1 / plan.micro_batches, last=turn + 1 == plan.micro_batches
             )
             cells = losses.boxes * batch.labels.shape[1]
             for place, value in enumerate((losses.loss_sum, cells, len(batch.keys), losses.boxes, len(piece.errors))):
@@ -129,18 +133,25 @@ class TrainLoop:
         plan = self.job.plan
         return learning_rate(self.job.config.schedule, self.progress.epoch + iteration / plan.iterations, plan.epochs)
 
-    def _seed(self, turn: int) -> None:
-        """Make dropout of a micro-batch a function of its place in the run: no generator's state needs keeping."""
+    def _micro_batch_number(self, turn: int) -> int:
+        """Return a number that a micro-batch has in this run alone, whoever computes it."""
         plan, progress = self.job.plan, self.progress
         step = progress.epoch * plan.iterations + progress.iteration
         number = (step * plan.micro_batches + turn) * plan.workers + self.link.rank
-        torch.manual_seed((self.job.config.seed * 0x9E3779B1 + number) % 2**63)
+        return (self.job.config.seed * 0x9E3779B1 + number) % 2**63
 
-    def _to_device(self, batch: SampleBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        clips = normalise(batch.clips.to(self.device, non_blocking=True))
-        if not self.job.config.step.channels_last:
-            clips = clips.contiguous()
-        return clips, batch.boxes.to(self.device), batch.labels.to(self.device)
+    def _to_device(
+        self, batch: SampleBatch, turned: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return clips as the model takes them, boxes and labels; `turned` seeds quarter turns."""
+        clips, boxes = batch.clips.to(self.device, non_blocking=True), batch.boxes.to(self.device)
+        if turned is not None:
+            turns = np.random.default_rng(turned).integers(0, 4, len(batch.keys))
+            clips, boxes = quarter_turns(clips, boxes, turns.tolist())
+        clips = normalise(clips)
+        if self.job.config.step.channels_last:
+            clips = clips.contiguous(memory_format=torch.channels_last_3d)
+        return clips, boxes, batch.labels.to(self.device)
 
     def _validate(self, work: Iterator[Piece]) -> dict[str, Any] | None:
         """Return the scores of the val split, the same on every worker; None when asked to stop."""

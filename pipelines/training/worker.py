@@ -76,7 +76,7 @@ def prepare(job: Job, device: Any, state: dict[str, Any] | None, *, distributed:
     if state is not None:
         model.load_state_dict(state["model"])
     elif job.weights is not None:
-        load_weights(model, job.weights, allow_missing=config.weights.allow_missing)
+        load_weights(model, job.weights, allow_missing=config.weights.allow_missing, layout=config.weights.layout)
     if config.step.sync_batch_norm and distributed:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.step.channels_last:

@@ -16,11 +16,12 @@ from microg.label_space import MICROG_50
 from pipelines.train import Prepared, prepare
 from pipelines.training.checkpoints import Progress, RunFiles
 from pipelines.training.link import Alone
+from pipelines.training.local import local_blocks
 from pipelines.training.loop import TrainLoop
 from pipelines.training.plan import Position
 from pipelines.training.stream import ahead, pieces
 from tests.helpers import moving_scene, write_video
-from tests.training import assert_same_bits, blocks, make_training_dataset, run_alone, tiny_config
+from tests.training import assert_same_bits, make_training_dataset, run_alone, tiny_config
 
 TRAIN = 8
 
@@ -105,7 +106,7 @@ def test_damaged_progress_is_refused(tmp_path: Path) -> None:
 
 def test_a_block_out_of_turn_is_noticed(undisturbed: tuple[Prepared, Alone, TrainLoop]) -> None:
     prepared, _, _ = undisturbed
-    mixed = iter([*list(blocks(prepared, Position()))[1:2]])
+    mixed = iter([*list(local_blocks(prepared, Position()))[1:2]])
     with pytest.raises(WorkerError, match=r"unit 0 .* was due, 1 came"):
         next(pieces(mixed, prepared.job.plan, 0, Position(), prepared.job.views, MICROG_50))
 
