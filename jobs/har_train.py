@@ -142,6 +142,9 @@ class _Display:
         """Show where the workers are."""
         from microg.console import ProgressDisplay
 
+        if progress.get("phase") == "stopping":
+            print("saving after this step; again to stop at once", file=sys.stderr)
+            return
         if self._bar is None:
             total = progress["iterations"] * self._settings.epochs - progress["steps"]
             self._bar = ProgressDisplay("har train", total, unit="steps").__enter__()

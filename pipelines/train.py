@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from microg import storage
 from microg.config import Resources
-from microg.dataset import Dataset
 from microg.errors import ConfigError, WeightsError, WorkerError
-from microg.key_frames import key_frame_rows
+from microg.har_rows import TRUTH_ROWS, conform_rows
+from microg.key_frames import check_labels, read_key_frames
 from microg.label_space import label_space
 from microg.runs import Run, exclusive
 from microg.truth import read_truth
@@ -40,7 +40,6 @@ Watch = Callable[[dict[str, Any]], None]
 class Prepared:
     """A checked run: what will be trained on what. `train_rows` are the key frames trained on."""
 
-    dataset: Dataset
     config: TrainConfig
     job: Job
     train_rows: pa.Table
@@ -68,13 +67,14 @@ def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
     from pipelines.samples import View
     from pipelines.training.stream import Views
 
-    spec, space, opened = backbone(config.model.name), label_space(config.label_space), Dataset.open(dataset)
-    rows, truth = {}, {}
-    for split in ("train", "val"):
-        truth[split] = read_truth(dataset, space, split=split, scheme=config.scheme).rows
-        rows[split] = key_frame_rows(opened, split, config.scheme, labelled=split == "train").slice(0, config.limit)
+    spec, space = backbone(config.model.name), label_space(config.label_space)
+    trained = read_key_frames(dataset, "train", config.scheme, labelled=True)
+    train_rows = trained.rows.slice(0, config.limit)
+    val_rows = read_key_frames(dataset, "val", config.scheme).rows.slice(0, config.limit)
+    for rows in (train_rows, val_rows):
+        check_labels(rows, space)
     plan = Plan(
-        rows["train"].num_rows, rows["val"].num_rows, config.batch, config.micro, config.resources.workers,
+        train_rows.num_rows, val_rows.num_rows, config.batch, config.micro, config.resources.workers,
         config.epochs, config.validation.every, config.seed,
     )  # fmt: skip
     weights = find_initial_weights(config)
@@ -84,10 +84,8 @@ def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
         View.of(spec, "train", config.seed, repeated_clips=plan.train),
         View.of(spec, config.validation.geometry, config.seed, repeated_clips=plan.val),
     )
-    kept = set(rows["val"]["key"].to_pylist())
-    val_truth = _of_keys(truth["val"], kept)
-    job = Job(storage.absolute(run_root), config, plan, views, weights, rows["val"], val_truth)
-    return Prepared(opened, config, job, rows["train"], opened.fingerprint())
+    job = Job(storage.absolute(run_root), config, plan, views, weights, val_rows, val_truth(dataset, config, val_rows))
+    return Prepared(config, job, train_rows, trained.fingerprint)
 
 
 def train(
@@ -97,8 +95,9 @@ def train(
 
     A run that was left, however it ended, goes on from its last checkpoint; a finished one returns at once.
     `callbacks` are Ray Train's (`TuneReportCallback()` in a Tune trial): each epoch reports a row of table `har_train`
-    with `best_map`. `watch` gets the workers' progress about twice a second. Ctrl-C (`KeyboardInterrupt`) saves and
-    stops. Raises `RunConflictError` when the folder holds another run, and `MicrogError` for what the user can mend.
+    with `best_map`. `watch` gets the workers' progress about twice a second. Ctrl-C (`KeyboardInterrupt`) saves after
+    the step under way and stops, a second one stops at once. Raises `RunConflictError` when the folder holds another
+    run, and `MicrogError` for what the user can mend.
     """
     prepared = prepare(config, dataset, run_root)
     root = prepared.job.root
@@ -223,18 +222,19 @@ def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    interrupted = False
+    interrupted, progress = False, {}
     while thread.is_alive():
         try:
             thread.join(_LOOK_EVERY_S)
-            progress = ray.get(monitor.look.remote())[0]
-            if progress:
+            progress = ray.get(monitor.look.remote())[0] or progress
+            if progress and not interrupted:
                 watch(progress)
         except KeyboardInterrupt:
             if interrupted:
                 raise
             interrupted = True
             monitor.stop.remote()
+            watch({**progress, "phase": "stopping"})
     _, failure, trouble, starts = ray.get(monitor.look.remote())
     if failure is not None:
         raise failure
@@ -278,7 +278,21 @@ def worker_threads(config: TrainConfig, gpus: float) -> int:
     return max(1, int(usable_cores()) // config.resources.workers) if config.resources.address is None else 0
 
 
-def _of_keys(truth: pa.Table, keys: set[str]) -> pa.Table:
-    """Return the truth rows of the key frames named `keys`."""
-    names = zip(truth["clip_id"].to_pylist(), truth["frame"].to_pylist(), strict=True)
-    return truth.filter(pa.array([f"{clip_id}:{frame}" in keys for clip_id, frame in names]))
+def val_truth(dataset: str, config: TrainConfig, rows: pa.Table) -> pa.Table:
+    """Return the truth (`TRUTH_ROWS`) of the val key frames `rows`.
+
+    A dataset's own rows, repeated labels included, which the paper's protocol counts; else what the key frames hold.
+    """
+    if storage.exists(storage.join(dataset, "dataset.json")):
+        truth = read_truth(dataset, label_space(config.label_space), split="val", scheme=config.scheme).rows
+        names = zip(truth["clip_id"].to_pylist(), truth["frame"].to_pylist(), strict=True)
+        kept = set(rows["key"].to_pylist())
+        return truth.filter(pa.array([f"{clip_id}:{frame}" in kept for clip_id, frame in names]))
+    found = [
+        (row["clip_id"], row["frame"], *row["boxes"][4 * place : 4 * place + 4], action_id, person_id)
+        for row in rows.to_pylist()
+        for place, (person_id, labels) in enumerate(zip(row["person_id"], row["labels"], strict=True))
+        for action_id in labels or [None]
+    ]
+    columns = dict(zip(TRUTH_ROWS.names[1:], (pa.array(values) for values in zip(*found, strict=True)), strict=True))
+    return conform_rows(columns, TRUTH_ROWS, dataset)

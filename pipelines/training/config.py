@@ -32,8 +32,8 @@ class WeightsSettings(Config):
     """What training starts from. `file` is searched for by name, or a path; None starts from random weights.
 
     allow_missing: patterns of parameter names that the file need not have, besides the classification head. layout: by
-    whose names the file is read; None takes those that fit best. about: what the file is, for people. sha256: of the file, its first
-    digits, filled in when it is found.
+    whose names the file is read; None takes those that fit best. about: what the file is, for people. sha256: the first
+    digits of the file's, filled in when it is found.
     """
 
     volatile = frozenset({"file", "about"})

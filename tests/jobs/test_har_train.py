@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,8 +111,8 @@ def change(table: str, edit: Callable[[list[dict[str, Any]]], object]) -> Callab
 @pytest.mark.parametrize(
     ("alter", "options", "said"),
     [
-        (change("samples", lambda rows: rows[2].update(action_id=18)), (), "unknown action id 18"),
-        (change("samples", lambda rows: rows[2].update(x2=0.01)), (), "box with x2 0.01 <= x1"),
+        (change("samples", lambda rows: rows[2].update(action_id=18)), (), "action id 18"),
+        (change("samples", lambda rows: rows[2].update(x2=0.01)), (), "a box without area"),
         (
             change("splits", lambda rows: [row.update(split="train") for row in rows if row["split"] == "val"]), (),
             "no val split of scheme 'published'",
@@ -125,11 +126,12 @@ def change(table: str, edit: Callable[[list[dict[str, Any]]], object]) -> Callab
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_with_the_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], alter: Callable[[Path], None] | None, options: tuple[str, ...],
-    said: str,
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], alter: Callable[[Path], None] | None,
+    options: tuple[str, ...], said: str,
 ) -> None:  # fmt: skip
-    root = make_training_dataset(tmp_path / "data", TRAIN)
+    root = dataset
     if alter is not None:
+        root = Path(shutil.copytree(dataset, tmp_path / "data"))
         alter(root)
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_config())
     code, _, err = microg(capsys, root, "--recipe", recipe, "--run", tmp_path / "run", *options)

@@ -13,7 +13,7 @@ import torch
 from microg import storage
 from microg.errors import DatasetError, TrainingError, WorkerError
 from microg.label_space import MICROG_50
-from pipelines.train import Prepared, prepare
+from pipelines.train import Prepared, prepare, val_truth
 from pipelines.training.checkpoints import Progress, RunFiles
 from pipelines.training.link import Alone
 from pipelines.training.local import local_blocks
@@ -152,3 +152,12 @@ def test_validation_with_whole_frames_of_different_sizes_scores_all(dataset: Pat
     finished, loop = run_alone(replace(prepared, job=replace(prepared.job, val_rows=val_rows)))
     assert finished
     assert loop.progress.history[0]["val_boxes"] == 4
+
+
+def test_truth_taken_from_key_frames_is_that_of_the_dataset(dataset: Path, tmp_path: Path) -> None:
+    prepared = prepare(tiny_config(), str(dataset), str(tmp_path / "run"))
+    rows = prepared.job.val_rows
+    from_rows = val_truth(str(tmp_path), prepared.config, rows)
+    assert sorted(map(str, from_rows.drop(["row"]).to_pylist())) == sorted(
+        map(str, prepared.job.val_truth.drop(["row"]).to_pylist())
+    )

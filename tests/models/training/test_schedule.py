@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from models.training import augment, schedule
 from models.training.schedule import learning_rate
 from models.training.settings import ScheduleSettings
 
@@ -69,3 +71,10 @@ def test_cosine_after_warm_up_starts_at_the_full_rate() -> None:
 def test_steps_that_make_no_schedule_are_refused(starts: tuple[float, ...], relative: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError):
         ScheduleSettings(starts=starts, relative=relative)
+
+
+def test_examples_in_docstrings_run() -> None:
+    for module in (augment, schedule):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
