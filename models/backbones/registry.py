@@ -95,9 +95,8 @@ _SPECS = (
         {"alpha": 8, "fusion_kernel": 5},
     ),
     BackboneSpec(
-        "TINY", "Tiny X3D 8x8", "x3d", 8, 8, 245_204, _X3D,
-        {"depth_factor": 1.0, "width_factor": 1.0, "spatial_strides": (2, 2, 2, 1)},
-        train_crop=112, train_jitter=(112, 136), test_short_side=112,
+        "TINY", "Tiny R(2+1)D 8x4", "r2plus1d", 8, 4, 144_066, "models.backbones.tiny:build_tiny",
+        train_crop=128, train_jitter=(128, 144), test_short_side=128, stride=8,
     ),
 )  # fmt: skip
 _BY_NAME = {spec.name.lower(): spec for spec in _SPECS}
