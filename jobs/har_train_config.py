@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from microg import storage
-from microg.config import load_config, merged
+from microg.config import load_config, merged, read_recipe
 from microg.errors import ConfigError
 from pipelines.training.config import TrainConfig
 
@@ -44,12 +43,7 @@ def load_har_train_config(
 
 
 def _read(recipe: str) -> dict[str, Any]:
-    if not storage.exists(recipe):
-        raise ConfigError(f"recipe {recipe} is not there", "recipes are in recipes/har/")
-    try:
-        document = yaml.safe_load(storage.read_bytes(recipe))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{recipe} is not valid YAML: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("train"), dict):
+    document = read_recipe(recipe)
+    if not isinstance(document.get("train"), dict):
         raise ConfigError(f"{recipe} has no mapping 'train'", "it trains nothing: zero-shot rows are for 'har predict'")
     return document

@@ -270,12 +270,16 @@ def worker_resources(config: TrainConfig) -> float:
 
 
 def worker_threads(config: TrainConfig, gpus: float) -> int:
-    """Return torch's threads a worker: as asked, else on a CPU the cores shared among this machine's workers."""
+    """Return torch's threads a worker: as asked, else on a CPU this machine's cores but one, shared among workers.
+
+    The one is for decoding. Threads that wait for one another on cores which are busy otherwise cost three times the
+    time of one thread.
+    """
     from microg.hardware import usable_cores
 
     if config.resources.threads or gpus:
         return config.resources.threads
-    return max(1, int(usable_cores()) // config.resources.workers) if config.resources.address is None else 0
+    return max(1, (int(usable_cores()) - 1) // config.resources.workers) if config.resources.address is None else 0
 
 
 def val_truth(dataset: str, config: TrainConfig, rows: pa.Table) -> pa.Table:

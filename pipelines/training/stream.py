@@ -20,7 +20,7 @@ from microg.errors import WorkerError
 from microg.label_space import LabelSpace
 from pipelines import ledger as ledgers
 from pipelines.decoded import SCHEMA, Sample, from_table, to_table
-from pipelines.samples import Attempts, SampleBatch, View, collate, decode_rows
+from pipelines.samples import SampleBatch, View, collate, decode_rows
 from pipelines.training.plan import PADDING, Plan, Position
 
 if TYPE_CHECKING:
@@ -74,18 +74,16 @@ def _decode_units(
         unit = plan.unit(first + place)
         table: pa.Table = ray.get(rows[1 if unit.validation else 0])
         view = views.val if unit.validation else views.train
-        samples = decode_unit(unit.keys, table, view, unit.epoch, Attempts(ledger, f"{unit.epoch}"))
+        samples = decode_unit(unit.keys, table, view, unit.epoch, ledger)
         tables.append(samples.append_column("unit", pa.array([unit.number] * samples.num_rows, pa.int64())))
     return pa.concat_tables(tables)
 
 
-def decode_unit(
-    keys: Iterable[int], rows: pa.Table, view: View, epoch: int, attempts: Attempts | None = None
-) -> pa.Table:
+def decode_unit(keys: Iterable[int], rows: pa.Table, view: View, epoch: int, ledger: Any = None) -> pa.Table:
     """Decode the key frames at `keys` of `rows`; padding becomes a row without a key, so that all units are alike."""
     keys = tuple(keys)
     wanted = [key for key in keys if key != PADDING]
-    samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, attempts=attempts)
+    samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, ledger=ledger)
     nothing = Sample(epoch, "", "", 0, (), np.empty((0, 4)), ())
     return to_table([*samples, *[nothing] * (len(keys) - len(wanted))])
 
