@@ -11,8 +11,8 @@ def learning_rate(settings: ScheduleSettings, epoch: float, max_epochs: int) -> 
     """Return the learning rate at `epoch` = finished epochs + iteration / iterations an epoch.
 
     >>> settings = ScheduleSettings(lr=0.1, warmup_epochs=5, warmup_start_lr=0.000125)
-    >>> [learning_rate(settings, epoch, 40) for epoch in (0, 2.5, 5, 20, 39.9)]
-    [0.000125, 0.0500625, 0.1, 0.010000000000000002, 0.001]
+    >>> [round(learning_rate(settings, epoch, 40), 7) for epoch in (0, 2.5, 5, 20, 39.9)]
+    [0.000125, 0.0500625, 0.1, 0.01, 0.001]
     """
     if epoch < settings.warmup_epochs:
         end = _after_warmup(settings, settings.warmup_epochs, max_epochs)
