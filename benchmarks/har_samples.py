@@ -26,7 +26,8 @@ from jobs.common import JsonOption, make_app, print_json, run
 from microg.key_frames import read_key_frames
 from models import clip_geometry
 from models.backbones.registry import BackboneSpec, backbone
-from pipelines.samples import Mode, SampleStream, View, decode_rows, sample_stream
+from pipelines.sample_stream import SampleStream, sample_stream
+from pipelines.samples import Mode, View, decode_rows
 
 app = make_app("Measure what samples of action models cost.")
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs import cli, common
 from microg.dataset import Dataset
 from microg.ids import split_clip_id
 from pipelines import session
 from pipelines.footage import list_footage
+from tests import processes
 from tests.curation import write_audio_only, write_detections, write_footage, write_variable_rate
 
 SMALL = ("--set", "trim.height=48", "--set", "resources.max_actors=1")
@@ -24,14 +23,7 @@ SMALL = ("--set", "trim.height=48", "--set", "resources.max_actors=1")
 
 def microg(*arguments: object) -> int:
     """Run the command in this process and return its exit code."""
-    before, sys.argv = sys.argv, ["microg", "curate", *map(str, arguments)]
-    try:
-        common.run(cli.app)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        sys.argv = before
-    return 0
+    return processes.microg("curate", *arguments)
 
 
 @pytest.fixture

@@ -181,6 +181,7 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason_and_is_tried_again(
     check_equal(folder / "broken-run", run)
 
 
+@pytest.mark.slow
 def test_a_limit_takes_the_first_key_frames_and_the_rest_follows_later(
     dataset: Path, folder: Path, run: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

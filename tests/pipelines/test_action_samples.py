@@ -18,9 +18,11 @@ from microg.formats import ava
 from microg.key_frames import KEY_FRAMES, key_frame_rows, read_key_frames
 from microg.label_space import MICROG_50
 from models import clip_geometry
+from pipelines import sample_stream as sample_streams
 from pipelines import samples
 from pipelines.decoded import from_table, to_table
-from pipelines.samples import SampleBatch, View, collate, decode_rows, sample_stream
+from pipelines.sample_stream import sample_stream
+from pipelines.samples import SampleBatch, View, collate, decode_rows
 from tests.clips import FRAMES, TinySpec, make_clips
 from tests.footage import damage_packet, number_of
 
@@ -242,7 +244,7 @@ def test_a_video_that_kills_its_decoder_is_an_error_and_the_others_come(
         return real(chosen, view, epoch)
 
     real = samples._cut
-    monkeypatch.setattr(samples, "_decode_block", _with_cut(kill))
+    monkeypatch.setattr(sample_streams, "_decode_block", _with_cut(kill))
     stream = sample_stream(rows, SPEC, "val", label_space="microg50", batch_size=7, decoders=2)
     batches = list(stream)
     assert [len(batch.keys) for batch in batches] == [6, 7]
@@ -250,7 +252,7 @@ def test_a_video_that_kills_its_decoder_is_an_error_and_the_others_come(
 
 
 def _with_cut(cut: Any) -> Any:
-    real = samples._decode_block
+    real = sample_streams._decode_block
 
     def decode(block: pa.Table, **more: Any) -> pa.Table:
         samples._cut = cut
