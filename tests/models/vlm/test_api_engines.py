@@ -320,4 +320,4 @@ def test_the_cache_takes_writers_of_several_processes_one_of_which_is_killed_whi
         for name in ("a", "b"):
             for n in range(20):
                 assert cache.get(f"{name}-{n}") == Reply("", f"t{n}" * 2000, attempts=0, cached=True, cost=0.0)
-        assert all(cache.get(str(n)) == Reply("", f"t{n}", attempts=0, cached=True) for n in range(20))
+        assert all(cache.get(str(n)) == Reply("", f"t{n}", attempts=0, cached=True, cost=0.0) for n in range(20))
