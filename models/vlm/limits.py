@@ -10,7 +10,7 @@ from dataclasses import dataclass
 # Of a stated limit, what is used: clocks differ, and requests bunch on their way.
 _HEADROOM = 0.98
 # How far a late sender may catch up, in seconds and in units of the smallest request.
-_SLACK_S = 0.05
+_SLACK_S = 0.2
 _SLOWER, _SLOWEST, _RECOVERY_PER_S = 0.8, 0.1, 0.01
 # Refusals closer together than this are one event.
 _EVENT_S = 2.0
