@@ -18,15 +18,15 @@ import weakref
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from microg.errors import MetricError
 
 HEAP_MB = 512  # METEOR does not start with 256
 STALL_S = 60.0
-# The program runs in the background; the shell waits for the end of the life line (descriptor $1), then kills it.
-_GUARDIAN = (
-    'life=$1; shift; exec 3<&0; "$@" <&3 3<&- & exec 3<&- </dev/null >/dev/null; read -r _ <&"$life"; kill -9 $!'
-)
+# The program runs in the background and reads from descriptor $1, by its path: a shell need not know numbers above 9.
+# The shell's own input is the life line: when that ends, it kills the program.
+_GUARDIAN = 'input=/dev/fd/$1; shift; "$@" <"$input" & exec >/dev/null; read -r _; kill -9 $!'
 _LIVING: weakref.WeakSet[JavaProgram] = weakref.WeakSet()
 
 
@@ -70,24 +70,30 @@ class JavaProgram:
         bounds = [f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
         command = [java(), *fixed, *bounds, *flags, *arguments]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the program
-        end, self._life_line = os.pipe()
+        end, start = os.pipe()
+        self._input = os.fdopen(start, "wb", buffering=0)
         try:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _GUARDIAN, "sh", str(end), *command],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
                 pass_fds=(end,), start_new_session=True, bufsize=0,
             )  # fmt: skip
+        except BaseException:
+            self._input.close()
+            raise
         finally:
             os.close(end)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
+        self._life_line, self._output = self._process.stdin, self._process.stdout
         os.set_blocking(self._input.fileno(), False)
         os.set_blocking(self._output.fileno(), False)
-        self._rest = b""
+        self._rest, self._closed = b"", False
         _LIVING.add(self)
 
-    def ask(self, lines: Sequence[str], *, answers: int | None = None, last: bool = False, stall_s: float = STALL_S):
+    def ask(
+        self, lines: Sequence[str], *, answers: int | None = None, last: bool = False, stall_s: float = STALL_S
+    ) -> list[str]:
         """Send lines and return as many answers (or `answers`); with `last` no more lines follow.
 
         Lines are sent as fast as the program takes them. Raises `JavaError` when the program ends early, or has not
@@ -96,6 +102,14 @@ class JavaProgram:
         wanted = len(lines) if answers is None else answers
         waiting = memoryview("".join(f"{line}\n" for line in lines).encode())
         found: list[bytes] = []
+        try:
+            self._exchange(waiting, found, wanted, last, stall_s)
+        except BaseException:  # Ctrl-C too: answers that were not fetched would be taken for later ones
+            self.close()
+            raise
+        return [line.decode() for line in found]
+
+    def _exchange(self, waiting: memoryview, found: list[bytes], wanted: int, last: bool, stall_s: float) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             selector.register(self._input, selectors.EVENT_WRITE)
@@ -115,8 +129,7 @@ class JavaProgram:
                         if last:
                             self._input.close()
         if len(found) > wanted:
-            self._fail(f"{self.name} answered {len(found)} lines to {wanted}", found[:0])
-        return [line.decode() for line in found]
+            self._fail(f"{self.name} answered {len(found)} lines to {wanted}", [])
 
     def _received(self, found: list[bytes]) -> list[bytes]:
         piece = os.read(self._output.fileno(), 1 << 20)
@@ -132,10 +145,8 @@ class JavaProgram:
             return 0
         except BrokenPipeError:
             self._fail(f"{self.name} ended early: {self._complaint()}", found)
-            raise
 
-    def _fail(self, what: str, found: list[bytes]) -> None:
-        self.close()
+    def _fail(self, what: str, found: list[bytes]) -> NoReturn:
         raise JavaError(what, "see the item named, or give the machine more memory", [line.decode() for line in found])
 
     def _complaint(self) -> str:
@@ -143,13 +154,17 @@ class JavaProgram:
         lines = self._errors.read()[-4000:].decode(errors="replace").split("\n")
         return " ".join(line.strip() for line in lines if line.strip())[:500] or "it gave no reason"
 
+    def kill(self) -> None:
+        """Have the program killed; whoever waits for its answers gets a `JavaError`."""
+        self._life_line.close()
+
     def close(self) -> None:
         """End the program at once; may be called again."""
-        if self._life_line < 0:
+        if self._closed:
             return
+        self._closed = True
         _LIVING.discard(self)
-        os.close(self._life_line)
-        self._life_line = -1
+        self.kill()
         for stream in (self._input, self._output):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -159,7 +174,7 @@ class JavaProgram:
     @property
     def closed(self) -> bool:
         """Whether the program was ended."""
-        return self._life_line < 0
+        return self._closed or self._life_line.closed
 
     def __enter__(self) -> JavaProgram:
         return self
@@ -168,7 +183,7 @@ class JavaProgram:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_errors") and not self.closed:
+        if hasattr(self, "_rest"):
             self.close()
 
 

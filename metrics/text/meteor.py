@@ -8,16 +8,22 @@ does this one, to 1e-12, without the locale trouble of the jar's EVAL.
 from __future__ import annotations
 
 import atexit
+import tempfile
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from metrics.text import paraphrases
 from metrics.text.items import Items, References
 from metrics.text.java import STALL_S, JavaError, JavaProgram, jar
 from metrics.text.state import ItemState
 from metrics.text.tokenize import one_line
 from microg.errors import MetricError
+from microg.hardware import usable_cores
 
 # English parameters of the jar.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.20, 0.60, 0.75
@@ -25,58 +31,129 @@ _STAGES = ("exact", "stem", "synonym", "paraphrase")
 _WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 _SIDES = ("content", "reference_content", "function", "reference_function")
 _CHUNKS = 20
+# The jar's inner loops are short: what the second compiler gains it does not earn back on corpora of this size.
+_FLAGS = ("-XX:TieredStopAtLevel=1",)
+_AT_ONCE = 256
+_MOST_TABLES = 8
+_TABLE = "paraphrases.gz"
 
 
 class Meteor:
-    """The jar as a server of statistics; started when it is first asked, restarted when it hangs or dies.
+    """The jar as a server of statistics: `workers` programs, started when they are needed, restarted when they fail.
 
-    `stall_s`: seconds without an answer after which it counts as hung.
+    They read the part of the paraphrase table that the texts can match, and start anew when later texts have other
+    words; in the end they read the whole table. stall_s: seconds without an answer after which one counts as hung.
     """
 
-    def __init__(self, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, *, workers: int | None = None, stall_s: float = STALL_S) -> None:
+        self._workers = workers or max(1, min(4, int(usable_cores())))
         self._stall_s = stall_s
-        self._program: JavaProgram | None = None
+        self._programs: list[JavaProgram | None] = [None] * self._workers
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._words: set[str] = set()
+        self._tables = 0
+        self._stopped = False
 
     def statistics(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]], names: Sequence[str] | None = None
     ) -> np.ndarray:
         """Return the jar's statistics (n, 23) int64 of the best reference of each item; equal items are asked once.
 
-        After a failure the jar is restarted and asked again from the item on; raises `MetricError`, with the item's
-        name, when that item makes it fail again.
+        After a failure a program is started again and asked again from the item on; raises `MetricError`, with the
+        item's name, when that item makes it fail again.
         """
-        lines = [" ||| ".join(["SCORE", *map(one_line, true), one_line(said)])
-                 for said, true in zip(predictions, references, strict=True)]  # fmt: skip
+        pairs = zip(predictions, references, strict=True)
+        lines = [" ||| ".join(["SCORE", *map(one_line, true), one_line(said)]) for said, true in pairs]
         distinct = list(dict.fromkeys(lines))
+        if not distinct:
+            return np.empty((0, len(MeteorState.columns)), np.int64)
+        self._read_table_for(distinct)
+        self._stopped = False
+        try:
+            known = dict(zip(distinct, self._answers(distinct), strict=True))
+        except _ItemError as error:
+            item = lines.index(error.line)
+            raise MetricError(
+                f"METEOR fails at item {names[item] if names else item!r} "
+                f"({len(predictions[item].split())} words): {error.what}",
+                "shorten or remove this text; many repeated words on both sides take METEOR minutes",
+            ) from error
+        numbers = np.array([known[line].split() for line in lines], np.float64)
+        return numbers.astype(np.int64)
+
+    def _read_table_for(self, lines: Sequence[str]) -> None:
+        """Cut the paraphrase table anew, and end the programs, when `lines` have words that it was not cut for."""
+        if self._tables > _MOST_TABLES:
+            return
+        words = (paraphrases.runs(lines) & paraphrases.known_runs()) | self._words
+        if self._folder is not None and words == self._words:
+            return
+        self.close()  # which ends the programs that read the table before
+        self._tables, self._words = self._tables + 1, words
+        if self._tables <= _MOST_TABLES:
+            self._folder = tempfile.TemporaryDirectory(prefix="microg-meteor-")
+            paraphrases.write_cut_table(words, Path(self._folder.name, _TABLE))
+
+    def _answers(self, lines: list[str]) -> list[str]:
+        """Return the answer to each line; programs take the next few lines when they have answered the last."""
+        parts = [lines[start : start + _AT_ONCE] for start in range(0, len(lines), _AT_ONCE)]
+        answers: list[list[str]] = [[] for _ in parts]
+        left = deque(range(len(parts)))
+
+        def work(place: int) -> None:
+            while True:
+                try:
+                    number = left.popleft()
+                except IndexError:
+                    return
+                answers[number] = self._part(place, parts[number])
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            running = [pool.submit(work, place) for place in range(min(self._workers, len(parts)))]
+            try:
+                for done in as_completed(running):
+                    done.result()
+            except BaseException:  # an item that fails, or Ctrl-C: nobody waits for the rest
+                left.clear()
+                self._stopped = True
+                self._end_programs()
+                raise
+        return [answer for part in answers for answer in part]
+
+    def _part(self, place: int, lines: list[str]) -> list[str]:
         answers: list[str] = []
         failed_at = -1
-        while len(answers) < len(distinct):
+        while len(answers) < len(lines):
             try:
-                answers += self._running().ask(distinct[len(answers) :], stall_s=self._stall_s)
+                answers += self._running(place).ask(lines[len(answers) :], stall_s=self._stall_s)
             except JavaError as error:
                 answers += error.answers
-                if len(answers) == failed_at:
-                    item = lines.index(distinct[failed_at])
-                    raise MetricError(
-                        f"METEOR fails at item {names[item] if names else item!r} "
-                        f"({len(predictions[item].split())} words): {error.what}",
-                        "shorten or remove this text; many repeated words on both sides take METEOR minutes",
-                    ) from error
+                if self._stopped or len(answers) == failed_at:
+                    raise _ItemError(lines[len(answers)], error.what) from error
                 failed_at = len(answers)
-        known = {line: np.array(answer.split(), np.float64) for line, answer in zip(distinct, answers, strict=True)}
-        rows = [known[line] for line in lines]
-        return np.array(rows, np.float64).astype(np.int64).reshape(-1, len(MeteorState.columns))
+        return answers
 
-    def _running(self) -> JavaProgram:
-        if self._program is None or self._program.closed:
+    def _running(self, place: int) -> JavaProgram:
+        program = self._programs[place]
+        if program is None or program.closed:
             arguments = ["-jar", str(jar("meteor", "meteor-1.5.jar")), "-", "-", "-stdio", "-l", "en", "-norm"]
-            self._program = JavaProgram("METEOR", [], arguments)
-        return self._program
+            if self._folder is not None:
+                arguments += ["-a", str(Path(self._folder.name, _TABLE))]
+            program = self._programs[place] = JavaProgram("METEOR", _FLAGS, arguments)
+        return program
 
     def close(self) -> None:
-        """End the jar; asking again starts it again."""
-        if self._program is not None:
-            self._program.close()
+        """End the programs; asking again starts them again."""
+        self._end_programs()
+        self._programs = [None] * self._workers
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _end_programs(self) -> None:
+        for program in self._programs:
+            if program is not None:
+                program.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +162,22 @@ class Meteor:
         self.close()
 
 
+class _ItemError(Exception):
+    """A line at which the jar fails again and again."""
+
+    def __init__(self, line: str, what: str) -> None:
+        super().__init__(what)
+        self.line, self.what = line, what
+
+
 _shared: Meteor | None = None
 
 
-def shared() -> Meteor:
-    """Return this process's METEOR; it ends with the process."""
+def shared(workers: int | None = None) -> Meteor:
+    """Return this process's METEOR; it ends with the process. The first call says how many programs it has."""
     global _shared
     if _shared is None:
-        _shared = Meteor()
+        _shared = Meteor(workers=workers)
         atexit.register(_shared.close)
     return _shared
 
