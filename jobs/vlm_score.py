@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, SetOption, make_app, print_json, run, show_plan
+from jobs.common import (
+    EXIT_FAILED_ROWS,
+    AddressOption,
+    DryRunOption,
+    JsonOption,
+    SetOption,
+    make_app,
+    print_json,
+    run,
+    show_plan,
+)
 
 if TYPE_CHECKING:
     from jobs.vlm_score_config import VlmScoreConfig, VlmScoreRun
@@ -33,6 +44,9 @@ EPILOG = """
 `--set judge.engine=gemini`, `judge.max_cost=5`, `judge.caption_prompt=judge_caption_v1`)
 
 `microg vlm score --run runs/a --metrics bertscore --set 'settings.bertscore={model: weights/roberta-large}'`
+
+`microg vlm score --run runs/a --address auto --set resources.gpus=1 --set resources.memory_gb=4` (on a Ray cluster;
+encoders take a GPU each where there are any)
 
 Predictions: clip id -> caption; a list of {video_id, caption, qa_pairs: [{Q, A}]}; flat rows {clip_id, question or
 qa_index, prediction}; as JSON, JSONL, CSV or Parquet. References have the same shapes, or are a dataset folder.
@@ -88,6 +102,11 @@ def vlm_score(
     out: Annotated[
         str | None, typer.Option("--out", help="Run folder to write. [default: runs/vlm_score/NAME-HASH]")
     ] = None,
+    address: AddressOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Scoring workers on Ray; 0: in this process. [default: as many as pay, 0 if little]"),
+    ] = None,
     config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: keys row and score.")] = None,
     overrides: SetOption = None,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
@@ -117,7 +136,8 @@ def vlm_score(
     options = {
         "task": task, "protocol": protocol, "metrics": _names(metrics), "missing": missing, "allow_extra": allow_extra,
         "baselines": baselines, "row": row, "prompt": prompt, "split": split, "scheme": scheme, "resamples": resamples,
-        "seed": seed, "judge": {"model": judge, "base_url": judge_url},
+        "seed": seed, "judge": {"model": judge, "base_url": judge_url}, "workers": workers,
+        "resources": {"address": address},
     }  # fmt: skip
     settings = load_vlm_score_config(config, overrides or (), options)
     if settings.row:
@@ -139,7 +159,7 @@ def vlm_score(
         score=settings,
     )  # fmt: skip
     others = comparable([*(compare or []), *(more or [])], asked)
-    measurer = Measurer(settings.settings)
+    measurer = Measurer(settings.settings, settings.resources, settings.workers)
     protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
     chosen = measurer.choose(settings.metrics, protocols, all_protocols=len(protocols) > 1)
     if dry_run:
@@ -216,7 +236,8 @@ def _reports(
     from microg.console import ProgressDisplay
 
     result = []
-    with ProgressDisplay("scoring", len(pairs) * len(chosen), unit="parts") as progress:
+    with ProgressDisplay("scoring", len(pairs) * len(chosen), unit="parts") as progress, closing(measurer):
+        measurer.tell(lambda note: progress.advance(0, note=note))
         for part in pairs:
             for protocol, names in chosen.items():
                 of_baselines = {"cheap": CHEAP, "all": tuple(names), "none": ()}[settings.baselines]
@@ -226,7 +247,7 @@ def _reports(
                         resamples=settings.resamples, seed=settings.seed,
                     )
                 )  # fmt: skip
-                progress.advance()
+                progress.advance(note="")
     return result
 
 
@@ -275,7 +296,8 @@ def _plan(
     plan: dict[str, Any] = {
         **{part.task: part.coverage() for part in pairs}, "metrics": chosen, "skipped": measurer.skipped,
         "judge": settings.judge.model, "requests_to_judge": sum(len(part.items) for part in pairs)
-        if settings.judge.model else 0, **settings.model_dump(include={"baselines", "resamples", "seed", "row"}),
+        if settings.judge.model else 0,
+        **settings.model_dump(include={"baselines", "resamples", "seed", "row", "workers"}),
     }  # fmt: skip
     show_plan(plan, as_json, "nothing was scored")
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from jobs.score_config import load_score_config
-from microg.config import Config
+from microg.config import Config, Resources
 
 
 class JudgeConfig(Config):
@@ -37,9 +37,10 @@ class VlmScoreConfig(Config):
     """What to compute. `task` None: what the predictions hold. `metrics` empty: all that can be had here.
 
     settings: of metrics that take any, by metric, e.g. bertscore: {model: ..., layer: ...}. baselines: which metrics
-    they are scored with: cheap ones, all, or none at all.
+    they are scored with: cheap ones, all, or none at all. workers, resources: see `TextScoring`.
     """
 
+    volatile: ClassVar[frozenset[str]] = frozenset({"workers", "resources"})
     task: Literal["caption", "vqa", "both"] | None = None
     protocol: Literal["paper", "standard", "both"] = "both"
     metrics: tuple[str, ...] = ()
@@ -54,6 +55,8 @@ class VlmScoreConfig(Config):
     split: Literal["train", "val", "test"] | None = None
     scheme: str = "published"
     judge: JudgeConfig = Field(default_factory=JudgeConfig)
+    workers: int | None = Field(default=None, ge=0, le=100_000)
+    resources: Resources = Resources()
 
 
 class VlmScoreRun(Config):

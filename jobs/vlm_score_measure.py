@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from metrics.text import registry
 from metrics.text.scoring import measure
 from metrics.text.state import ItemState
+from microg.config import Resources
 from microg.errors import ConfigError, MetricError, MicrogError, WeightsError
+from pipelines.score_text import TextScoring
 
 _PROBE = "an astronaut floats"
 _ALWAYS = ("cider", "bleu", "rouge_l")  # need nothing but Python
@@ -20,15 +22,19 @@ class Measurer:
     """Measures texts; what a metric makes of the same texts is measured once for both protocols where it may be.
 
     settings: of metrics that take any, by metric. skipped: why a metric or a protocol cannot be had, by its name.
+    resources, workers: where to measure (see `TextScoring`); `close` ends what was started.
     """
 
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, settings: Mapping[str, Mapping[str, Any]], resources: Resources | None = None, workers: int | None = None
+    ) -> None:
         unknown = [name for name in settings if name not in registry.METRICS]
         if unknown:
             raise ConfigError(
                 f"settings for unknown metric {unknown[0]!r}", f"metrics are {', '.join(registry.METRICS)}"
             )
         self._settings = settings
+        self._scoring = TextScoring(resources, workers)
         self._known: dict[tuple[str, str], ItemState] = {}
         self.skipped: dict[str, str] = {}
 
@@ -62,11 +68,19 @@ class Measurer:
         digest = hashlib.sha256(repr((ids, said, true)).encode("utf-8", "surrogatepass")).hexdigest()
         again = [name for name in names if registry.METRICS[name].feed == "text" and (name, digest) in self._known]
         new = [name for name in names if name not in again]
-        states = measure(protocol, ids, said, true, new, self._settings) if new else {}
+        states = self._scoring.measure(protocol, ids, said, true, new, self._settings) if new else {}
         for name, state in states.items():
             if registry.METRICS[name].feed == "text":
                 self._known[name, digest] = state
         return {name: self._known[name, digest] if name in again else states[name] for name in names}
+
+    def tell(self, progress: Callable[[str], object]) -> None:
+        """Call `progress` with how far long work is."""
+        self._scoring.tell = progress
+
+    def close(self) -> None:
+        """End the workers."""
+        self._scoring.close()
 
     def _there(self, what: str, name: str, protocol: str, *, raises: bool) -> bool:
         """Try a metric on one text, once a metric and protocol; `what` is called skipped when it fails."""

@@ -28,6 +28,7 @@ from metrics.text.encoder import (
     weights_digest,
 )
 from metrics.text.encoder_state import EncoderState
+from metrics.text.hub import cache_first
 from microg.errors import ConfigError
 
 _PUBLISHED_LAYER, _PUBLISHED_TOKENS = 17, 512
@@ -79,7 +80,9 @@ class BertScoreState(EncoderState):
 def load_bertscore(config: BertScoreConfig) -> PairScorer:
     """Load a token encoder. Raises `WeightsError`, and `ConfigError` for a layer that it has not."""
     with loading(config.model):
-        model, tokenizer, folder = _model(config)
+        model, tokenizer, folder = cache_first(
+            lambda local: _model(config, local), config.model, local_files_only=config.local_files_only
+        )
     ends = {tokenizer.cls_token_id, tokenizer.sep_token_id}
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
@@ -121,11 +124,11 @@ def _mean(best: np.ndarray, weight: np.ndarray) -> float:
     return float(np.dot(best.astype(np.float64), weight.astype(np.float64))) / total if total else 0.0
 
 
-def _model(config: BertScoreConfig) -> tuple[Any, Any, Path | None]:
+def _model(config: BertScoreConfig, local_files_only: bool) -> tuple[Any, Any, Path | None]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    options = {"local_files_only": config.local_files_only, "trust_remote_code": False}
+    options = {"local_files_only": local_files_only, "trust_remote_code": False}
     found = AutoConfig.from_pretrained(config.model, **options)
     layers = getattr(found, "num_hidden_layers", 0)
     if config.layer > layers:

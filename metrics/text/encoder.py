@@ -228,6 +228,11 @@ def loaded(load: Callable[[C], PairScorer], config: C) -> PairScorer:
     return _loaded[load][1]
 
 
+def unload() -> None:
+    """Forget this process's encoders, for their memory; they are loaded again when asked for."""
+    _loaded.clear()
+
+
 def pick_device(device: str | None) -> str:
     """Return the device to use: the given one, else a GPU, else the processor."""
     import torch

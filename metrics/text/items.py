@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from microg.errors import MetricError
 
 References = Sequence["str | Sequence[str]"]
+_ITEM_COST = 20  # of measuring an item beside its texts, in characters
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -72,6 +74,32 @@ def check_text(value: Any, what: str, item: str) -> str:
             "write the text again as UTF-8",
         )
     return value
+
+
+def cut(items: Items, shards: int) -> list[Items]:
+    """Return at most so many shards of about equal work, longest texts first, items of equal texts in one shard.
+
+    Items are sorted by length: texts that are encoded together are then alike, and equal predictions side by side.
+
+    >>> [shard.ids for shard in cut(check("abcd", ["x", "long text", "x", "y"], ["x", "text", "x", "z"]), 3)]
+    [['b'], ['a', 'c'], ['d']]
+    """
+    texts = list(zip(items.predictions, items.references, strict=True))
+    order = sorted(range(len(items)), key=lambda at: (-len(texts[at][0]), texts[at]))
+    new = [True, *(texts[before] != texts[at] for before, at in pairwise(order))]
+    costs = [(_ITEM_COST + sum(map(len, (texts[at][0], *texts[at][1])))) * first
+             for at, first in zip(order, new, strict=False)]  # fmt: skip
+    share = max(1, sum(costs)) / max(1, shards)
+    groups: dict[int, list[int]] = {}
+    group, before = 0, 0
+    for at, cost in zip(order, costs, strict=True):
+        if cost:
+            group, before = int(before / share), before + cost
+        groups.setdefault(group, []).append(at)
+    return [
+        Items([items.ids[at] for at in places], [texts[at][0] for at in places], [texts[at][1] for at in places])
+        for places in groups.values()
+    ]
 
 
 def _references(value: Any, item: str) -> tuple[str, ...]:

