@@ -153,6 +153,15 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("val_boxes", pa.int64()), ("best", pa.bool_()),
         ]
     ),
+    # One row a trial of a sweep, best first. settings: JSON of the values drawn; status: done | stopped (early) | error |
+    # unfinished; best: the metric's highest value on val; run: the trial's folder inside the sweep's.
+    "har_sweep": pa.schema(
+        [
+            ("trial_id", pa.string()), ("recipe", pa.string()), ("settings", pa.string()), ("status", pa.string()),
+            ("epochs", pa.int32()), ("epochs_done", pa.int32()), ("metric", pa.string()), ("best", pa.float64()),
+            ("best_epoch", pa.int32()), ("train_s", pa.float64()), ("run", pa.string()), ("error", pa.string()),
+        ]
+    ),
     # Resampled values under the corrected protocol; drawn_from is equal where resamples are paired.
     "har_bootstrap": pa.schema(
         [

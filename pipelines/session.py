@@ -30,8 +30,10 @@ _NO_PROGRESS_TIMEOUT_S = 900
 _started_here = False
 
 
-def connect(resources: Resources | None = None) -> None:
+def connect(resources: Resources | None = None, *, dashboard: bool = False) -> None:
     """Connect this process to Ray once; a second call does nothing.
+
+    `dashboard` starts it with a local Ray: without its State API nobody frees the workers of a trial stopped early.
 
     Locally twice as many CPUs are declared as there are cores, at least four: one a core for a job's actors, as many
     for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
@@ -48,7 +50,7 @@ def connect(resources: Resources | None = None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": False}
+        options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": dashboard}
     try:
         with _without_log_level_notice():
             ray.init(address=address, **options)

@@ -1,0 +1,223 @@
+"""`microg har sweep`: backbones and hyperparameters searched by Ray Tune, weak trials stopped early.
+
+Also `python jobs/har_sweep.py DATASET --recipe tiny ...`, and the same behind `ray job submit`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.common import (
+    EXIT_FAILED_ROWS,
+    AddressOption,
+    DryRunOption,
+    JsonOption,
+    LimitOption,
+    SetOption,
+    make_app,
+    print_json,
+    run,
+)
+
+if TYPE_CHECKING:
+    from jobs.har_sweep_config import SweepSettings
+    from pipelines.sweep import Trial
+
+EPILOG = """
+**Examples**
+
+`microg har sweep data/mine --recipe tiny x3d_s slowfast_8x8_r50 --space "lr=loguniform(1e-4,1e-1)" --num-samples 8`
+
+`microg har sweep data/mine --recipe tiny --space "lr=grid(0.01,0.1)" --space "batch=choice(8,16)" --scheduler fifo`
+
+`microg har sweep --resume --run runs/sweep`
+
+A domain is `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)`, `choice(a,b,...)` (one drawn a sample) or `grid(a,b,...)`
+(each in turn). Its key is one of `--set`, short where that is unique.
+"""
+
+
+def har_sweep(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="DATASET [RECIPE]...", help="Dataset folder (or --dataset), and more recipes.",
+                       show_default=False),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset folder with samples and splits.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", "--config", help="Recipes: files, or names in recipes/har.")
+    ] = None,
+    space: Annotated[
+        list[str] | None, typer.Option("--space", metavar="KEY=DOMAIN", help="Search one setting; may be repeated.")
+    ] = None,
+    num_samples: Annotated[
+        int | None, typer.Option("--num-samples", min=1, help="Draws a recipe and grid point. [default: 1]")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="asha stops weak trials early; fifo lets all finish. [default: asha]")
+    ] = None,
+    grace_epochs: Annotated[
+        int | None, typer.Option("--grace-epochs", min=1, help="asha: epochs that every trial gets. [default: 1]")
+    ] = None,
+    reduction_factor: Annotated[
+        float | None,
+        typer.Option("--reduction-factor", help="asha: of so many trials one goes on at a rung. [default: 3]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws. [default: 0]")] = None,
+    run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/har_sweep",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep in --run; recipes and space are those it recorded.")
+    ] = False,
+    variant: Annotated[str | None, typer.Option(help="Variant of the recipes: published or intended.")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option("--max-concurrent", min=1, help="Trials at once. [default: as many as fit]")
+    ] = None,
+    overrides: SetOption = None,
+    address: AddressOption = None,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every recipe at every setting drawn, and rank the trials by their best score on val.
+
+    Each trial is an ordinary run of `microg har train` in `RUN/trials/`, with its weights. Killed at any time, the same
+    command, or `--resume --run RUN`, leaves finished trials alone and goes on with the others from their checkpoints.
+    """
+    from jobs.har_sweep_run import sweep, sweep_trials
+
+    words = list(words or [])
+    if dataset is None and words:
+        dataset = words.pop(0)
+    settings = _settings(
+        dataset, [*(recipe or []), *words], space or [], overrides or [], run_folder, resume=resume, variant=variant,
+        limit=limit, num_samples=num_samples, scheduler=scheduler, grace_epochs=grace_epochs,
+        reduction_factor=reduction_factor, seed=seed,
+    )  # fmt: skip
+    if dry_run:
+        _plan(sweep_trials(settings), run_folder, as_json)
+        return
+    with _Display(settings) as display:
+        document = sweep(
+            settings, run_folder, max_concurrent=max_concurrent, address=address,
+            on_epoch=display.epoch, on_end=display.end,
+        )  # fmt: skip
+    if as_json:
+        print_json(document)
+    else:
+        _show(document)
+    if any(row["status"] == "error" for row in document["trials"]):
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _settings(
+    dataset: str | None, recipes: list[str], space: list[str], overrides: list[str], folder: str, *, resume: bool,
+    **options: Any,
+) -> SweepSettings:  # fmt: skip
+    """Return the settings: as given, or with `--resume` alone as the run folder recorded them."""
+    from jobs.har_sweep_config import SweepSettings, load_sweep_settings
+    from jobs.har_sweep_run import COMMAND
+    from microg import storage
+    from microg.errors import ConfigError
+
+    path = storage.join(folder, "run.json")
+    found = storage.read_json(path) if storage.exists(path) else None
+    if resume and (not isinstance(found, dict) or found.get("command") != COMMAND):
+        raise ConfigError(f"{folder} holds no sweep to resume", "give its folder with --run")
+    if not resume or recipes:
+        if dataset is None:
+            raise ConfigError("a sweep needs a dataset", "microg har sweep DATASET --recipe ... --space ...")
+        return load_sweep_settings(dataset, recipes, space, overrides, **options)
+    fixed = [name for name, value in options.items() if value is not None and name != "num_samples"]
+    if space or overrides or fixed:
+        raise ConfigError(
+            "--resume without recipes takes all settings from the run folder",
+            "repeat the whole command, or leave all but --run and --num-samples out",
+        )
+    settings = SweepSettings.model_validate(found["full_config"])
+    if options["num_samples"] is not None:
+        settings = settings.replaced(num_samples=options["num_samples"])
+    return settings if dataset is None else settings.replaced(dataset=storage.absolute(dataset))
+
+
+class _Display:
+    """Epochs done of all that are planned, and one line for each trial that ends."""
+
+    def __init__(self, settings: SweepSettings) -> None:
+        from jobs.har_sweep_run import sweep_trials
+        from microg.console import ProgressDisplay
+
+        self._metric = settings.metric
+        self._ended = self._failed = 0
+        self._count = len(sweep_trials(settings))
+        self._best: float | None = None
+        self._bar = ProgressDisplay("har sweep", None, unit="epochs")
+
+    def __enter__(self) -> _Display:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *ended: Any) -> None:
+        self._bar.__exit__(*ended)
+
+    def epoch(self, trial: Trial, result: dict[str, Any]) -> None:
+        """Hear of an epoch."""
+        score = result.get(self._metric)
+        if score is not None:
+            self._best = score if self._best is None else max(score, self._best)
+        self._bar.advance(1, note=self._note())
+
+    def end(self, trial: Trial, status: str, error: str | None) -> None:
+        """Hear of a trial's end."""
+        import sys
+
+        self._ended += 1
+        print(f"{trial.trial_id} {status}{': ' + error if error else ''}", file=sys.stderr, flush=True)
+        self._bar.advance(0, 1 if error else 0, note=self._note())
+
+    def _note(self) -> str:
+        best = f", best {self._best:.3f}" if self._best is not None else ""
+        return f"{self._ended}/{self._count} trials{best}"
+
+
+def _plan(trials: list[Trial], folder: str, as_json: bool) -> None:
+    rows = [{"trial_id": t.trial_id, "epochs": t.epochs, "settings": dict(t.settings)} for t in trials]
+    if as_json:
+        print_json({"run": folder, "trials": rows})
+        return
+    for row in rows:
+        print(f"{row['trial_id']}: {row['epochs']} epochs, {json.dumps(row['settings'])}")
+    print(f"{len(rows)} trials, {sum(t.epochs for t in trials)} epochs at most; nothing was trained (--dry-run)")
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"trials by {document['metric']}")
+    for column in ("#", "trial", "settings", "status"):
+        table.add_column(column)
+    for column in ("epochs", "best epoch", "best"):
+        table.add_column(column, justify="right")
+    for place, row in enumerate(document["trials"], 1):
+        values = ", ".join(f"{key}={value}" for key, value in json.loads(row["settings"]).items())
+        best = "" if row.get("best") is None else f"{row['best']:.4f}"
+        done = f"{row.get('epochs_done', 0)}/{row['epochs']}"
+        table.add_row(str(place), row["trial_id"], values, row["status"], done, str(row.get("best_epoch") or ""), best)
+    Console().print(table)
+    for row in document["trials"]:
+        if row["error"]:
+            print(f"failed: {row['trial_id']}: {row['error']}")
+    best = document["trials"][0]
+    if best.get("best") is not None:
+        print(f"best weights: {document['run']}/{best['run']}/checkpoints/best.pt")
+    for path in document["files"]:
+        print(path)
+
+
+if __name__ == "__main__":
+    app = make_app("Sweep over action recognition models and their settings.")
+    app.command(epilog=EPILOG)(har_sweep)
+    run(app)
