@@ -29,6 +29,7 @@ from jobs import (
     har_forward,
     har_predict,
     har_score,
+    har_sweep,
     har_train,
     vlm_models,
     vlm_score,

@@ -43,17 +43,16 @@ def sweep(
     Raises `MicrogError` for whatever the user can put right before anything is started.
     """
     from microg.config import Resources
-    from microg.dataset import Dataset
     from pipelines import session
 
     root = storage.absolute(root)
     trials = sweep_trials(settings)
+    fingerprint = _check(settings, root, trials)
     with exclusive(root):
-        run = Run.start(root, COMMAND, settings, dataset=Dataset.open(settings.dataset).fingerprint())
+        run = Run.start(root, COMMAND, settings, dataset=fingerprint)
         before = {trial.trial_id: record for trial in trials if (record := read_record(root, trial)) is not None}
         left = [trial for trial in trials if before.get(trial.trial_id, {}).get("status") not in ("done", "stopped")]
         if left:
-            _check(settings, root, left)
             session.connect(Resources(address=address), dashboard=True)
             count, threads = concurrency(settings, address, max_concurrent)
             run_trials(
@@ -71,17 +70,18 @@ def sweep(
         return document
 
 
-def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> None:
-    """Find what keeps any trial from starting before the first one does."""
+def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
+    """Find what keeps any trial from starting before the first one does; return the data's fingerprint."""
     from pipelines.train import prepare
 
-    seen = set()
+    checked: dict[tuple[Any, ...], str] = {}
     for trial in trials:
         config = settings.trial_config(trial.recipe, dict(trial.settings))
-        key = (trial.recipe, config.batch, config.scheme, config.limit, config.model.name)
-        if key not in seen:
-            seen.add(key)
-            prepare(config, settings.dataset, trial_folder(root, trial))
+        data = (config.model.name, config.label_space, config.scheme, config.limit)
+        key = (trial.recipe, *data, config.batch, config.micro, config.validation, config.weights)
+        if key not in checked:
+            checked[key] = prepare(config, settings.dataset, trial_folder(root, trial)).fingerprint
+    return next(iter(checked.values()))
 
 
 def _halving(settings: SweepSettings) -> Halving | None:
