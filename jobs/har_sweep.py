@@ -43,8 +43,9 @@ A domain is `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)`, `choice(a,b,...)`
 def har_sweep(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="DATASET [RECIPE]...", help="Dataset folder (or --dataset), and more recipes.",
-                       show_default=False),
+        typer.Argument(
+            metavar="DATASET [RECIPE]...", help="Dataset folder (or --dataset), and more recipes.", show_default=False
+        ),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset folder with samples and splits.")] = None,
     recipe: Annotated[

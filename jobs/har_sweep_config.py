@@ -85,7 +85,13 @@ def load_sweep_settings(
     domains = [Domain(full_key(TrainConfig, domain.key), domain.kind, domain.values) for domain in parse_space(space)]
     given = {name: value for name, value in options.items() if value is not None}
     settings = load_config(
-        SweepSettings, None, (), dataset=storage.absolute(dataset), configs=configs, space=tuple(str(domain) for domain in domains), **given
+        SweepSettings,
+        None,
+        (),
+        dataset=storage.absolute(dataset),
+        configs=configs,
+        space=tuple(str(domain) for domain in domains),
+        **given,
     )
     if len({config.validation.select for config in settings.configs.values()}) > 1:
         raise ConfigError("recipes select by different scores", "say --set validation.select=corrected (or paper)")
@@ -108,7 +114,9 @@ def _try_edges(settings: SweepSettings) -> None:
                 try:
                     settings.trial_config(recipe, {domain.key: value})
                 except ConfigError as error:
-                    raise ConfigError(f"--space {domain} does not fit recipe {recipe}: {error.what}", error.fix) from error
+                    raise ConfigError(
+                        f"--space {domain} does not fit recipe {recipe}: {error.what}", error.fix
+                    ) from error
 
 
 def full_key(model: type[BaseModel], key: str) -> str:

@@ -153,8 +153,8 @@ RUN_TABLES: dict[str, pa.Schema] = {
             ("val_boxes", pa.int64()), ("best", pa.bool_()),
         ]
     ),
-    # One row a trial of a sweep, best first. settings: JSON of the values drawn; status: done | stopped (early) | error |
-    # unfinished; best: the metric's highest value on val; run: the trial's folder inside the sweep's.
+    # One row a trial of a sweep, best first. settings: JSON of the values drawn; status: done | stopped (early) |
+    # error | unfinished; best: the metric's highest value on val; run: the trial's folder inside the sweep's.
     "har_sweep": pa.schema(
         [
             ("trial_id", pa.string()), ("recipe", pa.string()), ("settings", pa.string()), ("status", pa.string()),

@@ -8,6 +8,8 @@ driver takes no CPU of its own; Ray Train's workers do the work and report every
 from __future__ import annotations
 
 import itertools
+import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,13 +90,19 @@ def run_trials(
     """Run `trials`; a failing one does not stop the others.
 
     `train_trial` runs in the trial's driver and reports each epoch to Tune (`EPOCH`, and `metric` where the epoch was
-    validated). `history` holds the epochs that trials, also such as have ended, reported before. `on_epoch` hears of every epoch; `on_end` of a
-    trial's end, with its last report and the reason when it failed. Raises `WorkerError` when Tune itself gives up.
+    validated). `history` holds the epochs that trials, also such as have ended, reported before. `on_epoch` hears of
+    every epoch; `on_end` of a trial's end, with its last report and the reason when it failed. Raises `WorkerError`
+    when Tune itself gives up.
     """
+    # progress is shown by the caller; Ctrl-C must end the command, not look like a finished sweep
+    for name, value in {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_SIGINT_HANDLER": "1",
+                        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}.items():  # fmt: skip
+        os.environ.setdefault(name, value)
     from ray import tune
     from ray.exceptions import RayError
 
     by_id = {trial.trial_id: trial for trial in trials}
+    scratch = storage.join(root, "ray")
     scheduler = None
     if halving is not None:
         longest = max(trial.epochs for trial in trials)
@@ -111,13 +119,17 @@ def run_trials(
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=root, verbose=0, callbacks=[_listener(by_id, on_epoch, on_end)]
+            # what Tune keeps is not read again: a new name each time, and nothing left behind
+            name=f"tune-{uuid.uuid4().hex[:12]}", storage_path=scratch, verbose=0,
+            callbacks=[_listener(by_id, on_epoch, on_end)],
         ),
-    )
+    )  # fmt: skip
     try:
         tuner.fit()
     except (RayError, tune.TuneError) as error:
         raise WorkerError(f"Ray Tune gave up: {error}", "run the same command again to resume") from error
+    finally:
+        storage.remove_tree(scratch)
 
 
 def _name(trial: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def _smooth(across: np.ndarray, places: np.ndarray, steps: int = 24) -> tuple[np
     t = np.linspace(0, 1, steps)
     ease = t * t * (3 - 2 * t)
     x = np.concatenate([a + t for a in across[:-1]])
-    y = np.concatenate([a + (b - a) * ease for a, b in zip(places[:-1], places[1:], strict=True)])
+    y = np.concatenate([a + (b - a) * ease for a, b in pairwise(places)])
     return x, y
 
 

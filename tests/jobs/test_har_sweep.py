@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs.har_sweep_config import full_key, load_sweep_settings
+from jobs.har_sweep_config import SweepSettings, full_key, load_sweep_settings
 from jobs.har_sweep_run import sweep_trials
 from microg.errors import ConfigError
 from pipelines.training.config import TrainConfig
@@ -30,7 +31,7 @@ def recipes(tmp_path: Path) -> list[str]:
     return paths
 
 
-def settings(recipes: list[str], *space: str, **options):  # noqa: ANN201
+def settings(recipes: list[str], *space: str, **options: Any) -> SweepSettings:
     values = {"variant": None, "limit": None, **options}
     return load_sweep_settings("data", recipes, space, [], **values)
 

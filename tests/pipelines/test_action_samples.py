@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,13 @@ import pytest
 import torch
 
 from microg.dataset import Dataset
-from microg.errors import ConfigError, DatasetError
+from microg.errors import DatasetError
 from microg.formats import ava
-from microg.key_frames import KEY_FRAMES, key_frame_rows, read_key_frames
+from microg.key_frames import key_frame_rows, read_key_frames
 from microg.label_space import MICROG_50
 from models import clip_geometry
-from pipelines import sample_stream as sample_streams
 from pipelines import samples
 from pipelines.decoded import from_table, to_table
-from pipelines.sample_stream import sample_stream
 from pipelines.samples import SampleBatch, View, collate, decode_rows
 from tests.clips import FRAMES, TinySpec, make_clips
 from tests.footage import damage_packet, number_of
@@ -170,92 +166,3 @@ def test_samples_survive_the_way_through_arrow(rows: pa.Table) -> None:
                 other.key, other.person_id, other.labels, other.error
             )  # fmt: skip
     assert from_table(to_table([])) == []
-
-
-def test_streams_are_the_same_for_any_number_of_decoders(ray_session: None, rows: pa.Table) -> None:
-    def batches(decoders: int, **more: Any) -> list[tuple[Any, ...]]:
-        stream = sample_stream(
-            rows, SPEC, "train", label_space="microg50", seed=5, batch_size=4, epochs=range(1, 3), decoders=decoders,
-            **more,
-        )  # fmt: skip
-        found = [comparable(batch) for batch in stream]
-        assert stream.meter.samples == 2 * (12 if more.get("drop_last") else 14)
-        assert 0 < stream.meter.share <= 1
-        return found
-
-    here = batches(0)
-    assert here == batches(2)
-    assert [(epoch, step) for epoch, step, *_ in here] == [(e, s) for e in (1, 2) for s in range(4)]
-    assert batches(0, drop_last=True) == [batch for batch in here if batch[1] < 3]
-    assert here[0][2] != here[4][2]
-
-
-def test_ranks_share_an_epoch_without_overlap(rows: pa.Table) -> None:
-    whole = list(sample_stream(rows, SPEC, "train", label_space="microg50", batch_size=6, decoders=0))
-    parts = [
-        list(
-            sample_stream(
-                rows, SPEC, "train", label_space="microg50", batch_size=6, decoders=0, rank=rank, world_size=4
-            )
-        )
-        for rank in range(4)
-    ]
-    assert {len(part) for part in parts} == {3}
-    for step, batch in enumerate(whole):
-        together = sorted(key for part in parts for key in part[step].keys)
-        assert together == sorted(batch.keys)
-    assert [len(part[-1].keys) for part in parts] == [1, 1, 0, 0]
-    # a sample looks the same whichever rank shows it
-    shown = {key: clip for part in parts for batch in part for key, clip in zip(batch.keys, batch.clips, strict=True)}
-    for batch in whole:
-        for key, clip in zip(batch.keys, batch.clips, strict=True):
-            assert torch.equal(shown[key], clip)
-
-
-def test_validation_keeps_the_order_and_every_epoch_augments_anew(rows: pa.Table) -> None:
-    val = list(sample_stream(rows, SPEC, "val", label_space="microg50", batch_size=4, decoders=0))
-    assert [key for batch in val for key in batch.keys] == rows["key"].to_pylist()
-    train = sample_stream(
-        rows.slice(0, 1), SPEC, "train", label_space="microg50", batch_size=1, epochs=range(3), decoders=0
-    )
-    assert len({batch.clips.numpy().tobytes() for batch in train}) == 3
-
-
-def test_bad_labels_and_sizes_are_refused_before_anything_is_decoded(rows: pa.Table) -> None:
-    with pytest.raises(ConfigError, match="label space"):
-        sample_stream(rows, SPEC, "train", label_space="jhmdb", batch_size=2)
-    wrong = rows.set_column(
-        rows.schema.get_field_index("labels"), "labels",
-        pa.array([[[2]] * 2] * rows.num_rows, KEY_FRAMES.field("labels").type),
-    )  # fmt: skip
-    with pytest.raises(DatasetError, match="action id 2"):
-        sample_stream(wrong, SPEC, "train", label_space="microg50", batch_size=2)
-
-
-@pytest.mark.slow
-def test_a_video_that_kills_its_decoder_is_an_error_and_the_others_come(
-    ray_session: None, rows: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim = rows["clip_id"][4].as_py()
-
-    def kill(chosen: list[dict[str, Any]], view: View, epoch: int) -> list[Any]:
-        if chosen[0]["clip_id"] == victim and chosen[-1]["frame"] == 15:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(chosen, view, epoch)
-
-    real = samples._cut
-    monkeypatch.setattr(sample_streams, "_decode_block", _with_cut(kill))
-    stream = sample_stream(rows, SPEC, "val", label_space="microg50", batch_size=7, decoders=2)
-    batches = list(stream)
-    assert [len(batch.keys) for batch in batches] == [6, 7]
-    assert batches[0].errors == ((f"{victim}:15", samples._CRASHED),)
-
-
-def _with_cut(cut: Any) -> Any:
-    real = sample_streams._decode_block
-
-    def decode(block: pa.Table, **more: Any) -> pa.Table:
-        samples._cut = cut
-        return real(block, **more)
-
-    return decode
