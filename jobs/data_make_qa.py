@@ -6,12 +6,11 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import Field
 
 from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, LimitOption, make_app, print_json, run
-from microg.config import Config
 
 if TYPE_CHECKING:
+    from jobs.data_make_qa_config import MakeQaConfig
     from models.vlm.api import ApiEngine
     from models.vlm.qa import Candidate
 
@@ -30,18 +29,6 @@ command after a crash asks only what is missing.
 """
 
 
-class MakeQaConfig(Config):
-    """What decides the questions."""
-
-    model: str
-    base_url: str | None = None
-    count: int = Field(default=6, ge=1)
-    limit: int | None = None
-    max_tokens: int = Field(default=2000, ge=1)
-    seed: int = 0
-    prompts: dict[str, str] = Field(default_factory=dict)
-
-
 def make_qa(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with the table captions.")],
     model: Annotated[str, typer.Option(help="A model card of 'microg vlm models', or with --url a model's name.")],
@@ -55,6 +42,7 @@ def make_qa(
     as_json: JsonOption = False,
 ) -> None:
     """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
+    from jobs.data_make_qa_config import MakeQaConfig
     from microg.dataset import Dataset
     from microg.errors import ConfigError, DatasetError
     from microg.runs import Run, exclusive

@@ -125,9 +125,10 @@ def _settings(
 
     path = storage.join(folder, "run.json")
     found = storage.read_json(path) if storage.exists(path) else None
-    if resume and (not isinstance(found, dict) or found.get("command") != COMMAND):
+    recorded = found if isinstance(found, dict) and found.get("command") == COMMAND else None
+    if resume and recorded is None:
         raise ConfigError(f"{folder} holds no sweep to resume", "give its folder with --run")
-    if not resume or recipes:
+    if recorded is None or not resume or recipes:
         if dataset is None:
             raise ConfigError("a sweep needs a dataset", "microg har sweep DATASET --recipe ... --space ...")
         return load_sweep_settings(dataset, recipes, space, overrides, **options)
@@ -137,7 +138,7 @@ def _settings(
             "--resume without recipes takes all settings from the run folder",
             "repeat the whole command, or leave all but --run and --num-samples out",
         )
-    settings = SweepSettings.model_validate(found["full_config"])
+    settings = SweepSettings.model_validate(recorded["full_config"])
     if options["num_samples"] is not None:
         settings = settings.replaced(num_samples=options["num_samples"])
     return settings if dataset is None else settings.replaced(dataset=storage.absolute(dataset))

@@ -93,6 +93,7 @@ def test_the_server_is_asked_for_the_shape_of_a_verdict_unless_told_not_to(serve
         with ResponseCache(tmp_path / "c.sqlite") as cache:
             judge(pairs, _engine(server), judge_prompt("judge_vqa_v1"), cache, structured=structured)
     shapes = [body.get("response_format") for _, body in server.requests]
+    assert shapes[0] is not None
     assert shapes[0]["json_schema"]["schema"]["required"] == ["verdict", "score", "reason"]
     assert shapes[1] is None
     assert server.requests[0][1]["temperature"] == 0
