@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Mode = Literal["train", "val", "test"]
 
 # What a decoding process may keep of a small dataset, so that only its first epochs are decoded.
-_CACHE_BYTES = 256 * 2**20
+_CACHE_BYTES = 512 * 2**20
 _CRASHED = "WorkerCrashed: decoding this sample kills its worker"
 
 

@@ -6,6 +6,7 @@ them when one dies; each new group goes on from the run folder. Commands and Tun
 
 from __future__ import annotations
 
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
     if weights is not None:
         config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
     views = Views(
-        View.of(spec, "train", config.seed, repeated_clips=plan.train),
+        View.of(spec, "train" if config.train_geometry == "crop" else "test", config.seed, repeated_clips=plan.train),
         View.of(spec, config.validation.geometry, config.seed, repeated_clips=plan.val),
     )
     job = Job(storage.absolute(run_root), config, plan, views, weights, val_rows, val_truth(dataset, config, val_rows))
@@ -177,6 +178,7 @@ def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
 
     job, resources = prepared.job, prepared.config.resources
     session.connect(Resources(address=resources.address))
+    _restore_signal_handlers()
     gpus = worker_resources(prepared.config)
     monitor = ray.remote(num_cpus=0)(Monitor).remote()
     rows = (prepared.train_rows, job.val_rows)
@@ -205,6 +207,14 @@ def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
         return _watched(trainer, monitor, watch)
     finally:
         storage.remove_tree(scratch)
+
+
+def _restore_signal_handlers() -> None:
+    """Put the caller's handlers back: starting Ray replaces that of SIGTERM by one that prints a stack and dies."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:  # None: not installed from Python
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:

@@ -95,8 +95,8 @@ _SPECS = (
         {"alpha": 8, "fusion_kernel": 5},
     ),
     BackboneSpec(
-        "TINY", "Tiny R(2+1)D 8x4", "r2plus1d", 8, 4, 144_066, "models.backbones.tiny:build_tiny",
-        train_crop=128, train_jitter=(128, 144), test_short_side=128, stride=8,
+        "TINY", "Tiny early-fusion CNN 4x8", "tiny", 4, 8, 335_906, "models.backbones.tiny:build_tiny",
+        train_crop=160, train_jitter=(160, 176), test_short_side=160, stride=8,
     ),
 )  # fmt: skip
 _BY_NAME = {spec.name.lower(): spec for spec in _SPECS}

@@ -46,12 +46,17 @@ class BoxClassifier(nn.Module):
         parameter then gets a gradient of zeros, so that distributed training does not wait for it.
         Batch indices must lie in 0..N-1: they are not checked here, because that would stall a GPU.
         """
+        self.check_input(clips, boxes)
+        # The head of pytorchvideo ends in a reshape that fails for no boxes: it is switched off in favour of flatten.
+        return self.detection_head(self.features(clips), boxes).flatten(1)
+
+    @staticmethod
+    def check_input(clips: Tensor, boxes: Tensor) -> None:
+        """Raise `ValueError` for shapes that no model takes."""
         if clips.dim() != 5 or clips.shape[1] != 3:
             raise ValueError(f"clips must be (N, 3, T, H, W), not {tuple(clips.shape)}")
         if boxes.dim() != 2 or boxes.shape[1] != 5:
             raise ValueError(f"boxes must be (M, 5): batch index, x1, y1, x2, y2; not {tuple(boxes.shape)}")
-        # The head of pytorchvideo ends in a reshape that fails for no boxes: it is switched off in favour of flatten.
-        return self.detection_head(self.features(clips), boxes).flatten(1)
 
 
 class ConvBoxClassifier(BoxClassifier):

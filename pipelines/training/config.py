@@ -84,7 +84,8 @@ class TrainConfig(Config):
     batch: key frames of one optimizer step, over all workers. micro_batch: key frames that share batch statistics and
     whose loss is averaged first, what the reference puts on one GPU; None takes the whole batch at once. A worker
     computes batch / (micro_batch * workers) of them in turn, so that the number of workers does not change the result.
-    quarter_turns: turn training clips by any multiple of 90 degrees, on top of the reference's scaling, crop and flip.
+    train_geometry: `crop` is the reference's random scale, crop and flip, which cuts people off; `frame` the whole
+    frame, as in the test. quarter_turns: turn training crops by any multiple of 90 degrees, too.
     """
 
     volatile = frozenset({"resources", "checkpoint_every_s", "tensorboard", "row"})
@@ -97,6 +98,7 @@ class TrainConfig(Config):
     batch: int = Field(default=63, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=40, ge=1)
+    train_geometry: Literal["crop", "frame"] = "crop"
     quarter_turns: bool = False
     seed: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
@@ -115,6 +117,8 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _check_batches(self) -> Self:
+        if self.quarter_turns and self.train_geometry != "crop":
+            raise ValueError("quarter_turns needs train_geometry: crop, whose clips are square")
         if self.batch % self.micro:
             raise ValueError(f"batch {self.batch} is no multiple of micro_batch {self.micro}")
         if (self.batch // self.micro) % self.resources.workers:

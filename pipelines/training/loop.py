@@ -116,16 +116,19 @@ class TrainLoop:
                     f"no sample of a batch could be decoded: {'; '.join(failures[:3])}",
                     "run 'microg data validate' on the dataset",
                 )
-            (batch,) = piece.batches  # training crops have one size
             number = self._micro_batch_number(turn)
             torch.manual_seed(number)  # so dropout depends on the place in the run: no generator's state is kept
-            clips, boxes, labels = self._to_device(batch, number if self.job.config.quarter_turns else None)
-            losses = self.stepper.forward_backward(
-                clips, boxes, labels, batch.keys, share=1 / plan.micro_batches, last=turn + 1 == plan.micro_batches
-            )
-            cells = losses.boxes * batch.labels.shape[1]
-            for place, value in enumerate((losses.loss_sum, cells, len(batch.keys), losses.boxes, len(piece.errors))):
-                totals[place] += value
+            boxes_in_all = sum(len(batch.boxes) for batch in piece.batches)
+            for batch in piece.batches:  # several where whole frames differ in size
+                losses = self.stepper.forward_backward(
+                    *self._to_device(batch, number if self.job.config.quarter_turns else None), batch.keys,
+                    share=(len(batch.boxes) / boxes_in_all if boxes_in_all else 1.0) / plan.micro_batches,
+                    last=turn + 1 == plan.micro_batches and batch is piece.batches[-1],
+                )  # fmt: skip
+                cells = losses.boxes * batch.labels.shape[1]
+                for place, value in enumerate((losses.loss_sum, cells, len(batch.keys), losses.boxes)):
+                    totals[place] += value
+            totals[-1] += len(piece.errors)
         self.stepper.step()
         return totals, waited, failures
 

@@ -161,3 +161,14 @@ def test_truth_taken_from_key_frames_is_that_of_the_dataset(dataset: Path, tmp_p
     assert sorted(map(str, from_rows.drop(["row"]).to_pylist())) == sorted(
         map(str, prepared.job.val_truth.drop(["row"]).to_pylist())
     )
+
+
+def test_training_on_whole_frames_of_different_sizes_uses_all(dataset: Path, tmp_path: Path) -> None:
+    prepared = prepare(tiny_config(epochs=1, train_geometry="frame"), str(dataset), str(tmp_path / "run"))
+    rows = prepared.train_rows.to_pylist()
+    for row in rows[::3]:
+        row["uri"] = str(write_video(tmp_path / f"{row['clip_id']}.mp4", moving_scene(1, width=160)))
+    mixed = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
+    finished, loop = run_alone(mixed)
+    assert finished
+    assert (loop.progress.history[0]["clips"], loop.progress.history[0]["failed"]) == (TRAIN, 0)
