@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,8 +178,8 @@ def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
     from pipelines.training.worker import train_worker
 
     job, resources = prepared.job, prepared.config.resources
-    session.connect(Resources(address=resources.address))
-    _restore_signal_handlers()
+    with _kept_handler(signal.SIGTERM):
+        session.connect(Resources(address=resources.address))
     gpus = worker_resources(prepared.config)
     monitor = ray.remote(num_cpus=0)(Monitor).remote()
     rows = (prepared.train_rows, job.val_rows)
@@ -209,12 +210,13 @@ def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
         storage.remove_tree(scratch)
 
 
-def _restore_signal_handlers() -> None:
-    """Put the caller's handlers back: starting Ray replaces that of SIGTERM by one that prints a stack and dies."""
-    if threading.current_thread() is threading.main_thread():
-        handler = signal.getsignal(signal.SIGTERM)
-        if handler is not None:  # None: not installed from Python
-            signal.signal(signal.SIGTERM, handler)
+@contextmanager
+def _kept_handler(number: signal.Signals) -> Iterator[None]:
+    """Put a signal's handler back afterwards: starting Ray replaces that of SIGTERM by one that prints a stack."""
+    handler = signal.getsignal(number)
+    yield
+    if threading.current_thread() is threading.main_thread() and callable(handler):
+        signal.signal(number, handler)
 
 
 def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
