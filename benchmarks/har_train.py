@@ -64,8 +64,9 @@ def bench(
 def _measure(config: Any, dataset: str, folder: str) -> dict[str, Any]:
     import torch
 
-    from pipelines.train import prepare, train
+    from pipelines.train import train
     from pipelines.training.local import run_local
+    from pipelines.training.prepared import prepare
 
     torch.set_num_threads(max(1, int(usable_cores())))
     alone = prepare(config, dataset, f"{folder}/alone")

@@ -29,8 +29,8 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.train import Prepared
     from pipelines.training.config import TrainConfig
+    from pipelines.training.prepared import Prepared
 
 EPILOG = """
 **Examples**
@@ -79,7 +79,8 @@ def har_train(
     `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
     """
     from jobs.har_train_config import load_har_train_config
-    from pipelines.train import prepare, train
+    from pipelines.train import train
+    from pipelines.training.prepared import prepare
 
     options = {
         "weights.file": None if weights in (None, "none") else weights, "weights.allow_missing": allow_missing,

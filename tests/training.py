@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from pipelines.train import Prepared
 from pipelines.training.checkpoints import RunFiles
 from pipelines.training.config import TrainConfig
 from pipelines.training.link import Alone
 from pipelines.training.local import run_local
 from pipelines.training.loop import TrainLoop
+from pipelines.training.prepared import Prepared
 from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset, moving_scene, write_video
 
 VAL, TEST = 3, 1

@@ -16,7 +16,7 @@ from pipelines.training.stream import Piece, ahead, decode_unit, pieces
 from pipelines.training.worker import prepare
 
 if TYPE_CHECKING:
-    from pipelines.train import Prepared
+    from pipelines.training.prepared import Prepared
 
 
 def local_blocks(prepared: Prepared, start: Position) -> Iterator[pa.Table]:

@@ -22,9 +22,10 @@ from jobs import cli, common
 from microg import storage
 from microg.dataset import Dataset
 from microg.errors import RunConflictError
-from pipelines.train import prepare, train
+from pipelines.train import train
 from pipelines.training.checkpoints import RunFiles
 from pipelines.training.config import TrainConfig
+from pipelines.training.prepared import prepare
 from tests.training import assert_same_bits, last_weights, make_training_dataset, run_alone, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,12 +13,12 @@ import torch
 from microg import storage
 from microg.errors import DatasetError, TrainingError, WorkerError
 from microg.label_space import MICROG_50
-from pipelines.train import Prepared, prepare, val_truth
 from pipelines.training.checkpoints import Progress, RunFiles
 from pipelines.training.link import Alone
 from pipelines.training.local import local_blocks
 from pipelines.training.loop import TrainLoop
 from pipelines.training.plan import Position
+from pipelines.training.prepared import Prepared, prepare, val_truth
 from pipelines.training.stream import ahead, pieces
 from tests.helpers import moving_scene, write_video
 from tests.training import assert_same_bits, make_training_dataset, run_alone, tiny_config
