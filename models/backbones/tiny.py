@@ -83,7 +83,8 @@ class _Block(nn.Module):
 def build_tiny(
     num_classes: int, scale: float, dropout: float, *, frames: int = 4, width: int = 24
 ) -> TinyBoxClassifier:
-    """Return the model: stride 8, `4 * width` channels, `width` after the first layer, which spans `frames` frames."""
+    """Return the model: stride 8, `4 * width` channels, `width` after the first layer, which
+    spans `frames` frames: a clip has at least as many."""
     trunk = nn.Sequential(
         _convolution(3, width, (frames, 3, 3), 2),
         nn.ReLU(inplace=True),

@@ -9,7 +9,7 @@ from models.backbones.tiny import SIDE, cut_out, turned
 
 def scene(left: int, top: int, size: int = 20) -> torch.Tensor:
     """A clip of zeros with a bright square."""
-    clip = torch.zeros(1, 3, 2, 60, 90)
+    clip = torch.zeros(1, 3, 4, 60, 90)
     clip[..., top : top + size, left : left + size] = 1.0
     return clip
 
@@ -20,7 +20,7 @@ def box(left: int, top: int, size: int = 20) -> torch.Tensor:
 
 def test_a_square_shows_its_person_and_a_little_around() -> None:
     squares, whole = cut_out(scene(30, 20), box(30, 20))
-    assert squares.shape == (1, 3, 2, SIDE, SIDE)
+    assert squares.shape == (1, 3, 4, SIDE, SIDE)
     assert whole.tolist() == [[0.0, 0.0, 0.0, SIDE, SIDE]]
     margin = round(SIDE * (1 - 1 / 1.2) / 2)
     assert squares[..., margin + 2 : -margin - 2, margin + 2 : -margin - 2].eq(1).all()
