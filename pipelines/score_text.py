@@ -39,6 +39,11 @@ _NO_ANSWER_S = 900.0
 class TextScorer:
     """What an actor does."""
 
+    def __init__(self) -> None:
+        from metrics.text.meteor import shared
+
+        shared(workers=1)  # one Java program an actor; a process of its own would use all cores
+
     def measure(self, protocol: str, items: Items, names: Sequence[str], settings: Settings) -> dict[str, pa.Table]:
         """Return the states of a shard as tables, by metric."""
         states = measure(protocol, items.ids, items.predictions, items.references, names, settings)
