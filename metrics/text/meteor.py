@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from metrics.text import paraphrases
 from metrics.text.items import Items, References
 from metrics.text.java import STALL_S, JavaError, JavaProgram, jar
+from metrics.text.paraphrases import Vocabulary, write_cut_table
 from metrics.text.state import ItemState
 from metrics.text.tokenize import one_line
 from microg.errors import MetricError
@@ -34,15 +34,16 @@ _CHUNKS = 20
 # The jar's inner loops are short: what the second compiler gains it does not earn back on corpora of this size.
 _FLAGS = ("-XX:TieredStopAtLevel=1",)
 _AT_ONCE = 256
-_MOST_TABLES = 8
+_CLOSE_TABLES, _MOST_TABLES = 3, 8
 _TABLE = "paraphrases.gz"
 
 
 class Meteor:
     """The jar as a server of statistics: `workers` programs, started when they are needed, restarted when they fail.
 
-    They read the part of the paraphrase table that the texts can match, and start anew when later texts have other
-    words; in the end they read the whole table. stall_s: seconds without an answer after which one counts as hung.
+    They read the part of the paraphrase table that the texts can match, and start anew when later texts can match more:
+    a few times by neighbouring words, then by words, and in the end they read the whole table. stall_s: seconds without
+    an answer after which one counts as hung.
     """
 
     def __init__(self, *, workers: int | None = None, stall_s: float = STALL_S) -> None:
@@ -50,7 +51,7 @@ class Meteor:
         self._stall_s = stall_s
         self._programs: list[JavaProgram | None] = [None] * self._workers
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._words: set[str] = set()
+        self._there = Vocabulary.empty()
         self._tables = 0
         self._stopped = False
 
@@ -82,17 +83,18 @@ class Meteor:
         return numbers.astype(np.int64)
 
     def _read_table_for(self, lines: Sequence[str]) -> None:
-        """Cut the paraphrase table anew, and end the programs, when `lines` have words that it was not cut for."""
+        """Cut the paraphrase table anew, and end the programs, when it was not cut for what is in `lines`."""
         if self._tables > _MOST_TABLES:
             return
-        words = (paraphrases.runs(lines) & paraphrases.known_runs()) | self._words
-        if self._folder is not None and words == self._words:
+        there = Vocabulary.of(lines)
+        if self._folder is not None and self._there.covers(there, closely=self._tables <= _CLOSE_TABLES):
             return
         self.close()  # which ends the programs that read the table before
-        self._tables, self._words = self._tables + 1, words
+        self._tables, self._there = self._tables + 1, self._there | there
         if self._tables <= _MOST_TABLES:
             self._folder = tempfile.TemporaryDirectory(prefix="microg-meteor-")
-            paraphrases.write_cut_table(words, Path(self._folder.name, _TABLE))
+            path = Path(self._folder.name, _TABLE)
+            write_cut_table(self._there, path, closely=self._tables <= _CLOSE_TABLES)
 
     def _answers(self, lines: list[str]) -> list[str]:
         """Return the answer to each line; programs take the next few lines when they have answered the last."""

@@ -1,9 +1,10 @@
-"""METEOR's paraphrase table, cut to the words of the texts at hand.
+"""METEOR's paraphrase table, cut to the texts at hand.
 
 Reading the whole table (5.3 million pairs of phrases) is most of METEOR's start-up and nearly all of its memory. A pair
-can only match when every word of both phrases is in some text, so a table of those pairs gives the same statistics.
-What a word is depends on METEOR's own normalizer; it separates texts at characters that are not letters or digits, so
-that pairs are kept when the runs of letters and digits of both phrases are among those of the texts.
+can only match when both phrases are in some text, so that a table without the others gives the same statistics. What a
+word is depends on METEOR's own normalizer, which separates texts at characters that are neither letters nor digits.
+Pairs are therefore kept, rather more than fewer, when the runs of letters and digits of both phrases are in some text
+and, if the table is cut closely, those of neighbouring words are neighbours there, too.
 
 The table is indexed once a machine, into this user's cache folder; cutting it then takes a fraction of a second.
 """
@@ -14,9 +15,11 @@ import gzip
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,41 +31,107 @@ from microg.weights import cache_folder
 _BLOCK = 32 << 20
 # METEOR's letters and digits; it puts spaces around everything else.
 _RUN = re.compile("[0-9A-Za-zŠŽšžŸÀ-ÖØ-öø-žЀ-ӿԀ-ԧꙀ-ꙮ꙾-ꚗᴀ-ᵿ]+")
-_VERSION = 1
+_VERSION = 2
 
 
-def runs(texts: Iterable[str]) -> set[str]:
-    """Return the runs of letters and digits in texts, lower case.
+@dataclass(frozen=True)
+class Vocabulary:
+    """What of the table's runs (numbers) is in texts, and which are neighbours there (pair numbers): sorted arrays."""
 
-    >>> sorted(runs(["Isn't a T-shirt"]))
-    ['a', 'isn', 'shirt', 't']
-    """
-    return {run.lower() for text in texts for run in _RUN.findall(text)}
+    runs: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def empty(cls) -> Vocabulary:
+        """Return the vocabulary of no texts."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Vocabulary:
+        """Return the vocabulary of texts."""
+        table = _table()
+        unknown = len(table.runs)
+        numbers = [[table.runs.get(run.lower(), unknown) for run in _RUN.findall(text)] + [unknown] for text in texts]
+        flat = np.fromiter((number for row in numbers for number in row), np.int64)
+        pairs = np.unique(flat[:-1] * unknown + flat[1:])[: None if len(flat) else 0]
+        known = np.unique(flat[flat < unknown])
+        return cls(known, pairs[np.isin(pairs, table.pairs, assume_unique=True)])
+
+    def __or__(self, other: Vocabulary) -> Vocabulary:
+        return Vocabulary(np.union1d(self.runs, other.runs), np.union1d(self.pairs, other.pairs))
+
+    def covers(self, other: Vocabulary, *, closely: bool) -> bool:
+        """Return whether a table cut to this one serves the other."""
+        inside = bool(np.isin(other.runs, self.runs).all())
+        return inside and (not closely or bool(np.isin(other.pairs, self.pairs).all()))
 
 
-def known_runs() -> frozenset[str]:
-    """Return the runs of letters and digits in the table's words: no others matter."""
-    return frozenset(run for word in _words() for run in _RUN.findall(word))
-
-
-def write_cut_table(there: Set[str], path: Path) -> int:
-    """Write the pairs that can match within texts of the runs `there`, in METEOR's form; returns their number."""
-    folder = index()
-    phrases, entries = _read(folder / "phrases.arrow"), _read(folder / "entries.arrow")
-    present = np.array([all(run in there for run in _RUN.findall(word)) for word in _words()], bool)
-    lists = phrases["words"].combine_chunks()
-    possible = np.logical_and.reduceat(present[lists.values.to_numpy()], lists.offsets.to_numpy()[:-1])
-    first, second = (entries[name].to_numpy() for name in ("first", "second"))
+def write_cut_table(there: Vocabulary, path: Path, *, closely: bool) -> int:
+    """Write the pairs of phrases that can match within texts, in METEOR's form; returns their number."""
+    table = _table()
+    present = np.zeros(len(table.runs), bool)
+    present[there.runs] = True
+    word = _all_of(table.word_runs, present)
+    possible = _all_of(table.phrase_words, word)
+    if closely:
+        inner, pair = table.neighbours(possible)
+        possible[inner[~np.isin(pair, there.pairs)]] = False
+    first, second = (table.entries[name].to_numpy() for name in ("first", "second"))
     chosen = np.flatnonzero(possible[first] & possible[second])
-    columns = [entries["probability"].to_numpy()[chosen].tolist()]
-    columns += [phrases["phrase"].take(pa.array(side[chosen])).to_pylist() for side in (first, second)]
+    columns = [table.entries["probability"].to_numpy()[chosen].tolist()]
+    columns += [table.phrases.take(pa.array(side[chosen])).to_pylist() for side in (first, second)]
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         file.writelines(f"{probability!r}\n{one}\n{two}\n" for probability, one, two in zip(*columns, strict=True))
     return len(chosen)
 
 
-def _words() -> list[str]:
-    return _read(index() / "words.arrow")["word"].to_pylist()
+@dataclass(frozen=True)
+class _Table:
+    """The index: runs by text, words as lists of runs, phrases as lists of words, entries as pairs of phrases.
+
+    pairs: numbers `first * len(runs) + second` of neighbouring words that are one run each, ascending.
+    """
+
+    runs: dict[str, int]
+    word_runs: Any
+    phrase_words: Any
+    phrases: pa.ChunkedArray
+    entries: pa.Table
+    pairs: np.ndarray
+    entire: np.ndarray  # (words,) bool: whether a word is nothing but its run
+
+    def neighbours(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (phrase, pair) numbers of neighbouring words that are one run each, in the chosen phrases."""
+        lengths = np.diff(self.phrase_words.offsets.to_numpy())
+        phrase = np.repeat(np.arange(len(lengths)), lengths)
+        taken = np.repeat(chosen, lengths)
+        phrase, word = phrase[taken], self.phrase_words.values.to_numpy()[taken]
+        offsets = self.word_runs.offsets.to_numpy()
+        single = (np.diff(offsets) == 1) & self.entire
+        run = np.where(single, np.r_[self.word_runs.values.to_numpy(), 0][offsets[:-1]], -1).astype(np.int64)[word]
+        inside = (phrase[:-1] == phrase[1:]) & (run[:-1] >= 0) & (run[1:] >= 0)
+        return phrase[:-1][inside], (run[:-1] * len(self.runs) + run[1:])[inside]
+
+
+@cache
+def _table() -> _Table:
+    folder = index()
+    words, phrases = _read(folder / "words.arrow"), _read(folder / "phrases.arrow")
+    runs = {run: number for number, run in enumerate(_read(folder / "runs.arrow")["run"].to_pylist())}
+    return _Table(
+        runs, words["runs"].combine_chunks(), phrases["words"].combine_chunks(), phrases["phrase"],
+        _read(folder / "entries.arrow"), _read(folder / "pairs.arrow")["pair"].to_numpy(),
+        words["entire"].to_numpy(zero_copy_only=False),
+    )  # fmt: skip
+
+
+def _all_of(lists: Any, fine: np.ndarray) -> np.ndarray:
+    """Return for each list of numbers whether all of them are `fine`."""
+    lengths = np.diff(lists.offsets.to_numpy())
+    of = np.repeat(np.arange(len(lengths)), lengths)
+    result = np.ones(len(lengths), bool)
+    result[of[~fine[lists.values.to_numpy()]]] = False
+    return result
 
 
 def _read(path: Path) -> pa.Table:
@@ -105,7 +174,17 @@ def _make_index(table: Path, folder: Path) -> None:
     _write(folder / "entries.arrow", pa.table({**sides, "probability": pa.concat_arrays(probabilities)}))
     lists = pa.ListArray.from_arrays(words.offsets, word.indices)
     _write(folder / "phrases.arrow", pa.table({"phrase": phrases, "words": lists}))
-    _write(folder / "words.arrow", pa.table({"word": word.dictionary}))
+    texts = word.dictionary.to_pylist()
+    found = [[run.lower() for run in _RUN.findall(text)] for text in texts]
+    numbers = {run: number for number, run in enumerate(sorted({run for row in found for run in row}))}
+    word_runs = pa.array([[numbers[run] for run in row] for row in found], pa.list_(pa.int32()))
+    entire = np.array([row == [text] for row, text in zip(found, texts, strict=True)], bool)
+    _write(folder / "runs.arrow", pa.table({"run": list(numbers)}))
+    _write(folder / "words.arrow", pa.table({"runs": word_runs, "entire": entire}))
+    empty = pa.table({"first": [], "second": []})
+    made = _Table(numbers, word_runs, lists, pa.chunked_array([phrases]), empty, np.empty(0, np.int64), entire)
+    pairs = np.unique(made.neighbours(np.ones(len(phrases), bool))[1])
+    _write(folder / "pairs.arrow", pa.table({"pair": pairs}))
 
 
 def _blocks(table: Path) -> Iterator[pa.StringArray]:

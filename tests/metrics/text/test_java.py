@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +18,12 @@ import numpy as np
 import psutil
 import pytest
 
-from metrics.text import java, paraphrases, scoring
+from benchmarks.text_corpus import captions
+from metrics.text import java, scoring
 from metrics.text import meteor as module
 from metrics.text.java import JavaError, JavaProgram, jar
 from metrics.text.meteor import Meteor, MeteorState, shared, without_perfect_chunks
+from metrics.text.paraphrases import Vocabulary, write_cut_table
 from metrics.text.tokenize import one_line, ptb
 from microg.errors import MetricError
 
@@ -161,27 +165,40 @@ def test_other_words_bring_in_their_paraphrases(meteor: Meteor) -> None:
 
 @pytest.mark.slow
 def test_the_cut_table_gives_the_statistics_of_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.text_corpus import captions
-
     corpus = captions(150, seed=9)
     true = [[text] for text in corpus.references]
-    with Meteor(workers=1) as cut:
-        expected = cut.statistics(corpus.predictions, true)
     monkeypatch.setattr(module, "_MOST_TABLES", 0)
     with Meteor(workers=1) as whole:
-        assert whole.statistics(corpus.predictions, true).tolist() == expected.tolist()
+        expected = whole.statistics(corpus.predictions, true)
         assert whole._folder is None
+    monkeypatch.setattr(module, "_MOST_TABLES", 8)
+    for close in (3, 0):
+        monkeypatch.setattr(module, "_CLOSE_TABLES", close)
+        with Meteor(workers=1) as cut:
+            assert cut.statistics(corpus.predictions, true).tolist() == expected.tolist()
     assert expected[:, 16:20].sum() > 50
 
 
-def test_the_table_is_cut_to_pairs_of_words_that_are_there(tmp_path: Path) -> None:
-    import gzip
-
-    there = paraphrases.runs(["It's very important to the crew."])
-    number = paraphrases.write_cut_table(there, tmp_path / "cut.gz")
-    lines = gzip.open(tmp_path / "cut.gz", "rt").read().splitlines()  # noqa: SIM115
+@pytest.mark.parametrize("closely", [True, False])
+def test_the_table_is_cut_to_phrases_that_are_there(closely: bool, tmp_path: Path) -> None:
+    there = Vocabulary.of(["It's very important to the crew.", "Part of it"])
+    number = write_cut_table(there, tmp_path / "cut.gz", closely=closely)
+    with gzip.open(tmp_path / "cut.gz", "rt") as file:
+        lines = file.read().splitlines()
     assert len(lines) == 3 * number > 0
-    assert {run for line in lines[1::3] + lines[2::3] for run in paraphrases.runs([line])} <= there
+    phrases = {*lines[1::3], *lines[2::3]}
+    found = {run for phrase in phrases for run in re.findall("[a-z0-9]+", phrase)}
+    assert found <= {"it", "s", "very", "important", "to", "the", "crew", "part", "of"}
+    assert "very important" in phrases
+    assert ("important part" in phrases) is not closely
+
+
+def test_a_table_serves_texts_without_new_neighbours() -> None:
+    there = Vocabulary.of(["the crew is very important", "part of it"])
+    assert there.covers(Vocabulary.of(["is very important", "qqqq of it"]), closely=True)
+    assert not there.covers(Vocabulary.of(["important part"]), closely=True)
+    assert there.covers(Vocabulary.of(["important part"]), closely=False)
+    assert not there.covers(Vocabulary.of(["large"]), closely=False)
 
 
 def test_a_german_machine_gives_the_same_numbers() -> None:
