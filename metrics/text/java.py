@@ -23,7 +23,7 @@ from typing import NoReturn
 from microg.errors import MetricError
 
 HEAP_MB = 512  # METEOR does not start with 256
-STALL_S = 60.0
+STALL_S, START_S = 60.0, 300.0
 # The program runs in the background and reads from descriptor $1, by its path: a shell need not know numbers above 9.
 # The shell's own input is the life line: when that ends, it kills the program.
 _GUARDIAN = 'input=/dev/fd/$1; shift; "$@" <"$input" & exec >/dev/null; read -r _; kill -9 $!; wait $!'

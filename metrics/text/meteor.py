@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from metrics.text.items import Items, References
-from metrics.text.java import STALL_S, JavaError, JavaProgram, jar
+from metrics.text.java import STALL_S, START_S, JavaError, JavaProgram, jar
 from metrics.text.paraphrases import Vocabulary, write_cut_table
 from metrics.text.state import ItemState
 from metrics.text.tokenize import one_line
@@ -86,7 +86,7 @@ class Meteor:
         """Cut the paraphrase table anew, and end the programs, when it was not cut for what is in `lines`."""
         if self._tables > _MOST_TABLES:
             return
-        there = Vocabulary.of(lines)
+        there = Vocabulary.of(text for line in lines for text in line.split(" ||| ")[1:])
         if self._folder is not None and self._there.covers(there, closely=self._tables <= _CLOSE_TABLES):
             return
         self.close()  # which ends the programs that read the table before
@@ -126,8 +126,9 @@ class Meteor:
         answers: list[str] = []
         failed_at = -1
         while len(answers) < len(lines):
+            program = self._running(place)
             try:
-                answers += self._running(place).ask(lines[len(answers) :], stall_s=self._stall_s)
+                answers += program.ask(lines[len(answers) :], stall_s=self._stall_s)
             except JavaError as error:
                 answers += error.answers
                 if self._stopped or len(answers) == failed_at:
@@ -142,6 +143,7 @@ class Meteor:
             if self._folder is not None:
                 arguments += ["-a", str(Path(self._folder.name, _TABLE))]
             program = self._programs[place] = JavaProgram("METEOR", _FLAGS, arguments)
+            program.ask(["SCORE ||| a ||| a"], stall_s=START_S)  # starting is no hanging, however busy the machine
         return program
 
     def close(self) -> None:

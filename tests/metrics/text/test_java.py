@@ -157,7 +157,7 @@ def test_other_words_bring_in_their_paraphrases(meteor: Meteor) -> None:
         found = server.statistics(["it is of great importance"], [["it is very important"]])
         assert server._programs[0] is not before
         after = server._programs[0]
-        assert server.statistics(["of it is"], [["very"]]).shape == (1, 23)
+        assert server.statistics(["is of great"], [["very important"]]).shape == (1, 23)
         assert server._programs[0] is after
         assert found.tolist() == meteor.statistics(["it is of great importance"], [["it is very important"]]).tolist()
         assert found[0, 16:20].sum() > 0
@@ -181,14 +181,14 @@ def test_the_cut_table_gives_the_statistics_of_the_whole_one(monkeypatch: pytest
 
 @pytest.mark.parametrize("closely", [True, False])
 def test_the_table_is_cut_to_phrases_that_are_there(closely: bool, tmp_path: Path) -> None:
-    there = Vocabulary.of(["It's very important to the crew.", "Part of it"])
+    there = Vocabulary.of(["It's very important to the crew.", "Part of it is of great importance"])
     number = write_cut_table(there, tmp_path / "cut.gz", closely=closely)
     with gzip.open(tmp_path / "cut.gz", "rt") as file:
         lines = file.read().splitlines()
     assert len(lines) == 3 * number > 0
     phrases = {*lines[1::3], *lines[2::3]}
     found = {run for phrase in phrases for run in re.findall("[a-z0-9]+", phrase)}
-    assert found <= {"it", "s", "very", "important", "to", "the", "crew", "part", "of"}
+    assert found <= {"it", "s", "very", "important", "to", "the", "crew", "part", "of", "is", "great", "importance"}
     assert "very important" in phrases
     assert ("important part" in phrases) is not closely
 
