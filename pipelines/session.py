@@ -61,7 +61,25 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
         ) from error
     global _started_here
     _started_here = address is None
+    _messages_to_stderr()
     configure_data()
+
+
+def _messages_to_stderr() -> None:
+    """Have Ray print the cluster's messages on standard error: on standard output they would break a command's JSON.
+
+    Ray 2.60 prints them from a thread of the driver, whatever `log_to_driver` says, and has no setting for it.
+    """
+    from ray._private import worker
+
+    if worker.print_to_stdstream.__module__ == __name__:
+        return
+    original = worker.print_to_stdstream
+
+    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        original({**data, "is_err": True}, ignore_prefix)
+
+    worker.print_to_stdstream = print_to_stderr
 
 
 @contextmanager

@@ -1,0 +1,28 @@
+"""The connection to Ray: what it prints must not mix with what a command prints."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+
+def test_messages_of_the_cluster_leave_standard_output_to_the_command(
+    ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ray._private import worker
+    from ray._private.utils import publish_error_to_driver
+
+    capsys.readouterr()
+    connected: Any = worker.global_worker
+    text = "a message of the cluster"
+    publish_error_to_driver("test", text, gcs_client=connected.gcs_client)
+    out = err = ""
+    deadline = time.monotonic() + 20
+    while text not in out + err and time.monotonic() < deadline:
+        time.sleep(0.1)
+        captured = capsys.readouterr()
+        out, err = out + captured.out, err + captured.err
+    assert text in err
+    assert text not in out
