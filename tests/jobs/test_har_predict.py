@@ -18,7 +18,7 @@ import torch
 from microg import storage
 from microg.dataset import Dataset
 from microg.errors import ConfigError, WorkerError
-from models.backbones.registry import build
+from models.backbones.registry import backbone, build
 from models.checkpoints import export_pyslowfast, save_weights
 from models.video import read_frames
 from pipelines import predict as predict_pipeline
@@ -31,7 +31,8 @@ from tests.processes import check_gone, family, microg, start_microg, wait_for
 
 CLIPS, SIZES = 6, ((80, 48), (48, 80))
 ONE_ACTOR = ("--set", "resources.max_actors=1")  # starts sooner
-SIDE = 112  # the test size of TINY
+SPEC = backbone("TINY")
+SIDE = SPEC.test_short_side
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,7 @@ def logits_by_loop(dataset: Path, weights: Path) -> dict[str, np.ndarray]:
     """Return logits by sample id, one key frame after another, with nothing of the pipeline."""
     network = build("TINY", roi_scale="true").eval()
     network.load_state_dict(torch.load(weights, weights_only=True)["state_dict"])
+    span, tau = SPEC.frames * SPEC.sampling_rate, SPEC.sampling_rate
     opened = Dataset.open(str(dataset))
     boxes: dict[tuple[str, int], dict[int, list[float]]] = {}
     for row in opened.table("samples").to_pylist():
@@ -92,7 +94,7 @@ def logits_by_loop(dataset: Path, weights: Path) -> dict[str, np.ndarray]:
         ratio = SIDE / min(height, width)
         size = (SIDE, int(height / width * SIDE)) if width < height else (int(width / height * SIDE), SIDE)
         long_ratio = max(size) / max(height, width)
-        chosen = [min(max(index, 0), FRAMES - 1) for index in range(frame - 32, frame + 32, 8)]
+        chosen = [min(max(index, 0), FRAMES - 1) for index in range(frame - span // 2, frame + span // 2, tau)]
         clip = np.stack([cv2.resize(images[index], size, interpolation=cv2.INTER_LINEAR) for index in chosen])
         assert abs(ratio - long_ratio) < 0.02
         pixels = (torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 255 - 0.45) / 0.225
