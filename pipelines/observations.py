@@ -6,7 +6,6 @@ no second decoding. Boxes are stored flat: `*_frame` (0-based), `*_box` (4 value
 
 from __future__ import annotations
 
-import uuid
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
-from microg.arrow import pc
 from models.detection.base import Detections
 from models.tracking import Tracks
+from pipelines.parts import WRITTEN, Parts
 
 if TYPE_CHECKING:
     from models.observe import Observation
@@ -64,7 +63,7 @@ SCHEMA = pa.schema(
         ("track_class", pa.list_(pa.int32())),
         ("track_id", pa.list_(pa.int32())),
         *((f"{stage}_s", pa.float32()) for stage in STAGES),
-        ("written", pa.int64()),  # nanoseconds since the epoch: of two rows with one key the newest counts
+        (WRITTEN, pa.int64()),  # nanoseconds since the epoch: of two rows with one key the newest counts
     ]
 )
 
@@ -118,34 +117,20 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.float32)
 
 
-def folder_of(root: str) -> str:
-    """Return where a curation under `root` keeps its observations."""
-    return storage.join(root, "observations")
+def _parts(root: str) -> Parts:
+    return Parts(storage.join(root, "observations"), SCHEMA, "key")
 
 
 def commit(root: str, rows: list[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    storage.write_parquet(storage.join(folder_of(root), f"part-{uuid.uuid4().hex}.parquet"), table)
+    _parts(root).append(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def read(root: str, columns: list[str] | None = None) -> pa.Table:
     """Return the newest row of each key, sorted by key."""
-    wanted = None if columns is None else sorted({*columns, "key", "written"})
-    table = storage.read_parquet_folder(folder_of(root), SCHEMA, wanted)
-    if table.num_rows:
-        order = pc.sort_indices(table, sort_keys=[("key", "ascending"), ("written", "descending")])
-        keys = table["key"].take(order).to_numpy(zero_copy_only=False)
-        first = np.r_[True, keys[1:] != keys[:-1]]
-        table = table.take(order.filter(pa.array(first)))
-    return table if columns is None else table.select(columns)
+    return _parts(root).newest(columns)
 
 
 def compact(root: str, *, when_more_than: int = 16) -> None:
-    """Join many small files into one. Killed halfway, it leaves rows twice, which `read` takes once."""
-    fs, path = storage.filesystem(folder_of(root))
-    parts = sorted(name for name in fs.find(path) if name.endswith(".parquet"))
-    if len(parts) <= when_more_than:
-        return
-    storage.write_parquet(storage.join(folder_of(root), f"all-{uuid.uuid4().hex}.parquet"), read(root))
-    fs.rm(parts)
+    """Join many small files into one."""
+    _parts(root).compact(when_more_than)

@@ -7,7 +7,6 @@ The table itself is written when every key frame has rows, so that an unfinished
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from microg import schema, storage
-from microg.arrow import pc
 from microg.errors import WorkerError
 from microg.predictions import sample_id
+from pipelines.parts import WRITTEN, Parts
 
 TABLE = "har_predictions"
-_WRITTEN = "written"  # nanoseconds since the epoch
-SCHEMA = schema.schema_of(TABLE).append(pa.field(_WRITTEN, pa.int64()))
+SCHEMA = schema.schema_of(TABLE).append(pa.field(WRITTEN, pa.int64()))
 
 
 def rows_of(key_frame: dict[str, Any], scores: np.ndarray | None, error: str, **common: str) -> list[dict[str, Any]]:
@@ -42,19 +40,12 @@ def rows_of(key_frame: dict[str, Any], scores: np.ndarray | None, error: str, **
 def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
     now = time.time_ns()
-    table = pa.Table.from_pylist([{**row, _WRITTEN: now} for row in rows], schema=SCHEMA)
-    storage.write_parquet(storage.join(_folder(root), f"part-{uuid.uuid4().hex}.parquet"), table)
+    _parts(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
 
 
 def committed(root: str, columns: list[str] | None = None) -> pa.Table:
     """Return the newest row of each sample, sorted by sample id."""
-    wanted = None if columns is None else sorted({*columns, "sample_id", _WRITTEN})
-    table = storage.read_parquet_folder(_folder(root), SCHEMA, wanted)
-    if table.num_rows:
-        order = pc.sort_indices(table, sort_keys=[("sample_id", "ascending"), (_WRITTEN, "descending")])
-        ids = table["sample_id"].take(order).to_numpy(zero_copy_only=False)
-        table = table.take(order.filter(pa.array(np.r_[True, ids[1:] != ids[:-1]])))
-    return table if columns is None else table.select(columns)
+    return _parts(root).newest(columns)
 
 
 def finished_keys(root: str) -> set[str]:
@@ -86,20 +77,15 @@ def finish(root: str, key_frames: pa.Table) -> pa.Table:
             "write to a folder that all nodes share, or to s3:// or gs://",
         )
     order = pa.array([place[sample] for sample in wanted], pa.int64())
-    result = schema.conform(TABLE, table.drop_columns([_WRITTEN]).take(order))
+    result = schema.conform(TABLE, table.drop_columns([WRITTEN]).take(order))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result
 
 
 def compact(root: str, *, when_more_than: int = 16) -> None:
-    """Join many small files into one. Killed halfway, it leaves rows twice, which `committed` takes once."""
-    fs, path = storage.filesystem(_folder(root))
-    parts = sorted(name for name in fs.find(path) if name.endswith(".parquet"))
-    if len(parts) <= when_more_than:
-        return
-    storage.write_parquet(storage.join(_folder(root), f"all-{uuid.uuid4().hex}.parquet"), committed(root))
-    fs.rm(parts)
+    """Join many small files into one."""
+    _parts(root).compact(when_more_than)
 
 
-def _folder(root: str) -> str:
-    return storage.join(root, "parts")
+def _parts(root: str) -> Parts:
+    return Parts(storage.join(root, "parts"), SCHEMA, "sample_id")

@@ -1,0 +1,52 @@
+"""Tables that many workers append to, file by file; of several rows with one key the newest counts.
+
+Every commit is one small file, written atomically. `written`, nanoseconds since the epoch, tells which row is newest.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from microg import storage
+from microg.arrow import pc
+
+WRITTEN = "written"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of one such table in `folder`; `schema` has the string column `key` and int64 `WRITTEN`."""
+
+    folder: str
+    schema: pa.Schema
+    key: str
+
+    def append(self, table: pa.Table) -> None:
+        """Commit rows as one new file, atomically."""
+        self._write("part", table)
+
+    def newest(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the newest row of each key, sorted by key."""
+        wanted = None if columns is None else sorted({*columns, self.key, WRITTEN})
+        table = storage.read_parquet_folder(self.folder, self.schema, wanted)
+        if table.num_rows:
+            order = pc.sort_indices(table, sort_keys=[(self.key, "ascending"), (WRITTEN, "descending")])
+            keys = table[self.key].take(order).to_numpy(zero_copy_only=False)
+            table = table.take(order.filter(pa.array(np.r_[True, keys[1:] != keys[:-1]])))
+        return table if columns is None else table.select(columns)
+
+    def compact(self, when_more_than: int) -> None:
+        """Join many small files into one. Killed halfway, it leaves rows twice, which `newest` takes once."""
+        fs, path = storage.filesystem(self.folder)
+        parts = sorted(name for name in fs.find(path) if name.endswith(".parquet"))
+        if len(parts) <= when_more_than:
+            return
+        self._write("all", self.newest())
+        fs.rm(parts)
+
+    def _write(self, kind: str, table: pa.Table) -> None:
+        storage.write_parquet(storage.join(self.folder, f"{kind}-{uuid.uuid4().hex}.parquet"), table)
