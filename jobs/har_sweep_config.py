@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from jobs.har_train_config import load_har_train_config
 from microg import storage
-from microg.config import Config, load_config, merged
+from microg.config import Config, load_config, merged, nested
 from microg.errors import ConfigError
 from microg.search_space import Domain, parse_space
 from pipelines.training.config import TrainConfig
@@ -47,14 +47,10 @@ class SweepSettings(Config):
 
     def trial_config(self, recipe: str, values: dict[str, Any]) -> TrainConfig:
         """Return the training settings of one trial. Raises `ConfigError` when its values do not fit the recipe."""
-        nested: dict[str, Any] = {}
+        settings = self.configs[recipe].model_dump()
         for key, value in values.items():
-            place = nested
-            *sections, leaf = key.split(".")
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[leaf] = value
-        return load_config(TrainConfig, None, (), **merged(self.configs[recipe].model_dump(), nested))
+            settings = merged(settings, nested(key, value))
+        return load_config(TrainConfig, None, (), **settings)
 
 
 def load_sweep_settings(

@@ -14,14 +14,14 @@ from pipelines.sweep import Halving, Trial, draw_trials, run_trials
 
 if TYPE_CHECKING:
     from jobs.har_sweep_config import SweepSettings
+    from pipelines.training.checkpoints import Progress
 
 COMMAND = "har sweep"
 
 
 def sweep_trials(settings: SweepSettings) -> list[Trial]:
     """Return all trials; their ids tell number and recipe. Raises `ConfigError` when a trial's values do not fit."""
-    epochs = {recipe: config.epochs for recipe, config in settings.configs.items()}
-    drawn = draw_trials(epochs, settings.domains, num_samples=settings.num_samples, seed=settings.seed)
+    drawn = draw_trials(list(settings.configs), settings.domains, num_samples=settings.num_samples, seed=settings.seed)
     trials = []
     for number, (recipe, values) in enumerate(drawn):
         planned = settings.trial_config(recipe, values).epochs
@@ -50,8 +50,7 @@ def sweep(
     fingerprint = _check(settings, root, trials)
     with exclusive(root):
         run = Run.start(root, COMMAND, settings, dataset=fingerprint)
-        before = {trial.trial_id: record for trial in trials if (record := read_record(root, trial)) is not None}
-        left = [trial for trial in trials if before.get(trial.trial_id, {}).get("status") not in ("done", "stopped")]
+        left = [trial for trial in trials if (read_record(root, trial) or {}).get("status") not in ("done", "stopped")]
         if left:
             session.connect(Resources(address=address), dashboard=True)
             count, threads = concurrency(settings, address, max_concurrent)
@@ -72,7 +71,7 @@ def sweep(
 
 def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
     """Find what keeps any trial from starting before the first one does; return the data's fingerprint."""
-    from pipelines.train import prepare
+    from pipelines.training.prepared import prepare
 
     checked: dict[tuple[Any, ...], str] = {}
     for trial in trials:
@@ -153,7 +152,7 @@ def _ended(root: str, trial: Trial, last: dict[str, Any] | None, error: str | No
     epoch = (last or {}).get("epoch") or 0
     if error is not None:
         status = "error"
-    elif epoch >= trial.epochs or _finished(root, trial):
+    elif epoch >= trial.epochs or _progress(root, trial).finished:
         status = "done"
     else:
         status = "stopped"
@@ -161,17 +160,15 @@ def _ended(root: str, trial: Trial, last: dict[str, Any] | None, error: str | No
     return status
 
 
-def _finished(root: str, trial: Trial) -> bool:
+def _progress(root: str, trial: Trial) -> Progress:
     from pipelines.training.checkpoints import RunFiles
 
-    return RunFiles(trial_folder(root, trial)).progress().finished
+    return RunFiles(trial_folder(root, trial)).progress()
 
 
 def history(root: str, trial: Trial) -> list[dict[str, Any]]:
     """Return the epochs that a trial has done, rows of table `har_train`."""
-    from pipelines.training.checkpoints import RunFiles
-
-    return RunFiles(trial_folder(root, trial)).progress().history
+    return _progress(root, trial).history
 
 
 def leaderboard(settings: SweepSettings, root: str, trials: list[Trial]) -> list[dict[str, Any]]:

@@ -143,10 +143,18 @@ def _parse_override(text: str) -> dict[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML: {error}") from error
-    nested: Any = parsed
+    return nested(key, parsed)
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the mapping that a dotted key means.
+
+    >>> nested("schedule.lr", 0.1)
+    {'schedule': {'lr': 0.1}}
+    """
     for part in reversed(key.split(".")):
-        nested = {part.strip(): nested}
-    return nested
+        value = {part.strip(): value}
+    return value
 
 
 def merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:

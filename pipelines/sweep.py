@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from microg import storage
-from microg.errors import WorkerError
+from microg.errors import WorkerError, describe
 from microg.search_space import Domain
 
 EPOCH = "epoch"
@@ -45,7 +45,7 @@ class Halving:
 
 
 def draw_trials(
-    recipes: Mapping[str, int], space: Sequence[Domain], *, num_samples: int, seed: int
+    recipes: Collection[str], space: Sequence[Domain], *, num_samples: int, seed: int
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return (recipe, settings) of each trial: every recipe and grid value, `num_samples` draws of the rest.
 
@@ -202,16 +202,13 @@ def _listener(
             on_end(by_id[trial.config["trial_id"]], trial.last_result, None)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
-            on_end(by_id[trial.config["trial_id"]], trial.last_result, _reason(error))
+            on_end(by_id[trial.config["trial_id"]], trial.last_result, _reason(trial.get_pickled_error()))
 
     return Listener()
 
 
 def _reason(error: BaseException | None) -> str:
     """Return one line that says why a trial failed: the innermost cause that has a message."""
-    from microg.errors import describe
-
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
