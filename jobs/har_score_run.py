@@ -14,7 +14,7 @@ from metrics import results
 from metrics.bootstrap import METRICS, compare
 from metrics.published import PublishedRow
 from metrics.scoring import Report
-from microg import schema, storage
+from microg import storage
 from microg.arrow import pc
 from microg.runs import Run
 from microg.transfer import Coverage
@@ -78,11 +78,7 @@ def write_run(
         "har_curves": results.curves_table(everything),
         "har_bootstrap": results.bootstrap_table(report.distributions),
     }
-    written = []
-    for name, table in tables.items():
-        path = run.path("tables", f"{name}.parquet")
-        storage.write_parquet(path, schema.conform(name, table))
-        written.append(path)
+    written = [run.write_table(name, table) for name, table in tables.items()]
     if plots:
         from reports.plots.har import har_plots
 

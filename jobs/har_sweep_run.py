@@ -61,7 +61,7 @@ def sweep(
                 on_end=lambda trial, last, error: on_end(trial, _ended(root, trial, last, error), error),
             )  # fmt: skip
         rows = leaderboard(settings, root, trials)
-        storage.write_parquet(run.path("tables", "har_sweep.parquet"), schema.from_rows("har_sweep", rows))
+        run.write_table("har_sweep", schema.from_rows("har_sweep", rows))
         files = write_plot(settings, root, rows)
         document = {"run": root, "metric": settings.metric, "trials": rows, "done_before": len(trials) - len(left),
                     "files": files}  # fmt: skip

@@ -106,11 +106,7 @@ def write_run(
     }  # fmt: skip
     if judgements is not None:
         tables["text_judgements"] = judgements
-    written = []
-    for name, table in tables.items():
-        path = run.path("tables", f"{name}.parquet")
-        storage.write_parquet(path, schema.conform(name, table))
-        written.append(path)
+    written = [run.write_table(name, table) for name, table in tables.items()]
     if plots:
         from reports.plots.vlm import vlm_plots
 

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 import microg
-from microg import storage
+from microg import schema, storage
 from microg.config import Config
 from microg.errors import DatasetError, RunConflictError
 
@@ -108,6 +110,12 @@ class Run:
     def path(self, *parts: str) -> str:
         """Return a path inside the run folder."""
         return storage.join(self.root, *parts)
+
+    def write_table(self, name: str, table: pa.Table) -> str:
+        """Write table `name` of the run, cast to its schema; returns the path."""
+        path = self.path("tables", f"{name}.parquet")
+        storage.write_parquet(path, schema.conform(name, table))
+        return path
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Record how the latest invocation ended, in `metrics.json`."""

@@ -167,8 +167,9 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a local file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:  # noqa: PTH123
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    fs, plain = filesystem(path)
+    with fs.open(plain, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -6,7 +6,6 @@ A sample that fails becomes an error row with its reason.
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -87,7 +86,7 @@ def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSetti
     network = build(spec.name, num_classes=classes, roi_scale=roi_scale)
     report = load_weights(network, path, allow_missing=settings.allow_missing, require_head=True)
     filled = settings.replaced(
-        model=spec.name, roi_scale=roi_scale, weights=path, weights_digest=_digest(path),
+        model=spec.name, roi_scale=roi_scale, weights=path, weights_digest=storage.sha256(path)[:16],
         label_space=label_space_of(classes, settings.label_space or stored.get("label_space")),
     )  # fmt: skip
     return network.eval(), filled, report
@@ -111,24 +110,15 @@ def with_device(settings: PredictSettings) -> tuple[PredictSettings, str]:
 
     `auto` is one GPU an actor where Ray has any. Raises `ConfigError` for a device that no actor can be given.
     """
-    import ray
+    from pipelines.session import on_device
 
-    gpus = ray.cluster_resources().get("GPU", 0)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if gpus or settings.resources.gpus else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"device {device!r} is not known", "auto, cpu or cuda: Ray gives each actor its own GPU")
-    if device == "cuda" and not gpus:
-        raise ConfigError("Ray has no GPU", "use --device cpu, or connect to a cluster that has one")
-    wanted = (settings.resources.gpus or 1.0) if device == "cuda" else 0.0
-    return settings.replaced(resources=settings.resources.replaced(gpus=wanted)), device
-
-
-def _digest(path: str) -> str:
-    if storage.is_local(path):
-        return storage.sha256(storage.local_path(path))[:16]
-    return hashlib.sha256(storage.read_bytes(path)).hexdigest()[:16]
+    asked = settings.device
+    if asked not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device {asked!r} is not known", "auto, cpu or cuda: Ray gives each actor its own GPU")
+    resources, device = on_device(
+        settings.resources, None if asked == "auto" else asked, "use --device cpu, or connect to a cluster that has one"
+    )
+    return settings.replaced(resources=resources), device
 
 
 def label_space_of(classes: int, declared: str | None = None) -> str:

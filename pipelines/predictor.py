@@ -15,7 +15,7 @@ from microg.label_space import label_space
 from pipelines import ledger as ledgers
 from pipelines import prediction_rows
 from pipelines.decoded import Sample, from_table
-from pipelines.samples import View, collate
+from pipelines.samples import View, by_size, collate
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -138,13 +138,3 @@ class Predictor:
             raise FloatingPointError("the model's logits are not finite numbers")
         edges = np.cumsum([len(sample.person_id) for sample in samples])[:-1]
         return np.split(found, edges)  # type: ignore[return-value]
-
-
-def by_size(samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
-    """Return batches of at most `batch_size` samples whose clips have the same size, largest groups' order kept."""
-    groups: dict[tuple[int, ...], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.clip.shape, []).append(sample)
-    return [
-        group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
-    ]

@@ -172,6 +172,15 @@ def _sample(row: dict[str, Any], epoch: int, **more: Any) -> Sample:
     )  # fmt: skip
 
 
+def by_size(samples: Sequence[Sample], batch_size: int | None = None) -> list[list[Sample]]:
+    """Return batches of samples whose clips have the same size, of at most `batch_size`; a size's order is kept."""
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.clip.shape, []).append(sample)
+    step = batch_size or max(len(samples), 1)
+    return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
+
+
 def collate(samples: Sequence[Sample], view: View, space: LabelSpace, *, epoch: int = 0, step: int = 0) -> SampleBatch:
     """Put samples of one size together; those that failed are told in `errors` only.
 

@@ -18,7 +18,7 @@ from metrics.text.items import Items, check, cut
 from metrics.text.scoring import measure
 from metrics.text.state import ItemState
 from microg.config import Resources
-from microg.errors import ConfigError, MicrogError, WorkerError
+from microg.errors import MicrogError, WorkerError
 from microg.hardware import usable_cores
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -219,11 +219,14 @@ class TextScoring:
 
     def _started(self, kind: str, settings: Settings) -> tuple[ScoringActors, str]:
         """Return the actors of a kind, and on which device they encode."""
-        from pipelines.session import pool_size
+        from pipelines.session import on_device, pool_size
 
         resources, device = self._resources, ""
         if _encodes(kind):
-            resources, device = _on_device(resources, settings.get(kind, {}).get("device"))
+            resources, device = on_device(
+                resources, settings.get(kind, {}).get("device"),
+                "take the encoder's device setting or resources.gpus away, or a cluster",
+            )  # fmt: skip
         else:
             resources = resources.replaced(gpus=0)
         if self._actors is None or self._kind != kind:
@@ -272,16 +275,3 @@ def _actors_here(name: str, resources: Resources, settings: Settings) -> int:
         if torch.cuda.is_available():
             return torch.cuda.device_count()
     return int(usable_cores() / max(resources.cpus, 0.01))
-
-
-def _on_device(resources: Resources, device: str | None) -> tuple[Resources, str]:
-    """Return the resources of an encoder's actor and its device: one GPU each where Ray has any."""
-    import ray
-
-    gpus = ray.cluster_resources().get("GPU", 0)
-    device = device or ("cuda" if gpus or resources.gpus else "cpu")
-    if device == "cpu":
-        return resources.replaced(gpus=0), device
-    if not gpus:
-        raise ConfigError("Ray has no GPU", "take the encoder's device setting or resources.gpus away, or a cluster")
-    return resources.replaced(gpus=resources.gpus or 1.0), device

@@ -150,6 +150,22 @@ def pool_size(resources: Resources) -> int:
     return min(count, resources.max_actors or count, int(fits))
 
 
+def on_device(resources: Resources, device: str | None, fix: str) -> tuple[Resources, str]:
+    """Return the resources of one actor and its torch device on the connected Ray; None takes a GPU where Ray has any.
+
+    Raises `ConfigError`, with `fix` as the way out, when a GPU is wanted and Ray has none.
+    """
+    import ray
+
+    gpus = ray.cluster_resources().get("GPU", 0)
+    device = device or ("cuda" if gpus or resources.gpus else "cpu")
+    if device == "cpu":
+        return resources.replaced(gpus=0.0), device
+    if not gpus:
+        raise ConfigError("Ray has no GPU", fix)
+    return resources.replaced(gpus=resources.gpus or 1.0), device
+
+
 @contextmanager
 def surfaced() -> Iterator[None]:
     """Turn it into a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start."""

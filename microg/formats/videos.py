@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import zipfile
@@ -46,8 +45,8 @@ def probe(uri: str) -> VideoInfo:
     width, height, rotation = found[0]
     if abs(round(rotation)) % 180 == 90:
         width, height = height, width
-    digest = hashlib.sha256(storage.read_bytes(uri)).hexdigest()
-    return VideoInfo(facts.fps, facts.num_frames, width, height, facts.num_frames / facts.fps, digest)
+    duration = facts.num_frames / facts.fps
+    return VideoInfo(facts.fps, facts.num_frames, width, height, duration, storage.sha256(uri))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -134,14 +134,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds."""
-        ...
-
-
-class AsyncEngine(Engine, Protocol):
-    """An engine that waits for a server: many requests are under way at once on one thread."""
-
-    def stream(self, requests: Sequence[Request], sampling: Sampling) -> AsyncGenerator[Reply]:
-        """Yield the replies of `generate` from a running event loop; leaving early cancels what is under way."""
         ...
 
 

@@ -20,7 +20,7 @@ from microg.errors import WorkerError
 from microg.label_space import LabelSpace
 from pipelines import ledger as ledgers
 from pipelines.decoded import SCHEMA, Sample, from_table, to_table
-from pipelines.samples import SampleBatch, View, collate, decode_rows
+from pipelines.samples import SampleBatch, View, by_size, collate, decode_rows
 from pipelines.training.plan import PADDING, Plan, Position
 
 if TYPE_CHECKING:
@@ -129,12 +129,9 @@ def _take(blocks: Iterator[pa.Table], due: int) -> list[Sample]:
 
 
 def _piece(samples: list[Sample], view: View, space: LabelSpace, *, validation: bool) -> Piece:
-    by_size: dict[tuple[int, ...], list[Sample]] = {}
-    for sample in samples:
-        if not sample.error:
-            by_size.setdefault(sample.clip.shape, []).append(sample)
+    batches = by_size([sample for sample in samples if not sample.error])
     errors = tuple((sample.key, sample.error) for sample in samples if sample.error)
-    return Piece(validation, tuple(collate(group, view, space) for group in by_size.values()), errors)
+    return Piece(validation, tuple(collate(batch, view, space) for batch in batches), errors)
 
 
 def ahead(source: Iterator[T], depth: int) -> Iterator[T]:

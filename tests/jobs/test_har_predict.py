@@ -25,7 +25,8 @@ from pipelines import predict as predict_pipeline
 from pipelines import prediction_rows
 from pipelines.decoded import Sample
 from pipelines.predict import label_space_of
-from pipelines.predictor import Predictor, by_size
+from pipelines.predictor import Predictor
+from pipelines.samples import by_size
 from tests.clips import FRAMES, make_clips
 from tests.processes import check_gone, family, microg, start_microg, wait_for
 

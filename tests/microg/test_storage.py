@@ -130,3 +130,11 @@ def test_filesystem_that_is_not_installed_says_what_to_install():
 def test_sha256_is_that_of_the_bytes(tmp_path: Path):
     (tmp_path / "x").write_bytes(b"abc" * 100_000)
     assert storage.sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_file_has_the_same_hash_wherever_it_lies(tmp_path: Path):
+    content = bytes(range(256)) * 1000
+    places = [str(tmp_path / "file"), "memory://hashes/file"]
+    for place in places:
+        storage.write_bytes(place, content)
+    assert {storage.sha256(place) for place in places} == {hashlib.sha256(content).hexdigest()}
