@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,11 @@ def ray_session() -> Iterator[None]:
     import ray
 
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from an architecture (`models.vlm.tiny.ARCHITECTURES`) to the folder of its tiny random model."""
+    from models.vlm.tiny import build
+
+    return cache(lambda architecture: build(architecture, tmp_path_factory.mktemp(architecture) / "model"))
