@@ -97,6 +97,7 @@ def kill_driver(footage: tuple[Path, Path], out: Path, log: Path, *more: str, wh
     assert when <= committed(out) < SOURCES * CLIPS
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_and_the_same_command_does_the_rest(footage, ray_session, tmp_path):
     out = tmp_path / "set"
     one_actor = ("--set", "resources.max_actors=1")  # starts sooner
