@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from microg.config import Resources
-from microg.errors import ConfigError, WorkerError
+from microg.errors import ConfigError, WorkerError, describe
 from microg.hardware import usable_cores
 
 _QUIET = {
@@ -37,7 +37,7 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
 
     Locally twice as many CPUs are declared as there are cores, at least four: one a core for a job's actors, as many
     for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
-    when a given address does not answer.
+    when a given address does not answer, `WorkerError` when no local Ray comes up.
     """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
@@ -54,9 +54,15 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     try:
         with _without_log_level_notice():
             ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that does not come up in time is a plain Exception
+        if address is None:
+            raise WorkerError(
+                f"Ray did not start on this machine: {describe(error)}",
+                "run the same command again when the machine is less busy; free memory, shared memory and disk are "
+                "what Ray needs",
+            ) from error
         raise ConfigError(
-            f"cannot connect to Ray at {address or 'a local address'}: {error}",
+            f"cannot connect to Ray at {address}: {describe(error)}",
             "check the address, and RAY_AUTH_MODE=token with the cluster's token where it asks for one",
         ) from error
     global _started_here

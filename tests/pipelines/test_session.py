@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from microg.config import Resources
+from microg.errors import ConfigError, MicrogError, WorkerError
+from pipelines.session import connect
+
 
 def test_messages_of_the_cluster_leave_standard_output_to_the_command(
     ray_session: None, capsys: pytest.CaptureFixture[str]
@@ -26,3 +30,19 @@ def test_messages_of_the_cluster_leave_standard_output_to_the_command(
         out, err = out + captured.out, err + captured.err
     assert text in err
     assert text not in out
+
+
+@pytest.mark.parametrize(("address", "kind"), [(None, WorkerError), ("127.0.0.1:1", ConfigError)])
+def test_a_ray_that_does_not_answer_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, kind: type[MicrogError]
+) -> None:
+    import ray
+
+    def failing(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.")  # what Ray raises
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", failing)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(kind, match="timed out during startup"):
+        connect(Resources(address=address))
