@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -56,8 +56,9 @@ def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
 def run(app: typer.Typer) -> None:
     """Run an application: an error that its user can act on becomes one line on standard error and exit code 2.
 
-    Those are `MicrogError` and what the operating system refuses (permissions, a full disk); anything else is a bug
-    and shows its traceback. `--debug` may stand anywhere on the command line and shows every traceback.
+    Those are `MicrogError`, and what the operating system (permissions, a full disk) or an object store refuses;
+    anything else is a bug and shows its traceback. `--debug` may stand anywhere on the command line and shows every
+    traceback.
     """
     debug = "--debug" in sys.argv
     if debug:
@@ -68,10 +69,7 @@ def run(app: typer.Typer) -> None:
     except MicrogError as error:
         if debug:
             raise
-        print(f"error: {error.what}", file=sys.stderr)
-        if error.fix:
-            print(f"  fix: {error.fix}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        _refuse(error)
     except OSError as error:
         if debug:
             raise
@@ -82,3 +80,17 @@ def run(app: typer.Typer) -> None:
         if end.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
             print("interrupted; run the same command again to resume", file=sys.stderr)
         raise
+    except Exception as error:
+        from microg import storage
+
+        known = storage.unreachable(error)
+        if debug or known is None:
+            raise
+        _refuse(known)
+
+
+def _refuse(error: MicrogError) -> NoReturn:
+    print(f"error: {error.what}", file=sys.stderr)
+    if error.fix:
+        print(f"  fix: {error.fix}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)

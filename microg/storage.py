@@ -9,13 +9,20 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from microg.errors import DatasetError
+from microg.errors import DatasetError, describe
+
+# Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
+_OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
+# Whose exceptions are no OSError: a store that cannot be reached, credentials that are missing or refused.
+_STORE_LIBRARIES = frozenset({"botocore", "aiobotocore", "gcsfs", "google"})
 
 
 def is_local(uri: str | os.PathLike[str]) -> bool:
@@ -49,8 +56,10 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[Any, str]:
     """
     import fsspec.core
 
+    # other processes write to the same folders: a listing that is kept soon tells of files that are gone
+    options = {} if is_local(uri) else {"use_listings_cache": False}
     try:
-        return fsspec.core.url_to_fs(str(uri))
+        return fsspec.core.url_to_fs(str(uri), **options)
     except (ImportError, ValueError) as error:
         raise DatasetError(
             f"cannot open {uri}: {error}", "for s3:// install microg-bench[s3], for gs:// microg-bench[gcs]"
@@ -65,8 +74,9 @@ def exists(uri: str | os.PathLike[str]) -> bool:
 
 def make_dirs(uri: str | os.PathLike[str]) -> None:
     """Create a folder and its parents (object stores have none: nothing happens there)."""
-    fs, path = filesystem(uri)
-    fs.makedirs(path, exist_ok=True)
+    if not str(uri).startswith(_OBJECT_STORES):
+        fs, path = filesystem(uri)
+        fs.makedirs(path, exist_ok=True)
 
 
 def remove(uri: str | os.PathLike[str]) -> None:
@@ -91,11 +101,15 @@ def read_bytes(uri: str | os.PathLike[str]) -> bytes:
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Write a whole file atomically, creating its folder; a failed write leaves nothing behind."""
+    """Write a whole file atomically, creating its folder; a failed write leaves nothing behind.
+
+    Raises `DatasetError` when its bucket is not there.
+    """
+    make_dirs(str(uri).rpartition("/")[0])
     fs, path = filesystem(uri)
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if not is_local(uri):
-        fs.pipe_file(path, bytes(data))  # a put is atomic on object stores
+        with _bucket(uri):
+            fs.pipe_file(path, bytes(data))  # a put is atomic on object stores
         return
     target = Path(path)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -182,5 +196,25 @@ def move_into_place(temporary: Path, target: str | os.PathLike[str]) -> None:
         temporary.replace(path)
         return
     fs, path = filesystem(target)
-    fs.put_file(str(temporary), path)
+    with _bucket(target):
+        fs.put_file(str(temporary), path)
     temporary.unlink()
+
+
+@contextmanager
+def _bucket(uri: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DatasetError(f"{uri} cannot be written: {error}", "make the bucket, or correct its name") from error
+
+
+def unreachable(error: BaseException) -> DatasetError | None:
+    """Return what to tell a user whom an object store did not serve; None when `error` says something else."""
+    if type(error).__module__.partition(".")[0] not in _STORE_LIBRARIES:
+        return None
+    return DatasetError(
+        f"object store: {describe(error)}",
+        "set AWS_PROFILE (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), AWS_DEFAULT_REGION, and for a store that is "
+        "not Amazon's AWS_ENDPOINT_URL; for gs://, GOOGLE_APPLICATION_CREDENTIALS",
+    )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 import yaml
@@ -34,6 +35,38 @@ def test_cluster_file_is_valid(config: dict[str, Any]):
     prepared = validated(config)
     assert prepared["head_node_type"] == "head"
     assert prepared["available_node_types"]["cpu_worker"]["node_config"]["InstanceType"] == "c7i.4xlarge"
+
+
+def variant(name: str) -> dict[str, Any]:
+    """Return one of the commented variants at the end of the file."""
+    lines = (ROOT / "cluster.yaml").read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"# ---- {name}"))
+    end = next(number for number, line in enumerate(lines) if line.lower().startswith(f"# ---- end of {name.lower()}"))
+    return yaml.safe_load("\n".join(line[2:] for line in lines[start + 1 : end]))
+
+
+def test_google_cloud_variant_is_valid_and_has_the_same_kinds_of_nodes(config: dict[str, Any]):
+    changes = variant("Google Cloud")
+    prepared = validated(config | changes)
+    assert prepared["provider"]["type"] == "gcp"
+    theirs, ours = changes["available_node_types"], config["available_node_types"]
+    for name in ours:
+        assert theirs[name]["resources"] == ours[name]["resources"]
+        assert theirs[name].get("idle_timeout_s") == ours[name].get("idle_timeout_s")
+        assert ("scheduling" in theirs[name]["node_config"]) == (name != "head")
+    for name in ("cpu_worker", "gpu_worker"):
+        assert theirs[name]["node_config"]["scheduling"]["provisioningModel"] == "SPOT"
+    assert not set(theirs["gpu_worker"]["node_config"]) & {"InstanceType", "ImageId"}
+
+
+def test_on_premise_variant_is_valid(config: dict[str, Any]):
+    changes = variant("Your own machines")
+    machines = {name: value for name, value in config.items() if name not in ("available_node_types", "head_node_type")}
+    prepared = validated(machines | changes)
+    assert prepared["provider"]["type"] == "local"
+    assert prepared["max_workers"] == len(changes["provider"]["worker_ips"])
+    with pytest.raises(click.ClickException, match="available_node_types is not supported"):  # as the comment says
+        validated(config | changes)
 
 
 def misspell_top(config: dict) -> None:
@@ -88,14 +121,19 @@ def test_every_node_gets_the_code_that_the_project_installs(config: dict[str, An
 
 
 def test_groups_and_extras_that_the_setup_asks_for_exist(config: dict[str, Any]):
+    google = variant("Google Cloud")
+    commands = [
+        *config["setup_commands"], *config["available_node_types"]["gpu_worker"]["worker_setup_commands"],
+        *google["setup_commands"], *google["available_node_types"]["gpu_worker"]["worker_setup_commands"],
+        *variant("Your own machines")["setup_commands"],
+    ]  # fmt: skip
+    words = [word.rstrip(";") for command in commands if "uv sync" in command for word in command.split()]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    commands = [*config["setup_commands"], *config["available_node_types"]["gpu_worker"]["worker_setup_commands"]]
-    words = [word for command in commands if "uv sync" in command for word in command.split()]
     named = {
         flag: {b for a, b in itertools.pairwise(words) if a == flag} for flag in ("--group", "--no-group", "--extra")
     }
     assert named["--group"] | named["--no-group"] <= set(project["dependency-groups"])
-    assert named["--extra"] <= set(project["project"]["optional-dependencies"])
+    assert named["--extra"] == {"s3", "gcs"} <= set(project["project"]["optional-dependencies"])
 
 
 def test_cluster_asks_for_a_token_and_shows_its_dashboard_to_nobody_else(config: dict[str, Any]):
