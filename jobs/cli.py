@@ -31,6 +31,7 @@ from jobs import (
     har_score,
     har_sweep,
     har_train,
+    report,
     vlm_models,
     vlm_score,
 )
@@ -46,6 +47,7 @@ app.add_typer(vlm_app, name="vlm")
 app.command("curate")(curate.curate)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("report", epilog=report.EPILOG)(report.report)
 data_app.command("download")(data_download.download)
 data_app.command("validate", epilog=data_validate.EPILOG)(data_validate.validate)
 data_app.command("stats", epilog=data_stats.EPILOG)(data_stats.stats)

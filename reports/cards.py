@@ -13,7 +13,7 @@ from microg.arrow import pc
 from microg.dataset import Dataset
 from microg.errors import VideoError
 from microg.taxonomy import BY_ID
-from reports.pictures import Box, clip_picture, key_frame, person_colour
+from reports.pictures import Box, PictureStyle, clip_picture, key_frame, person_colour
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,13 @@ def gallery_cards(dataset: Dataset, limit: int) -> list[ClipCard]:
     return clip_cards(dataset, with_boxes + others)
 
 
-def clip_cards(dataset: Dataset, rows: list[dict[str, Any]]) -> list[ClipCard]:
+def clip_cards(dataset: Dataset, rows: list[dict[str, Any]], style: PictureStyle | None = None) -> list[ClipCard]:
     """Return a card for each of these rows of the `clips` table."""
     ids = pa.array([row["clip_id"] for row in rows], pa.string())
     found = {name: _by_clip(dataset.table(name), ids) for name in ("boxes", "samples", "actions", "captions", "qa")}
-    return [_card(dataset, row, {name: part.get(row["clip_id"], []) for name, part in found.items()}) for row in rows]
+    return [
+        _card(dataset, row, {name: part.get(row["clip_id"], []) for name, part in found.items()}, style) for row in rows
+    ]
 
 
 def spread(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
@@ -71,11 +73,13 @@ def _by_clip(table: pa.Table, ids: pa.Array) -> dict[str, list[dict[str, Any]]]:
     return result
 
 
-def _card(dataset: Dataset, row: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> ClipCard:
+def _card(
+    dataset: Dataset, row: dict[str, Any], found: dict[str, list[dict[str, Any]]], style: PictureStyle | None
+) -> ClipCard:
     size = f"{row['width']}x{row['height']}" if row["width"] and row["height"] else None
     length = f"{row['num_frames']} frames" if row["num_frames"] else None
     rate = f"{row['fps']:g} fps" if row["fps"] else None
-    picture, problem = _picture(dataset, row, found)
+    picture, problem = _picture(dataset, row, found, style)
     numbers = sorted({item["person_id"] for name in ("boxes", "actions") for item in found[name]} - {None})
     people = [PersonLine(number, person_colour(number), _actions(number, found["actions"])) for number in numbers]
     return ClipCard(
@@ -98,7 +102,7 @@ def _actions(person: int, actions: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _picture(
-    dataset: Dataset, row: dict[str, Any], found: dict[str, list[dict[str, Any]]]
+    dataset: Dataset, row: dict[str, Any], found: dict[str, list[dict[str, Any]]], style: PictureStyle | None
 ) -> tuple[str | None, str | None]:
     drawable = [item for item in found["boxes"] if _is_drawable(item)]
     frames = np.array([item["frame"] for item in drawable], dtype=int)
@@ -112,7 +116,7 @@ def _picture(
     if not row["uri"]:
         return None, "it has no video"
     try:
-        return clip_picture(dataset.resolve(row["uri"]), frame, boxes), None
+        return clip_picture(dataset.resolve(row["uri"]), frame, boxes, style), None
     except VideoError as error:
         return None, error.what
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from reports.cards import clip_cards, gallery_cards
 from reports.page import render_page, write_dataset_page
 from reports.pictures import Box, draw_boxes, key_frame, person_colour
 from reports.sections import flatten
+from tests.browser import look
 from tests.helpers import make_dataset
 
 _EVIL = "<script>alert('x')</script> & \"quoted\" </section>"
@@ -190,34 +187,9 @@ def test_sections_that_have_nothing_to_show_are_left_out() -> None:
 
 
 def test_a_browser_fits_the_page_on_a_phone_and_fetches_nothing(page_path: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    frame = tmp_path / "phone.html"
-    # Headless windows may be wider than a phone; a frame has exactly the width it is given.
-    frame.write_text(
-        f"""<iframe id="frame" src="{page_path.as_uri()}" width="390" height="20000" frameborder="0"></iframe>
-        <pre id="out"></pre><script>
-        frame.onload = () => {{
-          const page = frame.contentDocument, inside = frame.contentWindow;
-          out.textContent = JSON.stringify({{
-            width: page.documentElement.clientWidth, needed: page.documentElement.scrollWidth,
-            blank: [...page.images].filter(image => !image.complete || !image.naturalWidth).map(image => image.alt),
-            images: page.images.length,
-            fetched: inside.performance.getEntriesByType("resource").map(entry => entry.name)
-                     .filter(name => !name.startsWith("data:")),
-          }});
-        }};
-        </script>"""
-    )
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=8000",
-               f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking",
-               "--allow-file-access-from-files", "--dump-dom", frame.as_uri()]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, timeout=120, text=True)
-    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found is not None
-    seen = json.loads(html.unescape(found.group(1)))
+    seen = look(page_path, tmp_path)
     assert (seen["width"], seen["needed"]) == (390, 390)
     assert seen["images"] == 13
     assert seen["blank"] == []
     assert seen["fetched"] == []
+    assert seen["console"] == []

@@ -1,0 +1,82 @@
+"""`microg report`: the paper's tables, plots, pictures and warnings of runs, in one page; or a leaderboard of many."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from jobs.common import JsonOption, make_app, print_json, run
+
+EPILOG = """
+**Examples**
+
+`microg report runs/i3d-score runs/gpt-score --out report.html`
+
+`microg report runs/demo --out demo_report/ --max-clips 24`
+
+`microg report runs/i3d-score --dataset data/microg4m`
+"""
+
+
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders of any microg command, or folders of them.")
+    ],
+    out: Annotated[
+        str, typer.Option(help="Page to write (.html; tables go beside it), or a folder for page and tables.")
+    ] = "report.html",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="DIR", help="Dataset for pictures, where runs no longer find theirs."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    max_clips: Annotated[int, typer.Option("--max-clips", min=0, max=500, help="Clips shown in each section.")] = 12,
+    picture_width: Annotated[
+        int, typer.Option("--picture-width", min=120, max=1920, help="Width of pictures in pixels.")
+    ] = 480,
+    picture_quality: Annotated[
+        int, typer.Option("--picture-quality", min=1, max=100, help="Quality of pictures (WebP).")
+    ] = 70,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one self-contained page of runs: the paper's tables, plots, pictures, costs, warnings, known defects.
+
+    Tables 1 to 5 show our numbers beside the published ones, with intervals and what is significant, and lie beside the
+    page as Markdown, LaTeX and CSV. The page fetches nothing. Runs that are not finished are shown as far as they go.
+    """
+    from microg.console import ProgressDisplay
+    from reports.pictures import PictureStyle
+    from reports.report import SECTIONS, ReportOptions, build
+
+    style = PictureStyle(width=picture_width, quality=picture_quality, form="webp")
+    options = ReportOptions(title=title, max_clips=max_clips, picture=style)
+    with ProgressDisplay("report", len(SECTIONS), unit="sections") as progress:
+        document = build(
+            runs, out, datasets=dataset or (), options=options, progress=lambda name: progress.advance(note=name)
+        )
+    show(document, as_json)
+
+
+def show(document: dict[str, Any], as_json: bool) -> None:
+    """Print what was written, and what could not be shown."""
+    if as_json:
+        print_json(document)
+        return
+    for note in document["notes"]:
+        print(f"note: {note}")
+    unfinished = sum(not run["finished"] for run in document["runs"])
+    runs = f"{len(document['runs'])} runs" + (f", {unfinished} not finished" if unfinished else "")
+    beside = len(document["files"]) - 1
+    print(f"wrote {document['page']} ({document['bytes'] / 1e6:.1f} MB, {runs}) and {beside} files beside it")
+
+
+def main() -> None:
+    """Run as `python jobs/report.py RUN...`."""
+    app = make_app("Write the report of runs.")
+    app.command(epilog=EPILOG)(report)
+    run(app)
+
+
+if __name__ == "__main__":
+    main()
