@@ -32,6 +32,7 @@ from jobs import (
     har_sweep,
     har_train,
     report,
+    vlm_eval,
     vlm_models,
     vlm_score,
 )
@@ -63,6 +64,7 @@ har_app.command("predict", epilog=har_predict.EPILOG)(har_predict.har_predict)
 har_app.command("train", epilog=har_train.EPILOG)(har_train.har_train)
 har_app.command("score", epilog=har_score.EPILOG)(har_score.har_score)
 har_app.command("sweep", epilog=har_sweep.EPILOG)(har_sweep.har_sweep)
+vlm_app.command("generate", epilog=vlm_eval.EPILOG)(vlm_eval.vlm_generate)
 vlm_app.command("models", epilog=vlm_models.EPILOG)(vlm_models.models)
 vlm_app.command("prompts", epilog=vlm_models.PROMPTS_EPILOG)(vlm_models.prompts)
 vlm_app.command("score", epilog=vlm_score.EPILOG)(vlm_score.vlm_score)

@@ -171,16 +171,17 @@ RUN_TABLES: dict[str, pa.Schema] = {
     ),
     # One row an answer of a vision-language model; a run appends them, and the newest row (`written`) of a (clip_id,
     # task, qa_index, prompt_id) wins. task: caption | vqa; qa_index is null for captions. frame_indices count from 0,
-    # in the order shown; frame_hash is of their pixels at width x height; cost in US dollars. status: ok | error.
+    # in the order shown; frame_hash is of their pixels at width x height; fingerprint is a hash of what decides an
+    # engine's answers (the run's engine.json); cost in US dollars. status: ok | error.
     "generations": pa.schema(
         [
             ("clip_id", pa.string()), ("task", pa.string()), ("qa_index", pa.int32()), ("question", pa.string()),
             ("prompt_id", pa.string()), ("prompt_hash", pa.string()), ("text", pa.string()),
             ("frame_indices", pa.list_(pa.int32())), ("frame_hash", pa.string()), ("width", pa.int32()),
-            ("height", pa.int32()), ("model", pa.string()), ("engine", pa.string()), ("prompt_tokens", pa.int64()),
-            ("completion_tokens", pa.int64()), ("finish_reason", pa.string()), ("latency_s", pa.float64()),
-            ("attempts", pa.int32()), ("cached", pa.bool_()), ("cost", pa.float64()), ("status", pa.string()),
-            ("error", pa.string()), ("written", pa.timestamp("us", tz="UTC")),
+            ("height", pa.int32()), ("model", pa.string()), ("engine", pa.string()), ("fingerprint", pa.string()),
+            ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()), ("finish_reason", pa.string()),
+            ("latency_s", pa.float64()), ("attempts", pa.int32()), ("cached", pa.bool_()), ("cost", pa.float64()),
+            ("status", pa.string()), ("error", pa.string()), ("written", pa.timestamp("us", tz="UTC")),
         ]
     ),
     # One row a proposed question with its answer. chosen: its place among those kept, null where dropped for `reason`;

@@ -51,10 +51,6 @@ class Sample:
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """Return samples as a table of `SCHEMA`; pixels are copied once."""
-    pixels = [np.ascontiguousarray(sample.clip).reshape(-1) for sample in samples]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in pixels])]).astype(np.int64)
-    data = np.concatenate(pixels) if pixels else np.empty(0, np.uint8)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     columns = {
         "epoch": [sample.epoch for sample in samples],
         "key": [sample.key for sample in samples],
@@ -63,7 +59,7 @@ def to_table(samples: Sequence[Sample]) -> pa.Table:
         "person_id": [sample.person_id for sample in samples],
         "normalised": [sample.normalised.reshape(-1) for sample in samples],
         "labels": [sample.labels for sample in samples],
-        "clip": pa.Array.from_buffers(pa.large_binary(), len(samples), buffers),
+        "clip": pixel_column([sample.clip for sample in samples]),
         "shape": [sample.clip.shape for sample in samples],
         "boxes": [sample.boxes.reshape(-1) for sample in samples],
         "error": [sample.error for sample in samples],
@@ -80,7 +76,7 @@ def from_table(table: pa.Table) -> list[Sample]:
     """Return the samples of a table of `SCHEMA`; their clips are read-only views of the table's memory."""
     samples = []
     for batch in table.to_batches():
-        clips = _views(batch["clip"])
+        clips = pixel_views(batch["clip"])
         plain = batch.drop_columns(["clip"]).to_pylist()
         for row, pixels in zip(plain, clips, strict=True):
             samples.append(
@@ -96,7 +92,17 @@ def from_table(table: pa.Table) -> list[Sample]:
     return samples
 
 
-def _views(column: pa.LargeBinaryArray) -> list[np.ndarray]:
+def pixel_column(arrays: Sequence[np.ndarray]) -> pa.LargeBinaryArray:
+    """Return arrays of uint8 as a column of bytes; they are copied once."""
+    parts = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(parts), buffers)
+
+
+def pixel_views(column: pa.LargeBinaryArray) -> list[np.ndarray]:
+    """Return the arrays of `pixel_column`, flat: read-only views of the column's memory."""
     _, offsets, data = column.buffers()
     edges = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     pixels = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)

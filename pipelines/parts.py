@@ -6,6 +6,7 @@ Every commit is one small file, written atomically. `written`, nanoseconds since
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from microg import storage
 from microg.arrow import pc
+from microg.errors import WorkerError
 
 WRITTEN = "written"
 
@@ -38,6 +40,21 @@ class Parts:
             keys = table[self.key].take(order).to_numpy(zero_copy_only=False)
             table = table.take(order.filter(pa.array(np.r_[True, keys[1:] != keys[:-1]])))
         return table if columns is None else table.select(columns)
+
+    def complete(self, keys: Sequence[str]) -> pa.Table:
+        """Return the newest rows of exactly these keys, in this order, without `WRITTEN`.
+
+        Raises `WorkerError` when some are missing: then workers wrote somewhere else than this process reads.
+        """
+        table = self.newest()
+        place = {key: number for number, key in enumerate(table[self.key].to_pylist())}
+        missing = sum(key not in place for key in keys)
+        if missing:
+            raise WorkerError(
+                f"{missing} of {len(keys)} rows that workers wrote to {self.folder} are not there for this process",
+                "write to a folder that all nodes share, or to s3:// or gs://",
+            )
+        return table.drop_columns([WRITTEN]).take(pa.array([place[key] for key in keys], pa.int64()))
 
     def compact(self, when_more_than: int) -> None:
         """Join many small files into one. Killed halfway, it leaves rows twice, which `newest` takes once."""

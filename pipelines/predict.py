@@ -16,14 +16,15 @@ from pydantic import Field, field_validator
 
 from microg import storage
 from microg.config import Config, Resources
-from microg.errors import ConfigError, WeightsError, WorkerError
+from microg.errors import ConfigError, WeightsError
 from microg.label_space import LABEL_SPACES
 from microg.weights import find_weights
 from models.backbones.registry import backbone
 from pipelines import ledger as ledgers
 from pipelines.decoded import to_table
-from pipelines.predictor import ABORT, Model, Precision, Predictor
+from pipelines.predictor import Model, Precision, Predictor
 from pipelines.samples import View, decode_rows
+from pipelines.streamed import each_once
 
 if TYPE_CHECKING:
     from models.backbones.roi_head import BoxClassifier
@@ -148,7 +149,7 @@ def run_prediction(
     """
     import ray
 
-    from pipelines.session import pool_size, surfaced
+    from pipelines.session import pool_size
 
     resources = settings.resources
     least = pool_size(resources)
@@ -179,18 +180,8 @@ def run_prediction(
             compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
         )
     )
-    reported: set[str] = set()
-    batch: Any
-    with surfaced():
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                if row["status"] == ABORT:
-                    raise WorkerError(
-                        f"no sample can be scored: {row['error']}", "put that right and run the same command again"
-                    )
-                if row["key"] not in reported:
-                    reported.add(row["key"])
-                    on_row(row)
+    for row in each_once(dataset, "key", "no sample can be scored"):
+        on_row(row)
 
 
 def _decode(block: pa.Table, *, view: View, ledger: Any, scope: str) -> pa.Table:

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from microg import schema, storage
-from microg.errors import WorkerError
 from microg.predictions import sample_id
 from pipelines.parts import WRITTEN, Parts
 
@@ -63,21 +62,12 @@ def finish(root: str, key_frames: pa.Table) -> pa.Table:
 
     Raises `WorkerError` when rows are missing: then workers wrote somewhere else than this process reads.
     """
-    table = committed(root)
-    place = {sample: number for number, sample in enumerate(table["sample_id"].to_pylist())}
     wanted = [
         sample_id(row["clip_id"], row["frame"], person)
         for row in key_frames.select(["clip_id", "frame", "person_id"]).to_pylist()
         for person in row["person_id"]
     ]
-    missing = [sample for sample in wanted if sample not in place]
-    if missing:
-        raise WorkerError(
-            f"{len(missing)} of {len(wanted)} rows that workers wrote to {root} are not there for this process",
-            "write to a folder that all nodes share, or to s3:// or gs://",
-        )
-    order = pa.array([place[sample] for sample in wanted], pa.int64())
-    result = schema.conform(TABLE, table.drop_columns([WRITTEN]).take(order))
+    result = schema.conform(TABLE, _parts(root).complete(wanted))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result
 

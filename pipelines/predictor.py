@@ -16,10 +16,10 @@ from pipelines import ledger as ledgers
 from pipelines import prediction_rows
 from pipelines.decoded import Sample, from_table
 from pipelines.samples import View, by_size, collate
+from pipelines.streamed import ABORT
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-ABORT = "abort"
 # What a scored key frame tells the driver.
 REPORT = pa.schema(
     [

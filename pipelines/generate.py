@@ -1,0 +1,192 @@
+"""Clips to `generations` on Ray Data: decode -> ask, in one streaming pass.
+
+Every block's rows are committed as they are made: kill anything at any time and the same call does what is missing. An
+item that fails becomes an error row with its reason. Pixels make one hop, from the decoding task to the engine's actor.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from microg import storage
+from microg.errors import ConfigError
+from microg.text_rows import Task
+from models.vlm.base import Frames, Request, Sampling
+from models.vlm.cards import ModelCard
+from models.vlm.prices import Price, estimate
+from models.vlm.prompts import Prompt
+from pipelines import ledger as ledgers
+from pipelines.asked import Size, blocks_of, sizes_of
+from pipelines.gate import shared_gate
+from pipelines.generate_config import GenerateSettings
+from pipelines.generator import Generator, Job
+from pipelines.shown import decode_block
+from pipelines.streamed import each_once
+
+if TYPE_CHECKING:
+    from models.vlm.gate import GateStatus
+
+# Clips of a block: what an engine works on at once, and what is lost when an actor dies. A model that runs here fills
+# its batches from one block; requests to a server wait for each other in the gate.
+_LOCAL_CLIPS, _API_CLIPS, _BLOCK_BYTES = 64, 8, 96 * 2**20
+# So that requests of one block are under way while the last of another come back.
+_API_ACTORS, _API_CPUS = 2, 0.5
+_GPU_MEMORY = 0.9
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run will take: answers to make, tokens (about), and dollars (at most; None where no price is known)."""
+
+    rows: int
+    tokens: int
+    cost: float | None
+
+
+def expected(clips: pa.Table, sizes: Sequence[Size], settings: GenerateSettings, price: Price | None) -> Expected:
+    """Return what asking rows of `pipelines.asked.CLIPS` takes; pictures are counted by the price's rule."""
+    prompts = {task: settings.prompt_of(task) for task in settings.tasks}
+    samplings = {task: settings.sampling.of(found) for task, found in prompts.items()}
+    rows, tokens, cost = 0, 0, 0.0
+    columns = zip(clips["task"].to_pylist(), clips["question"].to_pylist(), sizes, strict=True)
+    for tasks, questions, size in columns:
+        pixels = np.broadcast_to(np.uint8(0), (size.frames, size.height, size.width, 3))  # takes no memory
+        frames = Frames(pixels, tuple(range(size.frames)), 30.0, size.frames)
+        for task, question in zip(tasks, questions, strict=True):
+            fields = {} if question is None else {"question": question}
+            request: Request = prompts[task].request("", frames, **fields)
+            found = estimate(request, samplings[task], price)
+            rows, tokens, cost = rows + 1, tokens + found.tokens, cost + found.cost
+    return Expected(rows, tokens, cost if price is not None else None)
+
+
+def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSettings, str]:
+    """Return the settings with the resources of one actor on the connected Ray, and where the model runs.
+
+    A model on GPUs takes `tensor_parallel` of them, or the fraction in `resources.gpus`; on CPUs there is one copy,
+    unless `resources.max_actors` allows more. Raises `ConfigError` for a device that no actor can be given.
+    """
+    from pipelines.session import on_device
+
+    resources = settings.resources
+    if card.api:
+        few = {} if resources.max_actors else {"max_actors": max(_API_ACTORS, resources.min_actors)}
+        fewer = {} if "cpus" in resources.model_fields_set else {"cpus": _API_CPUS}
+        return settings.replaced(resources=resources.replaced(gpus=0.0, **few, **fewer).model_dump()), card.engine
+    if settings.tensor_parallel > 1:
+        if 0 < resources.gpus != settings.tensor_parallel:
+            raise ConfigError(
+                f"resources.gpus={resources.gpus:g} with tensor_parallel={settings.tensor_parallel}",
+                "leave resources.gpus out: one actor takes as many GPUs as the model is spread over",
+            )
+        resources = resources.replaced(gpus=float(settings.tensor_parallel))
+    asked = None if settings.device == "auto" else settings.device
+    resources, device = on_device(resources, asked, "use --set device=cpu, or connect to a cluster that has one")
+    if device == "cpu" and not resources.max_actors:
+        resources = resources.replaced(max_actors=resources.min_actors)
+    return settings.replaced(resources=resources.model_dump()), device
+
+
+def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
+    """Return what an engine is told beside its card: how many requests, or how much of how many GPUs."""
+    if card.api:
+        return {"concurrency": settings.api.concurrency}
+    told: dict[str, Any] = {}
+    if settings.tensor_parallel > 1:
+        told["tensor_parallel_size"] = settings.tensor_parallel
+    if 0 < settings.resources.gpus < 1 and card.engine == "vllm":
+        told["gpu_memory_utilization"] = round(_GPU_MEMORY * settings.resources.gpus, 3)
+    return {name: value for name, value in told.items() if name not in card.settings}
+
+
+def run_generation(
+    clips: pa.Table,
+    root: str,
+    settings: GenerateSettings,
+    card: ModelCard,
+    *,
+    device: str,
+    on_clip: Callable[[dict[str, Any]], None],
+    price: Price | None = None,
+) -> GateStatus | None:
+    """Answer what `clips` (of `pipelines.asked.CLIPS`) ask into `root` on the connected Ray; returns an API's account.
+
+    `on_clip` gets each clip's report (see `pipelines.generator.REPORT`). Raises `ConfigError` when Ray cannot give what
+    `settings.resources` ask for, and `WorkerError` when nothing can be answered: the engine cannot be opened or no
+    request can succeed, `root` cannot be written, or Ray gives up.
+    """
+    import ray
+
+    from pipelines.session import pool_size
+
+    resources, scope = settings.resources, uuid.uuid4().hex
+    least = pool_size(resources)
+    most = max(least, resources.max_actors)
+    cache = gate = None
+    if card.api:
+        cache, account = api_files(root, settings)
+        # a gate of this run: its account goes on where the run's earlier invocations left it
+        name = f"{card.engine}-{scope[:8]}"
+        gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, journal=account)
+    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
+    samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
+    told = engine_settings(settings, card)
+    if price is not None:  # workers need not find the price table
+        told["price"] = price
+    job = Job(root, card, prompts, samplings, gate, cache, settings.max_cost, told)
+    ledger, policy = ledgers.process_ledger(), settings.policy()
+    per_block = settings.clips_per_block or (_API_CLIPS if card.api else _LOCAL_CLIPS)
+    if card.api:  # all actors have something to do
+        per_block = min(per_block, math.ceil(clips.num_rows / least))
+    blocks = blocks_of(clips, sizes_of(clips, policy), per_block, _BLOCK_BYTES)
+    dataset = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            partial(decode_block, policy=policy, ledger=ledger, scope=scope), batch_size=None, batch_format="pyarrow",
+            num_cpus=1,
+        )
+        .map_batches(
+            Generator,
+            fn_constructor_args=(job, ledger, scope),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus or None,
+            memory=resources.memory_gb * 2**30 or None,
+            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
+            **(_on_this_node() if card.api else {}),
+        )
+    )  # fmt: skip
+    try:
+        for report in each_once(dataset, "clip_id", "nothing can be answered"):
+            on_clip(report)
+        return None if gate is None else gate.status()
+    finally:
+        if gate is not None:
+            ray.kill(gate.actor)
+
+
+def api_files(root: str, settings: GenerateSettings) -> tuple[str, str]:
+    """Return where the replies of an API and its account are kept. Raises `ConfigError` when there is no such place."""
+    if not storage.is_local(root):
+        raise ConfigError(
+            f"{root} is not on this machine, where the account of costs and the cache of an API model are kept",
+            "give a local --run, and copy the folder when it is done",
+        )
+    folder = storage.local_path(root)
+    return settings.cache or str(folder / "replies.sqlite"), str(folder / "account.sqlite")
+
+
+def _on_this_node() -> dict[str, Any]:
+    """Return Ray options that keep actors where the cache is: a file that nodes do not share safely."""
+    import ray
+
+    return {"label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}

@@ -1,0 +1,219 @@
+"""Last stage of generation: an actor that holds the engine, asks it about decoded clips and commits their rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from microg.errors import MicrogError, WorkerError, describe
+from microg.text_rows import Task
+from models.vlm.base import Engine, Reply, Request, Sampling
+from models.vlm.cache import ResponseCache, generate_cached
+from models.vlm.cards import ModelCard
+from models.vlm.engines import open_engine
+from models.vlm.prompts import Prompt
+from pipelines import generation_rows
+from pipelines import ledger as ledgers
+from pipelines.asked import key_of
+from pipelines.gate import SharedGate
+from pipelines.shown import Asked, Shown, from_table
+from pipelines.streamed import ABORT
+
+# What an answered clip tells the driver. `rows` and `failed` count answers; tokens and dollars are of all of them.
+REPORT = pa.schema(
+    [
+        ("clip_id", pa.string()), ("status", pa.string()), ("error", pa.string()), ("fix", pa.string()),
+        ("rows", pa.int32()), ("failed", pa.int32()), ("cached", pa.int32()), ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()), ("cost", pa.float64()), ("decode_s", pa.float32()),
+        ("engine_s", pa.float32()),
+    ]
+)  # fmt: skip
+_CRASHED = "WorkerCrashed: asking about this clip kills its worker"
+# Clips in a row that an engine fails on with an exception, not a reply, until it is given up.
+_MOST_BROKEN = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an actor needs to answer. `cache`: a file on its machine; gate: of API engines, which holds `max_cost`."""
+
+    root: str
+    card: ModelCard
+    prompts: Mapping[Task, Prompt]
+    samplings: Mapping[Task, Sampling]
+    gate: SharedGate | None = None
+    cache: str | None = None
+    max_cost: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Generator:
+    """Answers blocks of clips. When the engine cannot be opened, the first call says so as a row `ABORT`.
+
+    Ray would try a constructor that raises again and again, and drop the type of an error that a call raises.
+    """
+
+    def __init__(self, job: Job, ledger: Any, scope: str) -> None:
+        self._job, self._ledger, self._scope = job, ledger, scope
+        self._hopeless: Exception | None = None
+        self._broken = 0
+        self._stack = ExitStack()
+        try:
+            self._engine: Engine = open_engine(job.card, gate=job.gate, max_cost=job.max_cost, **job.settings)
+            fingerprint = self._engine.fingerprint()
+            generation_rows.claim(job.root, fingerprint)
+            self._common = {
+                "model": job.card.name, "engine": self._engine.name,
+                "fingerprint": generation_rows.fingerprint_hash(fingerprint),
+            }  # fmt: skip
+            self._cache = self._stack.enter_context(ResponseCache(job.cache)) if job.cache else None
+        except Exception as error:
+            self._hopeless = error
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Answer and commit a block of `pipelines.shown.SCHEMA`; returns one small row a clip."""
+        clips = from_table(block)
+        try:
+            if self._hopeless is None:
+                reports = self._answered(clips)
+            if self._hopeless is not None:
+                raise self._hopeless
+        except Exception as error:
+            what, fix = (error.what, error.fix) if isinstance(error, MicrogError) else (describe(error), None)
+            reports = [{"clip_id": clip.clip_id, "status": ABORT, "error": what, "fix": fix} for clip in clips]
+        return pa.Table.from_pylist(reports, schema=REPORT)
+
+    def _answered(self, clips: Sequence[Shown]) -> list[dict[str, Any]]:
+        """Ask about clips and commit what came; `_hopeless` is set where no later request can succeed."""
+        started = time.monotonic()
+        good = [clip for clip in clips if not clip.error]
+        answers: list[dict[str, Reply] | str] = []
+        if good:
+            answers = ledgers.together_or_alone(
+                self._ask, good, name=lambda clip: clip.clip_id, ledger=self._ledger, scope=f"{self._scope}/ask",
+                failed=self._failed, crashed=_CRASHED,
+            )  # fmt: skip
+        seconds = (time.monotonic() - started) / max(len(good), 1)
+        self._look_for_the_server([reply for each in answers if isinstance(each, dict) for reply in each.values()])
+        found: dict[str, dict[str, Reply] | str] = {clip.clip_id: clip.error for clip in clips if clip.error}
+        found |= {clip.clip_id: each for clip, each in zip(good, answers, strict=True)}
+        rows, reports = [], []
+        for clip in clips:
+            mine = self._rows(clip, found[clip.clip_id])
+            rows += mine
+            reports.append(_report(clip, mine, 0.0 if clip.error else seconds))
+        if rows:
+            generation_rows.commit(self._job.root, rows)
+        return reports
+
+    def _ask(self, clips: Sequence[Shown]) -> list[dict[str, Reply]]:
+        """Return the replies of each clip by key; those that did not come are left out."""
+        if self._hopeless is not None:
+            return [{} for _ in clips]
+        # one call for all that is drawn alike, clip after clip, so that an engine's prefix cache sees a clip's frames
+        # once; a structured prompt has its own
+        groups: dict[Task | None, list[Request]] = {}
+        tasks: dict[Task | None, Task] = {}
+        for clip in clips:
+            for asked in clip.asked:
+                task = asked.item.task
+                group = task if self._job.prompts[task].json_schema else None
+                tasks[group] = task
+                groups.setdefault(group, []).append(self._request(clip, asked))
+        replies: dict[str, Reply] = {}
+        try:
+            for group, requests in groups.items():
+                for reply in self._replies(requests, tasks[group]):
+                    replies[reply.key] = reply
+            self._broken = 0
+        except MicrogError as error:
+            self._hopeless = error
+        return [{key_of(asked.item): replies[key_of(asked.item)] for asked in clip.asked
+                 if key_of(asked.item) in replies} for clip in clips]  # fmt: skip
+
+    def _replies(self, requests: Sequence[Request], task: Task) -> Iterator[Reply]:
+        prompt, sampling = self._job.prompts[task], self._job.samplings[task]
+        if self._cache is None:
+            return self._engine.generate(requests, sampling)
+        # a reply that cannot be read is asked again next time
+        return generate_cached(self._engine, requests, sampling, self._cache, lambda reply: not _read(prompt, reply)[1])
+
+    def _request(self, clip: Shown, asked: Asked) -> Request:
+        fields = {} if asked.question is None else {"question": asked.question}
+        return self._job.prompts[asked.item.task].request(key_of(asked.item), clip.frames, **fields)
+
+    def _failed(self, clip: Shown, error: str) -> str:
+        """Take an exception that the engine raised on one clip alone: after some in a row it is given up."""
+        self._broken += error != _CRASHED
+        if self._broken >= _MOST_BROKEN:
+            self._hopeless = RuntimeError(f"the engine failed on {self._broken} clips in a row, the last: {error}")
+        return error
+
+    def _look_for_the_server(self, replies: Sequence[Reply]) -> None:
+        """Give up where an API engine stopped sending after failures in a row, and nothing of a block was answered."""
+        sent = [reply for reply in replies if reply.attempts]
+        if sent and len(sent) < len(replies) and all(reply.status == "error" for reply in replies):
+            self._hopeless = WorkerError(
+                f"the server answers nothing any more: {sent[-1].error}", "see that it runs; the same command resumes"
+            )
+
+    def _rows(self, clip: Shown, answers: dict[str, Reply] | str) -> list[dict[str, Any]]:
+        """Return rows of what was answered or failed; where nothing more can be asked, what is left has none."""
+        frames, rows = clip.frames, []
+        shown = {} if frames is None else {
+            "frame_indices": frames.indices, "frame_hash": frames.sha256, "width": frames.width,
+            "height": frames.height,
+        }  # fmt: skip
+        for asked in clip.asked:
+            key, prompt = key_of(asked.item), self._job.prompts[asked.item.task]
+            if isinstance(answers, str):
+                told: dict[str, Any] = {"status": "error", "error": answers, "attempts": 0}
+            elif key in answers:
+                told = _told(prompt, answers[key])
+            elif self._hopeless is not None:
+                continue
+            else:
+                told = {"status": "error", "error": "the engine gave no reply", "attempts": 0}
+            rows.append({
+                "key": key, **asked.item._asdict(), "question": asked.question, "prompt_id": prompt.id,
+                "prompt_hash": prompt.hash, **shown, **self._common, **told,
+            })  # fmt: skip
+        return rows
+
+
+def _told(prompt: Prompt, reply: Reply) -> dict[str, Any]:
+    """Return the columns that a reply fills."""
+    text, error = _read(prompt, reply)
+    return {
+        "text": text, "status": "error" if error else "ok", "error": error, "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens,
+        "latency_s": reply.latency_s, "attempts": reply.attempts, "cached": reply.cached, "cost": reply.cost,
+    }  # fmt: skip
+
+
+def _read(prompt: Prompt, reply: Reply) -> tuple[str | None, str]:
+    """Return the answer in a reply, or why there is none."""
+    if reply.status != "ok" or reply.text is None:
+        return None, reply.error or "no text"
+    try:
+        return prompt.read(reply.text), ""
+    except ValueError as error:
+        return None, describe(error)
+
+
+def _report(clip: Shown, rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    def total(name: str) -> Any:
+        return sum(row.get(name) or 0 for row in rows)
+
+    problems = [row["error"] for row in rows if row["status"] != "ok"]
+    return {
+        "clip_id": clip.clip_id, "status": "error" if problems else "ok", "error": problems[0] if problems else "",
+        "rows": len(rows), "failed": len(problems), "cached": total("cached"), "cost": total("cost"),
+        "prompt_tokens": total("prompt_tokens"), "completion_tokens": total("completion_tokens"),
+        "decode_s": clip.seconds, "engine_s": seconds,
+    }  # fmt: skip
