@@ -25,7 +25,8 @@ Settings = Mapping[str, Mapping[str, Any]]
 States = dict[str, ItemState]
 
 # From how much work on actors pay for their start (Ray, imports, a model each: 10 to 20 s): different texts to encode,
-# items of the other metrics. With less, and where there would be one actor only, this process does the work.
+# items of the other metrics. With less, and where there would be one actor only, this process does the work. A metric
+# that is not named here counts as an encoder as slow as BERTScore, or as a metric as quick as CIDEr.
 WORTH = {"bertscore": 300, "sbert": 2_000, "meteor": 10_000, "cider": 200_000, "bleu": 200_000, "rouge_l": 200_000}
 MAX_ATTEMPTS = 3
 _TOKENS = "tokens"
@@ -182,7 +183,7 @@ class TextScoring:
         work = len(items)
         if _encodes(name):
             work = len({*items.predictions, *(text for texts in items.references for text in texts)})
-        if work < WORTH.get(name, 0):
+        if work < WORTH.get(name, WORTH["bertscore" if _encodes(name) else "cider"]):
             return False
         elsewhere = self._resources.address or os.environ.get("RAY_ADDRESS")
         return bool(elsewhere) or _actors_here(name, self._resources, settings) > 1

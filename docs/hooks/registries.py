@@ -1,0 +1,194 @@
+"""Fills in what the documentation says of the code: a line `<!-- registry: NAME -->` becomes what `NAME` returns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+_MARKER = re.compile(r"^<!-- registry: ([a-z-]+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the markers of a page; a name that is unknown ends the build."""
+    return _MARKER.sub(lambda match: REGISTRIES[match[1]](), markdown)
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    columns = list(header)
+    lines = [columns, ["---"] * len(columns), *([str(value) for value in row] for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def backbones() -> str:
+    """Return the action recognition models with their geometry."""
+    from models.backbones.registry import backbone, names
+
+    rows = (
+        (f"`{spec.name}`", spec.title, f"{spec.frames} x {spec.sampling_rate}", spec.test_short_side, spec.stride,
+         f"{spec.params:,}", f"`{spec.label_space}`")
+        for spec in map(backbone, names())
+    )  # fmt: skip
+    return table(("name", "model", "frames x step", "short side", "stride", "parameters", "labels"), rows)
+
+
+def recipes() -> str:
+    """Return the recipes of action recognition with the published score that each is compared with."""
+    from metrics.published import har_row
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for path in sorted((ROOT / "recipes" / "har").glob("*.yaml")):
+            content = yaml.safe_load(path.read_text())
+            train, row = content.get("train", {}), content.get("row")
+            published = har_row(row).scores["map"] if row else None
+            variants = ", ".join(f"`{name}`" for name in train.get("variants", {}))
+            yield (
+                f"`recipes/har/{path.name}`", f"`{train['model']['name']}`" if train else "", train.get("epochs", ""),
+                train.get("batch", ""), variants, "" if published is None else f"{published:.2%}",
+            )  # fmt: skip
+
+    return table(("recipe", "model", "epochs", "batch", "variants", "published test mAP@0.5"), rows())
+
+
+def cards() -> str:
+    """Return the vision-language models: what runs them, and whether it does."""
+    from models.vlm.cards import card, names
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for found in map(card, names()):
+            tables = ", ".join(str(number) for number in found.paper.tables) if found.paper else ""
+            memory = "" if found.gpu_memory_gb is None else f"{found.gpu_memory_gb:g} GB"
+            frames = found.frames.model_dump(exclude_none=True, exclude_defaults=True)
+            shown = ", ".join(str(value) for value in frames.values())
+            yield f"`{found.name}`", found.title, found.engine, shown, memory, found.runs, tables
+
+    return table(("card", "model", "engine", "frames", "GPU memory", "runs", "tables of the paper"), rows())
+
+
+def prompts() -> str:
+    """Return the versioned prompts."""
+    from models.vlm.prompts import names, prompt
+
+    return table(
+        ("prompt", "task", "about"), ((f"`{name}`", prompt(name).task, prompt(name).about) for name in names())
+    )
+
+
+def formats() -> str:
+    """Return the annotation formats that can be read and written."""
+    from microg.formats import FORMATS
+
+    return table(("format", "what it is"), ((f"`{name}`", found.summary) for name, found in FORMATS.items()))
+
+
+def text_metrics() -> str:
+    """Return the text metrics, what they are fed and the scores they give."""
+    from metrics.text.registry import METRICS
+
+    feeds = {"tokens": "tokens of the protocol", "text": "raw text in both protocols"}
+    return table(
+        ("metric", "scores", "is fed"),
+        ((f"`{name}`", ", ".join(found.titles.values()), feeds[found.feed]) for name, found in METRICS.items()),
+    )
+
+
+def dataset_tables() -> str:
+    """Return the tables of a dataset."""
+    from microg.schema import TABLES
+
+    return _schemas(TABLES)
+
+
+def run_tables() -> str:
+    """Return the tables of run folders."""
+    from microg.schema import RUN_TABLES
+
+    return _schemas(RUN_TABLES)
+
+
+def _schemas(tables: dict[str, Any]) -> str:
+    source = (ROOT / "microg" / "schema.py").read_text()
+    parts = []
+    for name, schema in tables.items():
+        found = re.search(rf'((?:    # .*\n)*)    "{name}": pa\.schema', source)
+        about = " ".join(line.strip().removeprefix("# ") for line in found[1].splitlines()) if found else ""
+        columns = ", ".join(f"`{field.name}` {field.type}" for field in schema)
+        parts.append(f"### `{name}`\n\n{about}\n\n{columns}\n")
+    return "\n".join(parts)
+
+
+def commands() -> str:
+    """Return every command with its arguments and options."""
+    from typer.main import get_command
+
+    from jobs import cli
+
+    return "\n".join(_command(path, command) for path, command in leaves(get_command(cli.app), ("microg",)))
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command that is no group, with the words that call it."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from leaves(inner, (*path, name))
+    else:
+        yield path, command
+
+
+def _command(path: tuple[str, ...], command: Any) -> str:
+    rows = []
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            shown = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+        else:
+            shown = f"`{parameter.metavar or parameter.name.upper()}`"
+        rows.append((shown, " ".join((parameter.help or "").split())))
+    about = (command.help or "").split("\nExamples:")[0].strip()
+    return f"## {' '.join(path)}\n\n{about}\n\n{table(('argument or option', 'meaning'), rows)}\n"
+
+
+# What docs/cluster.md assumes: work as measured on our machine, prices as they were known to us.
+CLIPS, ANSWERS = 4_759, 1_238 + 7_428  # clips to curate; captions and answers to generate
+CPU_SECONDS_A_CLIP = 7.8  # benchmarks/RESULTS.md, profile exact
+CPU_SECONDS_A_TEXT = 0.27  # METEOR, CIDEr, BLEU, ROUGE-L, S-BERT and BERTScore on CPUs, over ANSWERS texts
+CPU_NODE = (16, 0.72)  # cores, dollars an hour: c7i.4xlarge
+GPU_NODE_DOLLARS, HEAD_DOLLARS = 0.98, 0.20  # an hour: g6.2xlarge, m7i.xlarge
+ANSWERS_A_SECOND_A_GPU = 1.0  # an assumption, not a measurement: an 8B model on one L4
+GPU_HOURS_A_TRAINING = 4.0  # the reference: 40 epochs of 41 to 134 s on 3 or 4 GPUs are 1.4 to 6
+START_MINUTES = 8  # of a node: boot, environment, model
+
+
+def costs() -> str:
+    """Return hours and dollars of typical jobs by number of nodes, from the assumptions above."""
+    cores, cpu_dollars = CPU_NODE
+    work = [  # job, node hours, kind of node, dollars an hour, node counts
+        (f"curate {CLIPS:,} clips", CLIPS * CPU_SECONDS_A_CLIP / cores / 3600, "CPU", cpu_dollars, (1, 4, 10)),
+        (f"score {ANSWERS:,} texts", ANSWERS * CPU_SECONDS_A_TEXT / cores / 3600, "CPU", cpu_dollars, (1, 4)),
+        (f"{ANSWERS:,} answers, one 8B model", ANSWERS / ANSWERS_A_SECOND_A_GPU / 3600, "GPU", GPU_NODE_DOLLARS,
+         (1, 8, 64)),
+        ("12 recipes x 5 seeds", 60 * GPU_HOURS_A_TRAINING, "GPU", GPU_NODE_DOLLARS, (4, 16, 60)),
+    ]  # fmt: skip
+    rows = []
+    for job, hours, kind, dollars, counts in work:
+        for count in counts:
+            wall = START_MINUTES / 60 + hours / count
+            rows.append(
+                (job, f"{count} {kind}", _duration(wall), f"{count * wall * dollars + wall * HEAD_DOLLARS:.2f}")
+            )
+    return table(("job", "nodes", "until done", "US dollars, on demand"), rows)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.0f} h"
+
+
+REGISTRIES: dict[str, Callable[[], str]] = {
+    "backbones": backbones, "recipes": recipes, "cards": cards, "prompts": prompts, "formats": formats,
+    "text-metrics": text_metrics, "dataset-tables": dataset_tables, "run-tables": run_tables, "commands": commands,
+    "costs": costs,
+}  # fmt: skip

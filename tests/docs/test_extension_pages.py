@@ -1,0 +1,111 @@
+"""The code on the pages that say how to add a backbone, a vision-language model or a metric works as it stands."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.har_train_config import load_har_train_config
+from metrics.text import registry as text_registry
+from metrics.text.scoring import measure
+from models.backbones import registry as backbones
+from models.checkpoints import load_weights, save_weights
+from models.vlm import engines
+from models.vlm.base import Request, Sampling
+from models.vlm.cards import card
+from tests.processes import microg
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "extend"
+
+
+def block(page: str, title: str) -> str:
+    """Return the block of code whose title begins like this."""
+    text = (PAGES / f"{page}.md").read_text()
+    found = re.search(rf'^```\w+ title="{re.escape(title)}[^"]*"\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+    assert found, f"{page}.md shows no {title}"
+    return found[1]
+
+
+def as_module(monkeypatch: pytest.MonkeyPatch, page: str, path: str) -> types.ModuleType:
+    """Make the block importable as the module that its title says."""
+    name = path.removesuffix(".py").replace("/", ".")
+    assert not (PAGES.parents[1] / path).exists()
+    module = types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(block(page, path), path, "exec"), module.__dict__)
+    return module
+
+
+def value(page: str, title: str, **names: Any) -> Any:
+    """Return what the expression in a block is."""
+    found: dict[str, Any] = dict(names)
+    exec(f"value = {block(page, title)}", found)
+    return found["value"]
+
+
+def test_the_backbone_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    as_module(monkeypatch, "backbone", "models/backbones/mine.py")
+    spec = value("backbone", "models/backbones/registry.py", BackboneSpec=backbones.BackboneSpec)
+    monkeypatch.setitem(backbones._BY_NAME, spec.name.lower(), spec)
+    model = backbones.build(spec.name, roi_scale="true").eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == spec.params
+    clips, boxes = torch.rand(1, 3, spec.frames, 64, 96), torch.tensor([[0, 8.0, 8, 40, 56], [0, 50, 0, 90, 60]])
+    logits = model(clips, boxes)
+    assert logits.shape == (2, 50)
+    assert not torch.equal(logits[0], logits[1])
+    assert model(clips, boxes[:0]).shape == (0, 50)
+
+    save_weights(model, str(tmp_path / "mine.pt"))
+    again = backbones.build(spec.name, roi_scale="true").eval()
+    load_weights(again, str(tmp_path / "mine.pt"))
+    assert torch.equal(again(clips, boxes), logits)
+
+    (tmp_path / "mine.yaml").write_text(block("backbone", "recipes/har/mine.yaml"))
+    assert load_har_train_config(str(tmp_path / "mine.yaml")).model.name == spec.name
+
+
+def test_the_model_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "my-model.yaml"
+    path.write_text(block("vlm", "my-model.yaml"))
+    mine = card(str(path)).require()
+    assert mine.frames.model_dump()["count"] == 9
+    assert microg("vlm", "models", path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "my-model"
+
+    as_module(monkeypatch, "vlm", "models/vlm/echo.py")
+    for name, place in value("vlm", "models/vlm/engines.py").items():
+        monkeypatch.setitem(engines.ENGINES, name, place)
+    engine = engines.open_engine(mine.model_copy(update={"engine": "echo", "settings": {}}))
+    replies = list(engine.generate([Request("a", "Who floats?"), Request("b", "")], Sampling(max_tokens=3)))
+    assert [(reply.key, reply.text, reply.status) for reply in replies] == [("a", "Who", "ok"), ("b", None, "error")]
+    assert engine.fingerprint()["model"] == mine.hub_id
+
+
+def test_the_metric_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    module = as_module(monkeypatch, "metric", "metrics/text/jaccard.py")
+    assert doctest.testmod(module) == (0, 1)
+    found = value("metric", "metrics/text/registry.py", TextMetric=text_registry.TextMetric)
+    monkeypatch.setitem(text_registry.METRICS, found.name, found)
+    ids, said, true = list("abc"), ["he waves slowly", "", "red"], ["he waves", "a man", ["blue", "red"]]
+    whole = measure("paper", ids, said, true, [found.name])[found.name]
+    assert whole.compute() == {"jaccard": pytest.approx((2 / 3 + 0 + 1) / 3)}
+    parts = [measure("paper", [a], [b], [c], [found.name])[found.name] for a, b, c in zip(ids, said, true, strict=True)]
+    assert parts[2].merge(parts[0]).merge(parts[1]).compute() == whole.compute()
+
+    truth = {f"film_{number:03d}": f"a man floats {number}" for number in range(4)}
+    (tmp_path / "true.json").write_text(json.dumps(truth))
+    (tmp_path / "said.json").write_text(json.dumps({clip: text.replace("man", "cat") for clip, text in truth.items()}))
+    words = ("--predictions", tmp_path / "said.json", "--references", tmp_path / "true.json", "--out", tmp_path / "run")
+    capsys.readouterr()
+    words += ("--metrics", "jaccard,cider", "--resamples", "10", "--no-plots", "--json")
+    assert microg("vlm", "score", *words) == 0
+    scores = json.loads(capsys.readouterr().out)["tasks"]["caption"]["paper"]["scores"]
+    assert scores["jaccard"] == pytest.approx(3 / 5)
