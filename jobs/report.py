@@ -16,16 +16,26 @@ EPILOG = """
 `microg report runs/demo --out demo_report/ --max-clips 24`
 
 `microg report runs/i3d-score --dataset data/microg4m`
+
+`microg report --leaderboard runs/ --out leaderboard.html`
 """
 
 
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders of any microg command, or folders of them.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run folders of any microg command, or folders of them."),
+    ] = None,
     out: Annotated[
-        str, typer.Option(help="Page to write (.html; tables go beside it), or a folder for page and tables.")
-    ] = "report.html",
+        str | None,
+        typer.Option(
+            help="Page to write (.html; tables go beside it), or a folder. [default: report.html or leaderboard.html]"
+        ),
+    ] = None,
+    leaderboard: Annotated[
+        list[str] | None,
+        typer.Option("--leaderboard", metavar="DIR", help="Rank all scored runs in this folder instead."),
+    ] = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option("--dataset", metavar="DIR", help="Dataset for pictures, where runs no longer find theirs."),
@@ -44,16 +54,29 @@ def report(
 
     Tables 1 to 5 show our numbers beside the published ones, with intervals and what is significant, and lie beside the
     page as Markdown, LaTeX and CSV. The page fetches nothing. Runs that are not finished are shown as far as they go.
+    With --leaderboard the page ranks all scored runs instead, to be sorted, searched and switched by protocol.
     """
     from microg.console import ProgressDisplay
+    from microg.errors import ConfigError
     from reports.pictures import PictureStyle
     from reports.report import SECTIONS, ReportOptions, build
 
+    if leaderboard:
+        from reports.leaderboard import build_leaderboard
+
+        show(build_leaderboard([*leaderboard, *(runs or [])], out or "leaderboard.html", title=title), as_json)
+        return
+    if not runs:
+        raise ConfigError("no run is given", "name run folders, or a folder of runs with --leaderboard DIR")
     style = PictureStyle(width=picture_width, quality=picture_quality, form="webp")
     options = ReportOptions(title=title, max_clips=max_clips, picture=style)
     with ProgressDisplay("report", len(SECTIONS), unit="sections") as progress:
         document = build(
-            runs, out, datasets=dataset or (), options=options, progress=lambda name: progress.advance(note=name)
+            runs,
+            out or "report.html",
+            datasets=dataset or (),
+            options=options,
+            progress=lambda name: progress.advance(note=name),
         )
     show(document, as_json)
 

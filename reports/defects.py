@@ -306,7 +306,8 @@ def cider_length(runs: Sequence[RunFolder]) -> Defect:
         "A caption loses 75% of its CIDEr-D for ten words too many or too few, 99.6% for twenty. A published caption "
         "score tells how far a model keeps to the references' length.",
         "'microg vlm score' gives the value without the penalty, and lengths, beside each score.",
-        (), (("The penalty", factors), *((("In these runs", pd.DataFrame(rows)),) if rows else ())), (), tuple(found),
+        (), (("The penalty", factors), *((("In these runs", pd.DataFrame(rows)),) if rows else ())), (),
+        tuple(dict.fromkeys(found)),
     )  # fmt: skip
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
 from typing import Any
+
+from markupsafe import Markup
 
 from microg import storage
 from microg.arrow import pc
@@ -17,10 +22,19 @@ from reports.sections import Section, environment
 _REJECTED_PICTURES = 12
 
 
-def render_page(title: str, subtitle: str, parts: list[Section | None]) -> str:
-    """Return a complete HTML document of the sections, None left out, with a table of contents."""
+def render_page(title: str, subtitle: str, parts: Sequence[Section | None], script: str | None = None) -> str:
+    """Return a complete HTML document of the sections, None left out, with a table of contents.
+
+    `script` is our own JavaScript; the page names its hash, so that nothing else can run.
+    """
     shown = [part for part in parts if part is not None]
-    return environment.get_template("page.html.j2").render(title=title, subtitle=subtitle, sections=shown)
+    code, digest = None, None
+    if script is not None:
+        code = Markup(f"\n{script}")
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return environment.get_template("page.html.j2").render(
+        title=title, subtitle=subtitle, sections=shown, script=code, digest=digest
+    )
 
 
 def dataset_sections(

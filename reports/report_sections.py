@@ -84,7 +84,7 @@ def classes(runs: Sequence[RunFolder]) -> Section | None:
             blocks.append({"run": run.name, "about": about, "plots": [picture(plot) for plot in plots]})
     if not blocks:
         return None
-    together = [picture(plot) for plot in _together(scored)]
+    together = [(*picture(plot), about) for plot, about in _together(scored)]
     return section("classes", "Classes", "classes", together=together, blocks=blocks)
 
 
@@ -104,16 +104,17 @@ def _of(run: RunFolder, table: str, protocol: str) -> pd.DataFrame:
     return frame[frame["protocol"] == protocol]
 
 
-def _together(runs: Sequence[RunFolder]) -> list[Plot]:
-    """Return one plot of all models for each set of truth that several were scored on."""
+def _together(runs: Sequence[RunFolder]) -> list[tuple[Plot, str]]:
+    """Return one plot of all models, and what it shows, for each set of truth that several were scored on."""
     plots = []
     for same in _by_truth(runs, "truth_digest").values():
         protocol = "corrected" if all("corrected" in run.metrics["protocols"] for run in same) else "paper"
         frames = {run.name: frame for run in same if len(frame := _of(run, "har_classes", protocol))}
         if len(frames) > 1:
-            (_, first), *rest = sorted(frames.items(), key=lambda item: -float(item[1]["ap"].mean()))
+            (best, first), *rest = sorted(frames.items(), key=lambda item: -float(item[1]["ap"].mean()))
             plot = ap_bars(first, dict(rest))
-            plots += [plot] if plot is not None else []
+            if plot is not None:
+                plots.append((plot, f"{len(frames)} models, {protocol} protocol: bars are {best}, marks the others."))
     return plots
 
 
@@ -275,7 +276,7 @@ def defects_section(runs: Sequence[RunFolder], datasets: Sequence[Dataset]) -> S
         }
         for defect in defects(runs, datasets)
     ]  # fmt: skip
-    return section("defects", "Known defects of the published runs", "defects", items=items)
+    return section("defects", "Known defects", "defects", items=items)
 
 
 def provenance_section(runs: Sequence[RunFolder]) -> Section:

@@ -149,7 +149,7 @@ def test_texts_from_data_are_shown_as_text(built: dict[str, Any]) -> None:
 def test_panels_say_what_is_right_wrong_and_missed(built: dict[str, Any]) -> None:
     source = _Page(built["page"]).source
     part = source.split('<section id="actions">')[1].split("</section>")[0]
-    assert part.count('class="card"') == 3
+    assert part.count('class="card seen"') == 3
     assert part.count("data:image/webp") == 3
     assert 'class="tag right"' in part
     assert 'class="tag missed"' in part
