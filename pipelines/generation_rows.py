@@ -23,8 +23,7 @@ from pipelines.parts import WRITTEN, Parts
 
 TABLE = "generations"
 KEY = "key"
-_STORED = [field for field in schema.schema_of(TABLE) if field.name != WRITTEN]
-SCHEMA = pa.schema([pa.field(KEY, pa.string()), *_STORED, pa.field(WRITTEN, pa.int64())])
+SCHEMA = schema.schema_of(TABLE).append(pa.field(KEY, pa.string()))
 _ENGINE = "engine.json"
 
 
@@ -53,7 +52,7 @@ def claim(root: str, fingerprint: Mapping[str, Any]) -> None:
 
 def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
-    now = time.time_ns()
+    now = time.time_ns() // 1000
     _parts(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
 
 
@@ -70,10 +69,7 @@ def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
     """
     parts = _parts(root)
     mine = parts.complete(list(keys))
-    everything = parts.newest()
-    stamped = everything[WRITTEN].cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("us", "UTC"), safe=False)
-    everything = everything.drop_columns([KEY, WRITTEN]).append_column(WRITTEN, stamped)
-    result = order_of(schema.conform(TABLE, everything))
+    result = order_of(schema.conform(TABLE, parts.newest().drop_columns([KEY])))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result, mine
 

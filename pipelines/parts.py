@@ -1,6 +1,7 @@
 """Tables that many workers append to, file by file; of several rows with one key the newest counts.
 
-Every commit is one small file, written atomically. `written`, nanoseconds since the epoch, tells which row is newest.
+Every commit is one small file, written atomically. `written`, a time or nanoseconds since the epoch, tells which row is
+newest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ WRITTEN = "written"
 
 @dataclass(frozen=True)
 class Parts:
-    """The files of one such table in `folder`; `schema` has the string column `key` and int64 `WRITTEN`."""
+    """The files of one such table in `folder`; `schema` has the string column `key`, and `WRITTEN`."""
 
     folder: str
     schema: pa.Schema

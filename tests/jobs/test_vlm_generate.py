@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
+from jobs.vlm_score_config import load_vlm_score_config
+from metrics.published import text_row, text_rows
 from microg import storage
+from microg.config import load_config, read_recipe, recipe_section
 from microg.dataset import Dataset
+from models.vlm import cards
 from models.vlm.frames import read_clip
 from models.vlm.prompts import prompt
 from models.vlm.sampling import Uniform
+from pipelines.generate_config import GenerateSettings
 from tests import gemini_server
 from tests.gemini_server import GeminiServer
 from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset
 from tests.openai_server import OpenAiServer, failure, prompt_of
-from tests.processes import microg
+from tests.processes import ROOT, microg
 
 CLIPS = ["filmA_000", "filmA_001", "tourB_000", "walkC_000"]
 ROWS = len(CLIPS) * 7
@@ -304,3 +309,37 @@ def test_clips_without_captions_are_asked_only_where_that_is_wanted(
     assert microg(*where) == 2
     assert "has no questions" in capsys.readouterr().err
     assert Dataset.open(str(tmp_path / "data")).table("qa").num_rows == 0
+
+
+def test_every_published_row_has_a_recipe_with_its_frames_and_tasks() -> None:
+    found = {}
+    for file in sorted((ROOT / "recipes" / "vlm").glob("*.yaml")):
+        settings = load_config(GenerateSettings, **recipe_section(str(file), "generate"))
+        model = cards.card(settings.model)
+        assert model.name == file.stem
+        assert model.paper is not None
+        assert [settings.prompt_of(task).task for task in settings.tasks] == list(settings.tasks)
+        assert len(settings.tasks) == len(model.paper.tables)
+        row = read_recipe(str(file)).get("row")
+        if row is None:
+            assert model.name == "tarsier2-recap-7b"
+            continue
+        published = text_row(row)
+        assert settings.tasks == tuple(published.scores)
+        assert len(settings.policy().indices(90, 30.0)) == published.frames == model.paper.frames
+        load_vlm_score_config(str(file), (), {})
+        found[row] = file
+    assert set(found) == set(text_rows())
+
+
+def test_a_recipe_says_what_is_asked_and_options_come_first(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["vlm", "generate", "--recipe", ROOT / "recipes/vlm/gpt-4o.yaml", "--dataset", data, "--dry-run", "--json"]
+    assert microg(*words) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["model"], plan["frames"]) == ("gpt-4o", "uniform:6")
+    assert microg(*words, "--model", "gpt-6.1-sol", "--prompt", "vqa-json-v1", "--frames", "dense") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["model"], plan["frames"]) == ("gpt-6.1-sol", "dense")
+    assert plan["prompts"] == {"caption": "caption-v1", "vqa": "vqa-json-v1"}
+    assert microg("vlm", "generate", "--recipe", ROOT / "recipes/vlm/video-chatgpt.yaml", "--dataset", data) == 2
+    assert "Video-ChatGPT 7B cannot run" in capsys.readouterr().err
