@@ -5,14 +5,17 @@ Both local engines write prompts with this, so that the same request is the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from microg.errors import ConfigError, describe
-from models.vlm.base import Request
+from models.vlm.base import Frames, Request
 from models.vlm.checkpoint import Checkpoint
 
 FramesAs = Literal["auto", "video", "images"]
+# What transformers' metadata of a video has no field for.
+_NOT_METADATA = ("do_sample_frames",)
 
 
 @dataclass
@@ -50,6 +53,23 @@ class Chat:
         """Return a prompt's tokens, placeholders not yet widened to the size of what they stand for."""
         return self.tokenizer(text, add_special_tokens=self.special_tokens(text))["input_ids"]
 
+    def inputs(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Any:
+        """Return the processor's output, padded on the left, for requests whose frames are all alike or none.
+
+        `options` are the processor's own, for frames.
+        """
+        texts = [self.text(request) for request in requests]
+        frames = [request.frames for request in requests if request.frames is not None]
+        visual = {**shown_to_processor(frames, self.frames_as), **options} if frames else {}
+        special = all(self.special_tokens(text) for text in texts)
+        return self.processor(
+            text=texts, padding=True, padding_side="left", add_special_tokens=special, return_tensors="pt", **visual
+        )
+
+    def count(self, request: Request, options: Mapping[str, Any]) -> int:
+        """Return the tokens of a request's prompt, what stands for frames included."""
+        return int(self.inputs([request], options)["attention_mask"].sum())
+
 
 def load_chat(
     checkpoint: Checkpoint, frames_as: FramesAs = "auto", template: str | None = None, trust_remote_code: bool = False
@@ -79,6 +99,26 @@ def load_chat(
     if chat.tokenizer.pad_token is None:
         chat.tokenizer.pad_token = chat.tokenizer.eos_token
     return chat
+
+
+def shown_to_processor(frames: Sequence[Frames], frames_as: str) -> dict[str, Any]:
+    """Return the arguments with which a transformers processor takes frames as they are, one clip a prompt."""
+    if frames_as == "images":
+        return {"images": [pictures(clip) for clip in frames]}
+    metadata = [
+        {name: value for name, value in clip.video_metadata().items() if name not in _NOT_METADATA} for clip in frames
+    ]
+    return {
+        "videos": [clip.pixels for clip in frames], "video_metadata": metadata, "do_sample_frames": False,
+        "input_data_format": "channels_last",  # of a picture 1 or 3 pixels high it would be guessed otherwise
+    }  # fmt: skip
+
+
+def pictures(frames: Frames) -> list[Any]:
+    """Return frames one by one, as the Pillow images that processors take."""
+    from PIL import Image
+
+    return [Image.fromarray(pixels) for pixels in frames.pixels]
 
 
 def remote_code(error: Exception) -> str | None:

@@ -13,6 +13,7 @@ from models.vlm.gate import Gate
 
 # Engine names of model cards -> module and class; a class takes the model's id and the card's settings.
 ENGINES: dict[str, str] = {
+    "vllm": "models.vlm.vllm_engine:VllmEngine",
     "transformers": "models.vlm.transformers_engine:TransformersEngine",
     "openai": "models.vlm.openai_api:OpenAiEngine",
     "gemini": "models.vlm.gemini_api:GeminiEngine",

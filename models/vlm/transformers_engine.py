@@ -16,13 +16,10 @@ from importlib.metadata import version
 from typing import Any
 
 from microg.errors import ConfigError, describe
-from models.vlm.base import Frames, Reply, Request, Sampling
+from models.vlm.base import Reply, Request, Sampling
 from models.vlm.chat import Chat, FramesAs, load_chat, remote_code
 from models.vlm.checkpoint import Checkpoint, find
 from models.vlm.prices import Estimate
-
-# What transformers' metadata of a video has no field for.
-_NOT_METADATA = ("do_sample_frames",)
 
 
 @dataclass
@@ -80,7 +77,7 @@ class TransformersEngine:
 
     def estimate(self, request: Request, sampling: Sampling) -> Estimate:
         """Return the tokens of a request, counted by the model's own processor, and the longest answer; no dollars."""
-        return Estimate(int(self._inputs([request])["attention_mask"].sum()) + sampling.max_tokens, 0.0)
+        return Estimate(self.chat.count(request, self.processor) + sampling.max_tokens, 0.0)
 
     def load(self) -> Any:
         """Load the model, unless it is there already, and return it. Raises `ConfigError` when it cannot be."""
@@ -119,7 +116,7 @@ class TransformersEngine:
         """Answer a batch; when that fails, its requests alone, so that only those fail that must."""
         started = time.monotonic()
         try:
-            inputs = self._inputs(batch)
+            inputs = self.chat.inputs(batch, self.processor)
             lengths = inputs["attention_mask"].sum(1).tolist()
             long = [length >= self.limit for length in lengths]
             if not any(long):
@@ -137,17 +134,6 @@ class TransformersEngine:
         ]
         good = [request for request, bad in zip(batch, long, strict=True) if not bad]
         return replies + (self._answered(good, sampling) if good else [])
-
-    def _inputs(self, batch: Sequence[Request]) -> Any:
-        """Return the processor's output for requests whose frames are alike."""
-        texts = [self.chat.text(request) for request in batch]
-        frames = [request.frames for request in batch if request.frames is not None]
-        visual = shown_to_processor(frames, self.chat.frames_as) if frames else {}
-        special = all(self.chat.special_tokens(text) for text in texts)
-        return self.chat.processor(
-            text=texts, padding=True, padding_side="left", add_special_tokens=special, return_tensors="pt", **visual,
-            **(self.processor if frames else {}),
-        )  # fmt: skip
 
     def _produced(self, batch: Sequence[Request], inputs: Any, sampling: Sampling, started: float) -> list[Reply]:
         import torch
@@ -193,7 +179,9 @@ class TransformersEngine:
         from xgrammar.contrib.hf import LogitsProcessor
 
         # no free white space: of that alone a model can fill an answer
-        return LogitsProcessor(compiler.compile_json_schema(json.dumps(dict(schema)), any_whitespace=False))
+        return LogitsProcessor(
+            compiler.compile_json_schema(json.dumps(dict(schema)), any_whitespace=False, separators=(",", ":"))
+        )
 
     @cached_property
     def _compiler(self) -> Any:
@@ -245,21 +233,6 @@ def load_model(
         bos_token_id=model.generation_config.bos_token_id,
     )  # fmt: skip
     return restore_positions(model.to(place).eval())  # pyright: ignore[reportArgumentType]
-
-
-def shown_to_processor(frames: Sequence[Frames], frames_as: str) -> dict[str, Any]:
-    """Return the arguments with which a transformers processor takes frames as they are, one clip a prompt."""
-    if frames_as == "images":
-        from PIL import Image
-
-        return {"images": [[Image.fromarray(picture) for picture in clip.pixels] for clip in frames]}
-    metadata = [
-        {name: value for name, value in clip.video_metadata().items() if name not in _NOT_METADATA} for clip in frames
-    ]
-    return {
-        "videos": [clip.pixels for clip in frames], "video_metadata": metadata, "do_sample_frames": False,
-        "input_data_format": "channels_last",  # of a picture 1 or 3 pixels high it would be guessed otherwise
-    }  # fmt: skip
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from microg.errors import ConfigError
-from models.vlm import transformers_engine
 from models.vlm.base import Frames, Reply, Request, Sampling
 from models.vlm.cards import card
+from models.vlm.chat import shown_to_processor
 from models.vlm.engines import open_engine
 from models.vlm.transformers_engine import TransformersEngine
 from tests.vlm_requests import COUNTS, SCHEMA, clip, questions
@@ -184,7 +184,7 @@ def test_qwens_text_follows_the_last_moment_of_a_video(engine: TransformersEngin
     import torch
 
     model = engine.load()
-    inputs = engine._inputs(questions([clip(0, 9)], "What?"))
+    inputs = engine.chat.inputs(questions([clip(0, 9)], "What?"), {})
     passed = {name: value for name, value in inputs.items() if name not in ("pixel_values_videos", "input_ids")}
     positions, ahead = model.model.get_rope_index(inputs["input_ids"], **passed)
     video = inputs["mm_token_type_ids"][0] == 2
@@ -195,7 +195,7 @@ def test_qwens_text_follows_the_last_moment_of_a_video(engine: TransformersEngin
     ]
     assert torch.equal(positions[:, 0, last + 1], positions[:, 0, video].max().repeat(3) + 1)
     assert int(ahead) == int(positions.max()) + 1 - inputs["input_ids"].shape[1]
-    padded = engine._inputs(questions([clip(0, 9)], "What?", "And who is that, over there?"))
+    padded = engine.chat.inputs(questions([clip(0, 9)], "What?", "And who is that, over there?"), {})
     rest = {name: value for name, value in padded.items() if name not in ("pixel_values_videos", "input_ids")}
     both, _ = model.model.get_rope_index(padded["input_ids"], **rest)
     assert torch.equal(both[:, 0, padded["attention_mask"][0] == 1], positions[:, 0])
@@ -203,5 +203,5 @@ def test_qwens_text_follows_the_last_moment_of_a_video(engine: TransformersEngin
 
 def test_frames_are_shown_as_images_where_a_model_takes_no_video():
     frames = clip(0, 3)
-    shown = transformers_engine.shown_to_processor([frames], "images")["images"]
+    shown = shown_to_processor([frames], "images")["images"]
     assert np.array_equal(np.stack([np.asarray(picture) for picture in shown[0]]), frames.pixels)
