@@ -10,12 +10,10 @@ from pydantic import BaseModel, Field
 
 from jobs.har_train_config import load_har_train_config
 from microg import storage
-from microg.config import Config, load_config, merged, nested
+from microg.config import Config, load_config, merged, nested, recipe_path
 from microg.errors import ConfigError
 from microg.search_space import Domain, parse_space
 from pipelines.training.config import TrainConfig
-
-RECIPES = "recipes/har"
 
 
 class SweepSettings(Config):
@@ -93,14 +91,6 @@ def load_sweep_settings(
         raise ConfigError("recipes select by different scores", "say --set validation.select=corrected (or paper)")
     _try_edges(settings)
     return settings
-
-
-def recipe_path(recipe: str) -> str:
-    """Return the file of a recipe given as a path or as a name in recipes/har."""
-    named = f"{RECIPES}/{recipe.lower()}.yaml"
-    if storage.exists(recipe) or not storage.exists(named):
-        return recipe
-    return named
 
 
 def _try_edges(settings: SweepSettings) -> None:

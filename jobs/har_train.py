@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 EPILOG = """
 **Examples**
 
-`microg har train data/synthetic --recipe recipes/har/tiny.yaml --run runs/tiny`
+`microg har train data/synthetic --recipe tiny --run runs/tiny`
 
 `microg har train data/microg4m --recipe recipes/har/i3d_nln_8x8_r50.yaml --variant intended --num-workers 4`
 
@@ -47,7 +47,10 @@ EPILOG = """
 def har_train(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with samples and splits.")],
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "--config", help="Recipe: the model and its training schedule.")
+        str | None,
+        typer.Option(
+            "--recipe", "--config", help="Recipe, a file or a name in recipes/har: the model and its schedule."
+        ),
     ] = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to make or to resume. [default: runs/RECIPE-VARIANT]")

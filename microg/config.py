@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from microg import storage
 from microg.errors import ConfigError
+
+# Shipped beside the packages; not in a wheel.
+_RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
 class Config(BaseModel):
@@ -68,6 +72,8 @@ def _identity(value: Any, plain: Any) -> Any:
     return plain
 
 
+# Shipped beside the packages; absent from a wheel.
+_RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -91,10 +97,28 @@ def load_config(model: type[C], /, recipe: str | None = None, overrides: Iterabl
         raise ConfigError(f"bad configuration: {problems}", f"keys at the top level: {known}") from error
 
 
-def read_recipe(path: str) -> dict[str, Any]:
-    """Return the keys and values of a YAML file. Raises `ConfigError` when it cannot be read or is no mapping."""
+def recipe_path(recipe: str) -> str:
+    """Return the file of a recipe: a path as it is, else that of a shipped recipe given by name or by relative path.
+
+    >>> recipe_path("x3d_s").endswith("recipes/har/x3d_s.yaml"), recipe_path("none.yaml")
+    (True, 'none.yaml')
+    """
+    if storage.exists(recipe):
+        return recipe
+    for file in _RECIPES.rglob("*.yaml"):
+        if recipe.lower() in (file.stem, file.relative_to(_RECIPES.parent).as_posix()):
+            return str(file)
+    return recipe
+
+
+def read_recipe(recipe: str) -> dict[str, Any]:
+    """Return the keys and values of a YAML file, which `recipe_path` finds.
+
+    Raises `ConfigError` when it cannot be read or is no mapping.
+    """
+    path = recipe_path(recipe)
     if not storage.exists(path):
-        raise ConfigError(f"configuration file {path} is not there")
+        raise ConfigError(f"configuration file {path} is not there", "give a file, or a name in recipes/")
     try:
         loaded = yaml.safe_load(storage.read_bytes(path))
     except yaml.YAMLError as error:
