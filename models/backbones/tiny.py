@@ -15,11 +15,15 @@ from models.backbones.roi_head import ConvBoxClassifier
 
 SIDE = 64  # pixels of a person's square, after scaling
 _CONTEXT = 1.2  # side of the square per long side of the box: what hands hold is often outside
+_ABSENT = -3.0  # first logit of every action, because most are absent: else the first epochs learn only that
 _JITTER = 0.15  # in training, squares grow or shrink by up to this share, and move by up to a tenth of their side
 
 
 class TinyBoxClassifier(ConvBoxClassifier):
-    """Logits from a square of `SIDE` pixels around each box; the RoI head then pools the features of that square."""
+    """Logits from a square of `SIDE` pixels around each box; the RoI head then pools the features of that square.
+
+    In evaluation they do not change when a clip is turned by 90 degrees.
+    """
 
     def forward(self, clips: Tensor, boxes: Tensor) -> Tensor:
         """Return logits (M, num_classes); shapes as for every model."""
@@ -29,7 +33,13 @@ class TinyBoxClassifier(ConvBoxClassifier):
             whole = boxes.new_tensor([[0, 0, 0, clips.shape[-1], clips.shape[-2]]])
             return super().forward(*cut_out(clips, whole))[:0]
         squares, whole = cut_out(clips, boxes, jitter=_JITTER if self.training else 0.0)
-        return super().forward(turned(squares) if self.training else squares, whole)
+        if self.training:
+            return super().forward(turned(squares), whole)
+        # In weightlessness no direction is up: what is said of somebody is the mean over four ways to look.
+        logits = super().forward(squares, whole)
+        for turn in (1, 2, 3):
+            logits = logits + super().forward(torch.rot90(squares, turn, (-2, -1)), whole)
+        return logits / 4
 
 
 def cut_out(clips: Tensor, boxes: Tensor, *, jitter: float = 0.0, side: int = SIDE) -> tuple[Tensor, Tensor]:
@@ -92,7 +102,9 @@ def build_tiny(
         _Block(2 * width, 4 * width, 2),
         _Block(4 * width, 4 * width, 1),
     )
-    return TinyBoxClassifier(trunk, 4 * width, num_classes, scale, dropout)
+    model = TinyBoxClassifier(trunk, 4 * width, num_classes, scale, dropout)
+    nn.init.constant_(model.detection_head.proj.bias, _ABSENT)
+    return model
 
 
 def _convolution(channels_in: int, channels: int, kernel: tuple[int, int, int], stride: int) -> nn.Sequential:

@@ -53,3 +53,14 @@ def test_jitter_follows_the_seed(seed: int) -> None:
         results.append(cut_out(clip, box(30, 20), jitter=0.15)[0])
     assert torch.equal(*results)
     assert not torch.equal(results[0], cut_out(clip, box(30, 20))[0])
+
+
+def test_logits_do_not_depend_on_which_way_is_up() -> None:
+    model, clip = build("TINY", roi_scale="true").eval(), torch.randn(1, 3, 4, 60, 60)
+    with torch.inference_mode():
+        upright = model(clip, torch.tensor([[0.0, 10, 20, 30, 40]]))
+        # turned by 90 degrees against the clock: x becomes 60 - y of before
+        turned_by_90 = model(torch.rot90(clip, 1, (-2, -1)), torch.tensor([[0.0, 20, 30, 40, 50]]))
+        other = model(clip, torch.tensor([[0.0, 20, 30, 40, 50]]))
+    torch.testing.assert_close(upright, turned_by_90, atol=1e-5, rtol=1e-4)
+    assert (upright - other).abs().max() > 1e-3
