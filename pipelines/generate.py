@@ -101,7 +101,7 @@ def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, An
         return {"concurrency": settings.api.concurrency}
     told: dict[str, Any] = {}
     if settings.tensor_parallel > 1:
-        told["tensor_parallel_size"] = settings.tensor_parallel
+        told["tensor_parallel"] = settings.tensor_parallel
     if 0 < settings.resources.gpus < 1 and card.engine == "vllm":
         told["gpu_memory_utilization"] = round(_GPU_MEMORY * settings.resources.gpus, 3)
     return {name: value for name, value in told.items() if name not in card.settings}
