@@ -17,7 +17,10 @@ from microg.errors import ConfigError
 
 # transformers' model type -> the module that makes it.
 ARCHITECTURES: dict[str, str] = {
+    "internvl": "models.vlm.tiny.internvl",
+    "llava_next_video": "models.vlm.tiny.llava_next_video",
     "qwen2_5_vl": "models.vlm.tiny.qwen2_5_vl",
+    "video_llava": "models.vlm.tiny.video_llava",
 }
 _TEXTS = (
     "An astronaut floats through the module and reaches for a handrail.",

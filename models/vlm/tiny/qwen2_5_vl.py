@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from models.vlm.tiny import Size
-from models.vlm.tiny.save import Parts
-from models.vlm.tiny.tokenizer import END, PAD, chat_template, train
+from models.vlm.tiny.save import Parts, language_model
+from models.vlm.tiny.tokenizer import chat_template, train
 
 _BEGIN, _END, _IMAGE, _VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
 _PATCH, _MERGE = 14, 2
@@ -27,10 +27,7 @@ def make(texts: Sequence[str], size: Size) -> Parts:
     half = size.hidden // size.heads // 2  # of a head's dimensions; shared among time, height and width as 2 : 3 : 3
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(tokenizer), "hidden_size": size.hidden, "intermediate_size": 2 * size.hidden,
-            "num_hidden_layers": size.layers, "num_attention_heads": size.heads, "num_key_value_heads": size.kv_heads,
-            "max_position_embeddings": size.context, "bos_token_id": None,
-            "eos_token_id": tokenizer.convert_tokens_to_ids(END), "pad_token_id": tokenizer.convert_tokens_to_ids(PAD),
+            **language_model("qwen2_5_vl_text", tokenizer, size),
             "rope_parameters": {
                 "rope_type": "default", "rope_theta": 10000.0,
                 "mrope_section": [half // 4, 3 * half // 8, 3 * half // 8],

@@ -23,6 +23,27 @@ class Parts:
     rename: dict[str, str] = field(default_factory=dict)
 
 
+def language_model(kind: str, tokenizer: Any, size: Size) -> dict[str, Any]:
+    """Return the configuration of a language model of transformers' type `kind`, such as llama or qwen2."""
+    end, pad = tokenizer.convert_tokens_to_ids([END, PAD])
+    return {
+        "model_type": kind, "vocab_size": len(tokenizer), "hidden_size": size.hidden,
+        "intermediate_size": 2 * size.hidden, "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads, "max_position_embeddings": size.context, "bos_token_id": None,
+        "eos_token_id": end, "pad_token_id": pad, "tie_word_embeddings": False,
+    }  # fmt: skip
+
+
+def clip_encoder(size: Size, patch: int) -> dict[str, Any]:
+    """Return the configuration of CLIP's picture encoder for patches of `patch` pixels."""
+    return {
+        "model_type": "clip_vision_model", "hidden_size": size.vision_hidden,
+        "intermediate_size": 2 * size.vision_hidden, "num_hidden_layers": size.vision_layers,
+        "num_attention_heads": size.vision_heads, "image_size": size.side, "patch_size": patch,
+        "projection_dim": size.vision_hidden,
+    }  # fmt: skip
+
+
 def write(
     make: Callable[[Sequence[str], Size], Parts], folder: Path, seed: int, texts: Sequence[str], size: Size
 ) -> Path:

@@ -11,6 +11,7 @@ import pytest
 
 from microg import storage
 from microg.errors import ConfigError
+from models.vlm.cards import card
 from models.vlm.tiny import ARCHITECTURES, build
 
 
@@ -30,7 +31,10 @@ def colours(seed: int, count: int = 8) -> np.ndarray:
 
 def answer(processor: Any, model: Any, pixels: np.ndarray, words: str = "What is there?") -> str:
     message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": words}]}
-    prompt = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    template = processor.chat_template or card("video-llava").settings["chat_template"]
+    prompt = processor.apply_chat_template(
+        [message], chat_template=template, add_generation_prompt=True, tokenize=False
+    )
     about = {"total_num_frames": 90, "fps": 30.0, "frames_indices": list(range(len(pixels))), "duration": 3.0}
     inputs = processor(
         text=[prompt], videos=[pixels], video_metadata=[about], do_sample_frames=False, return_tensors="pt"

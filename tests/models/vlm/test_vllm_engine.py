@@ -100,21 +100,26 @@ def test_a_model_that_is_not_there_is_told_before_vllm_starts(tmp_path: Path):
 # What runs it.
 
 
+@pytest.fixture(params=["qwen2_5_vl", "llava_next_video", "internvl"])
+def folder(request: pytest.FixtureRequest, tiny_vlm: Callable[[str], Path]) -> Path:
+    return tiny_vlm(request.param)
+
+
 @pytest.mark.slow
-def test_vllm_processes_the_pixels_that_were_sampled(vllm: VllmProcess, qwen: Path):
+def test_vllm_processes_the_pixels_that_were_sampled(vllm: VllmProcess, folder: Path):
     clips = [clip(count, count) for count in COUNTS]
-    seen = vllm.seen(qwen, questions(clips, "What?"))
+    seen = vllm.seen(folder, questions(clips, "What?"))
     assert len(seen) == len(clips)
     for frames, pixels in zip(clips, seen, strict=True):
         assert np.array_equal(pixels, frames.pixels)
 
 
 @pytest.mark.slow
-def test_greedy_answers_are_those_of_transformers(vllm: VllmProcess, qwen: Path):
+def test_greedy_answers_are_those_of_transformers(vllm: VllmProcess, folder: Path):
     clips = [clip(count, count) for count in COUNTS]
     requests = [*questions(clips, "What is there?", "Who is it, and where?"), Request("t", "Hello?", "Be brief.")]
-    expected = {reply.key: reply for reply in TransformersEngine(str(qwen), threads=1).generate(requests, SHORT)}
-    assert texts(vllm.ask(qwen, requests, SHORT)) == texts(expected)
+    expected = {reply.key: reply for reply in TransformersEngine(str(folder), threads=1).generate(requests, SHORT)}
+    assert texts(vllm.ask(folder, requests, SHORT)) == texts(expected)
 
 
 @pytest.mark.slow
