@@ -55,6 +55,20 @@ def recipes() -> str:
     return table(("recipe", "model", "epochs", "batch", "variants", "published test mAP@0.5"), rows())
 
 
+def vlm_recipes() -> str:
+    """Return the recipes of captions and answers, with the published row that each is compared with."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for path in sorted((ROOT / "recipes" / "vlm").glob("*.yaml")):
+            content = yaml.safe_load(path.read_text())
+            made = content["generate"]
+            frames = ", ".join(str(value) for value in made.get("frames", {}).values())
+            row = f"`{content['row']}`" if "row" in content else ""
+            yield f"`recipes/vlm/{path.name}`", f"`{made['model']}`", frames, row
+
+    return table(("recipe", "card", "frames", "published row"), rows())
+
+
 def cards() -> str:
     """Return the vision-language models: what runs them, and whether it does."""
     from models.vlm.cards import card, names
@@ -188,7 +202,7 @@ def _duration(hours: float) -> str:
 
 
 REGISTRIES: dict[str, Callable[[], str]] = {
-    "backbones": backbones, "recipes": recipes, "cards": cards, "prompts": prompts, "formats": formats,
-    "text-metrics": text_metrics, "dataset-tables": dataset_tables, "run-tables": run_tables, "commands": commands,
+    "backbones": backbones, "recipes": recipes, "vlm-recipes": vlm_recipes, "cards": cards, "prompts": prompts,
+    "formats": formats, "text-metrics": text_metrics, "dataset-tables": dataset_tables, "run-tables": run_tables, "commands": commands,
     "costs": costs,
 }  # fmt: skip

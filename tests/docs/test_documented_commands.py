@@ -17,6 +17,7 @@ from jobs.har_score_config import HarScoreConfig
 from jobs.vlm_score_config import VlmScoreConfig
 from microg.config import load_config
 from pipelines.curate import CurateSettings
+from pipelines.generate_config import GenerateSettings
 from pipelines.predict import PredictSettings
 from pipelines.training.config import TrainConfig
 
@@ -25,7 +26,7 @@ DOCUMENTS = sorted((ROOT / "docs").rglob("*.md")) + [ROOT / name for name in ("R
 IDS = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 SETTINGS = {
     "curate": CurateSettings, "har train": TrainConfig, "har predict": PredictSettings, "har score": HarScoreConfig,
-    "vlm score": VlmScoreConfig,
+    "vlm score": VlmScoreConfig, "vlm generate": GenerateSettings,
 }  # fmt: skip
 _BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
@@ -60,7 +61,7 @@ def split(words: list[str]) -> tuple[str, Any, list[str]]:
 
 def shown(text: str) -> Iterator[list[str]]:
     """Yield the words after `microg` of every command in blocks of shell, also of scripts that are submitted."""
-    scripts = {f"jobs/{name.replace(' ', '_').replace('-', '_')}.py": name for name in commands()}
+    scripts = {f"{found.callback.__module__.replace('.', '/')}.py": name for name, found in commands().items()}
     for block in _BLOCK.finditer(text):
         for line in re.sub(r"\\\n", " ", block[2]).splitlines():
             words = shlex.split(line, comments=True)
@@ -152,5 +153,5 @@ def test_the_site_shows_what_the_code_holds(site: Path):
     assert all(f">{name}<" in text("capabilities/har") for name in names())
     assert all(f">{name}<" in text("capabilities/vlm") for name in cards())
     assert all(f'id="microg-{name.replace(" ", "-")}"' in text("reference/commands") for name in commands())
-    assert all(path.name in text("recipes") for path in (ROOT / "recipes" / "har").glob("*.yaml"))
+    assert all(path.name in text("recipes") for path in (ROOT / "recipes").glob("*/*.yaml"))
     assert "microg.dataset.Dataset.fingerprint" in text("reference/microg")

@@ -12,7 +12,7 @@ import pytest
 from microg import schema, storage
 from microg.dataset import Dataset
 from tests.curation import write_detections, write_footage
-from tests.helpers import tiny_rows
+from tests.helpers import make_dataset, tiny_rows
 from tests.processes import microg
 from tests.ray_head import Head, ray_head
 from tests.s3_server import object_store, upload
@@ -53,6 +53,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     (folder / "raw" / "broken.mp4").write_bytes(b"no video")
     for number, person_frames in enumerate((90, 20)):
         write_detections(folder / "dets", f"tour_{number:03d}", person_frames=person_frames)
+    make_dataset(folder / "asked")
     with object_store() as store:
         yield Places(str(folder), upload(folder, store.bucket()))
 
@@ -118,7 +119,7 @@ def cluster(places: Places) -> Iterator[Head]:
 
 
 def on_both(
-    cluster: Head, places: Places, command: str, words: tuple[str, ...], out: str, code: int = 0
+    cluster: Head, places: Places, command: str, words: tuple[str, ...], out: str, code: int = 0, job: str = ""
 ) -> list[dict[str, Any]]:
     """Run a command here on local folders and as a job of the cluster on the bucket; `{}` stands for the place."""
     outcomes = []
@@ -127,7 +128,7 @@ def on_both(
         if place == places.local:
             assert microg(*command.split(), *here) == code
         else:
-            done = cluster.submit(f"jobs/{command.replace(' ', '_')}.py", *here)
+            done = cluster.submit(f"jobs/{job or command.replace(' ', '_')}.py", *here)
             assert done.returncode == (1 if code else 0), done.stdout + done.stderr
         outcomes.append(outcome(f"{place}/{out}", place))
     return outcomes
@@ -183,3 +184,31 @@ def test_submitted_captions_score_to_the_same_bytes(cluster, ray_session, places
     local, remote = on_both(cluster, places, "vlm score", words + more, "captions")
     assert local == remote
     assert local["metrics"]["tasks"]["caption"]["paper"]["scores"]["meteor"] > 0
+
+
+@pytest.mark.slow
+def test_submitted_answers_are_the_local_ones_and_score_to_the_same_bytes(cluster, ray_session, places, tmp_path):
+    from models.vlm import tiny
+
+    tiny.build("qwen2_5_vl", tmp_path / "tiny")
+    words = ("--model", str(tmp_path / "tiny"), "--engine", "transformers", "--dataset", "{}/asked", "--run", "{}/talk")
+    more = ("--frames", "uniform:2", "--task", "caption", "--set", "sampling.max_tokens=6", "--set", "device=cpu")
+    on_both(cluster, places, "vlm generate", words + more, "talk", job="vlm_eval")
+    tables = [storage.read_parquet(f"{place}/talk/tables/generations.parquet") for place in places]
+    rows = [table.drop_columns(["latency_s", "written"]).to_pylist() for table in tables]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
+    assert all(row["status"] == "ok" and row["text"] for row in rows[0])
+    words = (
+        "--run",
+        "{}/talk",
+        "--references",
+        "{}/asked",
+        "--out",
+        "{}/talk-score",
+        "--metrics",
+        "cider,bleu,rouge_l",
+    )
+    local, remote = on_both(cluster, places, "vlm score", (*words, "--resamples", "20"), "talk-score")
+    assert local == remote
+    assert local["metrics"]["coverage"]["caption"]["answered"] == 4
