@@ -48,7 +48,7 @@ def recipes() -> str:
             published = har_row(row).scores["map"] if row else None
             variants = ", ".join(f"`{name}`" for name in train.get("variants", {}))
             yield (
-                f"`recipes/har/{path.name}`", f"`{train['model']['name']}`" if train else "", train.get("epochs", ""),
+                f"`{path.name}`", f"`{train['model']['name']}`" if train else "", train.get("epochs", ""),
                 train.get("batch", ""), variants, "" if published is None else f"{published:.2%}",
             )  # fmt: skip
 
@@ -64,7 +64,7 @@ def vlm_recipes() -> str:
             made = content["generate"]
             frames = ", ".join(str(value) for value in made.get("frames", {}).values())
             row = f"`{content['row']}`" if "row" in content else ""
-            yield f"`recipes/vlm/{path.name}`", f"`{made['model']}`", frames, row
+            yield f"`{path.name}`", f"`{made['model']}`", frames, row
 
     return table(("recipe", "card", "frames", "published row"), rows())
 
@@ -203,6 +203,6 @@ def _duration(hours: float) -> str:
 
 REGISTRIES: dict[str, Callable[[], str]] = {
     "backbones": backbones, "recipes": recipes, "vlm-recipes": vlm_recipes, "cards": cards, "prompts": prompts,
-    "formats": formats, "text-metrics": text_metrics, "dataset-tables": dataset_tables, "run-tables": run_tables, "commands": commands,
-    "costs": costs,
+    "formats": formats, "text-metrics": text_metrics, "dataset-tables": dataset_tables, "run-tables": run_tables,
+    "commands": commands, "costs": costs,
 }  # fmt: skip
