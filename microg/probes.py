@@ -43,6 +43,11 @@ PROBES: tuple[Mapping[str, str], ...] = (
         "torchvision": "import torchvision, torchvision.ops\ndetail = torchvision.__version__",
         "ultralytics": "import ultralytics\nfrom ultralytics import YOLO\ndetail = ultralytics.__version__",
         "torchcodec": "import torchcodec, torchcodec.decoders\ndetail = torchcodec.__version__",
+        "transformers": (
+            "import transformers\n"
+            "from transformers import AutoModelForImageTextToText, AutoProcessor\n"
+            "detail = transformers.__version__"
+        ),
     },
 )
 

@@ -25,6 +25,8 @@ from models.vlm.verdict import Answer, TornAnswerError, Verdict, status_verdict
 _OPENAI = "https://api.openai.com/v1"
 # Of a video's metadata, what vLLM takes with `data:video/jpeg`.
 _VIDEO_KEYS = ("fps", "frames_indices", "total_num_frames", "duration", "do_sample_frames")
+# vLLM fills in what a request leaves out from the checkpoint's generation_config.json, with which greedy is not greedy.
+_VLLM_NEUTRAL = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
 
 
 @dataclass
@@ -66,7 +68,7 @@ class OpenAiEngine(ApiEngine):
         extra = dict(self.extra_body or {})
         if request.frames is not None:
             parts, more = self._parts(request.frames)
-            extra |= more
+            extra = {**more, **extra}
             content = [*parts, {"type": "text", "text": request.prompt}]
         system = [{"role": "system", "content": request.system}] if request.system else []
         own = urlsplit(str(self.base_url)).hostname == "api.openai.com"
@@ -96,7 +98,7 @@ class OpenAiEngine(ApiEngine):
         options = {"num_frames": -1, **{name: about[name] for name in _VIDEO_KEYS}}
         # always called video/jpeg: that is how vLLM knows a list of pictures; its loader reads PNG in it exactly (0.32)
         video = {"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(files)}}
-        return [video], {"media_io_kwargs": {"video": options}}
+        return [video], {"media_io_kwargs": {"video": options}, **_VLLM_NEUTRAL}
 
     async def _send(self, client: Any, body: Any) -> Answer:
         response = await client.chat.completions.with_raw_response.create(**body)

