@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from jobs.cli import app
 from microg.errors import ConfigError
 from models.vlm import cards
 from models.vlm.cards import ModelCard, card
+from models.vlm.engines import open_engine
 
 # The column #f of the published benchmark page; Tarsier2 is in the paper's table only.
 PUBLISHED_FRAMES = {
@@ -82,6 +84,23 @@ def test_a_card_that_runs_names_an_architecture_of_the_installed_engine(engine, 
             family = found.architecture.removesuffix("ForConditionalGeneration")
             files = [path for path in where.iterdir() if path.name.replace("_", "") == family.lower()]
             assert f"class {found.architecture}(" in (files[0] / f"modeling_{files[0].name}.py").read_text()
+
+
+def test_a_card_gives_its_engine_only_settings_that_it_has(each: ModelCard):
+    if each.problem(BEFORE) is None:
+        assert open_engine(each.replaced(shutdown=None)).name == each.engine
+
+
+@pytest.mark.parametrize(
+    "architecture", ["VideoLlavaForConditionalGeneration", "mPLUGOwl3Model", "TarsierForConditionalGeneration"]
+)
+def test_what_cards_say_vllm_lacks_it_lacks(architecture: str):
+    spec = find_spec("vllm")
+    if spec is None or spec.origin is None:
+        pytest.skip("vllm is not installed")
+    text = (Path(spec.origin).parent / "model_executor/models/registry.py").read_text()
+    # an entry is `"Name": (module, class)`; `"Name": "0.23.0"` is one that was dropped then
+    assert re.search(rf'"{architecture}": \(', text) is None
 
 
 def test_an_unknown_model_is_told_with_those_there_are():

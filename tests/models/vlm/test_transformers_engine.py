@@ -41,9 +41,12 @@ def answered(engine: TransformersEngine, requests: list[Request], sampling: Samp
     return {reply.key: reply for reply in replies}
 
 
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "internvl", "llava_next_video", "video_llava"])
 def test_the_processor_gets_the_pixels_that_were_sampled_and_samples_no_more(
-    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    architecture: str, tiny_vlm: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ):
+    template = card("video-llava").settings["chat_template"] if architecture == "video_llava" else None
+    engine = TransformersEngine(str(tiny_vlm(architecture)), threads=1, chat_template=template)
     kind = type(engine.chat.processor.video_processor)
     inherited, seen = kind._preprocess, []
 
@@ -52,15 +55,29 @@ def test_the_processor_gets_the_pixels_that_were_sampled_and_samples_no_more(
         return inherited(self, videos=videos, **kwargs)
 
     monkeypatch.setattr(kind, "_preprocess", spy)
-    # as released processors of other families say, which would thin 90 frames to their own liking
+    # as other families' released processors say, which would thin 90 frames to their own liking
     monkeypatch.setattr(engine.chat.processor.video_processor, "do_sample_frames", True)
     monkeypatch.setattr(engine.chat.processor.video_processor, "num_frames", 4)
     clips = [clip(count, count) for count in COUNTS]
     replies = answered(engine, questions(clips, "What?"), Sampling(max_tokens=1))
-    assert all(reply.status == "ok" for reply in replies.values())
+    assert {reply.error for reply in replies.values()} == {None}
     assert len(seen) == len(clips)
     for frames, pixels in zip(clips, seen, strict=True):
         assert np.array_equal(pixels, frames.pixels)
+
+
+def test_a_model_without_a_chat_template_says_where_to_give_one(tiny_vlm: Callable[[str], Path]):
+    with pytest.raises(ConfigError, match="settings chat_template"):
+        list(TransformersEngine(str(tiny_vlm("video_llava"))).generate([Request("k", "What?")], SHORT))
+
+
+def test_video_llava_is_asked_as_it_was_trained():
+    """Vicuna v1 as the released checkpoint's page writes it: USER, the video, the question, ASSISTANT."""
+    import jinja2
+
+    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Why?"}]}
+    template = jinja2.Environment().from_string(card("video-llava").settings["chat_template"])
+    assert template.render(messages=[message], add_generation_prompt=True) == "USER: <video>\nWhy? ASSISTANT:"
 
 
 def test_answers_depend_on_the_frames_their_order_and_their_times(engine: TransformersEngine):
