@@ -98,7 +98,7 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
 def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
     """Return what an engine is told beside its card: how many requests, or how much of how many GPUs."""
     if card.api:
-        return {"concurrency": settings.api.concurrency}
+        return {name: value for name, value in settings.api.engine().items() if name not in card.settings}
     told: dict[str, Any] = {}
     if settings.tensor_parallel > 1:
         told["tensor_parallel"] = settings.tensor_parallel

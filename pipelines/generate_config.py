@@ -15,6 +15,7 @@ from models.vlm.cards import ModelCard, card, names
 from models.vlm.cards.folder import folder_card, is_checkpoint
 from models.vlm.gate import Limits
 from models.vlm.prompts import Prompt, prompt
+from models.vlm.retry import RetryPolicy
 from models.vlm.sampling import FramePolicy, Uniform
 
 Engine = Literal["vllm", "transformers", "openai", "gemini"]
@@ -42,15 +43,29 @@ class SamplingSettings(Config):
 
 
 class ApiSettings(Config):
-    """What a provider allows, over all actors (see `models.vlm.gate.Limits`)."""
+    """What a provider allows, over all actors (see `models.vlm.gate.Limits`), and how often a request is sent again.
+
+    attempts, timeout_s, deadline_s, first_wait_s: see `models.vlm.retry.RetryPolicy`. give_up_after: so many requests
+    in a row that failed for all their attempts, and an actor sends no more of its block.
+    """
 
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(default=None, gt=0)
     concurrency: int = Field(default=16, ge=1, le=1000)
+    attempts: int = Field(default=6, ge=1)
+    timeout_s: float = Field(default=120.0, gt=0)
+    deadline_s: float = Field(default=300.0, gt=0)
+    first_wait_s: float = Field(default=0.5, gt=0)
+    give_up_after: int = Field(default=16, ge=1)
 
     def limits(self) -> Limits:
         """Return them as the gate takes them."""
         return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
+
+    def engine(self) -> dict[str, Any]:
+        """Return them as an API engine's settings."""
+        retry = RetryPolicy(self.attempts, self.deadline_s, self.timeout_s, self.first_wait_s)
+        return {"concurrency": self.concurrency, "retry": retry, "give_up_after": self.give_up_after}
 
 
 class GenerateSettings(Config):
