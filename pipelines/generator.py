@@ -64,7 +64,8 @@ class Generator:
         self._broken = 0
         self._stack = ExitStack()
         try:
-            self._engine: Engine = open_engine(job.card, gate=job.gate, max_cost=job.max_cost, **job.settings)
+            gate = None if job.gate is None else job.gate.owned()
+            self._engine: Engine = open_engine(job.card, gate=gate, max_cost=job.max_cost, **job.settings)
             fingerprint = self._engine.fingerprint()
             generation_rows.claim(job.root, fingerprint)
             self._common = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from models.vlm.base import Reply, Request, Sampling
-from models.vlm.gate import Limits
+from models.vlm.gate import Limits, Outcome, Permit, Wait
 from models.vlm.openai_api import OpenAiEngine
 from models.vlm.retry import RetryPolicy
-from pipelines.gate import SharedGate, shared_gate
+from pipelines.gate import GateActor, SharedGate, shared_gate
 from tests.openai_server import OpenAiServer
 from tests.prices import DOLLAR
 
@@ -86,3 +87,23 @@ def test_actors_share_one_cap_that_is_never_exceeded(actors):
     assert len(done) == len(server.requests) >= 85
     assert gate.status().spent == pytest.approx(10.0 * len(done))
     assert all("of the cap are spent" in str(reply.error) for reply in replies if reply.status == "error")
+
+
+def test_a_worker_that_is_restarted_gets_back_what_it_held_and_what_it_waited_for():
+    async def scenario() -> None:
+        gate = GateActor(Limits(concurrency=1, start=1), 10.0, 0.0, None)
+        first, second = ("worker", "1"), ("worker", "2")
+        await gate.begin(first)
+        assert isinstance(await gate.start(1, 3.0, 1000.0, None, first), Permit)
+        waiting = asyncio.create_task(gate.start(1, 3.0, 1000.0, None, first))
+        await asyncio.sleep(0.01)
+        await gate.begin(second)
+        assert isinstance(await waiting, Wait)  # of the life that was killed: nobody sends it
+        permit = await gate.start(1, 3.0, 1000.0, 1.0, second)
+        assert isinstance(permit, Permit)
+        status = await gate.status()
+        assert (status.spent, status.held, status.under_way) == (3.0, 3.0, 1)  # what was under way may have been billed
+        await gate.finish(permit, Outcome("ok", cost=1.0))
+        assert (await gate.status()).spent == 4.0
+
+    asyncio.run(scenario())
