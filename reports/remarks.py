@@ -26,7 +26,7 @@ def remarks(runs: Sequence[RunFolder]) -> list[Remark]:
             found.append(Remark(run.name, "damaged", run.problem))
         if not run.finished:
             found.append(Remark(run.name, "unfinished", "the run has not come to its end: its numbers are not shown"))
-        maker = {"har score": _har, "vlm score": _text, "har predict": _predict, "har train": _train}.get(run.command)
+        maker = _MAKERS.get(run.command)
         if maker is not None:
             found += maker(run)
         notes = run.metrics.get("notes")
@@ -82,11 +82,20 @@ def _predict(run: RunFolder) -> list[Remark]:
         if names:
             message = f"{len(names)} tensors of the model are {what} in the weights"
             found.append(Remark(run.name, f"weights-{what}", message, tuple(map(str, names[:3]))))
+    return found + _failed(run, "sample_id", "samples could not be predicted")
+
+
+def _generate(run: RunFolder) -> list[Remark]:
+    return _failed(run, "row", "answers failed")
+
+
+def _failed(run: RunFolder, key: str, what: str) -> list[Remark]:
     errors = run.metrics.get("errors") or []
-    if errors:
-        examples = tuple(f"{item.get('sample_id')}: {item.get('error')}" for item in errors[:3])
-        found.append(Remark(run.name, "failed-rows", f"{len(errors)} samples could not be predicted", examples))
-    return found
+    if not errors:
+        return []
+    number = run.metrics.get("failed") or len(errors)
+    examples = tuple(f"{item.get(key)}: {item.get('error')}" for item in errors[:3])
+    return [Remark(run.name, "failed-rows", f"{number:,} {what}", examples)]
 
 
 def _train(run: RunFolder) -> list[Remark]:
@@ -94,3 +103,8 @@ def _train(run: RunFolder) -> list[Remark]:
     if not failures:
         return []
     return [Remark(run.name, "failed-rows", f"{len(failures)} clips could not be used", tuple(map(str, failures[:3])))]
+
+
+_MAKERS = {
+    "har score": _har, "vlm score": _text, "har predict": _predict, "har train": _train, "vlm generate": _generate,
+}  # fmt: skip

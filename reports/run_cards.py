@@ -41,6 +41,7 @@ def _card(run: RunFolder) -> RunCard:
         maker = {
             "har score": _har_numbers, "vlm score": _text_numbers, "har train": _train_numbers,
             "har sweep": _sweep_numbers, "har predict": _predict_numbers, "curate": _curate_numbers,
+            "vlm generate": _generate_numbers,
         }.get(run.command)  # fmt: skip
         numbers = maker(run) if maker is not None else []
     return RunCard(run.name, run.command, _about(run), state, kind, tuple(numbers))
@@ -71,7 +72,7 @@ def failed_rows(run: RunFolder) -> int:
 
 
 def _about(run: RunFolder) -> str:
-    model = run.config.get("model")
+    model = run.metrics.get("model") or run.config.get("model")
     if isinstance(model, dict):
         model = model.get("name") or model.get("id")
     parts = [model if isinstance(model, str) else model_name(run)]
@@ -125,6 +126,10 @@ def _predict_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
     return [("key frames", f"{run.metrics.get('key_frames', 0):,}", f"{run.metrics.get('samples', 0):,} people")]
 
 
+def _generate_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
+    return [("answers", f"{run.metrics.get('rows', 0):,}", f"{run.metrics.get('clips', 0):,} clips")]
+
+
 def _curate_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
     counts = run.metrics.get("counts") or {}
     return [(f"clips {name}", f"{counts[key]:,}", "") for key, name in (("ok", "kept"), ("rejected", "rejected"))
@@ -173,17 +178,17 @@ def _training(run: RunFolder) -> dict[str, Any]:
 
 
 def _generation(run: RunFolder) -> dict[str, Any]:
-    table = run.generations()
+    """Return what all answers of a run took; the rate is that of its last invocation."""
+    table = run.table("generations")
     if not table.num_rows:
         return {}
-    total = {name: pc.sum(table[name]).as_py() for name in ("prompt_tokens", "completion_tokens", "latency_s", "cost")}
+    total = {name: pc.sum(table[name]).as_py() for name in ("prompt_tokens", "completion_tokens", "cost")}
     row: dict[str, Any] = {
         "items": table.num_rows, "unit": "answers", "tokens in": total["prompt_tokens"],
-        "tokens out": total["completion_tokens"], "US dollars": total["cost"],
+        "tokens out": total["completion_tokens"], "US dollars": None if total["cost"] is None else f"{total['cost']:.4f}",
     }  # fmt: skip
-    if "throughput" not in run.metrics and total["latency_s"]:
-        row |= {"seconds": total["latency_s"], "limited by": "sum of latencies"}
-    return row
+    last = run.metrics.get("throughput") or {}
+    return row if last.get("rows") == table.num_rows else row | {"seconds": None}
 
 
 def provenance(runs: Sequence[RunFolder]) -> pd.DataFrame:

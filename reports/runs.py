@@ -66,15 +66,6 @@ class RunFolder:
             return schema.conform(name, storage.read_parquet(self._path(name)))
         return storage.read_parquet_folder(storage.join(self.root, "tables", name), schema.schema_of(name))
 
-    def generations(self) -> pa.Table:
-        """Return the newest row of each answer of table `generations`, wherever in the folder it lies."""
-        from microg.text_predictions import newest
-
-        for folder in (storage.join(self.root, "generations"), storage.join(self.root, "parts")):
-            if not self.has("generations") and storage.exists(folder):
-                return newest(storage.read_parquet_folder(folder, schema.schema_of("generations")))
-        return newest(self.table("generations"))
-
     def _path(self, table: str) -> str:
         return storage.join(self.root, "tables", f"{table}.parquet")
 

@@ -50,7 +50,7 @@ def predictions_run(run: RunFolder) -> RunFolder | None:
 def model_name(run: RunFolder) -> str | None:
     """Return the name of the model behind a scoring run, where its predictions' run tells it."""
     made = predictions_run(run)
-    found = None if made is None else made.config.get("model")
+    found = None if made is None else made.metrics.get("model") or made.config.get("model")
     if isinstance(found, dict):
         found = found.get("name") or found.get("id")
     return found if isinstance(found, str) else None

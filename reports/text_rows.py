@@ -7,9 +7,10 @@ from typing import Literal
 
 from metrics.published import PublishedTextRow, text_row, text_rows
 from metrics.text import registry
+from microg.arrow import pc
 from reports.result_table import Cell, Head, ResultTable, Row, verdict_of
 from reports.runs import RunFolder
-from reports.sources import model_name
+from reports.sources import model_name, predictions_run
 
 TextTask = Literal["caption", "vqa"]
 PROTOCOLS = ("paper", "standard")
@@ -106,6 +107,7 @@ def _published(row: PublishedTextRow, task: TextTask) -> Row:
 def _rows_of(run: RunFolder, task: TextTask, row: PublishedTextRow | None) -> list[Row]:
     same = on_published_data(run, task)
     name = run.metrics.get("model") or model_name(run) or ""
+    frames = _frames_of(run)
     rows = []
     for protocol in PROTOCOLS:
         found = scores_of(run, task, protocol)
@@ -121,8 +123,18 @@ def _rows_of(run: RunFolder, task: TextTask, row: PublishedTextRow | None) -> li
                 f"{items_of(run, task):,} items, not the published {PUBLISHED_ITEMS[task]:,}: "
                 "not compared with published rows"
             )
-        rows.append(Row("ours", (Cell(text=name), Cell(), *cells), run=run.name, protocol=protocol, note=note))
+        about = (Cell(text=name), frames)
+        rows.append(Row("ours", (*about, *cells), run=run.name, protocol=protocol, note=note))
     return rows
+
+
+def _frames_of(run: RunFolder) -> Cell:
+    """Return how many frames the answers were made from, empty where that is not known."""
+    made = predictions_run(run)
+    if made is None or not made.has("generations"):
+        return Cell()
+    lengths = pc.list_value_length(made.table("generations")["frame_indices"]).drop_null()
+    return Cell(float(pc.mode(lengths)[0]["mode"].as_py()), digits=0) if len(lengths) else Cell()
 
 
 def _beside(cell: Cell, published: float | None) -> Cell:

@@ -88,10 +88,36 @@ def said_file(path: Path, dataset: Dataset, right: float, seed: int) -> Path:
     return path
 
 
+def generate_run(root: Path, dataset: Dataset, right: float, seed: int, model: str = "tiny-vlm") -> Path:
+    """Write the run folder of a vision-language model that says what `said_file` does; one answer failed."""
+    said = json.loads(said_file(root.parent / f"{root.name}.json", dataset, right, seed).read_text())
+    common = {
+        "prompt_hash": "0" * 8, "frame_indices": [0, 4, 8], "model": model, "engine": "vllm", "prompt_tokens": 100,
+        "completion_tokens": 10, "latency_s": 0.5, "cost": 0.001, "status": "ok", "error": "",
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for entry in said:
+        clip = {"clip_id": entry["video_id"], **common}
+        rows.append({**clip, "task": "caption", "prompt_id": "caption-v1", "text": entry["caption"]})
+        rows += [
+            {**clip, "task": "vqa", "qa_index": index, "question": pair["Q"], "prompt_id": "vqa-v1", "text": pair["A"]}
+            for index, pair in enumerate(entry["qa_pairs"])
+        ]
+    rows[-1].update(status="error", text=None, error=f"TimeoutError: {EVIL}")
+    run = Run.start(str(root), "vlm generate", Settings(model=model), dataset=dataset.fingerprint())
+    run.write_table("generations", schema.from_rows("generations", rows))
+    run.finish({
+        "model": model, "dataset": dataset.root, "clips": len(said), "rows": len(rows), "failed": 1,
+        "errors": [{"row": f"{rows[-1]['clip_id']}:vqa:5", "error": rows[-1]["error"]}],
+        "throughput": {"rows": len(rows), "wall_s": 7.0, "rows_per_s": 4.0, "stages": {"decode": 0.1, "engine": 0.9}},
+    })  # fmt: skip
+    return root
+
+
 def score(*arguments: str) -> None:
     """Run a scoring command and assert that it went well."""
     done = CliRunner().invoke(cli.app, list(arguments))
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0, (done.output, done.exception)
 
 
 def har_score(predictions: Path, dataset: Dataset, run: Path, *more: str) -> Path:
@@ -104,10 +130,11 @@ def har_score(predictions: Path, dataset: Dataset, run: Path, *more: str) -> Pat
 
 
 def vlm_score(predictions: Path, dataset: Dataset, run: Path, *more: str) -> Path:
-    """Score texts by the metrics that need neither Java nor an encoder, without plots."""
+    """Score a file or a run by the metrics that need neither Java nor an encoder, without plots."""
     score(
-        "vlm", "score", "--predictions", str(predictions), "--references", dataset.root, "--out", str(run),
-        "--no-plots", "--resamples", "20", "--metrics", "cider,bleu,rouge_l", "--protocol", "paper", *more,
+        "vlm", "score", "--run" if predictions.is_dir() else "--predictions", str(predictions), "--references",
+        dataset.root, "--out", str(run), "--no-plots", "--resamples", "20", "--metrics", "cider,bleu,rouge_l",
+        "--protocol", "paper", "--missing", "zero", *more,
     )  # fmt: skip
     return run
 

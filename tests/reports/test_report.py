@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = scored_runs.predict_run(root / "runs" / f"{name}-test", dataset, seed, skill, model=name.upper())
         scored_runs.har_score(made, dataset, root / "runs" / f"{name}-score", "--row", "X3D_L")
     for name, right in (("first", 0.8), ("second", 0.3)):
-        said = scored_runs.said_file(root / f"{name}.json", dataset, right, seed=3)
+        said = scored_runs.generate_run(root / "runs" / f"{name}-said", dataset, right, seed=3, model=f"{name}-vlm")
         scored_runs.vlm_score(said, dataset, root / "runs" / f"{name}-texts", "--row", "gpt_4o")
     scored_runs.train_run(root / "runs" / "trained", row="X3D_L")
     scored_runs.sweep_run(root / "runs" / "swept")
@@ -91,6 +91,7 @@ def test_folders_of_runs_are_searched_and_each_run_has_a_name_of_its_own(runs: P
     assert [run.name for run in found].count("trained") == 1
     assert {run.name: (run.command, run.finished) for run in found} == {
         "begun": ("har score", False), "first-texts": ("vlm score", True), "good-score": ("har score", True),
+        "first-said": ("vlm generate", True), "second-said": ("vlm generate", True),
         "good-test": ("har predict", True), "poor-score": ("har score", True), "poor-test": ("har predict", True),
         "second-texts": ("vlm score", True), "swept": ("har sweep", True), "trained": ("har train", True),
     }  # fmt: skip
@@ -166,6 +167,13 @@ def test_ours_stand_below_the_row_they_are_compared_with_and_other_data_are_not_
     assert all(cell.difference is None for row in mine for cell in row.cells)
     assert "4 clips, 6 boxes, 12 labels" in mine[0].note
     assert mine[1].cells[4].interval != ""
+
+
+def test_answers_of_a_model_stand_with_its_name_and_frames(runs: Path) -> None:
+    table = paper_tables(find_runs([str(runs)]))[4]
+    mine = next(row for row in table.rows if row.run == "first-texts")
+    assert [cell.number for cell in mine.cells[:2]] == ["first-vlm", "3"]
+    assert "24 items, not the published 7,428" in mine.note
 
 
 def test_published_rows_are_printed_as_the_paper_prints_them() -> None:
@@ -262,6 +270,8 @@ def test_costs_come_from_the_runs(built: dict[str, Any]) -> None:
     part = _Page(built["page"]).source.split('<section id="costs">')[1].split("</section>")[0]
     text = re.sub(r"<[^>]+>|\s+", " ", part)
     assert re.search(r"good-test +har predict +4 +key frames +2 +2 +decode", re.sub(" +", " ", text))
+    # 28 answers at a tenth of a cent, and what the engine took
+    assert re.search(r"first-said vlm generate 28 answers 7 4 engine 2,800 280 0.0280 1", re.sub(" +", " ", text))
     assert re.search(r"trained har train 80 clips 10 10", re.sub(" +", " ", text))
 
 
