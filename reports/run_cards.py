@@ -183,9 +183,10 @@ def _generation(run: RunFolder) -> dict[str, Any]:
     if not table.num_rows:
         return {}
     total = {name: pc.sum(table[name]).as_py() for name in ("prompt_tokens", "completion_tokens", "cost")}
+    cost = total["cost"]
     row: dict[str, Any] = {
         "items": table.num_rows, "unit": "answers", "tokens in": total["prompt_tokens"],
-        "tokens out": total["completion_tokens"], "US dollars": None if total["cost"] is None else f"{total['cost']:.4f}",
+        "tokens out": total["completion_tokens"], "US dollars": None if cost is None else f"{cost:.4f}",
     }  # fmt: skip
     last = run.metrics.get("throughput") or {}
     return row if last.get("rows") == table.num_rows else row | {"seconds": None}
