@@ -7,19 +7,20 @@ from published numbers, or by arithmetic. What cannot be shown is said to be so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from metrics.published import har_row, har_rows, text_row, text_rows
+from metrics.published import har_row, har_rows
 from microg.dataset import Dataset
 from microg.errors import MicrogError
 from microg.predictions import read_predictions
+from reports.defect import Defect
 from reports.plots import Plot
 from reports.plots.defects import equal_scores_map
 from reports.runs import RunFolder
 from reports.sources import predictions_path
+from reports.text_defects import answers_without_video, cider_length, doubtful_bleu
 
 _DUPLICATES = ("duplicate-boxes", "duplicate-truth", "claims-by-file-order")
 # What the logs of the published runs say was not loaded from the Kinetics weights.
@@ -31,20 +32,6 @@ _UNLOADED = {
 }
 _SPLIT_LABELS = {"train": 9266, "val": 1329, "test": 2656}
 _STATISTICS_LABELS = {"movie": 1416 + 1198 + 1037, "real": 3788 + 2950 + 2872}
-
-
-@dataclass(frozen=True)
-class Defect:
-    """One defect: what it is, how our commands avoid it, and what shows it. `runs` are the runs that have it."""
-
-    code: str
-    title: str
-    what: str
-    fix: str
-    evidence: tuple[str, ...] = ()
-    tables: tuple[tuple[str, pd.DataFrame], ...] = ()
-    plots: tuple[Plot, ...] = ()
-    runs: tuple[str, ...] = field(default_factory=tuple)
 
 
 def defects(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) -> list[Defect]:
@@ -263,76 +250,6 @@ def label_counts() -> Defect:
 
 def _parts(values: dict[str, int]) -> str:
     return " + ".join(f"{number:,} {name}" for name, number in values.items())
-
-
-def doubtful_bleu() -> Defect:
-    """BLEU-4 above ROUGE-L."""
-    rows = []
-    for name in text_rows():
-        row = text_row(name)
-        scores = row.scores.get("vqa", {})
-        if scores:
-            ratio = scores["BLEU-4"] / scores["ROUGE-L"]
-            rows.append({"model": row.title, **{key: scores[key] for key in ("BLEU-4", "ROUGE-L")}, "ratio": ratio})
-    return Defect(
-        "doubtful-bleu", "BLEU-4 that looks like BLEU-1",
-        "Four words in a row are rarer than the longest common subsequence: BLEU-4 stays far below ROUGE-L. In two "
-        "published rows it lies above.",
-        "Tables mark these values with a question mark; 'microg vlm score' prints BLEU-1 to BLEU-4.",
-        (), (("Published answers", pd.DataFrame(rows)),),
-    )  # fmt: skip
-
-
-def cider_length(runs: Sequence[RunFolder]) -> Defect:
-    """CIDEr-D is mostly a length match."""
-    rows, found = [], []
-    for run in runs:
-        for task, by_protocol in run.metrics.get("tasks", {}).items():
-            lengths = (by_protocol.get("paper") or next(iter(by_protocol.values()))).get("lengths") or {}
-            if lengths:
-                found.append(run.name)
-                rows.append({
-                    "run": run.name, "task": task, "words": lengths["words"], "words in reference":
-                    lengths["reference_words"], "CIDEr-D %": 100 * lengths["cider"], "without length penalty %":
-                    100 * lengths["cider_without_penalty"], "taken by the penalty %":
-                    100 * lengths["cider_penalty_share"],
-                })  # fmt: skip
-    factors = pd.DataFrame({
-        "words too many or too few": [0, 5, 10, 15, 20],
-        "factor": [float(np.exp(-(d**2) / 72)) for d in (0, 5, 10, 15, 20)],
-    })  # fmt: skip
-    return Defect(
-        "cider-length", "CIDEr-D measures length first",
-        "A caption loses 75% of its CIDEr-D for ten words too many or too few, 99.6% for twenty. A published caption "
-        "score tells how far a model keeps to the references' length.",
-        "'microg vlm score' gives the value without the penalty, and lengths, beside each score.",
-        (), (("The penalty", factors), *((("In these runs", pd.DataFrame(rows)),) if rows else ())), (),
-        tuple(dict.fromkeys(found)),
-    )  # fmt: skip
-
-
-def answers_without_video(runs: Sequence[RunFolder]) -> Defect:
-    """Systems that see nothing reach scores."""
-    rows, seen = [], set()
-    for run in runs:
-        part = run.metrics.get("tasks", {}).get("vqa", {}).get("paper") or {}
-        corpus = (part.get("corpus") or {}).get("hash")
-        if not part.get("baselines") or corpus in seen:
-            continue
-        seen.add(corpus)
-        for system, scores in part["baselines"].items():
-            shown = {name: scores.get(key) for name, key in (("CIDEr-D %", "cider"), ("ROUGE-L %", "rouge_l"),
-                                                             ("exact match %", "exact_match"))}  # fmt: skip
-            rows.append({"system": system, **{name: None if v is None else 100 * v for name, v in shown.items()}})
-    return Defect(
-        "no-video", "Scores that need no video",
-        "Answering 'Not mentioned.' to everything reaches CIDEr 34 where 7% of the questions cannot be answered, about "
-        "what the best published model has. BERTScore begins at 83 for unrelated texts.",
-        "Every score stands beside three systems that see no video: a constant answer, the likeliest answer to the "
-        "question, another clip's answer.",
-        () if rows else ("no run of this report has baselines",),
-        (("Without video, on these references", pd.DataFrame(rows)),) if rows else (),
-    )  # fmt: skip
 
 
 def unused_augmentation() -> Defect:
