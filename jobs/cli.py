@@ -35,6 +35,7 @@ from jobs import (
     vlm_eval,
     vlm_models,
     vlm_score,
+    vlm_train,
 )
 from jobs.common import make_app, run
 
@@ -67,6 +68,7 @@ har_app.command("sweep", epilog=har_sweep.EPILOG)(har_sweep.har_sweep)
 vlm_app.command("generate", epilog=vlm_eval.EPILOG)(vlm_eval.vlm_generate)
 vlm_app.command("models", epilog=vlm_models.EPILOG)(vlm_models.models)
 vlm_app.command("prompts", epilog=vlm_models.PROMPTS_EPILOG)(vlm_models.prompts)
+vlm_app.command("train", epilog=vlm_train.EPILOG)(vlm_train.vlm_train)
 vlm_app.command("score", epilog=vlm_score.EPILOG)(vlm_score.vlm_score)
 
 

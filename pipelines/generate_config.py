@@ -28,6 +28,14 @@ class PromptIds(Config):
     vqa: str = "vqa-v1"
 
 
+def prompt_for(ids: PromptIds, task: Task) -> Prompt:
+    """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
+    found = prompt(getattr(ids, task))
+    if found.task != task:
+        raise ConfigError(f"prompt {found.id} is for task {found.task}, not {task}", "see 'microg vlm prompts'")
+    return found
+
+
 class SamplingSettings(Config):
     """How text is drawn; the default is greedy. `max_tokens` is of one reply, thinking included."""
 
@@ -113,10 +121,7 @@ class GenerateSettings(Config):
 
     def prompt_of(self, task: Task) -> Prompt:
         """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
-        found = prompt(getattr(self.prompts, task))
-        if found.task != task:
-            raise ConfigError(f"prompt {found.id} is for task {found.task}, not {task}", "see 'microg vlm prompts'")
-        return found
+        return prompt_for(self.prompts, task)
 
     def policy(self) -> FramePolicy:
         """Return how frames are sampled, once `resolve` filled it in."""

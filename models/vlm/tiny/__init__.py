@@ -69,18 +69,19 @@ def build(
     *,
     seed: int = 0,
     texts: Sequence[str] = (),
+    phrases: Sequence[str] = (),
     size: Size | None = None,
     **changes: Any,
 ) -> Path:
     """Write a random model of `architecture` (a key of `ARCHITECTURES`) to `folder` and return the folder.
 
-    `seed` decides the weights, `texts` (ours where there are none) what the tokenizer knows as whole words; the same
-    arguments give the same files. `changes` are fields of `size`. Raises `ConfigError` for an unknown architecture or
-    a size that cannot be.
+    `seed` decides the weights, `texts` (ours where there are none) what the tokenizer knows as whole words, `phrases`
+    what it knows as one token, such as a prompt that is always the same; the same arguments give the same files.
+    `changes` are fields of `size`. Raises `ConfigError` for an unknown architecture or a size that cannot be.
     """  # fmt: skip
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"there is no tiny model of {architecture!r}", f"architectures: {', '.join(ARCHITECTURES)}")
     from models.vlm.tiny.save import write
 
     module = import_module(ARCHITECTURES[architecture])
-    return write(module.make, Path(folder), seed, texts or _TEXTS, replace(size or Size(), **changes))
+    return write(module.make, Path(folder), seed, texts or _TEXTS, replace(size or Size(), **changes), phrases)

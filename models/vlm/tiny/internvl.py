@@ -15,7 +15,7 @@ _NAMES = {
 _PATCH = 14
 
 
-def make(texts: Sequence[str], size: Size) -> Parts:
+def make(texts: Sequence[str], size: Size, phrases: Sequence[str] = ()) -> Parts:
     """Return the parts of a tiny InternVL; a frame is (side / 28)^2 tokens between two that mark it."""
     from transformers import (
         GotOcr2ImageProcessor,
@@ -25,7 +25,7 @@ def make(texts: Sequence[str], size: Size) -> Parts:
         InternVLVideoProcessor,
     )
 
-    tokenizer = train(texts, list(_NAMES.values()), size.vocabulary, size.context, _NAMES)
+    tokenizer = train(texts, list(_NAMES.values()), size.vocabulary, size.context, _NAMES, phrases)
     context, side = _NAMES["context_image_token"], size.side
     tokens = (side // _PATCH // 2) ** 2
     config = InternVLConfig(

@@ -16,7 +16,7 @@ _PATCH = 7
 _RENAME = {r"(vision_tower\.)(?!vision_model\.)": r"\1vision_model."}
 
 
-def make(texts: Sequence[str], size: Size) -> Parts:
+def make(texts: Sequence[str], size: Size, phrases: Sequence[str] = ()) -> Parts:
     """Return the parts of a tiny LLaVA-NeXT-Video; a frame is (side / 14)^2 tokens."""
     from transformers import (
         LlavaNextImageProcessor,
@@ -26,7 +26,7 @@ def make(texts: Sequence[str], size: Size) -> Parts:
         LlavaNextVideoVideoProcessor,
     )
 
-    tokenizer = train(texts, [_IMAGE, _VIDEO], size.vocabulary, size.context)
+    tokenizer = train(texts, [_IMAGE, _VIDEO], size.vocabulary, size.context, phrases=phrases)
     image, video = tokenizer.convert_tokens_to_ids([_IMAGE, _VIDEO])
     patches, side = (size.side // _PATCH) ** 2, size.side
     tiles = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side]]

@@ -12,7 +12,7 @@ _BEGIN, _END, _IMAGE, _VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pa
 _PATCH, _MERGE = 14, 2
 
 
-def make(texts: Sequence[str], size: Size) -> Parts:
+def make(texts: Sequence[str], size: Size, phrases: Sequence[str] = ()) -> Parts:
     """Return the parts of a tiny Qwen2.5-VL."""
     from transformers import (
         Qwen2_5_VLConfig,
@@ -22,7 +22,7 @@ def make(texts: Sequence[str], size: Size) -> Parts:
         Qwen2VLVideoProcessor,
     )
 
-    tokenizer = train(texts, [_BEGIN, _END, _IMAGE, _VIDEO], size.vocabulary, size.context)
+    tokenizer = train(texts, [_BEGIN, _END, _IMAGE, _VIDEO], size.vocabulary, size.context, phrases=phrases)
     begin, end, image, video = tokenizer.convert_tokens_to_ids([_BEGIN, _END, _IMAGE, _VIDEO])
     half = size.hidden // size.heads // 2  # of a head's dimensions; shared among time, height and width as 2 : 3 : 3
     config = Qwen2_5_VLConfig(

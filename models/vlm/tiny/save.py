@@ -45,13 +45,14 @@ def clip_encoder(size: Size, patch: int) -> dict[str, Any]:
 
 
 def write(
-    make: Callable[[Sequence[str], Size], Parts], folder: Path, seed: int, texts: Sequence[str], size: Size
-) -> Path:
+    make: Callable[[Sequence[str], Size, Sequence[str]], Parts], folder: Path, seed: int, texts: Sequence[str],
+    size: Size, phrases: Sequence[str] = (),
+) -> Path:  # fmt: skip
     """Write config, weights, tokenizer and processor to `folder` (see `models.vlm.tiny.build`)."""
     import torch
     from transformers import GenerationConfig
 
-    parts = make(texts, size)
+    parts = make(texts, size, phrases)
     tokenizer = parts.processor.tokenizer
     if size.spread is not None:
         for config in (parts.config, parts.config.get_text_config(), parts.config.vision_config):
@@ -64,13 +65,18 @@ def write(
         model.get_output_embeddings().weight[silent] = 0.0
     ends = tokenizer.convert_tokens_to_ids([END, PAD])
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=ends[1], do_sample=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _quiet():
-        model.save_pretrained(folder)
-        parts.processor.save_pretrained(folder)
+    save(model, parts.processor, folder)
     if parts.rename:
         _rename(folder / "model.safetensors", parts.rename)
     return folder
+
+
+def save(model: Any, processor: Any, folder: Path) -> None:
+    """Write a model and its processor to `folder` in the Hugging Face layout, without a progress bar."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
 
 
 @contextmanager

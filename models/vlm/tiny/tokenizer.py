@@ -26,11 +26,13 @@ def chat_template(image: str, video: str) -> str:
 
 
 def train(
-    texts: Sequence[str], special: Sequence[str], vocabulary: int, context: int, names: Mapping[str, str] | None = None
-) -> Any:
+    texts: Sequence[str], special: Sequence[str], vocabulary: int, context: int, names: Mapping[str, str] | None = None,
+    phrases: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """Return a `PreTrainedTokenizerFast`: learnt tokens first, then PAD, START, END and `special`.
 
     vocabulary: learnt tokens at most, the 256 bytes included. names: attribute -> special token, as in `image_token`.
+    phrases: what becomes one token each, after the special ones.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -43,6 +45,7 @@ def train(
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=sorted(alphabet), show_progress=False)  # pyright: ignore[reportCallIssue]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([PAD, START, END, *special])
+    tokenizer.add_tokens(list(phrases))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=context, padding_side="left",
         extra_special_tokens=dict(names or {}), clean_up_tokenization_spaces=False,

@@ -16,7 +16,7 @@ _IMAGE, _VIDEO = "<image>", "<video>"
 _PATCH = 14
 
 
-def make(texts: Sequence[str], size: Size) -> Parts:
+def make(texts: Sequence[str], size: Size, phrases: Sequence[str] = ()) -> Parts:
     """Return the parts of a tiny Video-LLaVA; a frame is (side / 14)^2 + 1 tokens."""
     from transformers import (
         VideoLlavaConfig,
@@ -26,7 +26,7 @@ def make(texts: Sequence[str], size: Size) -> Parts:
         VideoLlavaVideoProcessor,
     )
 
-    tokenizer = train(texts, [_IMAGE, _VIDEO], size.vocabulary, size.context)
+    tokenizer = train(texts, [_IMAGE, _VIDEO], size.vocabulary, size.context, phrases=phrases)
     image, video = tokenizer.convert_tokens_to_ids([_IMAGE, _VIDEO])
     side, patches = size.side, (size.side // _PATCH) ** 2
     config = VideoLlavaConfig(

@@ -1,0 +1,156 @@
+"""`microg vlm train`: train one tiny Qwen2.5-VL from nothing on a dataset's captions and questions.
+
+Also `python jobs/vlm_train.py DATASET --run R`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.common import (
+    EXIT_FAILED_ROWS,
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    SetOption,
+    make_app,
+    print_json,
+    run,
+    show_plan,
+)
+
+if TYPE_CHECKING:
+    from pipelines.vlm_train_config import VlmTrainSettings
+
+EPILOG = """
+**Examples**
+
+`microg vlm train data/synthetic --run runs/tiny-vlm`
+
+`microg vlm train data/synthetic --run runs/longer --epochs 60`
+
+`microg vlm generate --model runs/tiny-vlm/model --engine transformers --dataset data/synthetic --split test --run
+runs/answers` asks the trained model
+
+More settings: `--set size.hidden=256`, `size.side=168` (pixels of a frame), `'frames={kind: uniform, count: 8}'`,
+`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `device=cuda`, `threads=1`.
+"""
+
+
+def vlm_train(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
+    ],
+    run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 14]")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a tiny Qwen2.5-VL on the train split, so that `microg vlm generate` has a model that runs anywhere.
+
+    A million parameters, a few minutes of one core for some hundred clips. Killed at any time, the same command goes on
+    from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder in the Hugging Face
+    layout, which vLLM and transformers load; it also tells with which frames it is to be asked.
+    """
+    settings = _settings(config, list(overrides or []), {"epochs": epochs, "scheme": scheme, "limit": limit})
+    if dry_run:
+        show_plan(_plan(settings, dataset, run_folder), as_json, "nothing was trained")
+        return
+    from pipelines.vlm_train import train
+
+    with _Display(settings.epochs) as display:
+        result = train(settings, dataset, run_folder, display.update)
+    print_json(result) if as_json else _show(result)
+    if result["failures"]:
+        raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _settings(config: str | None, overrides: list[str], options: dict[str, Any]) -> VlmTrainSettings:
+    """Build the settings: the recipe's section `vlm_train`, then `--set`, then options."""
+    from microg.config import load_config, merged, recipe_section
+    from pipelines.vlm_train_config import VlmTrainSettings
+
+    # on top of the defaults written out, so that one key of a section can be given
+    plain = VlmTrainSettings().model_dump(mode="json")
+    values = plain if config is None else merged(plain, recipe_section(config, "vlm_train"))
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    return load_config(VlmTrainSettings, None, [*overrides, *given], **values)
+
+
+def _plan(settings: VlmTrainSettings, dataset: str, folder: str) -> dict[str, Any]:
+    from collections import Counter
+
+    from pipelines.lessons import read_lessons
+
+    lessons = read_lessons(dataset, settings)
+    kinds = Counter(lesson.kind for clip in lessons.train for lesson in clip.lessons)
+    return {
+        "run": folder, "dataset": dataset, "clips": {"train": len(lessons.train), "val": len(lessons.val)},
+        "lessons": dict(kinds), "questions_answered_by_labels": sum(sum(map(len, c.more)) for c in lessons.train),
+        "frames": settings.frames.label(), "views": settings.views, "size": vars(settings.size),
+        "epochs": settings.epochs, "steps": settings.epochs * -(-len(lessons.train) // settings.batch),
+        "device": settings.device,
+    }  # fmt: skip
+
+
+class _Display:
+    """Two bars: clips read, then steps with loss and rate."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar: Any = None
+        self._phase = ""
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def update(self, said: dict[str, Any]) -> None:
+        """Show what the training says of itself."""
+        if said["phase"] == "read":
+            self._begin("read", said["total"], "clips")
+            self._bar.advance(1, int(said["error"] is not None))
+            return
+        left = (self._epochs - said["epoch"]) * said["steps"] - said["step"] + 1
+        self._begin("train", left, "steps")
+        self._bar.advance(1, note=f"epoch {said['epoch'] + 1}/{self._epochs}, loss {said['loss']:.3f}")
+
+    def _begin(self, phase: str, total: int, unit: str) -> None:
+        from microg.console import ProgressDisplay
+
+        if self._bar is None or self._phase != phase or (phase == "read" and self._bar.done == self._bar.total):
+            self.__exit__()
+            self._bar = ProgressDisplay(phase, total, unit=unit).__enter__()
+            self._phase = phase
+
+    def __exit__(self, *ended: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def _show(result: dict[str, Any]) -> None:
+    if result["already_finished"]:
+        print(f"{result['run']} is finished: {result['epochs']} epochs. Give another --run to train again.")
+    print(f"{result['clips']['train']} clips to learn from, {result['clips']['val']} to look at")
+    for row in result["history"]:
+        if "val" in row:
+            right = ", ".join(f"{kind} {share:.0%}" for kind, share in row["val"].items())
+            print(f"epoch {row['epoch']:3d}: loss {row['loss']:.3f}, {row['train_s']:.0f} s; right on val: {right}")
+    for failure in result["failures"][:5]:
+        print(f"failed: {failure}", file=sys.stderr)
+    if len(result["failures"]) > 5:
+        print(f"failed: {len(result['failures']) - 5} more, see {result['run']}/metrics.json", file=sys.stderr)
+    print(f"next: microg vlm generate --model {result['model']} --dataset DATASET --split test --run ...")
+
+
+if __name__ == "__main__":
+    app = make_app("Train a tiny vision-language model.")
+    app.command(epilog=EPILOG)(vlm_train)
+    run(app)

@@ -1,0 +1,119 @@
+"""One training step of a Qwen2.5-VL on packed questions, and how right its answers are.
+
+The loss is the cross-entropy of answer tokens only. Where people's boxes and actions are known, a second, linear head
+on the vision encoder is asked which cells of each frame hold somebody and what they do: with a few hundred clips that
+teaches seeing much faster than answers alone. The head is thrown away with the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.vlm.packing import PackedBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Packed questions, the patches (n, values) of their clips one after another, and grids (b, 3) of patches.
+
+    cells (k, 1 + actions): what is in each merged patch of all clips (`models.vlm.patches.cell_labels`), or None.
+    """
+
+    packed: PackedBatch
+    patches: np.ndarray
+    grids: np.ndarray
+    cells: np.ndarray | None = None
+
+
+class Positions:
+    """The positions that a model gives to a sequence about one clip, asked alone.
+
+    grid: patches in time, height and width. seconds: between two pairs of frames.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model.model
+        self._video = model.config.video_token_id
+        self._merge = model.config.vision_config.spatial_merge_size
+        self._of_beginning = lru_cache(maxsize=4096)(self._computed)
+
+    def tokens(self, grid: tuple[int, int, int]) -> int:
+        """Return how many tokens stand for a clip."""
+        return grid[0] * grid[1] * grid[2] // self._merge**2
+
+    def widened(self, prompt: Sequence[int], grid: tuple[int, int, int]) -> tuple[int, ...]:
+        """Return a prompt whose one placeholder for the video became as many as the clip takes."""
+        at = list(prompt).index(self._video)
+        return (*prompt[:at], *[self._video] * self.tokens(grid), *prompt[at + 1 :])
+
+    def of(self, row: tuple[int, ...], grid: tuple[int, int, int], seconds: float) -> np.ndarray:
+        """Return the positions (3, n) of a widened sequence."""
+        first = row.index(self._video)
+        beginning = self._of_beginning(first, self.tokens(grid), grid, seconds)
+        more = len(row) - beginning.shape[1]
+        after = beginning.max() + 1 + np.arange(more)
+        return np.concatenate([beginning, np.broadcast_to(after, (3, more))], 1)
+
+    def _computed(self, before: int, tokens: int, grid: tuple[int, int, int], seconds: float) -> np.ndarray:
+        types = torch.tensor([[0] * before + [2] * tokens])
+        found, _ = self._model.get_rope_index(
+            types, types, video_grid_thw=torch.tensor([grid]), second_per_grid_ts=torch.tensor([seconds])
+        )
+        return found[:, 0].numpy()
+
+
+class Learner(nn.Module):
+    """A model, and the second head where `actions` are known (0: none)."""
+
+    def __init__(self, model: Any, actions: int) -> None:
+        super().__init__()
+        self.model = model
+        embed = model.model.visual.patch_embed
+        # its convolution's kernel is its stride: the same product, without what a convolution costs
+        embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
+        self.cells = nn.Linear(model.config.get_text_config().hidden_size, 1 + actions) if actions else None
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits (m, vocabulary) before each answer token, and the encoder's tokens (k, hidden)."""
+        inner, device = self.model.model, self.model.device
+        ids = torch.from_numpy(batch.packed.tokens).to(device)
+        seen = inner.visual(
+            torch.from_numpy(batch.patches).to(device), grid_thw=torch.from_numpy(batch.grids).to(device)
+        ).pooler_output
+        embedded = inner.get_input_embeddings()(ids)
+        shown = (ids == self.model.config.video_token_id)[..., None].expand_as(embedded)
+        hidden = inner.language_model(
+            inputs_embeds=embedded.masked_scatter(shown, seen),
+            position_ids=torch.from_numpy(batch.packed.positions).to(device),
+            attention_mask={"full_attention": torch.from_numpy(batch.packed.visible).to(device)}, use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        sources = torch.from_numpy(batch.packed.sources).to(device)
+        return self.model.lm_head(hidden.flatten(0, 1)[sources]), seen
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of the answer tokens, and that of the second head (0 without one)."""
+        logits, seen = self.logits(batch)
+        said = nn.functional.cross_entropy(logits, torch.from_numpy(batch.packed.targets).to(logits.device))
+        if self.cells is None or batch.cells is None:
+            return said, said.new_zeros(())
+        wanted = torch.from_numpy(batch.cells).to(logits.device)
+        return said, nn.functional.binary_cross_entropy_with_logits(self.cells(seen), wanted) * wanted.shape[1]
+
+    @torch.no_grad()
+    def right(self, batch: Batch) -> np.ndarray:
+        """Tell which examples greedy decoding answers to the letter: (examples,) bool.
+
+        It does exactly where each token of the true answer is the likeliest after those before it.
+        """
+        logits, _ = self.logits(batch)
+        hit = logits.argmax(1).cpu().numpy() == batch.packed.targets
+        found = np.ones(int(batch.packed.owners.max()) + 1, bool)
+        np.logical_and.at(found, batch.packed.owners, hit)
+        return found

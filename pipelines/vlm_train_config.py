@@ -1,0 +1,68 @@
+"""Settings of `microg vlm train`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from microg.config import Config
+from microg.text_rows import TASKS, Task
+from models.training.settings import OptimizerSettings, ScheduleSettings
+from models.vlm.prompts import Prompt
+from models.vlm.sampling import FramePolicy, Uniform
+from models.vlm.tiny import Size
+from pipelines.generate_config import PromptIds, prompt_for
+
+
+class VlmTrainSettings(Config):
+    """What decides the trained model, and where it is trained.
+
+    size: of the model, which is trained from nothing. frames: how a clip is shown, here and whenever the trained model
+    is asked. views: how many versions of each clip are kept, whose frames are taken a little earlier or later. move: by
+    how much of a side frames are shifted and scaled at random; mirror: mirrored half of the time, unless a text of the
+    clip tells left from right. shares: in how many epochs a lesson of a kind is shown (caption, yes/no, count,
+    unanswerable, other), 1 where a kind is not named. asked_more: further yes/no questions a clip and epoch, answered
+    by the dataset's action labels (`pipelines.lessons`). cells: weight of the second loss, on where people are and what
+    they do (0: none). batch: clips of one step. validate_every: epochs between two looks at the val split; the last
+    epoch has one.
+    """
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_every_s", "device", "threads"})
+    tasks: tuple[Task, ...] = Field(default=TASKS, min_length=1)
+    prompts: PromptIds = PromptIds()
+    scheme: str = "published"
+    limit: int | None = Field(default=None, ge=1)
+    frames: FramePolicy = Uniform(count=4, rule="middles")
+    size: Size = Size(
+        layers=3, vision_hidden=96, vision_layers=4, vision_heads=3, side=140, vocabulary=2000, context=2048,
+        spread=0.06,
+    )  # fmt: skip
+    views: int = Field(default=3, ge=1, le=15)
+    move: float = Field(default=0.06, ge=0, le=0.5)
+    mirror: bool = True
+    shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7})
+    asked_more: int = Field(default=2, ge=0)
+    cells: float = Field(default=0.5, ge=0)
+    epochs: int = Field(default=20, ge=1)
+    batch: int = Field(default=8, ge=1)
+    schedule: ScheduleSettings = ScheduleSettings(
+        policy="cosine", lr=1.5e-3, end_lr=2e-5, warmup_epochs=1.0, warmup_start_lr=1e-5, after_warmup=True
+    )
+    optimizer: OptimizerSettings = OptimizerSettings(
+        name="adamw", betas=(0.9, 0.98), weight_decay=0.05, clip_grad_norm=1.0
+    )
+    seed: int = Field(default=0, ge=0)
+    validate_every: int = Field(default=4, ge=1)
+    checkpoint_every_s: float = Field(default=60.0, gt=0)
+    device: str = "auto"
+    threads: int = Field(default=0, ge=0)
+
+    def phrases(self) -> list[str]:
+        """Return what every prompt repeats: the wording before and after the question."""
+        users = [self.prompt_of(task).user for task in self.tasks]
+        return sorted({part for user in users for part in user.split("{question}") if part})
+
+    def prompt_of(self, task: Task) -> Prompt:
+        """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
+        return prompt_for(self.prompts, task)

@@ -1,0 +1,159 @@
+"""`microg vlm train`: a model that serves, the same bits after a kill, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microg import storage
+from microg.errors import ConfigError, DatasetError
+from models.vlm.cards.folder import folder_card
+from models.vlm.frames import read_clip
+from models.vlm.prompts import prompt
+from models.vlm.sampling import parse_policy
+from models.vlm.transformers_engine import TransformersEngine
+from pipelines.lessons import Lesson, answered_by_actions
+from pipelines.vlm_feed import shares
+from pipelines.vlm_train import train
+from pipelines.vlm_train_config import VlmTrainSettings
+from tests.helpers import make_dataset
+from tests.processes import microg
+
+SETTINGS: dict[str, Any] = {
+    "scheme": "source", "epochs": 2, "batch": 1, "views": 2, "validate_every": 1, "checkpoint_every_s": 1e-6,
+    "frames": {"kind": "uniform", "count": 2}, "threads": 1, "device": "cpu",
+    "size": {"hidden": 64, "heads": 2, "kv_heads": 1, "vision_hidden": 32, "vision_heads": 2, "vision_layers": 1},
+    "schedule": {"policy": "cosine", "lr": 3e-3, "warmup_epochs": 0.5, "after_warmup": True},
+}  # fmt: skip
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("vlm_train") / "data"
+    make_dataset(root)
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return train(VlmTrainSettings(**SETTINGS), dataset, str(tmp_path_factory.mktemp("vlm_train") / "run"))
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(dataset: str, trained: dict[str, Any], tmp_path: Path):
+    said: list[dict[str, Any]] = []
+
+    def stop(event: dict[str, Any]) -> None:
+        said.append(event)
+        if event["phase"] == "train" and (event["epoch"], event["step"]) == (1, 2):  # after a checkpoint in mid-epoch
+            raise Stop
+
+    folder = str(tmp_path / "run")
+    with pytest.raises(Stop):
+        train(VlmTrainSettings(**SETTINGS), dataset, folder, stop)
+    assert not (tmp_path / "run" / "model").exists()
+    again = train(VlmTrainSettings(**SETTINGS), dataset, folder, said.append)
+    steps = [(event["epoch"], event["step"]) for event in said if event["phase"] == "train"]
+    assert steps == [(0, 1), (0, 2), (1, 1), (1, 2), (1, 2)]
+    for name in ("model.safetensors", "tokenizer.json", "microg.json"):
+        assert storage.sha256(f"{again['model']}/{name}") == storage.sha256(f"{trained['model']}/{name}")
+    assert [row["loss"] for row in again["history"]] == [row["loss"] for row in trained["history"]]
+    assert not (tmp_path / "run" / "checkpoints" / "frames").exists()
+    finished = train(
+        VlmTrainSettings(**SETTINGS), dataset, folder, lambda event: pytest.fail(f"trained again: {event}")
+    )
+    assert finished["already_finished"]
+
+
+def test_a_model_that_learnt_a_few_clips_repeats_their_answers_where_it_is_served(dataset: str, tmp_path: Path):
+    settings = VlmTrainSettings(**SETTINGS | {"epochs": 40, "batch": 2, "checkpoint_every_s": 60, "validate_every": 40,
+                                              "tasks": ("vqa",), "move": 0, "mirror": False, "views": 1})  # fmt: skip
+    result = train(settings, dataset, str(tmp_path / "run"))
+    losses = [row["loss"] for row in result["history"]]
+    assert losses[-1] < 0.1 * losses[0]
+    card = folder_card(result["model"])
+    assert card.frames == settings.frames  # it is asked as it was trained
+    engine = TransformersEngine(result["model"], device="cpu", threads=1)
+    from microg.dataset import Dataset
+
+    rows = [
+        row for row in Dataset.open(dataset).table("qa").to_pylist() if row["clip_id"] in ("filmA_000", "filmA_001")
+    ]
+    requests = []
+    for row in rows:
+        [shown] = read_clip(f"{dataset}/videos/{row['clip_id']}.mp4", [card.frames])
+        requests.append(prompt("vqa-v1").request(row["answer"], shown, question=row["question"]))
+    replies = list(engine.generate(requests, prompt_sampling()))
+    assert sum(reply.text == reply.key for reply in replies) >= len(rows) - 1
+
+
+def prompt_sampling() -> Any:
+    from models.vlm.base import Sampling
+
+    return Sampling(max_tokens=24)
+
+
+def test_a_damaged_clip_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make_dataset(tmp_path / "data")
+    (tmp_path / "data" / "videos" / "filmA_000.mp4").write_bytes(b"no video")
+    options = [
+        f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items() if name not in ("scheme", "epochs")
+    ]
+    arguments = (
+        "vlm",
+        "train",
+        tmp_path / "data",
+        "--run",
+        tmp_path / "run",
+        "--scheme=source",
+        "--epochs=1",
+        *options,
+    )
+    assert microg(*arguments, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["finished"]
+    assert len(found["failures"]) == 1
+    assert "filmA_000" in found["failures"][0]
+    assert microg(*arguments[:-1], "--set=seed=5") == 2  # another configuration under the same name
+    assert "another run name" in capsys.readouterr().err
+
+
+def test_what_cannot_be_taught_is_refused_with_a_reason(
+    dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(DatasetError, match="no split of scheme 'published'"):
+        train(VlmTrainSettings(**SETTINGS | {"scheme": "published"}), dataset, str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="local"):
+        train(VlmTrainSettings(**SETTINGS), dataset, "s3://bucket/run")
+    assert microg("vlm", "train", dataset, "--scheme=source", "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["clips"] == {"train": 2, "val": 1}
+    assert plan["lessons"] == {"other": 8, "count": 2, "unanswerable": 2, "caption": 2}
+    assert microg("vlm", "train", dataset, "--set=size.hidden=100", "--dry-run") == 2
+    assert "multiple" in capsys.readouterr().err
+
+
+def test_labels_answer_a_question_only_where_they_never_failed():
+    yes, no = (Lesson("vqa", "Is anyone waving?", answer, "yes/no") for answer in ("Yes.", "No."))
+    said = {f"c{index}": [yes if index < 3 else no] for index in range(6)}
+    shown = {f"c{index}": frozenset({69, 12} if index < 3 else {12}) for index in range(6)}
+    assert answered_by_actions(said, shown) == {"Is anyone waving?": (69, yes, no)}
+    assert answered_by_actions(said, shown | {"c5": frozenset({12, 69})}) == {}  # labelled so, and yet the answer is no
+    assert answered_by_actions(said, {clip: ids | ({70} if 69 in ids else set()) for clip, ids in shown.items()}) == {}
+    assert answered_by_actions(dict(list(said.items())[:5]), shown) == {}  # too little to tell
+
+
+def test_views_are_taken_earlier_and_later():
+    from pipelines.vlm_feed import Later
+
+    policy = parse_policy("uniform:4:middles")
+    assert [Later(policy, share).indices(90, 30) for share in shares(3)] == [
+        [11, 33, 56, 78], [17, 39, 62, 84], [5, 27, 50, 72],
+    ]  # fmt: skip
+    assert Later(parse_policy("uniform:2"), 0.5).indices(10, 30) == [4, 9]
