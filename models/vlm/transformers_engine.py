@@ -17,33 +17,22 @@ from typing import Any
 
 from microg.errors import ConfigError, describe
 from models.vlm.base import Reply, Request, Sampling
-from models.vlm.chat import Chat, FramesAs, load_chat, remote_code
-from models.vlm.checkpoint import Checkpoint, find
-from models.vlm.prices import Estimate
+from models.vlm.chat import remote_code
+from models.vlm.checkpoint import Checkpoint
+from models.vlm.local import LocalEngine
 
 
 @dataclass
-class TransformersEngine:
-    """A model of transformers; loaded when it is first asked.
+class TransformersEngine(LocalEngine):
+    """A model of transformers (see `LocalEngine`); loaded when it is first asked.
 
-    `model`: a checkpoint folder or a hub id, at `revision`. `dtype`: auto is what the weights are stored in. `device`:
-    auto, cpu, cuda, cuda:1. `batch_size`: requests in one pass of the model; in 16 bits the composition of a batch can
-    change an answer, 1 rules that out. `context`: tokens of prompt and answer, at most what the model was made for.
-    `chat_template`: Jinja, for models without one. `processor`: options of the model's processor, such as
-    {size: {longest_edge: 200704}}. `trust_remote_code` runs the repository's own code: read it first. `threads`: of
-    torch in this process, which a tiny model is fastest with one of; None leaves them as they are.
+    `device`: auto, cpu, cuda, cuda:1. `batch_size`: requests in one pass of the model; in 16 bits the composition of a
+    batch can change an answer, 1 rules that out. `threads`: of torch in this process, which a tiny model is fastest
+    with one of; None leaves them as they are.
     """
 
-    model: str
-    revision: str | None = None
-    dtype: str = "auto"
     device: str = "auto"
     batch_size: int = 8
-    context: int | None = None
-    frames_as: FramesAs = "auto"
-    chat_template: str | None = None
-    processor: Mapping[str, Any] = field(default_factory=dict)
-    trust_remote_code: bool = False
     threads: int | None = None
     name: str = field(default="transformers", init=False)
     _loaded: Any = field(default=None, init=False, repr=False)
@@ -53,31 +42,14 @@ class TransformersEngine:
             raise ConfigError(f"batch_size must be at least 1, not {self.batch_size}")
 
     @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """Where the model's files are."""
-        return find(self.model, self.revision)
-
-    @cached_property
-    def chat(self) -> Chat:
-        """The model's processor and chat template."""
-        return load_chat(self.checkpoint, self.frames_as, self.chat_template, self.trust_remote_code)
-
-    @cached_property
     def limit(self) -> int:
         """Tokens of a prompt and its answer together, at most."""
         return min(self.context or self.checkpoint.context, self.checkpoint.context)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return engine and version, the checkpoint's content, number format, context, and how frames are shown."""
-        own = {"frames_as": self.frames_as, "chat_template": self.chat_template, "processor": dict(self.processor)}
-        return {
-            "engine": self.name, "version": version("transformers"), **self.checkpoint.identity,
-            "dtype": self._dtype_name(), "context": self.limit, **{name: value for name, value in own.items() if value},
-        }  # fmt: skip
-
-    def estimate(self, request: Request, sampling: Sampling) -> Estimate:
-        """Return the tokens of a request, counted by the model's own processor, and the longest answer; no dollars."""
-        return Estimate(self.chat.count(request, self.processor) + sampling.max_tokens, 0.0)
+        about = {"engine": self.name, "version": version("transformers"), "context": self.limit}
+        return about | self._what_decides()
 
     def load(self) -> Any:
         """Load the model, unless it is there already, and return it. Raises `ConfigError` when it cannot be."""
@@ -86,7 +58,7 @@ class TransformersEngine:
                 import torch
 
                 torch.set_num_threads(self.threads)
-            self._loaded = load_model(self.checkpoint, self._dtype_name(), self.device, self.trust_remote_code)
+            self._loaded = load_model(self.checkpoint, self.stored_as, self.device, self.trust_remote_code)
         return self._loaded
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
@@ -119,7 +91,11 @@ class TransformersEngine:
             inputs = self.chat.inputs(batch, self.processor)
             lengths = inputs["attention_mask"].sum(1).tolist()
             long = [length >= self.limit for length in lengths]
+            # padded to the longest prompt, a shorter one would have less room for its answer than alone
+            cramped = len(batch) > 1 and max(lengths) + sampling.max_tokens > self.limit
             if not any(long):
+                if cramped:
+                    return [reply for request in batch for reply in self._answered([request], sampling)]
                 return self._produced(batch, inputs, sampling, started)
         except ConfigError:
             raise
@@ -165,7 +141,10 @@ class TransformersEngine:
 
     def _read(self, ids: list[int], stop: Sequence[str]) -> tuple[str, int, str]:
         """Return the text, the number of tokens with the one that ended it, and why it ended."""
-        ends = self.load().generation_config.eos_token_id
+        config = self.load().generation_config
+        ends, pad = config.eos_token_id, config.pad_token_id
+        while ids and ids[-1] == pad and pad not in ends:  # of a row that a stop word ended before its neighbours
+            ids = ids[:-1]
         end = next((at for at, token in enumerate(ids) if token in ends), None)
         kept = ids if end is None else ids[: end + 1]
         text = self.chat.tokenizer.decode(kept, skip_special_tokens=True)
@@ -193,9 +172,6 @@ class TransformersEngine:
         ends = self.load().generation_config.eos_token_id
         about = xgrammar.TokenizerInfo.from_huggingface(self.chat.tokenizer, vocab_size=size, stop_token_ids=ends)
         return xgrammar.GrammarCompiler(about)
-
-    def _dtype_name(self) -> str:
-        return self.checkpoint.dtype if self.dtype == "auto" else self.dtype
 
 
 def load_model(

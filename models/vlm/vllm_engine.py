@@ -20,9 +20,8 @@ from typing import Any
 
 from microg.errors import ConfigError, describe
 from models.vlm.base import Reply, Request, Sampling
-from models.vlm.chat import Chat, FramesAs, load_chat, pictures, remote_code
-from models.vlm.checkpoint import Checkpoint, find
-from models.vlm.prices import Estimate
+from models.vlm.chat import pictures, remote_code
+from models.vlm.local import LocalEngine
 
 # More of a context than clips need only costs memory: 90 frames of 854 x 480 are 23,000 tokens of Qwen2.5-VL.
 _CONTEXT_GPU, _CONTEXT_CPU = 32768, 8192
@@ -40,46 +39,25 @@ _ENVIRONMENT_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS
 
 
 @dataclass
-class VllmEngine:
-    """A model in vLLM; started when it is first asked, which takes most of a minute.
+class VllmEngine(LocalEngine):
+    """A model in vLLM (see `LocalEngine`); started when it is first asked, which takes most of a minute.
 
-    `model`: a checkpoint folder or a hub id, at `revision`. `dtype`: auto is what the weights are stored in.
     `tensor_parallel`: GPUs that the model is spread over. `gpu_memory_utilization`: the part of a GPU's memory that is
-    taken; `kv_cache_gb`: of the cache of keys and values on a CPU, None: enough for two requests. `context`: tokens of
-    prompt and answer, None: what the model was made for, up to 32,768 (8,192 on a CPU). `max_num_seqs`: requests under
-    way at once. `limit_mm_per_prompt`: as vLLM has it. `chat_template`: Jinja, for models without one. `processor`:
-    options of the model's processor, such as {size: {longest_edge: 200704}}. `trust_remote_code` runs the repository's
-    own code: read it first. `options`: any other arguments of `vllm.LLM`.
+    taken; `kv_cache_gb`: of the cache of keys and values on a CPU, None: enough for two requests. `context` None: what
+    the model was made for, up to 32,768 tokens (8,192 on a CPU). `max_num_seqs`: requests under way at once.
+    `limit_mm_per_prompt`: as vLLM has it. `options`: any other arguments of `vllm.LLM`.
     """
 
-    model: str
-    revision: str | None = None
-    dtype: str = "auto"
     tensor_parallel: int = 1
     gpu_memory_utilization: float = 0.9
     kv_cache_gb: float | None = None
-    context: int | None = None
     max_num_seqs: int | None = None
     prefix_cache: bool = True
     limit_mm_per_prompt: Mapping[str, int] | None = None
-    frames_as: FramesAs = "auto"
-    chat_template: str | None = None
-    processor: Mapping[str, Any] = field(default_factory=dict)
-    trust_remote_code: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default="vllm", init=False)
     _loaded: Any = field(default=None, init=False, repr=False)
     _broken: int = field(default=0, init=False, repr=False)
-
-    @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """Where the model's files are."""
-        return find(self.model, self.revision)
-
-    @cached_property
-    def chat(self) -> Chat:
-        """The model's processor and chat template."""
-        return load_chat(self.checkpoint, self.frames_as, self.chat_template, self.trust_remote_code)
 
     @cached_property
     def limit(self) -> int:
@@ -89,18 +67,8 @@ class VllmEngine:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return engine and version, the checkpoint's content, number format, and how frames are shown."""
-        own = {
-            "frames_as": self.frames_as, "chat_template": self.chat_template, "processor": dict(self.processor),
-            "context": self.context, "options": dict(self.options),
-        }  # fmt: skip
-        return {
-            "engine": self.name, "version": installed_version(), **self.checkpoint.identity, "dtype": self._dtype(),
-            **{name: value for name, value in own.items() if value},
-        }  # fmt: skip
-
-    def estimate(self, request: Request, sampling: Sampling) -> Estimate:
-        """Return the tokens of a request, counted by the model's own processor, and the longest answer; no dollars."""
-        return Estimate(self.chat.count(request, self.processor) + sampling.max_tokens, 0.0)
+        about = {"engine": self.name, "version": installed_version()}
+        return about | self._what_decides(context=self.context, options=dict(self.options))
 
     def load(self) -> Any:
         """Start vLLM, unless it runs already, and return its `LLM`. Raises `ConfigError` when it cannot start."""
@@ -126,7 +94,7 @@ class VllmEngine:
         images = self.chat.frames_as == "images"
         limits = self.limit_mm_per_prompt or (None if images else {"video": 1, "image": 0})
         common = {
-            "model": self.checkpoint.source, "revision": self.checkpoint.revision, "dtype": self._dtype(), "seed": 0,
+            "model": self.checkpoint.source, "revision": self.checkpoint.revision, "dtype": self.stored_as, "seed": 0,
             "max_model_len": self.limit, "tensor_parallel_size": self.tensor_parallel, "use_tqdm_on_load": False,
             "enable_prefix_caching": self.prefix_cache, "trust_remote_code": self.trust_remote_code,
             "mm_processor_kwargs": dict(self.processor) or None, "disable_log_stats": True,
@@ -135,7 +103,7 @@ class VllmEngine:
         }  # fmt: skip
         common |= {} if limits is None else {"limit_mm_per_prompt": dict(limits)}
         if on_cpu():
-            size = 4 if self._dtype() == "float32" else 2
+            size = 4 if self.stored_as == "float32" else 2
             least = max(2 * self.limit * self.checkpoint.kv_bytes_per_token(size), _LEAST_CACHE_BYTES)
             common |= {
                 "enforce_eager": True, "max_num_seqs": self.max_num_seqs or _SEQUENCES_CPU,
@@ -227,9 +195,6 @@ class VllmEngine:
             )  # fmt: skip
         except Exception as error:
             raise ConfigError(f"vLLM refuses how text is to be drawn: {describe(error)}") from None
-
-    def _dtype(self) -> str:
-        return self.checkpoint.dtype if self.dtype == "auto" else self.dtype
 
 
 def installed_version() -> str:

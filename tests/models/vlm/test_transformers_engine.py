@@ -156,6 +156,25 @@ def test_a_stop_word_ends_the_answer_and_is_not_in_it(engine: TransformersEngine
     assert (reply.text, reply.finish_reason) == (whole[: whole.index(word)], "stop")
 
 
+def test_an_answer_is_cut_at_the_context_and_not_by_its_neighbours(folder: Path, engine: TransformersEngine):
+    requests = questions([clip(0)], "What?", "What is there, and who holds it, and why, and for how long will that be?")
+    lengths = [engine.estimate(request, Sampling(max_tokens=0)).tokens for request in requests]
+    narrow = TransformersEngine(str(folder), context=max(lengths) + 5, threads=1)
+    replies = answered(narrow, requests, Sampling(max_tokens=12))
+    assert [replies[key].completion_tokens for key in ("0/0", "0/1")] == [12, 5]
+
+
+def test_a_stop_word_of_one_row_leaves_its_count_to_itself(engine: TransformersEngine):
+    requests = questions([clip(0), clip(1)], "What?")
+    whole = answered(engine, requests, Sampling(max_tokens=12))
+    word = str(whole["0/0"].text)[8:11]
+    assert word not in str(whole["1/0"].text)
+    stopping = Sampling(max_tokens=12, stop=(word,))
+    together, alone = answered(engine, requests, stopping), answered(engine, requests[:1], stopping)
+    assert together["0/0"].text == alone["0/0"].text
+    assert together["1/0"].completion_tokens == 12
+
+
 def test_an_answer_keeps_to_the_json_schema_asked_for(engine: TransformersEngine):
     sampling = Sampling(max_tokens=80, json_schema=SCHEMA)
     for reply in answered(engine, questions([clip(0), clip(1)], "What?"), sampling).values():
