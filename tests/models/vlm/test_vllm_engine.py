@@ -19,6 +19,8 @@ from models.vlm.vllm_engine import VllmEngine
 from tests.vllm_process import VllmProcess
 from tests.vlm_requests import COUNTS, SCHEMA, clip, questions
 
+# vLLM starts in most of a minute, on a busy machine in several
+pytestmark = pytest.mark.timeout(900)
 SHORT = Sampling(max_tokens=16)
 
 
