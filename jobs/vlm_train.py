@@ -45,7 +45,7 @@ def vlm_train(
         str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 14]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 20]")] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
     config: ConfigOption = None,
