@@ -34,7 +34,7 @@ class Head:
         command = [RAY, "job", "submit", "--address", self.address, "--working-dir", ".", "--", "python", *words]
         return subprocess.run(
             [str(word) for word in command], cwd=ROOT, env=self.environment | changes, capture_output=True, text=True,
-            timeout=280,
+            timeout=500,
         )  # fmt: skip
 
     def alive_nodes(self) -> int:

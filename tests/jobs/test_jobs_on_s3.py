@@ -153,13 +153,14 @@ def test_submitted_curation_makes_the_local_dataset(cluster, ray_session, places
 
 @pytest.fixture(scope="module")
 def trained(cluster, ray_session, places) -> list[dict[str, Any]]:
-    settings = ("epochs=1", "resources.threads=1", "tensorboard=false")
+    settings = ("epochs=1", "batch=4", "resources.threads=1", "tensorboard=false")
     words = ("{}/set", "--recipe", "recipes/har/tiny.yaml", "--run", "{}/train")
     words += tuple(word for setting in settings for word in ("--set", setting))
     return on_both(cluster, places, "har train", words, "train")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_submitted_training_learns_the_same_weights(trained, places):
     assert trained[0]["metrics"] == trained[1]["metrics"]
     assert trained[0]["metrics"]["history"][0]["loss"] > 0
@@ -187,6 +188,7 @@ def test_submitted_captions_score_to_the_same_bytes(cluster, ray_session, places
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_submitted_answers_are_the_local_ones_and_score_to_the_same_bytes(cluster, ray_session, places, tmp_path):
     from models.vlm import tiny
 
@@ -212,3 +214,18 @@ def test_submitted_answers_are_the_local_ones_and_score_to_the_same_bytes(cluste
     local, remote = on_both(cluster, places, "vlm score", (*words, "--resamples", "20"), "talk-score")
     assert local == remote
     assert local["metrics"]["coverage"]["caption"]["answered"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_submitted_sweep_ranks_the_same_trials_with_the_same_scores(cluster, ray_session, places):
+    words = ("{}/set", "--recipe", "recipes/har/tiny.yaml", "--space", "lr=grid(0.01,0.001)", "--scheduler", "fifo")
+    settings = ("epochs=1", "batch=4", "resources.threads=1", "tensorboard=false")
+    more = tuple(word for setting in settings for word in ("--set", setting))
+    on_both(cluster, places, "har sweep", (*words, "--run", "{}/sweep", *more), "sweep")
+    tables = [storage.read_parquet(f"{place}/sweep/tables/har_sweep.parquet") for place in places]
+    rows = [table.drop_columns(["train_s"]).to_pylist() for table in tables]
+    assert rows[0] == rows[1]
+    assert [row["status"] for row in rows[0]] == ["done", "done"]
+    for row in rows[0]:
+        assert len({storage.sha256(f"{place}/sweep/{row['run']}/checkpoints/best.pt") for place in places}) == 1
