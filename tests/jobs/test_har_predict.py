@@ -159,6 +159,7 @@ def test_a_finished_run_is_left_as_it_is_and_other_settings_are_refused(
     assert "roi_scale: 'true' there, 'published' asked" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_cannot_be_decoded_is_a_row_with_its_reason_and_is_tried_again(
     folder: Path, weights: Path, ray_session: None, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,6 +151,7 @@ def test_items_that_kill_their_worker_each_time_are_named(ray_session: None, ite
         actors.close()
 
 
+@pytest.mark.slow
 def test_scoring_with_workers_is_scoring_here_and_tells_how_far_it_is(
     ray_session: None, items: Items, settings: dict[str, Any]
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_hub_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         cache_first(_never, "roberta-large", local_files_only=False)
 
 
+@pytest.mark.slow
 def test_a_silent_hub_is_given_up_after_one_attempt(silent: str, tmp_path: Path) -> None:
     what, seconds = _load("roberta-large", silent, tmp_path)
     assert what.startswith("encoder roberta-large cannot be loaded: it is not in the local cache, and the model hub")
