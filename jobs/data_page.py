@@ -31,6 +31,7 @@ def page(
 
     The page is one file without scripts and fetches nothing: mail it, or open it from a disk.
     """
+    from microg import storage
     from microg.console import ProgressDisplay
     from microg.dataset import Dataset
     from microg.validation import validate
@@ -43,7 +44,10 @@ def page(
             return stack.enter_context(ProgressDisplay("videos", total)).advance
 
         report = validate(opened, videos=videos, progress=begin)
-    write_dataset_page(opened, out, report=report, max_clips=max_clips)
+    record = storage.join(dataset, "metrics.json")  # of the curation that made it
+    curated = storage.read_json(record) if storage.exists(record) else {}
+    summary = {key: curated[key] for key in ("counts", "rule", "throughput") if key in curated}
+    write_dataset_page(opened, out, report=report, max_clips=max_clips, run_summary=summary)
     print(f"wrote {out}")
 
 

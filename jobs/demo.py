@@ -1,21 +1,20 @@
-"""`microg demo`: the whole pipeline once, on a laptop, from footage to a page one can look at.
+"""`microg demo`: the whole benchmark once, on a laptop, from footage to a leaderboard.
 
-Each step is an ordinary command; it is printed before it runs, so that the demo can be repeated by hand.
+Each step is an ordinary command; it is printed before it runs, so that the demo can be repeated by hand. Every step
+resumes, so that the demo does when it is run again.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jobs import curate as curate_job
-from jobs import data_split, data_stats, data_synth, data_validate
 from jobs.common import EXIT_FAILED_ROWS, make_app, run
 
 _WEIGHTS = ("yolo11n.pt", "yolo11n_dq.pt")
@@ -31,8 +30,16 @@ def demo(
     ] = None,
     videos: Annotated[int, typer.Option(min=1, help="Synthetic footage: how many files of 18 s.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Synthetic footage: seed.")] = 0,
+    learn: Annotated[
+        bool, typer.Option("--learn/--no-learn", help="Also train models on synthetic clips and score them.")
+    ] = True,
+    training_clips: Annotated[
+        int, typer.Option("--training-clips", min=20, help="Synthetic clips that models learn from.")
+    ] = 240,
 ) -> None:
-    """From raw footage to an annotated, checked and described dataset, with a page to look at; a few minutes.
+    """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.
+
+    Your own footage has no annotations to learn from and to score with: the demo then ends with the dataset's page.
 
     Examples:
 
@@ -41,14 +48,11 @@ def demo(
     """
     steps = _Steps()
     root = str(Path(out).absolute())
-    dataset = f"{root}/dataset"
+    dataset, page = f"{root}/dataset", f"{root}/demo.html"
     raw = footage or f"{root}/footage"
     detector, simulated = _detector(weights, synthetic=footage is None, root=root)
     if footage is None:
-        steps(
-            f"microg data synth {raw} --footage --videos {videos} --seconds 18 --seed {seed}",
-            lambda: data_synth.synth(raw, footage=True, videos=videos, seconds=18.0, seed=seed),
-        )
+        steps("data synth", raw, "--footage", "--videos", videos, "--seconds", 18, "--seed", seed)
     if simulated is not None:
         from microg.synthetic.detections import write_detections
 
@@ -58,30 +62,42 @@ def demo(
             file=sys.stderr,
         )
         write_detections(raw, simulated)
-    options = f"--weights {detector}" if detector else f"--detections {simulated}"
-    steps(
-        f"microg curate {raw} {dataset} {options} --previews --compare-rules",
-        lambda: curate_job.curate(
-            raw, dataset, weights=detector, detections=simulated, previews=True, compare_rules=True
-        ),
-    )
+    source = ("--weights", detector) if detector else ("--detections", simulated)
+    steps("curate", raw, dataset, *source, "--previews", "--compare-rules")
     if footage is None:
-        steps(f"microg data annotate-synthetic {dataset} {raw}", lambda: data_synth.annotate_synthetic(dataset, raw))
-    steps(f"microg data split {dataset}", lambda: data_split.split(dataset, keep_unlabelled=True))
-    steps(
-        f"microg data validate {dataset} --findings {root}/findings.json",
-        lambda: data_validate.validate(dataset, findings=f"{root}/findings.json"),
-    )
-    steps(
-        f"microg data stats {dataset} --out {root}/statistics", lambda: data_stats.stats(dataset, f"{root}/statistics")
-    )
-    page = f"{root}/demo.html"
-    steps(f"microg data page {dataset} {page}", lambda: _write_page(dataset, page, steps.seconds))
+        steps("data annotate-synthetic", dataset, raw)
+    steps("data split", dataset, "--keep-unlabelled")
+    steps("data validate", dataset, "--findings", f"{root}/findings.json")
+    steps("data stats", dataset, "--out", f"{root}/statistics")
+    steps("data page", dataset, page)
+    if footage is None and learn:
+        page = _learn(steps, root, dataset, training_clips, seed)
     _record(root, raw, detector, simulated, steps.seconds)
     print(f"\ndone in {sum(steps.seconds.values()):.0f} s; open {page}")
     if steps.failed:
         print(f"some rows failed in: {', '.join(steps.failed)}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED_ROWS)
+
+
+def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str:
+    """Train models on rendered clips, score them on the curated ones, and return the report's page."""
+    training = f"{root}/training"
+    # another seed than the footage's: nothing that is scored was learnt from
+    steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, "--seed", seed + 1000)
+    steps("data split", training)
+    steps("har train", training, "--recipe", "tiny", "--run", f"{root}/har_train")
+    steps("har predict", dataset, "--weights", f"{root}/har_train", "--split", "all", "--run", f"{root}/har_predict")
+    steps("har score", "--predictions", f"{root}/har_predict", "--groundtruth", dataset, "--split", "all",
+          "--run", f"{root}/har_score")  # fmt: skip
+    steps("vlm train", training, "--run", f"{root}/vlm_train")
+    engine = "vllm" if importlib.util.find_spec("vllm") else "transformers"
+    steps("vlm generate", "--model", f"{root}/vlm_train/model", "--engine", engine, "--dataset", dataset,
+          "--run", f"{root}/vlm_generate")  # fmt: skip
+    steps("vlm score", "--run", f"{root}/vlm_generate", "--out", f"{root}/vlm_score")
+    page = f"{root}/report.html"
+    steps("report", root, "--out", page)
+    steps("report", "--leaderboard", root, "--out", f"{root}/leaderboard.html")
+    return page
 
 
 class _Steps:
@@ -91,19 +107,20 @@ class _Steps:
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
 
-    def __call__(self, command: str, call: Callable[[], Any]) -> None:
-        name = " ".join(word for word in shlex.split(command)[:3] if "/" not in word)
-        print(f"\n$ {command}", flush=True)
+    def __call__(self, command: str, *arguments: object) -> None:
+        from jobs.cli import app
+
+        words = [*command.split(), *map(str, arguments)]
+        print(f"\n$ microg {shlex.join(words)}", flush=True)
         started = time.monotonic()
-        try:
-            call()
-        except typer.Exit as stop:
-            if stop.exit_code == EXIT_FAILED_ROWS:
-                self.failed.append(name)
-            elif stop.exit_code:
-                raise
-        self.seconds[name] = time.monotonic() - started
-        print(f"# {name}: {self.seconds[name]:.1f} s", flush=True)
+        code = app(words, standalone_mode=False)
+        if code == EXIT_FAILED_ROWS:
+            self.failed.append(command)
+        elif code:
+            raise typer.Exit(code)
+        seconds = time.monotonic() - started
+        self.seconds[command] = self.seconds.get(command, 0.0) + seconds
+        print(f"# {command}: {seconds:.1f} s", flush=True)
 
 
 def _detector(weights: str | None, *, synthetic: bool, root: str) -> tuple[str | None, str | None]:
@@ -118,16 +135,6 @@ def _detector(weights: str | None, *, synthetic: bool, root: str) -> tuple[str |
     if not synthetic:
         require_weights(_WEIGHTS[0])  # raises, saying how to get them
     return None, f"{root}/simulated_detections"
-
-
-def _write_page(dataset: str, page: str, seconds: dict[str, float]) -> None:
-    from microg import storage
-    from microg.dataset import Dataset
-    from reports.page import write_dataset_page
-
-    curated = storage.read_json(storage.join(dataset, "metrics.json"))
-    summary = {key: curated[key] for key in ("counts", "rule", "throughput") if key in curated}
-    write_dataset_page(Dataset.open(dataset), page, run_summary={**summary, "seconds": seconds})
 
 
 def _record(root: str, raw: str, detector: str | None, simulated: str | None, seconds: dict[str, float]) -> None:
