@@ -72,8 +72,6 @@ def _identity(value: Any, plain: Any) -> Any:
     return plain
 
 
-# Shipped beside the packages; absent from a wheel.
-_RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 C = TypeVar("C", bound=BaseModel)
 
 
