@@ -64,7 +64,9 @@ def har_score(
         list[str] | None, typer.Option("--compare", metavar="RUN", help="Run folders of other models to compare with.")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a dataset folder. [default: test]")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all, of a dataset folder. [default: test]")
+    ] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme of a dataset folder. [default: published]")] = None,
     resamples: Annotated[
         int | None, typer.Option(min=0, help="Bootstrap resamples; 0 gives no intervals. [default: 1000]")

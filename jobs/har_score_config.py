@@ -27,7 +27,7 @@ class HarScoreConfig(Config):
     onto: Literal["microg50", "ava80", "jhmdb21"] | None = None
     truth_space: Literal["microg50", "ava80", "jhmdb21"] | None = None
     row: str | None = None
-    split: Literal["train", "val", "test"] = "test"
+    split: Literal["train", "val", "test", "all"] = "test"
     scheme: str = "published"
     resamples: int = Field(default=1000, ge=0, le=1_000_000)
     seed: int = Field(default=0, ge=0)

@@ -15,7 +15,7 @@ from microg.schema import ORIGINS
 
 
 def read_truth(path: str, space: LabelSpace, *, split: str = "test", scheme: str = "published") -> Truth:
-    """Read truth from any form; `split` and `scheme` choose the samples of a dataset folder.
+    """Read truth from any form; `split` (or all) and `scheme` choose the samples of a dataset folder.
 
     An `origin` column (movie | real), or the dataset's clips, tell the origins. Raises `FormatError` with the line or
     row of the first value that cannot be used.
@@ -48,14 +48,15 @@ def _finish(path: str, columns: dict[str, pa.ChunkedArray], space: LabelSpace, w
 
 def _from_dataset(path: str, space: LabelSpace, split: str, scheme: str) -> Truth:
     dataset = Dataset.open(path)
-    splits = dataset.table("splits")
-    chosen = splits.filter((pc.field("split") == split) & (pc.field("scheme") == scheme))["clip_id"]
-    if not len(chosen):
-        raise DatasetError(
-            f"dataset {path} has no {split} split of scheme {scheme!r}", f"run 'microg data split {path}' first"
-        )
     samples = dataset.table("samples")
-    samples = samples.filter(pc.is_in(samples["clip_id"], chosen))
+    if split != "all":
+        splits = dataset.table("splits")
+        chosen = splits.filter((pc.field("split") == split) & (pc.field("scheme") == scheme))["clip_id"]
+        if not len(chosen):
+            raise DatasetError(
+                f"dataset {path} has no {split} split of scheme {scheme!r}", f"run 'microg data split {path}' first"
+            )
+        samples = samples.filter(pc.is_in(samples["clip_id"], chosen))
     columns = {name: samples[name] for name in samples.column_names}
     truth = _finish(path, columns, space, lambda row: f"{path}, row {row + 1} of the {split} samples")
     clips = dataset.table("clips")
