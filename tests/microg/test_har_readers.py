@@ -259,13 +259,15 @@ def test_bad_truth_is_refused_with_its_line(tmp_path: Path, row: tuple, message:
 
 
 def test_truth_of_a_dataset_is_its_split_with_origins(tmp_path: Path):
-    make_dataset(tmp_path / "data", videos=False)
+    dataset = make_dataset(tmp_path / "data", videos=False)
     truth = read_truth(str(tmp_path / "data"), MICROG_50, split="train", scheme="source")
     assert set(truth.rows["clip_id"].to_pylist()) == {"filmA_000", "filmA_001"}
     assert truth.origins["filmA_000"] == "movie"
     assert truth.origins["tourB_000"] == "real"
     with pytest.raises(Exception, match="no test split of scheme 'published'"):
         read_truth(str(tmp_path / "data"), MICROG_50)
+    everyone = read_truth(str(tmp_path / "data"), MICROG_50, split="all")
+    assert everyone.rows.num_rows == dataset.table("samples").num_rows > truth.rows.num_rows
 
 
 def test_samples_table_as_parquet_keeps_people_without_labels(tmp_path: Path):
