@@ -276,6 +276,7 @@ def test_new_and_changed_files_are_done_and_no_other(made, curate, tmp_path):
     assert list((out / "previews").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_clips_that_are_cut_already_are_taken_as_they_are(made, curate, tmp_path):
     _, detections, out, _ = made
     raw = tmp_path / "raw"

@@ -161,6 +161,7 @@ def test_a_video_that_cannot_be_read_is_rows_with_its_reason_that_are_tried_agai
     assert all(row["status"] == "ok" for row in table_of(run))
 
 
+@pytest.mark.slow
 def test_gemini_answers_and_a_run_grows_by_clips_and_by_a_task(
     data: Path, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
