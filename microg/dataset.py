@@ -89,6 +89,19 @@ class Dataset:
             raise DatasetError(f"the video uri {uri!r} leaves the dataset {self.root}", "make it absolute")
         return storage.join(self.root, uri)
 
+    def split_clips(self, split: str, scheme: str) -> pa.Array:
+        """Return the clip ids of a split. Raises `DatasetError`, with the schemes there are, when it has none."""
+        splits = self.table("splits")
+        rows = (pc.field("split") == split) & (pc.field("scheme") == scheme)
+        chosen = splits.filter(rows)["clip_id"].combine_chunks()
+        if not len(chosen):
+            schemes = sorted(set(splits["scheme"].to_pylist()))
+            raise DatasetError(
+                f"dataset {self.root} has no {split} split of scheme {scheme!r}",
+                f"schemes there are {', '.join(schemes)}" if schemes else f"run 'microg data split {self.root}'",
+            )
+        return chosen
+
     def kept_clips(self) -> pa.Table:
         """Return the rows of `clips` with status `ok`."""
         return self.table("clips").filter(pc.field("status") == "ok")

@@ -55,15 +55,7 @@ def key_frame_rows(dataset: Dataset, split: str, scheme: str = "published", *, l
     """
     samples = dataset.table("samples")
     if split != ALL_SPLITS:
-        splits = dataset.table("splits")
-        chosen = splits.filter((pc.field("split") == split) & (pc.field("scheme") == scheme))["clip_id"]
-        if not len(chosen):
-            schemes = sorted(set(splits["scheme"].to_pylist()))
-            raise DatasetError(
-                f"dataset {dataset.root} has no {split} split of scheme {scheme!r}",
-                f"schemes there are {', '.join(schemes)}" if schemes else f"run 'microg data split {dataset.root}'",
-            )
-        samples = samples.filter(pc.is_in(samples["clip_id"], chosen))
+        samples = samples.filter(pc.is_in(samples["clip_id"], dataset.split_clips(split, scheme)))
     uris, lengths = {}, {}
     for row in dataset.table("clips").select(["clip_id", "uri", "num_frames"]).to_pylist():
         uris[row["clip_id"]] = dataset.resolve(row["uri"]) if row["uri"] else None

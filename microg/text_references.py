@@ -51,13 +51,8 @@ def _from_dataset(path: str, split: str | None, scheme: str) -> TextReferences:
         notes.append(f"{len(left_out)} clips with status rejected or error were left out")
         captions, qa = (t.filter(pc.invert(pc.is_in(t["clip_id"], left_out.combine_chunks()))) for t in (captions, qa))
     if split is not None:
-        splits = dataset.table("splits")
-        chosen = splits.filter((pc.field("split") == split) & (pc.field("scheme") == scheme))["clip_id"]
-        if not len(chosen):
-            raise DatasetError(
-                f"dataset {path} has no {split} split of scheme {scheme!r}", f"run 'microg data split {path}' first"
-            )
-        captions, qa = (table.filter(pc.is_in(table["clip_id"], chosen.combine_chunks())) for table in (captions, qa))
+        chosen = dataset.split_clips(split, scheme)
+        captions, qa = (table.filter(pc.is_in(table["clip_id"], chosen)) for table in (captions, qa))
     rows = [
         TextRow("caption", row["clip_id"], (_text(row["caption"], f"caption of {row['clip_id']}", path),), path)
         for row in captions.to_pylist()

@@ -7,7 +7,7 @@ import pyarrow as pa
 from microg import storage
 from microg.arrow import pc
 from microg.dataset import Dataset
-from microg.errors import DatasetError, FormatError
+from microg.errors import FormatError
 from microg.har_csv import ALIASES, TRUTH_COLUMNS, read_rows
 from microg.har_rows import TRUTH_ROWS, Truth, Where, check_truth_rows, conform_rows
 from microg.label_space import LabelSpace
@@ -50,13 +50,7 @@ def _from_dataset(path: str, space: LabelSpace, split: str, scheme: str) -> Trut
     dataset = Dataset.open(path)
     samples = dataset.table("samples")
     if split != "all":
-        splits = dataset.table("splits")
-        chosen = splits.filter((pc.field("split") == split) & (pc.field("scheme") == scheme))["clip_id"]
-        if not len(chosen):
-            raise DatasetError(
-                f"dataset {path} has no {split} split of scheme {scheme!r}", f"run 'microg data split {path}' first"
-            )
-        samples = samples.filter(pc.is_in(samples["clip_id"], chosen))
+        samples = samples.filter(pc.is_in(samples["clip_id"], dataset.split_clips(split, scheme)))
     columns = {name: samples[name] for name in samples.column_names}
     truth = _finish(path, columns, space, lambda row: f"{path}, row {row + 1} of the {split} samples")
     clips = dataset.table("clips")

@@ -70,7 +70,8 @@ def read_asked(settings: GenerateSettings) -> AskedClips:
     kept = clips.filter(pc.equal(clips["status"], "ok"))
     if kept.num_rows < clips.num_rows:
         notes.append(f"{clips.num_rows - kept.num_rows} clips with status rejected or error were left out")
-    kept = kept.filter(pc.is_in(kept["clip_id"], _chosen(dataset, settings))) if settings.split else kept
+    if settings.split:
+        kept = kept.filter(pc.is_in(kept["clip_id"], dataset.split_clips(settings.split, settings.scheme)))
     questions = _questions(dataset)
     captioned = set(dataset.table("captions")["clip_id"].to_pylist())
     everywhere = settings.all_clips or not captioned
@@ -160,19 +161,6 @@ def order_of(table: pa.Table) -> pa.Table:
 def _add(asked: dict[str, list[Any]], task: Task, index: int | None, question: str | None) -> None:
     for name, value in (("task", task), ("qa_index", index), ("question", question)):
         asked[name].append(value)
-
-
-def _chosen(dataset: Dataset, settings: GenerateSettings) -> pa.Array:
-    splits = dataset.table("splits")
-    rows = (pc.field("split") == settings.split) & (pc.field("scheme") == settings.scheme)
-    chosen = splits.filter(rows)["clip_id"].combine_chunks()
-    if not len(chosen):
-        schemes = sorted(set(splits["scheme"].to_pylist()))
-        raise DatasetError(
-            f"dataset {dataset.root} has no {settings.split} split of scheme {settings.scheme!r}",
-            f"schemes there are {', '.join(schemes)}" if schemes else f"run 'microg data split {dataset.root}'",
-        )
-    return chosen
 
 
 def _questions(dataset: Dataset) -> dict[str, list[tuple[int, str]]]:
