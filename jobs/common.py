@@ -27,6 +27,10 @@ SetOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N rows.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+ProfileOption = Annotated[
+    bool,
+    typer.Option("--profile", help="Write what each worker did when to timeline.json in the run folder, for Perfetto."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -51,6 +55,18 @@ def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
     for name, value in plan.items():
         print(f"{name}: {value}")
     print(f"{nothing} (--dry-run)")
+
+
+def profiled(report: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Write the timeline that `--profile` asks for, and return the report with its path in it."""
+    from pipelines.telemetry import write_timeline
+
+    path = write_timeline(folder)
+    if path is None:
+        print("no timeline: nothing was left to do, so nothing ran on Ray", file=sys.stderr)
+        return report
+    print(f"timeline: {path} (open it in https://ui.perfetto.dev)", file=sys.stderr)
+    return report | {"timeline": path}
 
 
 def run(app: typer.Typer) -> None:

@@ -17,9 +17,11 @@ from jobs.common import (
     DryRunOption,
     JsonOption,
     LimitOption,
+    ProfileOption,
     SetOption,
     make_app,
     print_json,
+    profiled,
     run,
 )
 from microg.errors import ConfigError
@@ -66,7 +68,7 @@ def curate(
     detector_backend: Annotated[
         DetectorBackend | None, typer.Option(help="What runs the detector; auto: the fastest measured here.")
     ] = None,
-    profile: Annotated[
+    detector_profile: Annotated[
         Profile | None,
         typer.Option(
             help="exact: detect on every frame. fast: on every third, boxes between interpolated. fastest: also with "
@@ -96,6 +98,7 @@ def curate(
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn raw footage into 3 s clips at 30 fps with tracked person boxes, samples and splits.
@@ -115,12 +118,14 @@ def curate(
         "detector.rotations": rotations, "detections": detections, "origin": origin and origin.value,
         "pretrimmed": pretrimmed or None, "limit": limit, "resources.address": address,
     }  # fmt: skip
-    if profile is not None:
+    if detector_profile is not None:
         if detections is not None:
-            raise ConfigError("--profile says how to detect, but --detections replays what was detected", "drop one")
+            raise ConfigError(
+                "--detector-profile says how to detect, but --detections replays what was detected", "drop one"
+            )
         from models.detection.base import PROFILES
 
-        chosen |= {f"detector.{key}": value for key, value in PROFILES[profile.value].items()}
+        chosen |= {f"detector.{key}": value for key, value in PROFILES[detector_profile.value].items()}
     options = [f"{key}={value}" for key, value in chosen.items() if value is not None] + list(overrides or [])
     from jobs import curate_run
 
@@ -138,6 +143,8 @@ def curate(
             _absolute(raw_dir), _absolute(out), settings,
             compare_rules=compare_rules, previews=previews, dry_run=dry_run,
         )  # fmt: skip
+        if profile and not dry_run:
+            report = profiled(report, report["out"])
     if as_json:
         print_json(report)
     else:

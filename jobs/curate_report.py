@@ -35,15 +35,10 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     if report.get("rules"):
         _show_rules(console, report["rules"])
-    if throughput := report.get("throughput"):
-        stages = ", ".join(f"{stage} {value:.2f}" for stage, value in throughput["stages"].items())
-        rate = throughput["steady_clips_per_s"]
-        console.print(
-            f"{throughput['clips']} clips in {throughput['wall_s']:.0f} s, {throughput['startup_s']:.0f} s of it until "
-            f"the first{f', {rate:.2f} clips/s after it' if rate else ''}; {throughput['cores_busy']:.1f} cores busy "
-            f"over all; CPU seconds a clip: {stages}; "
-            f"bottleneck: {throughput['bottleneck']}"
-        )
+    if report.get("throughput"):
+        from pipelines.telemetry import throughput_line
+
+        console.print(throughput_line(report["throughput"]))
     for error in report.get("preview_errors", []):
         console.print(f"preview failed: {error}")
     failed = counts["sources_failed"] + counts["clips_failed"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
@@ -144,11 +143,10 @@ def _observe(
     left: list[Footage], done: list[str], out: str, settings: CurateSettings, weights: Path | None
 ) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
-    from microg.console import ProgressDisplay
     from pipelines import observations, session
     from pipelines.curate import run_curation
+    from pipelines.telemetry import Telemetry
 
-    started = time.monotonic()
     report: dict[str, Any] = {}
     if not settings.detector.exact and weights is not None:
         from pipelines.calibrate import calibrate
@@ -158,20 +156,14 @@ def _observe(
         detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
         settings = settings.replaced(detector=detector)
     session.connect(settings.resources)
-    seconds: dict[str, float] = {}
-    first: list[float] = []
-    with ProgressDisplay("curate", None) as progress:
+    with Telemetry("curate", None, unit="clips", stages=observations.STAGES) as telemetry:
 
         def on_row(row: dict[str, Any]) -> None:
-            if not first:
-                first.append(time.monotonic() - started)
-            for stage in observations.STAGES:
-                seconds[stage] = seconds.get(stage, 0.0) + (row[f"{stage}_s"] or 0.0)
-            progress.advance(1 if row["clip_id"] else 0, 1 if row["status"] == "error" else 0)
+            seconds = {stage: row[f"{stage}_s"] for stage in observations.STAGES}
+            telemetry.row(seconds, 1 if row["clip_id"] else 0, int(row["status"] == "error"))
 
         run_curation(left, out, settings, weights=weights, done=done, on_row=on_row)
-    wall = time.monotonic() - started
-    return report | {"throughput": _throughput(progress.done, wall, first[0] if first else wall, seconds)}
+    return report | {"throughput": telemetry.throughput()}
 
 
 def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
@@ -202,16 +194,3 @@ def _previews(out: str, settings: CurateSettings) -> list[str]:
             progress.advance(1, 1 if error else 0)
             errors += [error] if error else []
     return errors
-
-
-def _throughput(clips: int, wall_s: float, startup_s: float, seconds: dict[str, float]) -> dict[str, Any]:
-    """Return rates of the whole run, and of the time after its first row: before it Ray and the actors start."""
-    total = sum(seconds.values())
-    return {
-        "clips": clips, "wall_s": wall_s, "clips_per_s": clips / max(wall_s, 1e-9), "startup_s": startup_s,
-        "steady_clips_per_s": (clips - 1) / (wall_s - startup_s) if clips > 1 and wall_s > startup_s else None,
-        "cpu_s_per_clip": total / max(clips, 1),
-        "stages": {stage: value / max(clips, 1) for stage, value in seconds.items()},
-        "cores_busy": total / max(wall_s, 1e-9),
-        "bottleneck": max(seconds, key=lambda stage: seconds[stage]) if total else None,
-    }  # fmt: skip

@@ -12,9 +12,11 @@ from jobs.common import (
     DryRunOption,
     JsonOption,
     LimitOption,
+    ProfileOption,
     SetOption,
     make_app,
     print_json,
+    profiled,
     run,
 )
 
@@ -70,6 +72,7 @@ def har_predict(
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Predict actions for the key boxes of a dataset: one row of logits a (key frame, person).
@@ -86,6 +89,8 @@ def har_predict(
     }  # fmt: skip
     settings = _settings(config, list(overrides or []), options, address)
     report = har_predict_run.predict(dataset, settings, run_folder, dry_run=dry_run)
+    if profile and not dry_run:
+        report = profiled(report, report["run"])
     if as_json:
         print_json(report)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
@@ -94,32 +93,21 @@ def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
 
 def _score(key_frames: pa.Table, folder: str, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
-    from microg.console import ProgressDisplay
     from pipelines import session
     from pipelines.predict import run_prediction, with_device
+    from pipelines.telemetry import Telemetry
 
     session.connect(settings.resources)
     settings, device = with_device(settings)
     print(f"{key_frames.num_rows} key frames with {settings.model} on {device}", file=sys.stderr)
-    started = time.monotonic()
-    seconds = {"decode": 0.0, "model": 0.0}
-    with ProgressDisplay("predict", key_frames.num_rows, unit="key frames") as progress:
+    stages = ("decode", "model")
+    with Telemetry("predict", key_frames.num_rows, unit="key frames", stages=stages) as telemetry:
 
         def on_row(row: dict[str, Any]) -> None:
-            for stage in seconds:
-                seconds[stage] += row[f"{stage}_s"] or 0.0
-            progress.advance(1, 1 if row["status"] == "error" else 0)
+            telemetry.row({stage: row[f"{stage}_s"] for stage in stages}, failed=int(row["status"] == "error"))
 
         run_prediction(key_frames, folder, settings, network, device=device, on_row=on_row)
-    wall, done = time.monotonic() - started, max(progress.done, 1)
-    return {
-        "throughput": {
-            "key_frames": progress.done, "wall_s": wall, "key_frames_per_s": progress.done / max(wall, 1e-9),
-            "device": device, "stages": {stage: value / done for stage, value in seconds.items()},
-            "workers_busy": sum(seconds.values()) / max(wall, 1e-9),
-            "bottleneck": max(seconds, key=lambda stage: seconds[stage]),
-        }
-    }  # fmt: skip
+    return {"throughput": telemetry.throughput(device)}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -137,13 +125,10 @@ def show(report: dict[str, Any]) -> None:
             print(f"{name}: {value}")
         print("nothing was predicted (--dry-run)")
         return
-    speed = report.get("throughput")
-    if speed:
-        stages = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in speed["stages"].items())
-        print(
-            f"{speed['key_frames_per_s']:.2f} key frames/s on {speed['device']} ({stages} a key frame; "
-            f"{speed['workers_busy']:.1f} workers busy; bottleneck: {speed['bottleneck']})"
-        )
+    if report.get("throughput"):
+        from pipelines.telemetry import throughput_line
+
+        print(throughput_line(report["throughput"]))
     for row in report["errors"][:_SHOWN_ERRORS]:
         print(f"failed: {row['sample_id']}: {row['error']}")
     if report["failed"]:

@@ -16,9 +16,11 @@ from jobs.common import (
     DryRunOption,
     JsonOption,
     LimitOption,
+    ProfileOption,
     SetOption,
     make_app,
     print_json,
+    profiled,
     run,
 )
 
@@ -80,6 +82,7 @@ def har_sweep(
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train every recipe at every setting drawn, and rank the trials by their best score on val.
@@ -105,6 +108,8 @@ def har_sweep(
             settings, run_folder, max_concurrent=max_concurrent, address=address,
             on_epoch=display.epoch, on_end=display.end,
         )  # fmt: skip
+    if profile:
+        document = profiled(document, document["run"])
     if as_json:
         print_json(document)
     else:
@@ -149,13 +154,14 @@ class _Display:
 
     def __init__(self, settings: SweepSettings) -> None:
         from jobs.har_sweep_run import sweep_trials
-        from microg.console import ProgressDisplay
+        from pipelines.telemetry import Telemetry
 
         self._metric = settings.metric
         self._ended = self._failed = 0
-        self._count = len(sweep_trials(settings))
+        trials = sweep_trials(settings)
+        self._count = len(trials)
         self._best: float | None = None
-        self._bar = ProgressDisplay("har sweep", None, unit="epochs")
+        self._bar = Telemetry("har sweep", sum(trial.epochs for trial in trials), unit="epochs", stages=())
 
     def __enter__(self) -> _Display:
         self._bar.__enter__()
@@ -169,7 +175,7 @@ class _Display:
         score = result.get(self._metric)
         if score is not None:
             self._best = score if self._best is None else max(score, self._best)
-        self._bar.advance(1, note=self._note())
+        self._bar.row({}, note=self._note())
 
     def end(self, trial: Trial, status: str, error: str | None) -> None:
         """Hear of a trial's end."""
@@ -177,7 +183,7 @@ class _Display:
 
         self._ended += 1
         print(f"{trial.trial_id} {status}{': ' + error if error else ''}", file=sys.stderr, flush=True)
-        self._bar.advance(0, 1 if error else 0, note=self._note())
+        self._bar.row({}, 0, 1 if error else 0, note=self._note())
 
     def _note(self) -> str:
         best = f", best {self._best:.3f}" if self._best is not None else ""

@@ -22,9 +22,11 @@ from jobs.common import (
     DryRunOption,
     JsonOption,
     LimitOption,
+    ProfileOption,
     SetOption,
     make_app,
     print_json,
+    profiled,
     run,
 )
 
@@ -73,6 +75,7 @@ def har_train(
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model, score the val split as it learns, and keep the best weights.
@@ -99,6 +102,8 @@ def har_train(
         return
     with _terminated_like_interrupted(), _Display(settings) as display:
         result = train(settings, dataset, folder, watch=display.update)
+    if profile:
+        result = profiled(result, result["run"])
     if as_json:
         print_json(result)
     else:
@@ -144,14 +149,14 @@ class _Display:
 
     def update(self, progress: dict[str, Any]) -> None:
         """Show where the workers are."""
-        from microg.console import ProgressDisplay
+        from pipelines.telemetry import Telemetry
 
         if progress.get("phase") == "stopping":
             print("saving after this step; again to stop at once", file=sys.stderr)
             return
         if self._bar is None:
             total = progress["iterations"] * self._settings.epochs - progress["steps"]
-            self._bar = ProgressDisplay("har train", total, unit="steps").__enter__()
+            self._bar = Telemetry("har train", total, unit="steps", stages=()).__enter__()
             self._done = progress["steps"]
         best = f", best mAP {progress['best']['map']:.3f}" if progress["best"] else ""
         note = (
@@ -159,7 +164,7 @@ class _Display:
             f"loss {progress['loss']:.4f}, lr {progress['lr']:.3g}, waiting {progress['wait_share']:.0%}{best}"
         )
         # a restarted worker goes back to its last checkpoint
-        self._bar.advance(progress["steps"] - self._done, note=note)
+        self._bar.row({}, progress["steps"] - self._done, note=note)
         self._done = progress["steps"]
 
     def __exit__(self, *ended: object) -> None:

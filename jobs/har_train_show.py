@@ -17,9 +17,9 @@ def show(result: dict[str, Any]) -> None:
         print(f"workers were restarted {result['restarts']} times")
     if (speed := result["throughput"]) is not None:
         print(
-            f"{speed['clips']} clips in {speed['train_s']:.0f} s: {speed['clips_per_s']:.2f} clips/s, "
-            f"{speed['wait_share']:.0%} of the time waiting for clips; validation {speed['val_s']:.0f} s; "
-            f"bottleneck: {speed['bottleneck']}"
+            f"{speed['rows']:,} clips in {speed['wall_s']:.0f} s: {speed['rows_per_s']:.2f} clips/s in training, "
+            f"{speed['wait_share']:.0%} of it waiting for clips; validation "
+            f"{speed['stages']['validate'] * speed['rows']:.0f} s; bottleneck: {speed['bottleneck']}"
         )
     for failure in result["failures"][:5]:
         print(f"failed: {failure}")

@@ -15,9 +15,11 @@ from jobs.common import (
     DryRunOption,
     JsonOption,
     LimitOption,
+    ProfileOption,
     SetOption,
     make_app,
     print_json,
+    profiled,
     run,
     show_plan,
 )
@@ -82,6 +84,7 @@ def vlm_generate(
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model for captions and answers: one row a (clip, task, question), with the exact frames it was shown.
@@ -101,6 +104,8 @@ def vlm_generate(
         show_plan(vlm_eval_run.plan(settings, run_folder), as_json, "nothing was asked")
         return
     report = vlm_eval_run.generate(settings, run_folder)
+    if profile:
+        report = profiled(report, report["run"])
     if as_json:
         print_json(report)
     else:

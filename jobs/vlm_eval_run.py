@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,33 +129,29 @@ def _about(asked: _Asked) -> dict[str, Any]:
 
 def _ask(asked: _Asked) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
-    from microg.console import ProgressDisplay
     from pipelines import session
     from pipelines.generate import run_generation, with_device
+    from pipelines.telemetry import Telemetry
 
     session.connect(asked.settings.resources)
     settings, device = with_device(asked.settings, asked.card)
     print(f"{asked.left_rows:,} answers about {asked.left.num_rows:,} clips: {asked.card.title} on {device}",
           file=sys.stderr)  # fmt: skip
-    started = time.monotonic()
     sums: Counter[str] = Counter()
-    with ProgressDisplay("generate", asked.left_rows, unit="rows") as progress:
+    stages = ("decode", "engine")
+    with Telemetry("generate", asked.left_rows, unit="rows", stages=stages) as telemetry:
 
         def on_clip(report: dict[str, Any]) -> None:
             sums.update({name: value for name, value in report.items() if isinstance(value, int | float)})
             note = f"${sums['cost']:.4f}" if asked.engine is not None and asked.engine.price else None
-            progress.advance(report["rows"], report["failed"], note)
+            telemetry.row({stage: report[f"{stage}_s"] for stage in stages}, report["rows"], report["failed"], note)
 
         status = run_generation(
             asked.left, asked.folder, settings, asked.card, device=device, on_clip=on_clip,
             price=None if asked.engine is None else asked.engine.price,
         )  # fmt: skip
-    wall, clips = time.monotonic() - started, max(asked.left.num_rows, 1)
     found: dict[str, Any] = {
-        "throughput": {
-            "rows": progress.done, "wall_s": wall, "rows_per_s": progress.done / max(wall, 1e-9), "device": device,
-            "stages": {name: sums[f"{name}_s"] / clips for name in ("decode", "engine")},
-        },
+        "throughput": telemetry.throughput(device),
         "asked_now": {name: sums[name] for name in ("rows", "failed", "cached", "prompt_tokens", "completion_tokens")},
     }  # fmt: skip
     return found if status is None else found | {"account": asdict(status)}
@@ -183,11 +178,13 @@ def show(report: dict[str, Any]) -> None:
     print(f"{report['rows']:,} answers about {report['clips']:,} clips; {report['done_before']:,} done before")
     speed = report.get("throughput")
     if speed:
-        stages = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in speed["stages"].items())
+        from pipelines.telemetry import throughput_line
+
         now = report["asked_now"]
+        print(throughput_line(speed))
         print(
-            f"{speed['rows_per_s']:.2f} rows/s on {speed['device']} ({stages} a clip); {now['prompt_tokens']:,} tokens "
-            f"in, {now['completion_tokens']:,} out; {now['cached']:,} replies from the cache"
+            f"{now['prompt_tokens']:,} tokens in, {now['completion_tokens']:,} out; "
+            f"{now['cached']:,} replies from the cache"
         )
     account = report.get("account")
     if account:

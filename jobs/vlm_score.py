@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +12,11 @@ from jobs.common import (
     AddressOption,
     DryRunOption,
     JsonOption,
+    ProfileOption,
     SetOption,
     make_app,
     print_json,
+    profiled,
     run,
     show_plan,
 )
@@ -111,6 +112,7 @@ def vlm_score(
     overrides: SetOption = None,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
     dry_run: DryRunOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score captions and answers: CIDEr-D, BLEU, METEOR, ROUGE-L, S-BERT, BERTScore, and accuracies of short answers.
@@ -120,7 +122,7 @@ def vlm_score(
     """
     from jobs.vlm_score_config import VlmScoreRun, load_vlm_score_config
     from jobs.vlm_score_judge import judge_engine, judge_pairs, judge_prompts
-    from jobs.vlm_score_measure import Measurer
+    from jobs.vlm_score_measure import Measurer, score_pairs
     from jobs.vlm_score_run import comparable, default_folder, start_run
     from metrics.published import text_row
     from microg.errors import ConfigError
@@ -166,13 +168,15 @@ def vlm_score(
         _plan(pairs, chosen, measurer, settings, as_json)
         return
     folder = start_run(out or default_folder(asked), asked)
-    reports = _reports(pairs, chosen, measurer, settings, truth)
+    reports, throughput = score_pairs(pairs, chosen, measurer, settings, truth)
     judged: dict[Task, list[Judgement]] = {}
     for part in pairs:
         if engine is not None and part.task in prompts:
             judged[part.task] = judge_pairs(part, settings.judge, engine, prompts[part.task])
     notes = [*said.notes, *truth.notes, *_left_out(pairs, settings, said, truth)]
-    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": notes}
+    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
+    if profile:
+        found = profiled(found, folder.root)
     failed = _finish(folder, asked, reports, judged, prompts, found, others, plots, as_json)
     if failed:
         raise typer.Exit(EXIT_FAILED_ROWS)
@@ -226,29 +230,6 @@ def _left_out(
         f"the {side} also hold {task} items: they were not scored, as the other side has none"
         for side, tasks in sides for task in tasks if settings.task is None and task not in scored
     ]  # fmt: skip
-
-
-def _reports(
-    pairs: list[Pairs], chosen: dict[str, list[str]], measurer: Measurer, settings: VlmScoreConfig,
-    truth: TextReferences,
-) -> list[TextReport]:  # fmt: skip
-    from metrics.text_report import CHEAP, report
-    from microg.console import ProgressDisplay
-
-    result = []
-    with ProgressDisplay("scoring", len(pairs) * len(chosen), unit="parts") as progress, closing(measurer):
-        measurer.tell(lambda note: progress.advance(0, note=note))
-        for part in pairs:
-            for protocol, names in chosen.items():
-                of_baselines = {"cheap": CHEAP, "all": tuple(names), "none": ()}[settings.baselines]
-                result.append(
-                    report(
-                        part, protocol, names, measurer.measure, origins=truth.origins, baseline_metrics=of_baselines,
-                        resamples=settings.resamples, seed=settings.seed,
-                    )
-                )  # fmt: skip
-                progress.advance(note="")
-    return result
 
 
 def _finish(

@@ -5,14 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import closing
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from metrics.text import registry
 from metrics.text.scoring import measure
 from metrics.text.state import ItemState
 from microg.config import Resources
 from microg.errors import ConfigError, MetricError, MicrogError, WeightsError
-from pipelines.score_text import TextScoring
+from pipelines.score_text import NGRAMS, TextScoring
+
+if TYPE_CHECKING:
+    from jobs.vlm_score_config import VlmScoreConfig
+    from metrics.text_report import TextReport
+    from microg.text_pairs import Pairs
+    from microg.text_references import TextReferences
 
 _PROBE = "an astronaut floats"
 _ALWAYS = ("cider", "bleu", "rouge_l")  # need nothing but Python
@@ -78,6 +86,11 @@ class Measurer:
         """Call `progress` with how far long work is."""
         self._scoring.tell = progress
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long measuring took so far, by what was measured."""
+        return dict(self._scoring.seconds)
+
     def close(self) -> None:
         """End the workers."""
         self._scoring.close()
@@ -100,6 +113,35 @@ class Measurer:
             finally:
                 hub.setLevel(level)
         return True
+
+
+def score_pairs(
+    pairs: Sequence[Pairs], chosen: Mapping[str, Sequence[str]], measurer: Measurer, settings: VlmScoreConfig,
+    truth: TextReferences,
+) -> tuple[list[TextReport], dict[str, Any]]:  # fmt: skip
+    """Score every task under every protocol with its `chosen` metrics; return the reports and the closing block."""
+    from metrics.text_report import CHEAP, report
+    from pipelines.telemetry import Telemetry
+
+    reports: list[TextReport] = []
+    stages = (NGRAMS, *(name for name in registry.METRICS if registry.METRICS[name].feed == "text"), "resample")
+    items = sum(len(part.items) for part in pairs) * len(chosen)
+    with Telemetry("scoring", items, unit="items", stages=stages) as telemetry, closing(measurer):
+        measurer.tell(lambda note: telemetry.display.advance(0, note=note))
+        for part in pairs:
+            for protocol, names in chosen.items():
+                of_baselines = {"cheap": CHEAP, "all": tuple(names), "none": ()}[settings.baselines]
+                before, started = measurer.seconds, monotonic()
+                found = report(
+                    part, protocol, names, measurer.measure, origins=truth.origins, baseline_metrics=of_baselines,
+                    resamples=settings.resamples, seed=settings.seed,
+                )  # fmt: skip
+                reports.append(found)
+                spent = {name: value - before.get(name, 0.0) for name, value in measurer.seconds.items()}
+                telemetry.row(
+                    {**spent, "resample": monotonic() - started - sum(spent.values())}, len(part.items), note=""
+                )
+    return reports, telemetry.throughput()
 
 
 def _reason(error: MicrogError, name: str) -> str:

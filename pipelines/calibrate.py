@@ -42,7 +42,9 @@ def calibrate(footage: list[Footage], root: str, settings: DetectorSettings, wei
     frames = [frame for some, _ in samples for frame in some]
     if quantised:
         if not frames:
-            raise WeightsError("cannot calibrate INT8 weights: no footage can be decoded", "use --profile fast")
+            raise WeightsError(
+                "cannot calibrate INT8 weights: no footage can be decoded", "use --detector-profile fast"
+            )
         backend = choose(settings.backend, settings.device)
         build_quantized(weights, frames, settings.image_size, target, backend=backend)
     plain = settings.replaced(weights=str(weights), rotations=1, **place)

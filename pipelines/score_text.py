@@ -7,6 +7,7 @@ once; when an actor dies another one takes its place and does its shard again.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -29,7 +30,7 @@ States = dict[str, ItemState]
 # that is not named here counts as an encoder as slow as BERTScore, or as a metric as quick as CIDEr.
 WORTH = {"bertscore": 300, "sbert": 2_000, "meteor": 10_000, "cider": 200_000, "bleu": 200_000, "rouge_l": 200_000}
 MAX_ATTEMPTS = 3
-_TOKENS = "tokens"
+NGRAMS = "n-grams"
 # Items of a shard: what is lost with an actor, and how often progress is told. Each shard of tokens starts the PTB
 # tokenizer once.
 _MOST_ITEMS, _MOST_TOKENIZED = 256, 4_000
@@ -142,13 +143,14 @@ class TextScoring:
 
     workers: 0 is this process, a number is so many actors at most, None decides by `WORTH`. resources: of an encoder's
     actor; those of the n-gram metrics take no GPU. Actors stay until others are needed, or `close`. tell is called with
-    progress.
+    progress; `seconds` is what measuring took so far, by kind (an encoder's metric, or NGRAMS).
     """
 
     def __init__(self, resources: Resources | None = None, workers: int | None = None) -> None:
         self._resources, self._workers = resources or Resources(), workers
         self.tell: Callable[[str], object] = lambda _: None
         self._kind, self._actors = "", None
+        self.seconds: dict[str, float] = {}
 
     def measure(
         self,
@@ -171,10 +173,12 @@ class TextScoring:
         for kind, group in kinds.items():
             away = [name for name in group if self._pays(name, items, settings)]
             here = [name for name in group if name not in away]
+            started = time.monotonic()
             if here:
                 found |= self._here(protocol, items, here, settings)
             if away:
                 found |= self._away(protocol, items, kind, away, settings)
+            self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - started
         return {name: found[name] for name in names}
 
     def _pays(self, name: str, items: Items, settings: Settings) -> bool:
@@ -261,7 +265,7 @@ class TextScoring:
 
 
 def _kind(name: str) -> str:
-    return name if _encodes(name) else _TOKENS
+    return name if _encodes(name) else NGRAMS
 
 
 def _encodes(name: str) -> bool:

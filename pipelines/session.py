@@ -50,6 +50,8 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # A look at every process each 2.5 s, for a dashboard nobody opens, took a third of a core.
+        os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
         options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": dashboard}
     try:
         with _without_log_level_notice():
@@ -111,7 +113,11 @@ def configure_data() -> None:
     """Set what Ray Data of this process needs; actors that build datasets call it too."""
     from ray.data import DataContext
 
+    from pipelines.pacing import Paced
+
     context = DataContext.get_current()
+    if Paced not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(Paced)
     context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     context.enable_progress_bars = False
     # Few clips for many actors is no mistake.

@@ -70,18 +70,21 @@ def summary(prepared: Prepared, progress: Progress) -> dict[str, Any]:
 
 
 def throughput(history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return clips a second over all epochs, the share of training spent waiting for clips, and what limits speed.
+    """Return the closing block of all epochs (see `pipelines.telemetry`), with the share of training spent waiting.
 
-    The bottleneck is `validation` where it takes more time than training, `decoding` where workers wait for clips more
-    than a third of the time, else `model`.
+    The rate is that of training without validation. The bottleneck is `validation` where it takes more time than
+    training, `decoding` where workers wait for clips more than a third of the time, else `model`.
     """
     if not history:
         return None
     total = {name: sum(row[name] or 0 for row in history) for name in ("clips", "train_s", "wait_s", "step_s", "val_s")}
     share = total["wait_s"] / max(total["train_s"], 1e-9)
     bottleneck = "validation" if total["val_s"] > total["train_s"] else "decoding" if share > 1 / 3 else "model"
+    clips, stages = max(total["clips"], 1), {"wait": "wait_s", "step": "step_s", "validate": "val_s"}
     return {
-        **total, "clips_per_s": total["clips"] / max(total["train_s"], 1e-9), "wait_share": share,
+        "unit": "clips", "rows": total["clips"], "failed": sum(row["failed"] or 0 for row in history),
+        "wall_s": total["train_s"] + total["val_s"], "rows_per_s": total["clips"] / max(total["train_s"], 1e-9),
+        "stages": {stage: total[name] / clips for stage, name in stages.items()}, "wait_share": share,
         "bottleneck": bottleneck,
     }  # fmt: skip
 

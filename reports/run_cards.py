@@ -158,13 +158,9 @@ def costs(runs: Sequence[RunFolder]) -> pd.DataFrame:
 
 
 def _throughput(found: dict[str, Any]) -> dict[str, Any]:
-    unit = next((name.removesuffix("_per_s") for name in found if name.endswith("_per_s")), "")
-    steady = found.get(f"steady_{unit}_per_s") or found.get(f"{unit}_per_s")
-    stages = found.get("stages") or {}
-    slowest = max(stages, key=lambda name: stages[name]) if stages else None
     return {
-        "items": found.get(unit), "unit": unit.replace("_", " "), "seconds": found.get("wall_s"), "per second": steady,
-        "limited by": found.get("bottleneck") or slowest,
+        "items": found.get("rows"), "unit": found.get("unit"), "seconds": found.get("wall_s"),
+        "per second": found.get("steady_rows_per_s") or found.get("rows_per_s"), "limited by": found.get("bottleneck"),
     }  # fmt: skip
 
 

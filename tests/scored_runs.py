@@ -64,7 +64,7 @@ def predict_run(root: Path, dataset: Dataset, seed: int, skill: float = 3.0, mod
         })  # fmt: skip
     run = Run.start(str(root), "har predict", Settings(model=model), dataset=dataset.fingerprint())
     run.write_table("har_predictions", schema.from_rows("har_predictions", rows))
-    throughput = {"key_frames": 4, "wall_s": 2.0, "key_frames_per_s": 2.0, "bottleneck": "decode"}
+    throughput = {"unit": "key frames", "rows": 4, "wall_s": 2.0, "rows_per_s": 2.0, "bottleneck": "decode"}
     run.finish({"model": model, "key_frames": 4, "samples": len(rows), "failed": 0, "throughput": throughput})
     return root
 
@@ -109,7 +109,7 @@ def generate_run(root: Path, dataset: Dataset, right: float, seed: int, model: s
     run.finish({
         "model": model, "dataset": dataset.root, "clips": len(said), "rows": len(rows), "failed": 1,
         "errors": [{"row": f"{rows[-1]['clip_id']}:vqa:5", "error": rows[-1]["error"]}],
-        "throughput": {"rows": len(rows), "wall_s": 7.0, "rows_per_s": 4.0, "stages": {"decode": 0.1, "engine": 0.9}},
+        "throughput": {"unit": "rows", "rows": len(rows), "wall_s": 7.0, "rows_per_s": 4.0, "bottleneck": "engine"},
     })  # fmt: skip
     return root
 

@@ -85,7 +85,7 @@ class DetectorSettings(Config):
         return self.frame_step == 1 and self.precision == "float32"
 
 
-# Speed against exactness: settings by the name that `--profile` knows them by.
+# Speed against exactness: settings by the name that `--detector-profile` knows them by.
 PROFILES: dict[str, dict[str, Any]] = {
     "exact": {"frame_step": 1, "precision": "float32"},
     "fast": {"frame_step": 3, "precision": "float32"},

@@ -107,7 +107,7 @@ def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
     if settings.calibration is None or not storage.exists(settings.calibration):
         raise WeightsError(
             f"INT8 weights for {weights.name} were not calibrated",
-            "run 'microg curate --profile fastest', which does it",
+            "run 'microg curate --detector-profile fastest', which does it",
         )
     if storage.is_local(settings.calibration):
         return storage.local_path(settings.calibration)

@@ -30,6 +30,7 @@ T = TypeVar("T")
 # A step of a large model on a laptop takes minutes, and while the workers' buffers are full nothing moves.
 _NO_PROGRESS_TIMEOUT_S = 24 * 3600
 _RANGE_BLOCK = 1024
+_LOT_UNITS, _LOT_BYTES = 16, 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Views:
 
 
 def run_dataset(plan: Plan, start: Position, rows: tuple[pa.Table, pa.Table], views: Views, *, cpus: float) -> Dataset:
-    """Return the decoded units from `start` to the end of the run, one block each, in order.
+    """Return the decoded units from `start` to the end of the run, one lot a block, in order.
 
     `rows` are the key frames of train and val; decoding tasks declare `cpus` CPUs.
     """
@@ -51,27 +52,56 @@ def run_dataset(plan: Plan, start: Position, rows: tuple[pa.Table, pa.Table], vi
 
     session.configure_data()
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
-    first = plan.first_unit(start)
-    count = plan.units - first
+    lots = Lots.of(plan, start, max(views.train.clip_bytes, views.val.clip_bytes))
     work = partial(
-        _decode_units, plan=plan, first=first, rows=(ray.put(rows[0]), ray.put(rows[1])), views=views,
+        _decode_lot, plan=plan, lots=lots, rows=(ray.put(rows[0]), ray.put(rows[1])), views=views,
         ledger=ledgers.process_ledger(),
     )  # fmt: skip
-    # one row a block: a task decodes one unit, and a block is what is dealt out
-    numbers = ray.data.range(count, override_num_blocks=-(-count // _RANGE_BLOCK))
+    # one row a block: a task decodes one lot, and a block is what is dealt out
+    numbers = ray.data.range(lots.count, override_num_blocks=-(-lots.count // _RANGE_BLOCK))
     return numbers.repartition(target_num_rows_per_block=1).map_batches(
         work, batch_size=1, batch_format="pyarrow", num_cpus=cpus
     )
 
 
-def _decode_units(
-    block: pa.Table, *, plan: Plan, first: int, rows: tuple[Any, Any], views: Views, ledger: Any
+@dataclass(frozen=True)
+class Lots:
+    """Units of one worker that one task decodes: lot `number` goes to worker `number % workers`.
+
+    Ray Data's scheduling takes tens of milliseconds of a core for each block, whatever is in it: with blocks of one
+    unit it took as much of a laptop as a small model did.
+    """
+
+    first: int
+    end: int
+    workers: int
+    size: int
+
+    @classmethod
+    def of(cls, plan: Plan, start: Position, clip_bytes: int) -> Lots:
+        """Return the lots from `start` on, of some megabytes each."""
+        size = max(1, min(_LOT_UNITS, _LOT_BYTES // max(plan.block * clip_bytes, 1)))
+        return cls(plan.first_unit(start), plan.units, plan.workers, size)
+
+    @property
+    def count(self) -> int:
+        """Number of lots; as many for each worker."""
+        return -(-(self.end - self.first) // (self.workers * self.size)) * self.workers
+
+    def units(self, number: int) -> range:
+        """Return the numbers of the units of a lot."""
+        turn, worker = divmod(number, self.workers)
+        begin = self.first + turn * self.size * self.workers
+        return range(begin + worker, min(begin + self.size * self.workers, self.end), self.workers)
+
+
+def _decode_lot(
+    block: pa.Table, *, plan: Plan, lots: Lots, rows: tuple[Any, Any], views: Views, ledger: Any
 ) -> pa.Table:
     import ray
 
     tables = []
-    for place in block["id"].to_pylist():
-        unit = plan.unit(first + place)
+    for unit in (plan.unit(number) for lot in block["id"].to_pylist() for number in lots.units(lot)):
         table: pa.Table = ray.get(rows[1 if unit.validation else 0])
         view = views.val if unit.validation else views.train
         samples = decode_unit(unit.keys, table, view, unit.epoch, ledger)
@@ -100,32 +130,39 @@ class Piece:
 def pieces(
     blocks: Iterator[pa.Table], plan: Plan, worker: int, start: Position, views: Views, space: LabelSpace
 ) -> Iterator[Piece]:
-    """Yield what `worker` computes from `start` on, in order, from its blocks of the stream.
+    """Yield what `worker` computes from `start` on, in order, from its blocks (one or more units each) of the stream.
 
-    Raises `WorkerError` when a block is not the one due: no sample is lost or taken twice unnoticed.
+    Raises `WorkerError` when a unit is not the one due: no sample is lost or taken twice unnoticed.
     """
-    due = plan.units_of(worker, start)
+    samples = _samples(blocks, plan, worker, start)
     for epoch in range(start.epoch, plan.epochs):
         first = start.iteration if epoch == start.epoch else 0
         for _ in range((plan.iterations - first) * plan.micro_batches):
-            samples = [sample for _ in range(plan.blocks) for sample in _take(blocks, next(due))]
-            yield _piece(samples, views.train, space, validation=False)
+            found = [sample for _ in range(plan.blocks) for sample in next(samples)]
+            yield _piece(found, views.train, space, validation=False)
         left = plan.val_rounds if plan.validates(epoch) else 0
         while left:
             count = min(plan.blocks, left)
             left -= count
-            samples = [sample for _ in range(count) for sample in _take(blocks, next(due))]
-            yield _piece(samples, views.val, space, validation=True)
+            found = [sample for _ in range(count) for sample in next(samples)]
+            yield _piece(found, views.val, space, validation=True)
 
 
-def _take(blocks: Iterator[pa.Table], due: int) -> list[Sample]:
-    table = next(blocks, None)
-    if table is None:
-        raise WorkerError(f"the stream of samples ended before unit {due}", "run the same command again to resume")
-    number = table["unit"][0].as_py()
-    if number != due:
-        raise WorkerError(f"unit {due} of the samples was due, {number} came", "run the same command again to resume")
-    return [sample for sample in from_table(table.select(SCHEMA.names)) if sample.key]
+def _samples(blocks: Iterator[pa.Table], plan: Plan, worker: int, start: Position) -> Iterator[list[Sample]]:
+    """Yield the samples of each unit of `worker`, padding left out."""
+    due = plan.units_of(worker, start)
+    for block in blocks:
+        for first in range(0, block.num_rows, plan.block):
+            table = block.slice(first, plan.block)
+            number, wanted = table["unit"][0].as_py(), next(due)
+            if number != wanted:
+                raise WorkerError(
+                    f"unit {wanted} of the samples was due, {number} came", "run the same command again to resume"
+                )
+            yield [sample for sample in from_table(table.select(SCHEMA.names)) if sample.key]
+    left = next(due, None)
+    if left is not None:
+        raise WorkerError(f"the stream of samples ended before unit {left}", "run the same command again to resume")
 
 
 def _piece(samples: list[Sample], view: View, space: LabelSpace, *, validation: bool) -> Piece:

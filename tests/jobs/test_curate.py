@@ -227,9 +227,9 @@ def test_refilter_refuses_what_needs_decoding_and_what_is_no_curation(made, cura
 
 def test_a_profile_beside_stored_detections_is_refused(made, curate, no_ray):
     raw, detections, out, _ = made
-    code, _, err = curate(raw, out, "--detections", detections, *SMALL, "--profile", "fast")
+    code, _, err = curate(raw, out, "--detections", detections, *SMALL, "--detector-profile", "fast")
     assert code == 2
-    assert "--profile says how to detect" in err
+    assert "--detector-profile says how to detect" in err
 
 
 def test_a_dataset_that_is_being_written_is_refused(made, curate, no_ray):
@@ -264,7 +264,7 @@ def test_new_and_changed_files_are_done_and_no_other(made, curate, tmp_path):
     code, printed, _ = curate(raw, out, "--detections", dets, *SMALL, "--previews", "--json")
     report = json.loads(printed)
     assert code == 0
-    assert (report["files_done"], report["throughput"]["clips"]) == (2, 3)
+    assert (report["files_done"], report["throughput"]["rows"]) == (2, 3)
     assert set(states(out)) == {*clips, "fast60_001", f"{added}_000"}
     changed = {path for path, when in modified(out).items() if before.get(path) != when and "/videos/" in path}
     assert {Path(path).stem for path in changed} == {"fast60_000", "fast60_001", f"{added}_000"}
@@ -362,7 +362,7 @@ def test_real_footage_with_a_real_detector(videos: Path, ray_session, curate, tm
     code, printed, _ = curate(raw, tmp_path / "set", "--weights", weights, "--json", "--set", "resources.max_actors=1")
     report = json.loads(printed)
     assert code == 0
-    assert report["counts"]["clips_kept"] == report["counts"]["clips"] == report["throughput"]["clips"]
+    assert report["counts"]["clips_kept"] == report["counts"]["clips"] == report["throughput"]["rows"]
     frames = [row["frame"] for row in boxes_of(tmp_path / "set", "carphone_000")]
     assert frames == list(range(15, 91))  # as the reference
-    assert report["throughput"]["bottleneck"] == "detect"
+    assert max(report["throughput"]["stages"].items(), key=lambda stage: stage[1])[0] == "detect"

@@ -133,8 +133,8 @@ def test_a_run_tells_what_made_it(run: Path, weights: Path, dataset: Path) -> No
     assert manifest["dataset"] == Dataset.open(str(dataset)).fingerprint()
     assert "full frame" in manifest["protocol"]
     metrics = storage.read_json(str(run / "metrics.json"))
-    assert metrics["throughput"]["key_frames"] == CLIPS * 2
-    assert metrics["throughput"]["bottleneck"] in ("decode", "model")
+    assert metrics["throughput"]["rows"] == CLIPS * 2
+    assert metrics["throughput"]["bottleneck"] in ("start", "decode", "model")
     assert metrics["weights_loaded"]["missing"] == []
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason_and_is_tried_again(
     assert microg(*words, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["done_before"] == CLIPS * 2 - 2
-    assert report["throughput"]["key_frames"] == 2
+    assert report["throughput"]["rows"] == 2
     check_equal(folder / "broken-run", run)
 
 
@@ -330,7 +330,7 @@ def test_a_killed_driver_is_resumed_and_each_sample_is_there_once(
     assert microg(*words, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["done_before"] == before // 2
-    assert report["throughput"]["key_frames"] == 360 - before // 2
+    assert report["throughput"]["rows"] == 360 - before // 2
     check_equal(tmp_path / "run", undisturbed)
 
 

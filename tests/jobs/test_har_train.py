@@ -66,7 +66,7 @@ def test_training_on_ray_gives_the_bits_of_one_process_and_is_done_only_once(
     result = json.loads(out)
     assert result["finished"]
     assert [row["epoch"] for row in result["history"]] == [1, 2]
-    assert result["throughput"]["clips"] == 2 * TRAIN
+    assert result["throughput"]["rows"] == 2 * TRAIN
     assert result["weights"].endswith("best.pt")
     finished, alone = run_alone(prepare(settings, str(dataset), str(tmp_path / "alone")))
     assert finished
