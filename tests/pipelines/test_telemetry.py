@@ -128,6 +128,6 @@ def test_a_timeline_holds_what_the_workers_ran(ray_session: None, tmp_path: Path
     assert ray.get(looked_at_in_the_timeline.remote()) == 1
     path = write_timeline(str(tmp_path))
     assert path == str(tmp_path / telemetry.TIMELINE)
-    events: list[dict[str, Any]] = json.loads(Path(path).read_text())
+    events: list[dict[str, Any]] = json.loads((tmp_path / telemetry.TIMELINE).read_text())
     assert any("looked_at_in_the_timeline" in event["name"] for event in events)
     assert all({"ph", "name", "pid"} <= event.keys() for event in events)
