@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -29,9 +29,9 @@ def microg(*arguments: object) -> int:
     return 0
 
 
-def start_microg(log: Path, *arguments: object) -> psutil.Popen:
-    """Start the command with a Ray of its own, in a process group of its own."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+def start_microg(log: Path, *arguments: object, ray: Mapping[str, str] | None = None) -> psutil.Popen:
+    """Start the command in a process group of its own, with a Ray of its own or that which `ray`'s variables tell."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | dict(ray or {})
     with log.open("wb") as output:
         return psutil.Popen(
             [sys.executable, "-m", "jobs.cli", *map(str, arguments)], cwd=ROOT, env=environment, stdout=output,

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,16 @@ RAY = Path(sys.executable).with_name("ray")
 
 @dataclass(frozen=True)
 class Head:
-    """A running Ray head: the address of its job server, and the environment in which it can be reached."""
+    """A running Ray head: addresses of its job server and for drivers, and the environment in which it can be reached.
+
+    `nodes` are the processes of the nodes beside the head; `add_node` starts one more and waits until it joined.
+    """
 
     address: str
+    gcs: str
     environment: dict[str, str]
+    nodes: list[psutil.Popen]
+    add_node: Callable[[], None]
 
     def submit(self, *words: object, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run `ray job submit --working-dir . -- python WORDS` in the repository, with other variables."""
@@ -68,8 +74,16 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", **(variables or {}),
     }  # fmt: skip
-    head = Head(f"http://127.0.0.1:{dashboard}", environment)
     started: list[psutil.Popen] = []
+    nodes: list[psutil.Popen] = []
+
+    def add_node() -> None:  # one after the other: on a busy machine a node soon gives up joining
+        before = head.alive_nodes()
+        start(f"--address=127.0.0.1:{gcs}")
+        nodes.append(started[-1])
+        wait_for(1 + before)
+
+    head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", environment, nodes, add_node)
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: Ray's sockets lie in it
         log = Path(folder) / "log"
 
@@ -87,7 +101,7 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
         def wait_for(count: int) -> None:
             end = time.monotonic() + 120
             while not (head.answers() and head.alive_nodes() >= count):
-                assert all(process.poll() is None for process in started), log.read_text()
+                assert started[-1].poll() is None, log.read_text()
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.2)
 
@@ -97,9 +111,8 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
                 f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
             )  # fmt: skip
             wait_for(1)
-            for more in range(1, workers + 1):  # one after the other: on a busy machine a node soon gives up joining
-                start(f"--address=127.0.0.1:{gcs}")
-                wait_for(1 + more)
+            for _ in range(workers):
+                add_node()
             yield head
         finally:
             _end(started)

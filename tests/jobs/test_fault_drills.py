@@ -1,0 +1,239 @@
+"""Fault drills on three nodes: whoever dies in curation, prediction, generation or scoring, the tables are the same.
+
+Victims: a worker (short tasks, or the Java program of a scorer), an actor, a node with all that runs on it, and the
+driver, after which the same command is given again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from microg import schema, storage
+from microg.dataset import Dataset
+from models.backbones.registry import build
+from models.checkpoints import save_weights
+from models.vlm.tiny import build as build_vlm
+from tests.clips import make_clips
+from tests.curation import write_detections, write_footage
+from tests.processes import microg, start_microg, wait_for
+from tests.ray_head import Head, ray_head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SOURCES, CLIPS, HEIGHT = 2, 8, 240
+ASKED, TEXTS = 24, 4_000
+VICTIMS = ("worker", "actor", "node", "driver")
+# One more than fit on a node, so that some always run on another.
+POOL = ("--set", "resources.min_actors=3", "--set", "resources.max_actors=3")
+CIRCUMSTANCES = ("latency_s", "engine_s", "decode_s", "model_s", "created", "attempts", "cached")
+
+
+@dataclass
+class Drill:
+    """A job to disturb: its words (`RUN` is replaced), the processes it runs, and how far it is.
+
+    worker, actor: parts of process titles of the victims. done: committed parts of a run folder; the kill comes when
+    there are `after` of them, and before there are `whole`.
+    """
+
+    words: list[object]
+    tables: Callable[[Path], dict[str, list[dict[str, Any]]]]
+    worker: str
+    actor: str
+    done: Callable[[Path], int]
+    after: int
+    whole: int
+    tolerance: dict[str, float] = field(default_factory=dict)
+
+
+def number_of(pattern: str) -> Callable[[Path], int]:
+    return lambda run: len(list(run.glob(pattern)))
+
+
+def table(name: str, run: Path) -> list[dict[str, Any]]:
+    rows = storage.read_parquet(str(run / "tables" / f"{name}.parquet")).to_pylist()
+    return [{key: value for key, value in row.items() if key not in CIRCUMSTANCES} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drills")
+
+
+def curation(folder: Path) -> Drill:
+    for source in range(SOURCES):
+        write_footage(folder / "raw" / f"s{source}.mp4", seconds=3 * CLIPS + 0.2, seed=source)
+        for clip in range(CLIPS):
+            write_detections(folder / "dets", f"s{source}_{clip:03d}", height=HEIGHT)
+    words = ["curate", folder / "raw", "RUN", "--detections", folder / "dets", "--set", f"trim.height={HEIGHT}", *POOL]
+    return Drill(
+        words, lambda run: {name: Dataset.open(str(run)).table(name).to_pylist() for name in schema.TABLES},
+        "MapBatches(cut)", "MapBatches(Observer)", number_of("observations/*.parquet"), 2, SOURCES * CLIPS,
+    )  # fmt: skip
+
+
+def prediction(folder: Path) -> Drill:
+    make_clips(folder / "clips", 90, key_frames=(3, 10, 15, 22))
+    save_weights(build("TINY", roi_scale="true", num_classes=50), str(folder / "tiny.pt"), label_space="microg50")
+    words = ["har", "predict", folder / "clips", "--model", "TINY", "--weights", folder / "tiny.pt", "--run", "RUN",
+             "--batch-size", 4, *POOL]  # fmt: skip
+    return Drill(
+        words, lambda run: {"har_predictions": table("har_predictions", run)}, "MapBatches(", "MapBatches(Predictor)",
+        number_of("parts/*.parquet"), 3, 360, {"scores": 1e-4},
+    )  # fmt: skip
+
+
+def generation(folder: Path) -> Drill:
+    build_vlm("qwen2_5_vl", folder / "qwen")
+    data = make_clips(folder / "asked", ASKED)
+    clips = data.table("clips")["clip_id"].to_pylist()
+    data.write(
+        "captions", schema.from_rows("captions", [{"clip_id": one, "caption": f"{one} floats"} for one in clips])
+    )
+    questions = [
+        {"clip_id": one, "qa_index": index, "question": f"{one} {index}?", "answer": "Yes."}
+        for one in clips for index in range(3)
+    ]  # fmt: skip
+    data.write("qa", schema.from_rows("qa", questions))
+    words = ["vlm", "generate", "--model", folder / "qwen", "--engine", "transformers", "--dataset", folder / "asked",
+             "--run", "RUN", "--set", "sampling.max_tokens=8", "--set", "clips_per_block=1", *POOL]  # fmt: skip
+    return Drill(
+        words, lambda run: {"generations": table("generations", run)}, "MapBatches(", "MapBatches(Generator)",
+        number_of("parts/*.parquet"), 2, ASKED,
+    )  # fmt: skip
+
+
+def scoring(folder: Path) -> Drill:
+    random = np.random.default_rng(0)
+    said, true = (
+        {f"film_{n:04d}": " ".join(random.choice(["an", "astronaut", "floats", "in", "module", "slowly", "holding",
+                                                  "cables", "beside", "another"], 40)) for n in range(TEXTS)}
+        for _ in range(2)
+    )  # fmt: skip
+    storage.write_json(str(folder / "said.json"), said)
+    storage.write_json(str(folder / "true.json"), true)
+    words = ["vlm", "score", "--predictions", folder / "said.json", "--references", folder / "true.json",
+             "--workers", 3, "--metrics", "meteor,cider,bleu", "--protocol", "standard", "--resamples", 10, "--no-plots",
+             "--baselines", "none", "--out", "RUN"]  # fmt: skip
+    names = ("text_scores", "text_items", "text_bootstrap", "text_pairs")
+    return Drill(
+        words, lambda run: {name: table(name, run) for name in names}, "/java ", "TextScorer.measure",
+        lambda run: 1, 1, 2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drills(folder: Path) -> dict[str, Drill]:
+    return {
+        "curate": curation(folder), "predict": prediction(folder), "generate": generation(folder),
+        "score": scoring(folder),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(drills: dict[str, Drill], folder: Path, ray_session: None) -> Callable[[str], Path]:
+    """Return the run folder of a job that nobody disturbed, here and on a local Ray."""
+
+    def of(job: str) -> Path:
+        run = folder / f"undisturbed-{job}"
+        if not run.exists():
+            assert microg(*given(drills[job], run)) == 0
+        return run
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Head]:
+    with ray_head(workers=2, cpus=2) as head:
+        yield head
+
+
+def given(drill: Drill, run: Path) -> list[object]:
+    return [run if word == "RUN" else word for word in drill.words]
+
+
+def titles(nodes: Sequence[psutil.Process]) -> Iterator[tuple[psutil.Process, psutil.Process, str]]:
+    """Yield (node, process, title) of all that runs on the nodes."""
+    for node in nodes:
+        with suppress(psutil.Error):
+            for process in node.children(recursive=True):
+                with suppress(psutil.Error):
+                    yield node, process, " ".join(process.cmdline())
+
+
+def strike(cluster: Head, drill: Drill, victim: str, driver: psutil.Popen) -> bool:
+    """Kill the victim if it is there; return whether it was."""
+    if victim == "driver":
+        driver.kill()
+        return True
+    here = [psutil.Process(process.pid) for process in psutil.Process().children() if "start" in process.cmdline()]
+    for node, process, title in titles(here):
+        actor = drill.actor in title
+        if victim == "actor" and actor:
+            process.kill()
+            return True
+        if victim == "worker" and drill.worker in title and not actor:
+            process.kill()
+            return True
+        if victim == "node" and actor and node.pid in [one.pid for one in cluster.nodes]:
+            family = [node, *node.children(recursive=True)]
+            for one in family:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            psutil.wait_procs(family, timeout=30)
+            cluster.nodes[:] = [one for one in cluster.nodes if one.pid != node.pid]
+            return True
+    return False
+
+
+def check_same(found: dict[str, list[dict[str, Any]]], wanted: dict[str, list[dict[str, Any]]], drill: Drill) -> None:
+    assert found.keys() == wanted.keys()
+    for name, rows in wanted.items():
+        assert len(found[name]) == len(rows) > 0 or (not rows and not found[name]), name
+        for one, other in zip(found[name], rows, strict=True):
+            for column, tolerance in drill.tolerance.items():
+                np.testing.assert_allclose(one.pop(column), other.pop(column), atol=tolerance, rtol=tolerance)
+            assert one == other, name
+    assert any(found.values())
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("job", ["curate", "predict", "generate", "score"])
+def test_a_job_that_loses_a_part_ends_with_the_tables_of_an_undisturbed_one(
+    job: str, victim: str, drills: dict[str, Drill], undisturbed: Callable[[str], Path], cluster: Head, tmp_path: Path
+) -> None:
+    drill, run, log = drills[job], tmp_path / "run", tmp_path / "log"
+    wanted = drill.tables(undisturbed(job))
+    while len(cluster.nodes) < 2:
+        cluster.add_node()
+    words = [*given(drill, run), "--address", cluster.gcs]
+    ray = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_")}
+    process = start_microg(log, *words, ray=ray)
+    first = drill.actor if victim == "driver" else ""
+
+    def struck() -> bool:
+        if drill.done(run) < drill.after:
+            return False
+        if first and not any(first in title for _, _, title in titles(psutil.Process().children())):
+            return False
+        return strike(cluster, drill, victim, process)
+
+    wait_for(struck, process, log, 300)
+    assert drill.done(run) < drill.whole
+    if victim == "driver":
+        process.wait()
+        assert not (run / "metrics.json").exists()
+        time.sleep(2)  # the cluster ends what the lost driver left
+        process = start_microg(log, *words, ray=ray)
+    assert process.wait(timeout=600) == 0, log.read_text()
+    check_same(drill.tables(run), wanted, drill)
