@@ -122,8 +122,8 @@ def scoring(folder: Path) -> Drill:
     storage.write_json(str(folder / "said.json"), said)
     storage.write_json(str(folder / "true.json"), true)
     words = ["vlm", "score", "--predictions", folder / "said.json", "--references", folder / "true.json",
-             "--workers", 3, "--metrics", "meteor,cider,bleu", "--protocol", "standard", "--resamples", 10, "--no-plots",
-             "--baselines", "none", "--out", "RUN"]  # fmt: skip
+             "--workers", 3, "--metrics", "meteor,cider,bleu", "--protocol", "standard", "--resamples", 10,
+             "--no-plots", "--baselines", "none", "--out", "RUN"]  # fmt: skip
     names = ("text_scores", "text_items", "text_bootstrap", "text_pairs")
     return Drill(
         words, lambda run: {name: table(name, run) for name in names}, "/java ", "TextScorer.measure",
