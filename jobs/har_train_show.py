@@ -25,7 +25,7 @@ def show(result: dict[str, Any]) -> None:
         print(f"failed: {failure}")
     if len(result["failures"]) > 5:
         print(f"failed: {len(result['failures']) - 5} more, see {result['run']}/checkpoints/progress.json")
-    if result["finished"]:
+    if result["complete"]:
         print(f"next: microg har predict DATASET --weights {result['run']} --run ...")
 
 

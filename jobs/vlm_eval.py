@@ -79,6 +79,9 @@ def vlm_generate(
     max_cost: Annotated[
         float | None, typer.Option(min=0, help="US dollars that this run may cost in all its invocations together.")
     ] = None,
+    batch: Annotated[
+        bool | None, typer.Option("--batch/--no-batch", help="OpenAI's batch mode: half the price, within a day.")
+    ] = None,
     config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: key generate.")] = None,
     overrides: SetOption = None,
     address: AddressOption = None,
@@ -97,7 +100,7 @@ def vlm_generate(
 
     options: dict[str, Any] = {
         "model": model, "dataset": dataset, "tasks": _names(task), "split": split, "scheme": scheme,
-        "all_clips": all_clips, "url": url, "engine": engine, "max_cost": max_cost, "limit": limit,
+        "all_clips": all_clips, "url": url, "engine": engine, "max_cost": max_cost, "limit": limit, "batch": batch,
     }  # fmt: skip
     settings = _settings(config, list(overrides or []), options, list(prompt or []), frames, address)
     if dry_run:

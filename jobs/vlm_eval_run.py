@@ -42,17 +42,17 @@ class _Asked:
 def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     """Return what would be done: answers, tokens, GPU memory, and what it costs at most."""
     from pipelines.asked import sizes_of
-    from pipelines.generate import expected
+    from pipelines.expected import expected
 
     asked = _prepared(settings, folder)
     settings, card = asked.settings, asked.card
     sizes = sizes_of(asked.left, settings.policy())
-    takes = expected(asked.left, sizes, settings, asked.engine.price if asked.engine else None)
+    takes = expected(asked.left, sizes, settings, card, asked.engine.price if asked.engine else None)
     shown = f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none"
     cost = "none: it runs here" if asked.engine is None else takes.cost
     return {
         **_about(asked), "clips_to_do": asked.left.num_rows, "rows_to_do": takes.rows, "first_clip": shown,
-        "tokens_about": takes.tokens,
+        "tokens_about": takes.tokens, "tokens_counted": takes.counted,
         "gpu_memory_gb": "none: it runs at the provider" if card.api else card.gpu_memory_gb,
         "cost_at_most": "unknown: the price table has no such model" if cost is None else cost,
         "max_cost": settings.max_cost, "stages": ["decode (tasks)", f"{card.engine} (actors)", "write"],
@@ -138,6 +138,8 @@ def _ask(asked: _Asked) -> dict[str, Any]:
     print(f"{asked.left_rows:,} answers about {asked.left.num_rows:,} clips: {asked.card.title} on {device}",
           file=sys.stderr)  # fmt: skip
     sums: Counter[str] = Counter()
+    if settings.batch:
+        return _ask_in_batches(asked, settings)
     stages = ("decode", "engine")
     with Telemetry("generate", asked.left_rows, unit="rows", stages=stages) as telemetry:
 
@@ -155,6 +157,30 @@ def _ask(asked: _Asked) -> dict[str, Any]:
         "asked_now": {name: sums[name] for name in ("rows", "failed", "cached", "prompt_tokens", "completion_tokens")},
     }  # fmt: skip
     return found if status is None else found | {"account": asdict(status)}
+
+
+def _ask_in_batches(asked: _Asked, settings: GenerateSettings) -> dict[str, Any]:
+    from pipelines.generate_batch import run_batches
+    from pipelines.telemetry import Telemetry
+
+    sums: Counter[str] = Counter()
+    with Telemetry("generate", asked.left_rows, unit="rows", stages=()) as telemetry:
+
+        def on_rows(rows: list[dict[str, Any]]) -> None:
+            failed = sum(row["status"] != "ok" for row in rows)
+            sums.update({"rows": len(rows), "failed": failed})
+            for name in ("cached", "prompt_tokens", "completion_tokens"):
+                sums[name] += sum(row.get(name) or 0 for row in rows)
+            telemetry.row({}, len(rows), failed)
+
+        spent = run_batches(
+            asked.left, asked.folder, settings, asked.card, on_rows=on_rows,
+            on_wait=lambda note: telemetry.display.advance(0, note=note),
+        )  # fmt: skip
+    return {
+        "throughput": telemetry.throughput(), "asked_now": dict(sums),
+        "account": {"sent": sums["rows"], "refused": 0, "spent": spent},
+    }  # fmt: skip
 
 
 def _outcome(table: pa.Table, mine: pa.Table) -> dict[str, Any]:

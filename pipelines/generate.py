@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from microg import storage
 from microg.errors import ConfigError
 from microg.text_rows import Task
-from models.vlm.base import Frames, Request, Sampling
+from models.vlm.base import Sampling
 from models.vlm.cards import ModelCard
-from models.vlm.prices import Price, estimate
+from models.vlm.prices import Price
 from models.vlm.prompts import Prompt
 from pipelines import ledger as ledgers
-from pipelines.asked import Size, blocks_of, sizes_of
+from pipelines.asked import blocks_of, sizes_of
 from pipelines.gate import shared_gate
 from pipelines.generate_config import GenerateSettings
 from pipelines.generator import Generator, Job
@@ -40,32 +38,6 @@ _LOCAL_CLIPS, _API_CLIPS, _BLOCK_BYTES = 64, 8, 96 * 2**20
 # So that requests of one block are under way while the last of another come back.
 _API_ACTORS, _API_CPUS = 2, 0.5
 _GPU_MEMORY = 0.9
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a run will take: answers to make, tokens (about), and dollars (at most; None where no price is known)."""
-
-    rows: int
-    tokens: int
-    cost: float | None
-
-
-def expected(clips: pa.Table, sizes: Sequence[Size], settings: GenerateSettings, price: Price | None) -> Expected:
-    """Return what asking rows of `pipelines.asked.CLIPS` takes; pictures are counted by the price's rule."""
-    prompts = {task: settings.prompt_of(task) for task in settings.tasks}
-    samplings = {task: settings.sampling.of(found) for task, found in prompts.items()}
-    rows, tokens, cost = 0, 0, 0.0
-    columns = zip(clips["task"].to_pylist(), clips["question"].to_pylist(), sizes, strict=True)
-    for tasks, questions, size in columns:
-        pixels = np.broadcast_to(np.uint8(0), (size.frames, size.height, size.width, 3))  # takes no memory
-        frames = Frames(pixels, tuple(range(size.frames)), 30.0, size.frames)
-        for task, question in zip(tasks, questions, strict=True):
-            fields = {} if question is None else {"question": question}
-            request: Request = prompts[task].request("", frames, **fields)
-            found = estimate(request, samplings[task], price)
-            rows, tokens, cost = rows + 1, tokens + found.tokens, cost + found.cost
-    return Expected(rows, tokens, cost if price is not None else None)
 
 
 def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSettings, str]:

@@ -54,7 +54,8 @@ class ApiSettings(Config):
     """What a provider allows, over all actors (see `models.vlm.gate.Limits`), and how often a request is sent again.
 
     attempts, timeout_s, deadline_s, first_wait_s: see `models.vlm.retry.RetryPolicy`. give_up_after: so many requests
-    in a row that failed for all their attempts, and an actor sends no more of its block.
+    in a row that failed for all their attempts, and an actor sends no more of its block. poll_s: seconds between two
+    looks at a batch.
     """
 
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -65,6 +66,7 @@ class ApiSettings(Config):
     deadline_s: float = Field(default=300.0, gt=0)
     first_wait_s: float = Field(default=0.5, gt=0)
     give_up_after: int = Field(default=16, ge=1)
+    poll_s: float = Field(default=30.0, gt=0)
 
     def limits(self) -> Limits:
         """Return them as the gate takes them."""
@@ -83,8 +85,8 @@ class GenerateSettings(Config):
     an OpenAI-compatible server. frames None: as the card says. split None: all clips. all_clips: also those that have
     no caption, where the dataset has captions. settings: of the engine, beside the card's. tensor_parallel: GPUs that
     one copy of the model is spread over. cache: file of replies of API models, kept in the run folder where that is on
-    this machine. clips_per_block: how many an actor is given at once, 0: as suits the engine. `model_id`, `engine`,
-    `frames` and `prompt_hashes` are filled in by `resolve`.
+    this machine. batch: use the provider's batch mode. clips_per_block: how many an actor is given at once, 0: as suits
+    the engine. `model_id`, `engine`, `frames` and `prompt_hashes` are filled in by `resolve`.
 
     Tasks and the number of clips may grow from one invocation to the next; what is decided by the engine's settings is
     checked by its fingerprint (`generation_rows.claim`).
@@ -93,7 +95,7 @@ class GenerateSettings(Config):
     volatile: ClassVar[frozenset[str]] = frozenset(
         {
             "model", "url", "dataset", "tasks", "all_clips", "limit", "settings", "api", "cache", "max_cost", "device",
-            "tensor_parallel", "clips_per_block", "resources",
+            "tensor_parallel", "batch", "clips_per_block", "resources",
         }
     )  # fmt: skip
     model: str = ""
@@ -114,6 +116,7 @@ class GenerateSettings(Config):
     api: ApiSettings = ApiSettings()
     cache: str | None = None
     max_cost: float | None = Field(default=None, ge=0)
+    batch: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     tensor_parallel: int = Field(default=1, ge=1)
     clips_per_block: int = Field(default=0, ge=0)

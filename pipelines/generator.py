@@ -105,7 +105,7 @@ class Generator:
         found |= {clip.clip_id: each for clip, each in zip(good, answers, strict=True)}
         rows, reports = [], []
         for clip in clips:
-            mine = self._rows(clip, found[clip.clip_id])
+            mine = rows_of(clip, found[clip.clip_id], self._job.prompts, self._common, complete=self._hopeless is None)
             rows += mine
             reports.append(_report(clip, mine, 0.0 if clip.error else seconds))
         if rows:
@@ -125,7 +125,7 @@ class Generator:
                 task = asked.item.task
                 group = task if self._job.prompts[task].json_schema else None
                 tasks[group] = task
-                groups.setdefault(group, []).append(self._request(clip, asked))
+                groups.setdefault(group, []).append(request_of(clip, asked, self._job.prompts))
         replies: dict[str, Reply] = {}
         try:
             for group, requests in groups.items():
@@ -144,10 +144,6 @@ class Generator:
         # a reply that cannot be read is asked again next time
         return generate_cached(self._engine, requests, sampling, self._cache, lambda reply: not _read(prompt, reply)[1])
 
-    def _request(self, clip: Shown, asked: Asked) -> Request:
-        fields = {} if asked.question is None else {"question": asked.question}
-        return self._job.prompts[asked.item.task].request(key_of(asked.item), clip.frames, **fields)
-
     def _failed(self, clip: Shown, error: str) -> str:
         """Take an exception that the engine raised on one clip alone: after some in a row it is given up."""
         self._broken += error != _CRASHED
@@ -163,31 +159,49 @@ class Generator:
                 f"the server answers nothing any more: {sent[-1].error}", "see that it runs; the same command resumes"
             )
 
-    def _rows(self, clip: Shown, answers: dict[str, Reply] | str) -> list[dict[str, Any]]:
-        """Return rows of what was answered or failed; where nothing more can be asked, what is left has none."""
-        frames, rows = clip.frames, []
-        shown = {} if frames is None else {
-            "frame_indices": frames.indices, "frame_hash": frames.sha256, "width": frames.width,
-            "height": frames.height,
-        }  # fmt: skip
-        for asked in clip.asked:
-            key, prompt = key_of(asked.item), self._job.prompts[asked.item.task]
-            if isinstance(answers, str):
-                told: dict[str, Any] = {"status": "error", "error": answers, "attempts": 0}
-            elif key in answers:
-                told = _told(prompt, answers[key])
-            elif self._hopeless is not None:
-                continue
-            else:
-                told = {"status": "error", "error": "the engine gave no reply", "attempts": 0}
-            rows.append({
-                "key": key, **asked.item._asdict(), "question": asked.question, "prompt_id": prompt.id,
-                "prompt_hash": prompt.hash, **shown, **self._common, **told,
-            })  # fmt: skip
-        return rows
+
+def request_of(clip: Shown, asked: Asked, prompts: Mapping[Task, Prompt]) -> Request:
+    """Return the request of one thing asked about a clip."""
+    fields = {} if asked.question is None else {"question": asked.question}
+    return prompts[asked.item.task].request(key_of(asked.item), clip.frames, **fields)
 
 
-def _told(prompt: Prompt, reply: Reply) -> dict[str, Any]:
+def rows_of(
+    clip: Shown, answers: Mapping[str, Reply] | str, prompts: Mapping[Task, Prompt], common: Mapping[str, Any],
+    *, complete: bool = True,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return the rows of a clip: what was answered, by key, or why nothing was; `common` are columns of all.
+
+    What has no answer is an error, unless not `complete`: then it has no row.
+    """
+    rows = []
+    for asked in clip.asked:
+        key, prompt = key_of(asked.item), prompts[asked.item.task]
+        if isinstance(answers, str):
+            told: dict[str, Any] = {"status": "error", "error": answers, "attempts": 0}
+        elif key in answers:
+            told = told_by(prompt, answers[key])
+        elif not complete:
+            continue
+        else:
+            told = {"status": "error", "error": "the engine gave no reply", "attempts": 0}
+        rows.append({**asked_columns(clip, asked, prompt), **common, **told})
+    return rows
+
+
+def asked_columns(clip: Shown, asked: Asked, prompt: Prompt) -> dict[str, Any]:
+    """Return the columns of a row that are known before there is an answer."""
+    frames = clip.frames
+    shown = {} if frames is None else {
+        "frame_indices": frames.indices, "frame_hash": frames.sha256, "width": frames.width, "height": frames.height,
+    }  # fmt: skip
+    return {
+        "key": key_of(asked.item), **asked.item._asdict(), "question": asked.question, "prompt_id": prompt.id,
+        "prompt_hash": prompt.hash, **shown,
+    }  # fmt: skip
+
+
+def told_by(prompt: Prompt, reply: Reply) -> dict[str, Any]:
     """Return the columns that a reply fills."""
     text, error = _read(prompt, reply)
     return {

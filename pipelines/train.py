@@ -62,7 +62,7 @@ def summary(prepared: Prepared, progress: Progress) -> dict[str, Any]:
     history = progress.history
     return {
         "run": prepared.job.root, "model": prepared.config.model.name, "variant": prepared.config.variant,
-        "epochs": progress.epoch, "finished": progress.finished, "best": progress.best,
+        "epochs": progress.epoch, "complete": progress.finished, "best": progress.best,
         "weights": RunFiles(prepared.job.root).best if progress.best else None, "failures": progress.failures,
         "key_frames": {"train": prepared.job.plan.train, "val": prepared.job.plan.val}, "history": history,
         "throughput": throughput(history),

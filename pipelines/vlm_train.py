@@ -193,7 +193,7 @@ class _Training:
         progress = self._progress
         return {
             "run": self._folder, "model": str(self._target), "already_finished": before,
-            "finished": progress.finished, "epochs": progress.epoch, "history": progress.history,
+            "complete": progress.finished, "epochs": progress.epoch, "history": progress.history,
             "failures": progress.failures, "clips": {"train": len(self._lessons.train), "val": len(self._lessons.val)},
             "seconds": self._seconds,
         }  # fmt: skip

@@ -1,16 +1,17 @@
 """OpenAI's batch mode: half the price, answers within a day; submitted, waited for and collected resumably.
 
-What was submitted is written to a folder before and after each step, so that the same call after a crash goes on
-waiting for the same batches and pays for nothing twice.
+What is submitted is written to a folder before and after each step, so that whoever comes after a crash waits for the
+same batches and pays for nothing twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -32,12 +33,27 @@ class BatchError(MicrogError):
     """The batch service refuses, or does not answer."""
 
 
-class OpenAiBatch:
-    """The batch mode of an engine, as an engine; state is in `folder` (any filesystem).
+@dataclass(frozen=True)
+class Pending:
+    """A batch under way. keys: content key -> keys of its requests; about: what was kept with each request, by key."""
 
-    Every `poll_s` seconds the service is asked how far it is, and `report` gets its counts (total, completed, failed).
-    `budget`: what a batch may cost is set aside before it is submitted. Raises `BatchError`, and `ConfigError` where
-    the budget does not allow a batch.
+    path: str
+    batch_id: str
+    keys: dict[str, list[str]]
+    about: dict[str, Any]
+
+    @property
+    def requests(self) -> list[str]:
+        """Keys of all requests."""
+        return [name for names in self.keys.values() for name in names]
+
+
+class OpenAiBatch:
+    """The batch mode of an engine; state is in `folder` on this machine, one file a batch.
+
+    Every `poll_s` seconds the service is asked how far a batch is, and `report` gets its counts (total, completed,
+    failed). `budget`: what a batch may cost is set aside before it is submitted. Methods raise `BatchError`, and
+    `ConfigError` where the budget does not allow a batch.
     """
 
     def __init__(
@@ -46,33 +62,61 @@ class OpenAiBatch:
     ) -> None:  # fmt: skip
         self._engine, self._folder, self._budget = engine, folder, budget
         self._poll_s, self._report = poll_s, report
-        self.name, self.model = engine.name, engine.model
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the engine's own: the answers are the same."""
-        return self._engine.fingerprint()
+    def submit(self, requests: Sequence[Request], sampling: Sampling, about: Mapping[str, Any] | None = None) -> None:
+        """Send requests, in as many batches as their number and size ask for.
 
-    def close(self) -> None:
-        """Nothing is kept but the folder."""
+        Requests of the same content are asked once. `about` is kept by request key and comes back with `pending`.
+        """
+        for chunk in self._plan(requests, sampling):
+            keys = {key: [request.key for request in same] for key, same in chunk.items()}
+            kept = {name: (about or {}).get(name) for names in keys.values() for name in names}
+            path = self._path(keys)
+            state = {"digest": _digest(keys), "keys": keys, "about": kept}
+            if self._budget is not None:
+                state["held"] = self._hold([same[0] for same in chunk.values()], sampling)
+            storage.write_json(path, state)  # before the service hears of it: see `pending`
+            lines = b"".join(self._line(key, same[0], sampling) for key, same in chunk.items())
+            storage.write_json(path, state | {"batch_id": self._sent(state["digest"], lines)})
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
-        """Submit what was not, wait for all, and yield one reply a request."""
-        chunks = self._plan(requests, sampling)
-        for chunk in chunks:
-            self._submit(chunk, sampling)
-        for chunk in chunks:
-            yield from self._collect(chunk, self._ended(chunk))
+    def pending(self) -> list[Pending]:
+        """Return the batches that were submitted and not collected.
 
-    def _ended(self, chunk: dict[str, list[Request]]) -> Any:
-        """Wait until a batch has ended, well or not, and return it."""
-        identifier = self._state(chunk)["batch_id"]
+        Of a batch that an earlier process meant to submit the service is asked: where it does not know it, it is
+        forgotten, and what was set aside for it is free again.
+        """
+        result = []
+        for path in sorted(map(str, storage.local_path(self._folder).glob("batch-*.json"))):
+            state = storage.read_json(path)
+            if "answered" in state:
+                continue
+            if "batch_id" not in state:
+                found = self._known_as(state["digest"])
+                if found is None:
+                    self._settle(state, 0.0)
+                    storage.remove(path)
+                    continue
+                state["batch_id"] = found
+                storage.write_json(path, state)
+            result.append(Pending(path, state["batch_id"], state["keys"], state["about"]))
+        return result
+
+    def collect(self, batch: Pending) -> list[Reply]:
+        """Wait until a batch has ended, well or not, and return one reply a request; `done` must follow."""
         while True:
-            batch = self._call(lambda client: client.batches.retrieve(identifier))
-            if batch.request_counts is not None:
-                self._report(batch.request_counts.model_dump())
-            if batch.status in _ENDED:
-                return batch
+            found = self._call(lambda client: client.batches.retrieve(batch.batch_id))
+            if found.request_counts is not None:
+                self._report(found.request_counts.model_dump())
+            if found.status in _ENDED:
+                return list(self._replies(batch.keys, found))
             time.sleep(self._poll_s)
+
+    def done(self, batch: Pending, replies: Sequence[Reply]) -> None:
+        """Note that the replies of a batch are kept elsewhere, and settle what it cost."""
+        state = storage.read_json(batch.path)
+        self._settle(state, sum(reply.cost or 0.0 for reply in replies))
+        answered = sum(reply.status == "ok" for reply in replies)
+        storage.write_json(batch.path, {**state, "about": {}, "answered": answered})
 
     def _plan(self, requests: Sequence[Request], sampling: Sampling) -> list[dict[str, list[Request]]]:
         """Split requests into files: content key -> the requests of that content, which are asked once."""
@@ -93,32 +137,20 @@ class OpenAiBatch:
             where[key] = chunks[-1]
         return [chunk for chunk in chunks if chunk]
 
-    def _submit(self, chunk: dict[str, list[Request]], sampling: Sampling) -> None:
-        """Send one file, unless that was done: then nothing happens, also when the last run died in the middle."""
-        state = self._state(chunk)
-        if state.get("answered") == 0:
-            state = {}  # it ended without a single answer: once more
-        if "batch_id" in state:
-            return
-        digest = _digest(chunk)
-        found = self._submitted(digest) if state else None
-        if found is None:
-            if self._budget is not None and "held" not in state:
-                state["held"] = self._hold(chunk, sampling)
-            self._save(chunk, {**state, "requests": len(chunk)})
-            lines = b"".join(self._line(key, same[0], sampling) for key, same in chunk.items())
-            data = io.BytesIO(lines)
-            name = f"microg-{digest[:16]}.jsonl"
-            file = self._call(lambda client: client.files.create(file=(name, data), purpose="batch"))
-            found = self._call(
-                lambda client: client.batches.create(
-                    input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
-                    metadata={_MARK: digest},
-                )
-            ).id  # fmt: skip
-        self._save(chunk, {**state, "requests": len(chunk), "batch_id": found})
+    def _sent(self, digest: str, lines: bytes) -> str:
+        """Send one file and return the number of its batch."""
+        data = io.BytesIO(lines)
+        file = self._call(
+            lambda client: client.files.create(file=(f"microg-{digest[:16]}.jsonl", data), purpose="batch")
+        )
+        return self._call(
+            lambda client: client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
+                metadata={_MARK: digest},
+            )
+        ).id  # fmt: skip
 
-    def _submitted(self, digest: str) -> str | None:
+    def _known_as(self, digest: str) -> str | None:
         """Return the batch of this content that an earlier run submitted without living to write it down."""
 
         def search(client: Any) -> str | None:
@@ -129,7 +161,7 @@ class OpenAiBatch:
 
         return self._call(search)
 
-    def _collect(self, chunk: dict[str, list[Request]], batch: Any) -> Iterator[Reply]:
+    def _replies(self, keys: Mapping[str, Sequence[str]], batch: Any) -> Iterator[Reply]:
         replies: dict[str, Reply] = {}
         for name in ("output_file_id", "error_file_id"):
             identifier = getattr(batch, name)
@@ -137,18 +169,16 @@ class OpenAiBatch:
                 text = self._call(lambda client, identifier=identifier: client.files.content(identifier).text)
                 for line in text.splitlines():
                     reply = self._read(line)
-                    if reply is not None and reply.key in chunk:
+                    if reply is not None and reply.key in keys:
                         replies.setdefault(reply.key, reply)
         problem = f"the batch {batch.id} is {batch.status} without it"
         if batch.errors is not None and batch.errors.data:
             problem = f"the batch {batch.id} is {batch.status}: {batch.errors.data[0].message}"
-        for key in chunk:
-            replies.setdefault(key, Reply(key, status="error", error=problem, cost=self._free()))
-        self._settle(chunk, list(replies.values()))
-        for key, same in chunk.items():
-            yield replace(replies[key], key=same[0].key)
-            for request in same[1:]:
-                yield replace(replies[key], key=request.key, cached=True, attempts=0, cost=self._free())
+        for key, (first, *others) in keys.items():
+            reply = replies.get(key) or Reply(key, status="error", error=problem, cost=self._free())
+            yield replace(reply, key=first)
+            for name in others:
+                yield replace(reply, key=name, cached=True, attempts=0, cost=self._free())
 
     def _free(self) -> float | None:
         return None if self._engine.price is None else 0.0
@@ -186,34 +216,23 @@ class OpenAiBatch:
         entry = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
 
-    def _hold(self, chunk: dict[str, list[Request]], sampling: Sampling) -> int:
+    def _hold(self, requests: Sequence[Request], sampling: Sampling) -> int:
         assert self._budget is not None
-        price = self._engine.price
-        most = sum(estimate(same[0], sampling, price, batch=True).cost for same in chunk.values())
+        most = sum(estimate(request, sampling, self._engine.price, batch=True).cost for request in requests)
         if self._budget.check(most) != "yes":
             raise ConfigError(
-                f"a batch of {len(chunk)} requests may cost up to ${most:.2f}, ${self._budget.spent:.2f} are spent "
+                f"a batch of {len(requests)} requests may cost up to ${most:.2f}, ${self._budget.spent:.2f} are spent "
                 f"and ${self._budget.held:.2f} set aside", "raise the cap on costs, or ask fewer rows",
             )  # fmt: skip
         return self._budget.hold(most)
 
-    def _settle(self, chunk: dict[str, list[Request]], replies: list[Reply]) -> None:
-        state = self._state(chunk)
-        if "answered" in state:
-            return
+    def _settle(self, state: Mapping[str, Any], cost: float) -> None:
         if self._budget is not None and "held" in state:
-            self._budget.settle(state["held"], sum(reply.cost or 0.0 for reply in replies))
-        self._save(chunk, {**state, "answered": sum(reply.status == "ok" for reply in replies)})
+            with contextlib.suppress(ValueError):  # settled by a process that died before it could say so
+                self._budget.settle(state["held"], cost)
 
-    def _path(self, chunk: dict[str, list[Request]]) -> str:
-        return storage.join(self._folder, f"batch-{_digest(chunk)[:16]}.json")
-
-    def _state(self, chunk: dict[str, list[Request]]) -> dict[str, Any]:
-        path = self._path(chunk)
-        return storage.read_json(path) if storage.exists(path) else {}
-
-    def _save(self, chunk: dict[str, list[Request]], state: dict[str, Any]) -> None:
-        storage.write_json(self._path(chunk), state)
+    def _path(self, keys: Mapping[str, Any]) -> str:
+        return storage.join(self._folder, f"batch-{_digest(keys)[:16]}.json")
 
     def _call(self, use: Callable[[Any], Any]) -> Any:
         """Use a client; what goes wrong becomes a `BatchError` without the key in it."""
@@ -231,5 +250,5 @@ class OpenAiBatch:
             ) from None
 
 
-def _digest(chunk: dict[str, list[Request]]) -> str:
-    return sha256("\n".join(chunk).encode()).hexdigest()
+def _digest(keys: Iterable[str]) -> str:
+    return sha256("\n".join(keys).encode()).hexdigest()

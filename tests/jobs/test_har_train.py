@@ -64,7 +64,7 @@ def test_training_on_ray_gives_the_bits_of_one_process_and_is_done_only_once(
     code, out, err = microg(capsys, dataset, "--recipe", recipe, "--run", folder, "--json")
     assert code == 0, err
     result = json.loads(out)
-    assert result["finished"]
+    assert result["complete"]
     assert [row["epoch"] for row in result["history"]] == [1, 2]
     assert result["throughput"]["rows"] == 2 * TRAIN
     assert result["weights"].endswith("best.pt")

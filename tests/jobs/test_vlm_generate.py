@@ -18,11 +18,13 @@ from models.vlm import cards
 from models.vlm.frames import read_clip
 from models.vlm.prompts import prompt
 from models.vlm.sampling import Uniform
+from models.vlm.tiny import build
 from pipelines.generate_config import GenerateSettings
 from tests import gemini_server
 from tests.gemini_server import GeminiServer
 from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset
 from tests.openai_server import OpenAiServer, failure, prompt_of
+from tests.prices import write_prices
 from tests.processes import ROOT, microg
 
 CLIPS = ["filmA_000", "filmA_001", "tourB_000", "walkC_000"]
@@ -197,11 +199,7 @@ def test_costs_never_pass_the_cap_and_what_was_not_sent_says_so(
     data: Path, server: OpenAiServer, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    prices = tmp_path / "prices.yaml"
-    prices.write_text(
-        "- {models: [m], input: 1.0e+6, output: 1.0e+6, picture: {rule: fixed, tokens: 0}, source: x, read: 2026-01-01}"
-    )
-    monkeypatch.setenv("MICROG_PRICES", str(prices))  # a dollar a token: each answer costs 10
+    monkeypatch.setenv("MICROG_PRICES", str(write_prices(tmp_path)))  # a dollar a token: each answer costs 10
     asked = words(data, tmp_path / "run", server, "--task", "vqa", "--set", "sampling.max_tokens=3", "--json")
     assert microg(*asked, "--dry-run") == 0
     plan = json.loads(capsys.readouterr().out)
@@ -284,11 +282,27 @@ def test_a_plan_tells_rows_tokens_memory_and_cost_and_writes_nothing(
     assert plan["cost_at_most"] == "none: it runs here"
     assert plan["first_clip"] == f"9 frames of {WIDTH} x {HEIGHT}"
     assert plan["tokens_about"] > 0
+    assert plan["tokens_counted"].startswith("by OpenAI's rule for pictures, as the model is not here")
     assert microg("vlm", "generate", "--model", "gpt-4o", *where) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["rows_to_do"] == ROWS
     assert 0 < plan["cost_at_most"] < 10
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_counts_the_tokens_of_a_model_that_is_here_as_the_model_does(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build("qwen2_5_vl", tmp_path / "qwen")
+    words = ["vlm", "generate", "--model", tmp_path / "qwen", "--engine", "transformers", "--dataset", data]
+    words += ["--run", tmp_path / "run", "--task", "vqa", "--set", "sampling.max_tokens=4", "--limit", 1, "--json"]
+    assert microg(*words, "--dry-run") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["tokens_counted"] == "by the model's own processor"
+    assert microg(*words) == 0
+    asked = json.loads(capsys.readouterr().out)["asked_now"]
+    longest = asked["prompt_tokens"] + 4 * asked["rows"]  # the plan counts the longest answers
+    assert abs(plan["tokens_about"] - longest) < 0.05 * longest
 
 
 def test_clips_without_captions_are_asked_only_where_that_is_wanted(

@@ -117,7 +117,7 @@ def test_a_damaged_clip_is_left_out_and_told(tmp_path: Path, capsys: pytest.Capt
     )
     assert microg(*arguments, "--json") == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["finished"]
+    assert found["complete"]
     assert len(found["failures"]) == 1
     assert "filmA_000" in found["failures"][0]
     assert microg(*arguments[:-1], "--set=seed=5") == 2  # another configuration under the same name

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from microg.errors import ConfigError
-from models.vlm.base import Request, Sampling
+from models.vlm.base import Reply, Request, Sampling
 from models.vlm.budget import Budget
 from models.vlm.openai_api import OpenAiEngine
 from models.vlm.openai_batch import BatchError, OpenAiBatch
@@ -32,6 +33,18 @@ def _batch(server: BatchServer, folder: Path, **settings: Any) -> OpenAiBatch:
     return OpenAiBatch(OpenAiEngine("m", server.url, price=DOLLAR), str(folder), poll_s=0.01, **settings)
 
 
+def answered(batch: OpenAiBatch, requests: Sequence[Request], about: dict[str, Any] | None = None) -> list[Reply]:
+    """Submit what is not under way, and collect everything."""
+    known = {name for found in batch.pending() for name in found.requests}
+    batch.submit([request for request in requests if request.key not in known], Sampling(), about)
+    replies = []
+    for found in batch.pending():
+        part = batch.collect(found)
+        batch.done(found, part)
+        replies += part
+    return replies
+
+
 ASKED = [Request("a", "one"), Request("b", "two"), Request("c", "one"), Request("d", "bad")]
 
 
@@ -42,7 +55,7 @@ def test_a_batch_answers_each_request_once_at_its_own_price(batches: BatchServer
         OpenAiEngine("m", batches.url, price=half), str(tmp_path), poll_s=0.01,
         report=lambda counts: seen.append(counts["completed"]),
     )  # fmt: skip
-    replies = {reply.key: reply for reply in engine.generate(ASKED, Sampling())}
+    replies = {reply.key: reply for reply in answered(engine, ASKED)}
     assert {key: reply.text for key, reply in replies.items()} == {
         "a": "said: one", "b": "said: two", "c": "said: one", "d": None,
     }  # fmt: skip
@@ -53,50 +66,67 @@ def test_a_batch_answers_each_request_once_at_its_own_price(batches: BatchServer
 
 
 def test_a_batch_is_resumed_and_not_submitted_again(batches: BatchServer, tmp_path: Path):
-    first = _batch(batches, tmp_path)
-    first._submit(first._plan(ASKED, Sampling())[0], Sampling())  # then the process died
-    replies = list(_batch(batches, tmp_path).generate(ASKED, Sampling()))
-    assert len(replies) == 4
+    _batch(batches, tmp_path).submit(ASKED, Sampling(), {"a": {"place": 1}})  # then the process died
+    (found,) = _batch(batches, tmp_path).pending()
+    assert sorted(found.requests) == ["a", "b", "c", "d"]
+    assert found.about == {"a": {"place": 1}, "b": None, "c": None, "d": None}
+    assert len(answered(_batch(batches, tmp_path), ASKED)) == 4
     assert len(batches.batches) == 1
-    list(_batch(batches, tmp_path).generate(ASKED, Sampling()))  # collected before: still the same batch
-    assert len(batches.batches) == 1
+    assert _batch(batches, tmp_path).pending() == []
+
+
+def _without_number(folder: Path) -> None:
+    """Change the state as if the process had died before it could write the batch's number down."""
+    (state,) = folder.glob("batch-*.json")
+    kept = json.loads(state.read_text())
+    del kept["batch_id"]
+    state.write_text(json.dumps(kept))
 
 
 def test_a_batch_whose_number_was_never_written_down_is_found_again(batches: BatchServer, tmp_path: Path):
-    first = _batch(batches, tmp_path)
-    first._submit(first._plan(ASKED, Sampling())[0], Sampling())
-    (state,) = tmp_path.glob("batch-*.json")
-    kept = json.loads(state.read_text())
-    del kept["batch_id"]
-    state.write_text(json.dumps(kept))  # as if the process had died after the server took the batch
-    assert len(list(_batch(batches, tmp_path).generate(ASKED, Sampling()))) == 4
+    _batch(batches, tmp_path).submit(ASKED, Sampling())
+    _without_number(tmp_path)
+    assert len(answered(_batch(batches, tmp_path), ASKED)) == 4
     assert len(batches.batches) == 1
+
+
+def test_a_batch_that_never_reached_the_service_is_forgotten_and_its_money_free(batches: BatchServer, tmp_path: Path):
+    journal = tmp_path / "account.sqlite"
+    with closing(Budget(1500.0, journal=journal)) as budget:
+        _batch(batches, tmp_path, budget=budget).submit(ASKED, Sampling())
+    _without_number(tmp_path)
+    batches.batches.clear()
+    with closing(Budget(1500.0, journal=journal)) as budget:
+        again = _batch(batches, tmp_path, budget=budget)
+        assert again.pending() == []
+        assert len(answered(again, ASKED)) == 4
+        assert (budget.spent, budget.held) == (20.0, 0.0)
 
 
 @pytest.mark.parametrize("status", ["failed", "expired", "cancelled"])
 def test_a_batch_that_ends_badly_leaves_error_rows_and_is_tried_anew_next_time(batches, tmp_path: Path, status: str):
     batches.end_as = status
-    replies = list(_batch(batches, tmp_path).generate(ASKED, Sampling()))
+    replies = answered(_batch(batches, tmp_path), ASKED)
     assert [reply.status for reply in replies] == ["error"] * 4
     assert all(status in str(reply.error) for reply in replies)
     batches.end_as = "completed"
-    again = list(_batch(batches, tmp_path).generate(ASKED, Sampling()))
+    again = answered(_batch(batches, tmp_path), ASKED)
     assert sorted(reply.status for reply in again) == ["error", "ok", "ok", "ok"]
 
 
 def test_a_batch_that_may_cost_more_than_is_left_is_not_submitted(batches: BatchServer, tmp_path: Path):
     with pytest.raises(ConfigError, match="may cost up to"):
-        list(_batch(batches, tmp_path, budget=Budget(10.0)).generate(ASKED, Sampling()))
+        answered(_batch(batches, tmp_path, budget=Budget(10.0)), ASKED)
     assert not batches.batches
     budget = Budget(1e6)
-    list(_batch(batches, tmp_path, budget=budget).generate(ASKED, Sampling()))
+    answered(_batch(batches, tmp_path, budget=budget), ASKED)
     assert (budget.spent, budget.held) == (20.0, 0.0)
 
 
 def test_a_batch_service_that_refuses_the_key_says_so_without_it(batches, tmp_path: Path):
     batches.refuse = True
     with pytest.raises(BatchError) as raised:
-        list(_batch(batches, tmp_path).generate(ASKED, Sampling()))
+        answered(_batch(batches, tmp_path), ASKED)
     shown = "".join(traceback.format_exception(raised.value))
     assert "OPENAI_API_KEY" in shown
     assert KEY not in shown

@@ -1,0 +1,145 @@
+"""Clips to `generations` through a provider's batch mode: decoded and submitted block by block, then waited for.
+
+The provider does the work, so there are no actors. What was submitted lies in the run folder with the columns of its
+rows: the same call after a kill or Ctrl-C goes on waiting for the same batches, and submits only what none of them
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.errors import ConfigError
+from microg.text_rows import TASKS, Task
+from models.vlm.base import Request, Sampling
+from models.vlm.budget import Budget
+from models.vlm.cards import ModelCard
+from models.vlm.engines import open_engine
+from models.vlm.openai_api import OpenAiEngine
+from models.vlm.openai_batch import OpenAiBatch
+from models.vlm.prompts import Prompt
+from pipelines import generation_rows
+from pipelines import ledger as ledgers
+from pipelines.asked import blocks_of, key_of, sizes_of, without
+from pipelines.generate import api_files, engine_settings
+from pipelines.generate_config import GenerateSettings
+from pipelines.generator import asked_columns, request_of, rows_of, told_by
+from pipelines.session import surfaced
+from pipelines.shown import Shown, decode_block, from_table
+
+# Of one submission: few enough to hold their frames, many enough for few batches.
+_CLIPS, _BYTES = 64, 128 * 2**20
+
+
+def run_batches(
+    clips: pa.Table,
+    root: str,
+    settings: GenerateSettings,
+    card: ModelCard,
+    *,
+    on_rows: Callable[[list[dict[str, Any]]], None],
+    on_wait: Callable[[str], None],
+) -> float:
+    """Answer `clips` (rows of `pipelines.asked.CLIPS`) into `root`; return the dollars that the run has cost so far.
+
+    `on_rows` gets rows as they are committed, `on_wait` how far batches are. Decoding runs on the connected Ray. Raises
+    `ConfigError` where a model has no batch mode or the cap on costs does not allow a batch, and `BatchError` when the
+    service refuses.
+    """
+    engine = open_engine(card, max_cost=settings.max_cost, **engine_settings(settings, card))
+    if not isinstance(engine, OpenAiEngine):
+        raise ConfigError(f"{card.title} has no batch mode here", "OpenAI's models have one: leave --batch out")
+    engine.key()
+    fingerprint = engine.fingerprint()
+    generation_rows.claim(root, fingerprint)
+    common = {
+        "model": card.name, "engine": engine.name, "fingerprint": generation_rows.fingerprint_hash(fingerprint),
+    }  # fmt: skip
+    # of all tasks: an earlier invocation may have submitted others than this one asks for
+    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
+    samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
+    _, account = api_files(root, settings)
+    progress = _Waiting(on_wait)
+    with closing(Budget(settings.max_cost, journal=account)) as budget:
+        batch = OpenAiBatch(
+            engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.heard
+        )  # fmt: skip
+        under_way = {name for found in batch.pending() for name in found.requests}
+        for block in _decoded(without(clips, under_way), settings):
+            good = [clip for clip in block if not clip.error]
+            failed = [row for clip in block if clip.error for row in rows_of(clip, clip.error, prompts, common)]
+            if failed:
+                generation_rows.commit(root, failed)
+                on_rows(failed)
+            _submit(batch, good, prompts, samplings, common)
+        pending = batch.pending()
+        for number, found in enumerate(pending):
+            progress.begin(number, len(pending))
+            replies = batch.collect(found)
+            columns = [found.about[reply.key] for reply in replies]
+            rows = [
+                {**known, **told_by(prompts[known["task"]], reply)}
+                for known, reply in zip(columns, replies, strict=True)
+            ]
+            generation_rows.commit(root, rows)
+            batch.done(found, replies)
+            on_rows(rows)
+        return budget.spent
+
+
+def _submit(
+    batch: OpenAiBatch, clips: Sequence[Shown], prompts: Mapping[Task, Prompt], samplings: Mapping[Task, Sampling],
+    common: Mapping[str, Any],
+) -> None:  # fmt: skip
+    groups: dict[Task | None, list[Request]] = {}
+    tasks: dict[Task | None, Task] = {}
+    about: dict[str, Any] = {}
+    for clip in clips:
+        for asked in clip.asked:
+            task = asked.item.task
+            group = task if prompts[task].json_schema else None  # all others are drawn alike
+            tasks[group] = task
+            groups.setdefault(group, []).append(request_of(clip, asked, prompts))
+            about[key_of(asked.item)] = {**asked_columns(clip, asked, prompts[task]), **common}
+    for group, requests in groups.items():
+        batch.submit(requests, samplings[tasks[group]], about)
+
+
+def _decoded(clips: pa.Table, settings: GenerateSettings) -> Any:
+    """Yield clips with their frames, block by block, in order."""
+    if not clips.num_rows:
+        return
+    import ray
+
+    from pipelines.session import ordered_execution
+
+    policy = settings.policy()
+    blocks = blocks_of(clips, sizes_of(clips, policy), _CLIPS, _BYTES)
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        partial(decode_block, policy=policy, ledger=ledgers.process_ledger()), batch_size=None,
+        batch_format="pyarrow", num_cpus=1,
+    )  # fmt: skip
+    dataset.context.execution_options = ordered_execution(4 * _BYTES)
+    with surfaced():
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from_table(table)  # pyright: ignore[reportArgumentType]
+
+
+class _Waiting:
+    """Says how far the batches are, whatever the service tells of one."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._where = ""
+
+    def begin(self, number: int, count: int) -> None:
+        self._where = f"batch {number + 1} of {count}"
+
+    def heard(self, counts: Mapping[str, int]) -> None:
+        self._tell(f"{self._where}: {counts.get('completed', 0):,} of {counts.get('total', 0):,} requests")
