@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,7 @@ def _ask(asked: _Asked) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from pipelines import session
     from pipelines.generate import run_generation, with_device
+    from pipelines.live import LiveScores
     from pipelines.telemetry import Telemetry
 
     session.connect(asked.settings.resources)
@@ -141,16 +143,22 @@ def _ask(asked: _Asked) -> dict[str, Any]:
     if settings.batch:
         return _ask_in_batches(asked, settings)
     stages = ("decode", "engine")
-    with Telemetry("generate", asked.left_rows, unit="rows", stages=stages) as telemetry:
+    live = LiveScores.open(asked.folder, settings) if settings.live_scores else None
+    with (
+        Telemetry("generate", asked.left_rows, unit="rows", stages=stages) as telemetry,
+        nullcontext() if live is None else closing(live),
+    ):
 
         def on_clip(report: dict[str, Any]) -> None:
             sums.update({name: value for name, value in report.items() if isinstance(value, int | float)})
-            note = f"${sums['cost']:.4f}" if asked.engine is not None and asked.engine.price else None
+            notes = [f"${sums['cost']:.4f}"] if asked.engine is not None and asked.engine.price else []
+            notes += [] if live is None else [live.line()]
+            note = ", ".join(note for note in notes if note)
             telemetry.row({stage: report[f"{stage}_s"] for stage in stages}, report["rows"], report["failed"], note)
 
         status = run_generation(
             asked.left, asked.folder, settings, asked.card, device=device, on_clip=on_clip,
-            price=None if asked.engine is None else asked.engine.price,
+            price=None if asked.engine is None else asked.engine.price, live=None if live is None else live.sender,
         )  # fmt: skip
     found: dict[str, Any] = {
         "throughput": telemetry.throughput(device),

@@ -17,7 +17,7 @@ from metrics.text import registry
 from metrics.text.scoring import measure
 from metrics.text.state import ItemState
 from microg.text_pairs import Pair, Pairs
-from microg.text_rows import Task
+from microg.text_rows import TASKS, Task
 
 # What a worker can measure in passing: neither Java nor an encoder.
 LIVE_METRICS = ("bleu", "cider", "rouge_l")
@@ -132,7 +132,10 @@ def live_line(scores: Mapping[Task, Mapping[str, float]], clips: Mapping[Task, i
     titles = {name: title for metric in registry.METRICS.values() for name, title in metric.titles.items()}
     shown = ("cider", "bleu_4", "rouge_l", "exact_match")
     parts = []
-    for task, values in scores.items():
+    for task in TASKS:
+        if task not in scores:
+            continue
+        values = scores[task]
         found = [f"{titles.get(name, 'exact match')} {100 * values[name]:.2f}" for name in shown if name in values]
         parts.append(f"{task}, {clips.get(task, 0)} clips so far: {', '.join(found)}")
     return "; ".join(parts)

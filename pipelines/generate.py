@@ -26,6 +26,7 @@ from pipelines.asked import blocks_of, sizes_of
 from pipelines.gate import shared_gate
 from pipelines.generate_config import GenerateSettings
 from pipelines.generator import Generator, Job
+from pipelines.live import LiveSender
 from pipelines.shown import decode_block
 from pipelines.streamed import each_once
 
@@ -88,12 +89,13 @@ def run_generation(
     device: str,
     on_clip: Callable[[dict[str, Any]], None],
     price: Price | None = None,
+    live: LiveSender | None = None,
 ) -> GateStatus | None:
     """Answer what `clips` (of `pipelines.asked.CLIPS`) ask into `root` on the connected Ray; returns an API's account.
 
-    `on_clip` gets each clip's report (see `pipelines.generator.REPORT`). Raises `ConfigError` when Ray cannot give what
-    `settings.resources` ask for, and `WorkerError` when nothing can be answered: the engine cannot be opened or no
-    request can succeed, `root` cannot be written, or Ray gives up.
+    `on_clip` gets each clip's report (see `pipelines.generator.REPORT`), `live` the states of what is answered. Raises
+    `ConfigError` when Ray cannot give what `settings.resources` ask for, and `WorkerError` when nothing can be
+    answered: the engine cannot be opened or no request can succeed, `root` cannot be written, or Ray gives up.
     """
     import ray
 
@@ -113,7 +115,7 @@ def run_generation(
     told = engine_settings(settings, card)
     if price is not None:  # workers need not find the price table
         told["price"] = price
-    job = Job(root, card, prompts, samplings, gate, cache, settings.max_cost, told)
+    job = Job(root, card, prompts, samplings, gate, cache, settings.max_cost, told, live)
     ledger, policy = ledgers.process_ledger(), settings.policy()
     per_block = settings.clips_per_block or (_API_CLIPS if card.api else _LOCAL_CLIPS)
     if card.api:  # all actors have something to do

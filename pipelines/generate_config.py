@@ -85,8 +85,9 @@ class GenerateSettings(Config):
     an OpenAI-compatible server. frames None: as the card says. split None: all clips. all_clips: also those that have
     no caption, where the dataset has captions. settings: of the engine, beside the card's. tensor_parallel: GPUs that
     one copy of the model is spread over. cache: file of replies of API models, kept in the run folder where that is on
-    this machine. batch: use the provider's batch mode. clips_per_block: how many an actor is given at once, 0: as suits
-    the engine. `model_id`, `engine`, `frames` and `prompt_hashes` are filled in by `resolve`.
+    this machine. batch: use the provider's batch mode. live_scores: show scores so far, where the dataset has
+    references. clips_per_block: how many an actor is given at once, 0: as suits the engine. `model_id`, `engine`,
+    `frames` and `prompt_hashes` are filled in by `resolve`.
 
     Tasks and the number of clips may grow from one invocation to the next; what is decided by the engine's settings is
     checked by its fingerprint (`generation_rows.claim`).
@@ -95,7 +96,7 @@ class GenerateSettings(Config):
     volatile: ClassVar[frozenset[str]] = frozenset(
         {
             "model", "url", "dataset", "tasks", "all_clips", "limit", "settings", "api", "cache", "max_cost", "device",
-            "tensor_parallel", "batch", "clips_per_block", "resources",
+            "tensor_parallel", "batch", "live_scores", "clips_per_block", "resources",
         }
     )  # fmt: skip
     model: str = ""
@@ -117,6 +118,7 @@ class GenerateSettings(Config):
     cache: str | None = None
     max_cost: float | None = Field(default=None, ge=0)
     batch: bool = False
+    live_scores: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     tensor_parallel: int = Field(default=1, ge=1)
     clips_per_block: int = Field(default=0, ge=0)

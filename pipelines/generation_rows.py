@@ -62,6 +62,12 @@ def finished_keys(root: str) -> set[str]:
     return set(table.filter(pc.equal(table["status"], "ok"))[KEY].to_pylist())
 
 
+def answered(root: str) -> list[dict[str, Any]]:
+    """Return task, clip_id, qa_index and text of every committed answer."""
+    table = _parts(root).newest(["task", "clip_id", "qa_index", "text", "status"])
+    return table.filter(pc.equal(table["status"], "ok")).to_pylist()
+
+
 def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
     """Write the table of everything that was ever asked in this run; return it, and the rows of `keys` alone.
 

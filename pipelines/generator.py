@@ -21,6 +21,7 @@ from pipelines import generation_rows
 from pipelines import ledger as ledgers
 from pipelines.asked import key_of
 from pipelines.gate import SharedGate
+from pipelines.live import LiveSender
 from pipelines.shown import Asked, Shown, from_table
 from pipelines.streamed import ABORT
 
@@ -40,7 +41,10 @@ _MOST_BROKEN = 3
 
 @dataclass(frozen=True)
 class Job:
-    """What an actor needs to answer. `cache`: a file on its machine; gate: of API engines, which holds `max_cost`."""
+    """What an actor needs to answer. `cache`: a file on its machine; gate: of API engines, which holds `max_cost`.
+
+    live: who is told of answers while more come.
+    """
 
     root: str
     card: ModelCard
@@ -50,6 +54,7 @@ class Job:
     cache: str | None = None
     max_cost: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    live: LiveSender | None = None
 
 
 class Generator:
@@ -110,6 +115,8 @@ class Generator:
             reports.append(_report(clip, mine, 0.0 if clip.error else seconds))
         if rows:
             generation_rows.commit(self._job.root, rows)
+            if self._job.live is not None:
+                self._job.live.send(rows)
         return reports
 
     def _ask(self, clips: Sequence[Shown]) -> list[dict[str, Reply]]:

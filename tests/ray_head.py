@@ -26,7 +26,7 @@ RAY = Path(sys.executable).with_name("ray")
 class Head:
     """A running Ray head: addresses of its job server and for drivers, and the environment in which it can be reached.
 
-    `nodes` are the processes of the nodes beside the head; `add_node` starts one more and waits until it joined.
+    `nodes` are the processes of the nodes, the head's first; `add_node` starts one more and waits until it joined.
     """
 
     address: str
@@ -75,15 +75,13 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", **(variables or {}),
     }  # fmt: skip
     started: list[psutil.Popen] = []
-    nodes: list[psutil.Popen] = []
 
     def add_node() -> None:  # one after the other: on a busy machine a node soon gives up joining
         before = head.alive_nodes()
         start(f"--address=127.0.0.1:{gcs}")
-        nodes.append(started[-1])
         wait_for(1 + before)
 
-    head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", environment, nodes, add_node)
+    head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", environment, started, add_node)
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: Ray's sockets lie in it
         log = Path(folder) / "log"
 

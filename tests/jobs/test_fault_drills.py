@@ -34,7 +34,7 @@ ASKED, TEXTS = 24, 4_000
 VICTIMS = ("worker", "actor", "node", "driver")
 # One more than fit on a node, so that some always run on another.
 POOL = ("--set", "resources.min_actors=3", "--set", "resources.max_actors=3")
-CIRCUMSTANCES = ("latency_s", "engine_s", "decode_s", "model_s", "created", "attempts", "cached")
+CIRCUMSTANCES = ("written", "latency_s", "engine_s", "decode_s", "model_s", "created", "attempts", "cached")
 
 
 @dataclass
@@ -176,8 +176,7 @@ def strike(cluster: Head, drill: Drill, victim: str, driver: psutil.Popen) -> bo
     if victim == "driver":
         driver.kill()
         return True
-    here = [psutil.Process(process.pid) for process in psutil.Process().children() if "start" in process.cmdline()]
-    for node, process, title in titles(here):
+    for node, process, title in titles(cluster.nodes):
         actor = drill.actor in title
         if victim == "actor" and actor:
             process.kill()
@@ -185,13 +184,13 @@ def strike(cluster: Head, drill: Drill, victim: str, driver: psutil.Popen) -> bo
         if victim == "worker" and drill.worker in title and not actor:
             process.kill()
             return True
-        if victim == "node" and actor and node.pid in [one.pid for one in cluster.nodes]:
+        if victim == "node" and actor and node is not cluster.nodes[0]:
             family = [node, *node.children(recursive=True)]
             for one in family:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
             psutil.wait_procs(family, timeout=30)
-            cluster.nodes[:] = [one for one in cluster.nodes if one.pid != node.pid]
+            cluster.nodes[:] = [one for one in cluster.nodes if one is not node]
             return True
     return False
 
@@ -214,7 +213,7 @@ def test_a_job_that_loses_a_part_ends_with_the_tables_of_an_undisturbed_one(
 ) -> None:
     drill, run, log = drills[job], tmp_path / "run", tmp_path / "log"
     wanted = drill.tables(undisturbed(job))
-    while len(cluster.nodes) < 2:
+    while len(cluster.nodes) < 3:
         cluster.add_node()
     words = [*given(drill, run), "--address", cluster.gcs]
     ray = {name: value for name, value in cluster.environment.items() if name.startswith("RAY_")}
@@ -224,7 +223,7 @@ def test_a_job_that_loses_a_part_ends_with_the_tables_of_an_undisturbed_one(
     def struck() -> bool:
         if drill.done(run) < drill.after:
             return False
-        if first and not any(first in title for _, _, title in titles(psutil.Process().children())):
+        if first and not any(first in title for _, _, title in titles(cluster.nodes)):
             return False
         return strike(cluster, drill, victim, process)
 
