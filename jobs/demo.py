@@ -29,7 +29,7 @@ def demo(
         str | None, typer.Option(help="Detector weights: a name or a path; default: yolo11n.pt where it is found.")
     ] = None,
     videos: Annotated[int, typer.Option(min=1, help="Synthetic footage: how many files of 18 s.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Synthetic footage: seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Synthetic footage: seed.")] = 1,
     learn: Annotated[
         bool, typer.Option("--learn/--no-learn", help="Also train models on synthetic clips and score them.")
     ] = True,

@@ -221,7 +221,7 @@ def test_a_job_that_loses_a_part_ends_with_the_tables_of_an_undisturbed_one(
     first = drill.actor if victim == "driver" else ""
 
     def struck() -> bool:
-        if drill.done(run) < drill.after:
+        if victim != "worker" and drill.done(run) < drill.after:  # tasks are short, and the first to end
             return False
         if first and not any(first in title for _, _, title in titles(cluster.nodes)):
             return False
