@@ -242,6 +242,7 @@ def test_a_dataset_that_is_being_written_is_refused(made, curate, no_ray):
     assert "another process is writing" in err
 
 
+@pytest.mark.slow
 def test_new_and_changed_files_are_done_and_no_other(made, curate, tmp_path):
     source, detections, _, _ = made
     raw, out = tmp_path / "raw", tmp_path / "set"
