@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +11,7 @@ from microg.errors import ConfigError
 from models.vlm.base import Engine
 from models.vlm.cards import ModelCard
 from models.vlm.gate import Gate
+from models.vlm.retry import RetryPolicy
 
 # Engine names of model cards -> module and class; a class takes the model's id and the card's settings.
 ENGINES: dict[str, str] = {
@@ -32,6 +34,8 @@ def open_engine(card: ModelCard, *, gate: Gate | None = None, max_cost: float | 
     module, _, name = ENGINES[card.engine].partition(":")
     kind = getattr(import_module(module), name)
     given = {"model": card.hub_id, **card.settings, **settings, **({} if gate is None else {"gate": gate})}
+    if isinstance(given.get("retry"), Mapping):
+        given["retry"] = _retry(given["retry"])
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -39,6 +43,14 @@ def open_engine(card: ModelCard, *, gate: Gate | None = None, max_cost: float | 
     engine = kind(**given)
     require_price(engine, max_cost)
     return engine
+
+
+def _retry(given: Mapping[str, Any]) -> RetryPolicy:
+    known = [field.name for field in dataclasses.fields(RetryPolicy)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"the setting retry has no {', '.join(unknown)}", f"it has {', '.join(known)}")
+    return RetryPolicy(**given)
 
 
 def require_price(engine: Engine, max_cost: float | None) -> None:

@@ -221,6 +221,11 @@ def test_an_engine_is_opened_from_its_card_and_bad_settings_are_named():
     body = engine.body(Request("k", "p"), Sampling())
     assert "temperature" not in body
     assert body["extra_body"] == {"reasoning_effort": "minimal"}
+    patient = open_engine(card("gpt-5"), retry={"attempts": 2})  # as `--set settings.retry.attempts=2` gives it
+    assert isinstance(patient, OpenAiEngine)
+    assert patient.retry == RetryPolicy(attempts=2)
+    with pytest.raises(ConfigError, match="retry has no tries"):
+        open_engine(card("gpt-5"), retry={"tries": 2})
     with pytest.raises(ConfigError, match="no setting colour"):
         open_engine(card("gpt-4o"), colour="red")
     with pytest.raises(ConfigError, match="cannot run"):
