@@ -36,7 +36,7 @@ EPILOG = """
 runs/answers` asks the trained model
 
 More settings: `--set size.hidden=256`, `size.side=168` (pixels of a frame), `'frames={kind: uniform, count: 8}'`,
-`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `device=cuda`, `threads=1`.
+`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `vision_epochs=40`, `device=cuda`, `threads=1`.
 """
 
 
@@ -45,7 +45,7 @@ def vlm_train(
         str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 20]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 10]")] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
     config: ConfigOption = None,
@@ -55,9 +55,10 @@ def vlm_train(
 ) -> None:
     """Train a tiny Qwen2.5-VL on the train split, so that `microg vlm generate` has a model that runs anywhere.
 
-    A million parameters, a few minutes of one core for some hundred clips. Killed at any time, the same command goes on
-    from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder in the Hugging Face
-    layout, which vLLM and transformers load; it also tells with which frames it is to be asked.
+    A million parameters, a few minutes of one core for some hundred clips. Where people's boxes and actions are known,
+    the picture encoder first learns from them alone. Killed at any time, the same command goes on from the last
+    checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder in the Hugging Face layout, which
+    vLLM and transformers load; it also tells with which frames it is to be asked.
     """
     settings = _settings(config, list(overrides or []), {"epochs": epochs, "scheme": scheme, "limit": limit})
     if dry_run:
@@ -65,7 +66,7 @@ def vlm_train(
         return
     from pipelines.vlm_train import train
 
-    with _Display(settings.epochs) as display:
+    with _Display() as display:
         result = train(settings, dataset, run_folder, display.update)
     print_json(result) if as_json else _show(result)
     if result["failures"]:
@@ -95,16 +96,16 @@ def _plan(settings: VlmTrainSettings, dataset: str, folder: str) -> dict[str, An
         "run": folder, "dataset": dataset, "clips": {"train": len(lessons.train), "val": len(lessons.val)},
         "lessons": dict(kinds), "questions_answered_by_labels": sum(sum(map(len, c.more)) for c in lessons.train),
         "frames": settings.frames.label(), "views": settings.views, "size": vars(settings.size),
-        "epochs": settings.epochs, "steps": settings.epochs * -(-len(lessons.train) // settings.batch),
+        "vision_epochs": settings.vision_epochs, "epochs": settings.epochs,
+        "steps": (settings.vision_epochs + settings.epochs) * -(-len(lessons.train) // settings.batch),
         "device": settings.device,
     }  # fmt: skip
 
 
 class _Display:
-    """Two bars: clips read, then steps with loss and rate."""
+    """Bars: clips read, then steps of each phase of the training with loss and rate."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self) -> None:
         self._bar: Any = None
         self._phase = ""
 
@@ -117,9 +118,9 @@ class _Display:
             self._begin("read", said["total"], "clips")
             self._bar.advance(1, int(said["error"] is not None))
             return
-        left = (self._epochs - said["epoch"]) * said["steps"] - said["step"] + 1
-        self._begin("train", left, "steps")
-        self._bar.advance(1, note=f"epoch {said['epoch'] + 1}/{self._epochs}, loss {said['loss']:.3f}")
+        left = (said["end"] - said["epoch"]) * said["steps"] - said["step"] + 1
+        self._begin(said["phase"], left, "steps")
+        self._bar.advance(1, note=f"epoch {said['epoch'] + 1}/{said['end']}, loss {said['loss']:.3f}")
 
     def _begin(self, phase: str, total: int, unit: str) -> None:
         from microg.console import ProgressDisplay

@@ -84,16 +84,17 @@ class Feed:
         np.savez(buffer, **stored)  # pyright: ignore[reportArgumentType]
         storage.write_bytes(file, buffer.getbuffer())
 
-    def batches(self, clips: Sequence[TaughtClip], epoch: int, first: int = 0) -> Iterator[Batch]:
+    def batches(self, clips: Sequence[TaughtClip], epoch: int, first: int = 0, asked: bool = True) -> Iterator[Batch]:
         """Yield the training batches of an epoch from the `first` on: clips in random order, each a little moved.
 
-        Everything is drawn from the seed, the epoch and the clip: the same batches come whenever they are asked for.
+        asked: with questions, and not only what the second loss needs. Everything is drawn from the seed, the epoch and
+        the clip: the same batches come whenever they are asked for.
         """
         order = np.random.default_rng([self._settings.seed, epoch]).permutation(len(clips))
         size = self._settings.batch
         for start in range(first * size, len(clips), size):
             yield self._batch(
-                [self._drawn(clips[at], np.random.default_rng([self._settings.seed, epoch, int(at)]))
+                [self._drawn(clips[at], np.random.default_rng([self._settings.seed, epoch, int(at)]), asked)
                  for at in order[start : start + size]]
             )  # fmt: skip
 
@@ -104,7 +105,7 @@ class Feed:
             shown = [_Shown(clip, list(clip.lessons), 0, Move()) for clip in some]
             yield [lesson for each in shown for lesson in each.lessons], self._batch(shown, exam=True)
 
-    def _drawn(self, clip: TaughtClip, chance: np.random.Generator) -> _Shown:
+    def _drawn(self, clip: TaughtClip, chance: np.random.Generator, asked: bool) -> _Shown:
         settings = self._settings
         words = " ".join(clip.texts).lower()
         mirror = settings.mirror and not any(side in words for side in _SIDES)
@@ -114,7 +115,7 @@ class Feed:
             if choice := clip.more[turn % 2]:
                 lessons.append(choice[int(chance.integers(len(choice)))])
         view = int(chance.integers(settings.views))
-        return _Shown(clip, lessons, view, Move.draw(chance, mirror, settings.move))
+        return _Shown(clip, lessons if asked else [], view, Move.draw(chance, mirror, settings.move))
 
     def _batch(self, shown: Sequence[_Shown], exam: bool = False) -> Batch:
         rows, patches, grids, cells = [], [], [], []
@@ -125,7 +126,8 @@ class Feed:
             if not exam:
                 pixels, boxes = each.move.frames(pixels), each.move.boxes(boxes)
             grid = self._rule.grid(pixels)
-            rows.append(pack([self._example(lesson, grid) for lesson in each.lessons], self._placed(grid, seconds)))
+            if each.lessons:
+                rows.append(pack([self._example(lesson, grid) for lesson in each.lessons], self._placed(grid, seconds)))
             patches.append(self._rule.cut(pixels))
             grids.append(grid)
             if not exam and self._settings.cells:
@@ -134,7 +136,7 @@ class Feed:
                 seen = seen[: grid[0] * self._rule.frames].reshape(grid[0], self._rule.frames, *seen.shape[1:]).max(1)
                 cells.append(seen.reshape(-1, seen.shape[-1]))
         return Batch(
-            stack(rows, self._pad), np.concatenate(patches), np.array(grids, np.int64),
+            stack(rows, self._pad) if rows else None, np.concatenate(patches), np.array(grids, np.int64),
             np.concatenate(cells) if cells else None,
         )  # fmt: skip
 

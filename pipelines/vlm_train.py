@@ -82,6 +82,7 @@ class _Training:
         train = self._read(self._lessons.train, settings.views)
         val = self._read(self._lessons.val, 1)
         cells = settings.cells and all(len(clip.labels) for clip in train)
+        self._looking = settings.vision_epochs if cells else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self._learner = Learner(model, len(self._lessons.actions) if cells else 0).to(model.device)
@@ -89,7 +90,7 @@ class _Training:
         if (state := self._files.load(self._progress)) is not None:
             self._learner.load_state_dict(state["learner"])
             self._optimizer.load_state_dict(state["optimizer"])
-        while self._progress.epoch < settings.epochs:
+        while self._progress.epoch < self._looking + settings.epochs:
             self._epoch(train, val)
         self._write(model, chat)
 
@@ -118,15 +119,17 @@ class _Training:
     def _epoch(self, train: list[TaughtClip], val: list[TaughtClip]) -> None:
         settings, progress = self._settings, self._progress
         steps = -(-len(train) // settings.batch)
+        epochs, asked = self._looking + settings.epochs, progress.epoch >= self._looking
+        begun, end = (self._looking, epochs) if asked else (0, self._looking)  # of this phase
         started = saved = time.monotonic()
-        for batch in self._feed.batches(train, progress.epoch, progress.iteration):
-            lr = learning_rate(settings.schedule, progress.epoch + progress.iteration / steps, settings.epochs)
+        for batch in self._feed.batches(train, progress.epoch, progress.iteration, asked):
+            lr = learning_rate(settings.schedule, progress.epoch - begun + progress.iteration / steps, end - begun)
             losses = self._step(batch, lr)
             progress.iteration += 1
             for name, value in losses.items():
                 progress.partial[name] = progress.partial.get(name, 0.0) + value
-            self._watch({"phase": "train", "epoch": progress.epoch, "steps": steps, "step": progress.iteration,
-                         "lr": lr, **losses})  # fmt: skip
+            self._watch({"phase": "train" if asked else "look", "epoch": progress.epoch, "end": end,
+                         "steps": steps, "step": progress.iteration, "lr": lr, **losses})  # fmt: skip
             now = time.monotonic()
             if now - saved >= settings.checkpoint_every_s and progress.iteration < steps:
                 progress.partial["train_s"] = progress.partial.get("train_s", 0.0) + now - started
@@ -135,7 +138,7 @@ class _Training:
         row: dict[str, Any] = {name: progress.partial[name] / steps for name in ("loss", "cells_loss")}
         row["train_s"] = progress.partial.get("train_s", 0.0) + time.monotonic() - started
         progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
-        if progress.epoch % settings.validate_every == 0 or progress.epoch == settings.epochs:
+        if asked and ((progress.epoch - begun) % settings.validate_every == 0 or progress.epoch == epochs):
             row |= {"val": self._examined(val)}
         progress.history.append({"epoch": progress.epoch, "steps": steps * progress.epoch, **row})
         self._seconds["train_s"] += row["train_s"]
@@ -146,7 +149,8 @@ class _Training:
 
         set_learning_rate(self._optimizer, lr)
         said, cells = self._learner.losses(batch)
-        loss = said + self._settings.cells * cells
+        asked = batch.packed is not None
+        loss = said + self._settings.cells * cells if asked else cells
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} in epoch {self._progress.epoch + 1}",
                                 "lower the rate: --set schedule.lr=0.0005")  # fmt: skip
@@ -155,7 +159,7 @@ class _Training:
         if self._settings.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._learner.parameters(), self._settings.optimizer.clip_grad_norm)
         self._optimizer.step()
-        return {"loss": said.item(), "cells_loss": cells.item()}
+        return {"loss": (said if asked else cells).item(), "cells_loss": cells.item()}
 
     def _examined(self, val: list[TaughtClip]) -> dict[str, float]:
         """Return the share of val answers that are right to the letter, of each kind."""

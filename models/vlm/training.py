@@ -23,10 +23,11 @@ from models.vlm.packing import PackedBatch
 class Batch:
     """Packed questions, the patches (n, values) of their clips one after another, and grids (b, 3) of patches.
 
-    cells (k, 1 + actions): what is in each merged patch of all clips (`models.vlm.patches.cell_labels`), or None.
+    packed: None where nothing is asked. cells (k, 1 + actions): what is in each merged patch of all clips
+    (`models.vlm.patches.cell_labels`), or None.
     """
 
-    packed: PackedBatch
+    packed: PackedBatch | None
     patches: np.ndarray
     grids: np.ndarray
     cells: np.ndarray | None = None
@@ -80,31 +81,37 @@ class Learner(nn.Module):
         embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
         self.cells = nn.Linear(model.config.get_text_config().hidden_size, 1 + actions) if actions else None
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits (m, vocabulary) before each answer token, and the encoder's tokens (k, hidden)."""
+    def seen(self, batch: Batch) -> Tensor:
+        """Return the picture encoder's tokens (k, hidden)."""
+        device = self.model.device
+        patches, grids = torch.from_numpy(batch.patches).to(device), torch.from_numpy(batch.grids).to(device)
+        return self.model.model.visual(patches, grid_thw=grids).pooler_output
+
+    def logits(self, packed: PackedBatch, seen: Tensor) -> Tensor:
+        """Return the logits (m, vocabulary) before each answer token, of questions about what was `seen`."""
         inner, device = self.model.model, self.model.device
-        ids = torch.from_numpy(batch.packed.tokens).to(device)
-        seen = inner.visual(
-            torch.from_numpy(batch.patches).to(device), grid_thw=torch.from_numpy(batch.grids).to(device)
-        ).pooler_output
+        ids = torch.from_numpy(packed.tokens).to(device)
         embedded = inner.get_input_embeddings()(ids)
         shown = (ids == self.model.config.video_token_id)[..., None].expand_as(embedded)
         hidden = inner.language_model(
             inputs_embeds=embedded.masked_scatter(shown, seen),
-            position_ids=torch.from_numpy(batch.packed.positions).to(device),
-            attention_mask={"full_attention": torch.from_numpy(batch.packed.visible).to(device)}, use_cache=False,
+            position_ids=torch.from_numpy(packed.positions).to(device),
+            attention_mask={"full_attention": torch.from_numpy(packed.visible).to(device)}, use_cache=False,
         ).last_hidden_state  # fmt: skip
-        sources = torch.from_numpy(batch.packed.sources).to(device)
-        return self.model.lm_head(hidden.flatten(0, 1)[sources]), seen
+        return self.model.lm_head(hidden.flatten(0, 1)[torch.from_numpy(packed.sources).to(device)])
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of the answer tokens, and that of the second head (0 without one)."""
-        logits, seen = self.logits(batch)
-        said = nn.functional.cross_entropy(logits, torch.from_numpy(batch.packed.targets).to(logits.device))
-        if self.cells is None or batch.cells is None:
-            return said, said.new_zeros(())
-        wanted = torch.from_numpy(batch.cells).to(logits.device)
-        return said, nn.functional.binary_cross_entropy_with_logits(self.cells(seen), wanted) * wanted.shape[1]
+        """Return the mean loss of the answer tokens, and that of the second head; 0 where there are none."""
+        seen = self.seen(batch)
+        said = cells = seen.new_zeros(())
+        if batch.packed is not None:
+            targets = torch.from_numpy(batch.packed.targets).to(seen.device)
+            said = nn.functional.cross_entropy(self.logits(batch.packed, seen), targets)
+        if self.cells is not None and batch.cells is not None:
+            wanted = torch.from_numpy(batch.cells).to(seen.device)
+            # the sum over what is asked of a cell, the mean over cells
+            cells = nn.functional.binary_cross_entropy_with_logits(self.cells(seen), wanted) * wanted.shape[1]
+        return said, cells
 
     @torch.no_grad()
     def right(self, batch: Batch) -> np.ndarray:
@@ -112,8 +119,10 @@ class Learner(nn.Module):
 
         It does exactly where each token of the true answer is the likeliest after those before it.
         """
-        logits, _ = self.logits(batch)
-        hit = logits.argmax(1).cpu().numpy() == batch.packed.targets
-        found = np.ones(int(batch.packed.owners.max()) + 1, bool)
-        np.logical_and.at(found, batch.packed.owners, hit)
+        packed = batch.packed
+        if packed is None:
+            return np.ones(0, bool)
+        hit = self.logits(packed, self.seen(batch)).argmax(1).cpu().numpy() == packed.targets
+        found = np.ones(int(packed.owners.max()) + 1, bool)
+        np.logical_and.at(found, packed.owners, hit)
         return found

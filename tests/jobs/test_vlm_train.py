@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from models.vlm.prompts import prompt
 from models.vlm.sampling import parse_policy
 from models.vlm.transformers_engine import TransformersEngine
 from pipelines.lessons import Lesson, answered_by_actions
+from pipelines.training.checkpoints import RunFiles
 from pipelines.vlm_feed import shares
 from pipelines.vlm_train import train
 from pipelines.vlm_train_config import VlmTrainSettings
 from tests.helpers import make_dataset
-from tests.processes import microg
+from tests.processes import microg, start_microg, wait_for
 
 SETTINGS: dict[str, Any] = {
-    "scheme": "source", "epochs": 2, "batch": 1, "views": 2, "validate_every": 1, "checkpoint_every_s": 1e-6,
+    "scheme": "source", "epochs": 2, "vision_epochs": 1, "batch": 1, "views": 2, "validate_every": 1,
+    "checkpoint_every_s": 1e-6,
     "frames": {"kind": "uniform", "count": 2}, "threads": 1, "device": "cpu",
     "size": {"hidden": 64, "heads": 2, "kv_heads": 1, "vision_hidden": 32, "vision_heads": 2, "vision_layers": 1},
     "schedule": {"policy": "cosine", "lr": 3e-3, "warmup_epochs": 0.5, "after_warmup": True},
@@ -46,12 +49,16 @@ def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return train(VlmTrainSettings(**SETTINGS), dataset, str(tmp_path_factory.mktemp("vlm_train") / "run"))
 
 
-def test_a_stopped_training_goes_on_to_the_same_bits(dataset: str, trained: dict[str, Any], tmp_path: Path):
+@pytest.mark.parametrize("at", [("look", 0), ("train", 2)])
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    dataset: str, trained: dict[str, Any], tmp_path: Path, at: tuple[str, int]
+):
     said: list[dict[str, Any]] = []
 
     def stop(event: dict[str, Any]) -> None:
         said.append(event)
-        if event["phase"] == "train" and (event["epoch"], event["step"]) == (1, 2):  # after a checkpoint in mid-epoch
+        # after a checkpoint in mid-epoch
+        if event["phase"] == at[0] and (event["epoch"], event["step"]) == (at[1], 2):
             raise Stop
 
     folder = str(tmp_path / "run")
@@ -59,8 +66,9 @@ def test_a_stopped_training_goes_on_to_the_same_bits(dataset: str, trained: dict
         train(VlmTrainSettings(**SETTINGS), dataset, folder, stop)
     assert not (tmp_path / "run" / "model").exists()
     again = train(VlmTrainSettings(**SETTINGS), dataset, folder, said.append)
-    steps = [(event["epoch"], event["step"]) for event in said if event["phase"] == "train"]
-    assert steps == [(0, 1), (0, 2), (1, 1), (1, 2), (1, 2)]
+    steps = [(event["phase"], event["epoch"], event["step"]) for event in said if event["phase"] != "read"]
+    once = [("look", 0, 1), ("look", 0, 2), ("train", 1, 1), ("train", 1, 2), ("train", 2, 1), ("train", 2, 2)]
+    assert steps == sorted([*once, (*at, 2)])
     for name in ("model.safetensors", "tokenizer.json", "microg.json"):
         assert storage.sha256(f"{again['model']}/{name}") == storage.sha256(f"{trained['model']}/{name}")
     assert [row["loss"] for row in again["history"]] == [row["loss"] for row in trained["history"]]
@@ -69,6 +77,28 @@ def test_a_stopped_training_goes_on_to_the_same_bits(dataset: str, trained: dict
         VlmTrainSettings(**SETTINGS), dataset, folder, lambda event: pytest.fail(f"trained again: {event}")
     )
     assert finished["already_finished"]
+
+
+@pytest.mark.slow
+def test_a_killed_training_is_resumed_by_the_same_command_to_the_same_bits(dataset: str, tmp_path: Path):
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in (SETTINGS | {"epochs": 30}).items()]
+    words = ["vlm", "train", dataset, *settings, "--run"]
+    files, log = RunFiles(str(tmp_path / "killed")), tmp_path / "log"
+    process = start_microg(log, *words, tmp_path / "killed")
+    # a checkpoint follows every step: soon after this one the next step is under way
+    wait_for(lambda: files.progress().epoch >= 2 and files.progress().iteration == 1, process, log)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model").exists()
+    assert 0 < files.progress().epoch < 31
+    for run in ("killed", "undisturbed"):
+        assert start_microg(log, *words, tmp_path / run).wait(timeout=280) == 0, log.read_text()
+    same = [storage.sha256(str(tmp_path / run / "model" / "model.safetensors")) for run in ("killed", "undisturbed")]
+    assert same[0] == same[1]
+    losses = [[row["loss"] for row in RunFiles(str(tmp_path / run)).progress().history]
+              for run in ("killed", "undisturbed")]  # fmt: skip
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 31
 
 
 def test_a_model_that_learnt_a_few_clips_repeats_their_answers_where_it_is_served(dataset: str, tmp_path: Path):

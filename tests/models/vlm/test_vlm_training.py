@@ -68,11 +68,12 @@ def test_packed_questions_have_the_logits_of_each_question_alone(tiny: tuple[Any
         patches.append(rule.cut(pixels))
         grids.append(grid)
         assert len(rows[-1].tokens) < sum(len(each.prompt) for each in examples) * 0.6  # what they share is there once
-    batch = Batch(stack(rows, tokenizer.pad_token_id), np.concatenate(patches), np.array(grids))
+    packed = stack(rows, tokenizer.pad_token_id)
+    batch, learner = Batch(packed, np.concatenate(patches), np.array(grids)), Learner(model, 0)
     with torch.no_grad():
-        found, _ = Learner(model, 0).logits(batch)
+        found = learner.logits(packed, learner.seen(batch))
     torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-4, atol=1e-5)
-    assert batch.packed.owners.max() + 1 == len(wanted)
+    assert packed.owners.max() + 1 == len(wanted)
 
 
 def test_an_answer_is_right_exactly_when_greedy_decoding_says_it(tiny: tuple[Any, Any]):

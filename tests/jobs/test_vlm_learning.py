@@ -1,0 +1,57 @@
+"""A tiny vision-language model learns to see: its answers about clips that are new to it, beside a blind baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from metrics.answers import exactly
+from metrics.text_baselines import question_prior
+from microg import storage
+from microg.text_pairs import Pair, pair
+from microg.text_predictions import read_text_predictions
+from microg.text_references import read_text_references
+from tests.processes import microg
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_model_trained_on_rendered_clips_answers_better_than_one_that_sees_nothing(
+    tmp_path: Path, ray_session: None
+) -> None:
+    data, trained, said, scored = (tmp_path / name for name in ("data", "trained", "said", "scored"))
+    assert microg("data", "synth", data, "--clips", 640, "--width", 320, "--height", 240, "--seed", 1) == 0
+    assert microg("data", "split", data) == 0
+    assert microg("vlm", "train", data, "--run", trained, "--set", "threads=1") == 0
+    assert microg("vlm", "generate", "--model", trained / "model", "--engine", "transformers", "--dataset", data,
+                  "--split", "test", "--run", said) == 0  # fmt: skip
+    assert microg("vlm", "score", "--run", said, "--references", data, "--split", "test", "--metrics", "cider",
+                  "--no-plots", "--out", scored) == 0  # fmt: skip
+    found = storage.read_json(str(scored / "metrics.json"))["tasks"]["vqa"]["standard"]
+    seen, blind = found["scores"], found["baselines"]["blind"]
+    print({name: (seen[name], blind[name]) for name in seen if name in blind})
+    assert seen["count_accuracy"] >= blind["count_accuracy"] + 0.25
+    assert seen["yes_no_accuracy"] >= blind["yes_no_accuracy"] + 0.1
+    assert seen["exact_match"] >= blind["exact_match"] + 0.1
+    pairs = pair(read_text_predictions(str(said)), read_text_references(str(data), split="test"), "vqa")
+    asked = [item for item in pairs.items if item.question and item.question.endswith("doing?")]
+    assert len(asked) > 100
+    model, guessed = named_actions(asked)
+    print({"action": (model, guessed)})
+    assert model >= 1.5 * guessed
+
+
+def named_actions(items: Sequence[Pair]) -> tuple[float, float]:
+    """Return how often the model, and a guess from the question alone, name the action, with whomever it is done."""
+    plain = [replace(item, references=(action(item.references[0]),), text=action(item.scored)) for item in items]
+    said = [item.text or "" for item in plain], question_prior(plain)
+    right = [sum(exactly(text, item.references) for text, item in zip(texts, plain, strict=True)) for texts in said]
+    return right[0] / len(items), right[1] / len(items)
+
+
+def action(answer: str) -> str:
+    """Return an answer less with whom: "Shaking hands with the person in the red shirt." -> "Shaking hands"."""
+    return answer.partition(" with the person")[0]
