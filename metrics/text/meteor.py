@@ -143,6 +143,8 @@ class Meteor:
             if self._folder is not None:
                 arguments += ["-a", str(Path(self._folder.name, _TABLE))]
             program = self._programs[place] = JavaProgram("METEOR", _FLAGS, arguments)
+            if self._stopped:  # Ctrl-C came while it started: whoever ended the others did not see it
+                program.kill()
             program.ask(["SCORE ||| a ||| a"], stall_s=START_S)  # starting is no hanging, however busy the machine
         return program
 

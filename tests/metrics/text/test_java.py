@@ -283,6 +283,16 @@ server.statistics(["{REPEATED}"], [["{REPEATED}"]])
 """
 
 
+def test_a_program_that_starts_while_all_are_ended_ends_too() -> None:
+    with Meteor(workers=1) as server:
+        server._stopped = True  # as Ctrl-C leaves it
+        with pytest.raises(JavaError):
+            server._running(0)
+        (program,) = server._programs
+        assert program is not None
+        assert program.closed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_java_program_outlives_its_parent_even_when_busy(sent: signal.Signals) -> None:
