@@ -85,13 +85,13 @@ def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str
     # another seed than the footage's: nothing that is scored was learnt from
     steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, "--seed", seed + 1000)
     steps("data split", training)
-    # fewer epochs than by default: enough to see that both models learn
+    # fewer epochs than by default: enough to see that it learns
     steps("har train", training, "--recipe", "tiny", "--set", "epochs=16", "--set", "validation.every=8",
           "--run", f"{root}/har_train")  # fmt: skip
     steps("har predict", dataset, "--weights", f"{root}/har_train", "--split", "all", "--run", f"{root}/har_predict")
     steps("har score", "--predictions", f"{root}/har_predict", "--groundtruth", dataset, "--split", "all",
           "--run", f"{root}/har_score")  # fmt: skip
-    steps("vlm train", training, "--epochs", 10, "--run", f"{root}/vlm_train")
+    steps("vlm train", training, "--run", f"{root}/vlm_train")
     engine = "vllm" if importlib.util.find_spec("vllm") else "transformers"
     steps("vlm generate", "--model", f"{root}/vlm_train/model", "--engine", engine, "--dataset", dataset,
           "--run", f"{root}/vlm_generate")  # fmt: skip
