@@ -17,7 +17,7 @@ import pyarrow as pa
 from microg import storage
 from microg.errors import ConfigError
 from microg.text_rows import TASKS, Task
-from models.vlm.base import Request, Sampling
+from models.vlm.base import Sampling
 from models.vlm.budget import Budget
 from models.vlm.cards import ModelCard
 from models.vlm.engines import open_engine
@@ -29,7 +29,7 @@ from pipelines import ledger as ledgers
 from pipelines.asked import blocks_of, key_of, sizes_of, without
 from pipelines.generate import api_files, engine_settings
 from pipelines.generate_config import GenerateSettings
-from pipelines.generator import asked_columns, request_of, rows_of, told_by
+from pipelines.generator import asked_columns, claimed, drawn_alike, rows_of, told_by
 from pipelines.session import surfaced
 from pipelines.shown import Shown, decode_block, from_table
 
@@ -56,11 +56,7 @@ def run_batches(
     if not isinstance(engine, OpenAiEngine):
         raise ConfigError(f"{card.title} has no batch mode here", "OpenAI's models have one: leave --batch out")
     engine.key()
-    fingerprint = engine.fingerprint()
-    generation_rows.claim(root, fingerprint)
-    common = {
-        "model": card.name, "engine": engine.name, "fingerprint": generation_rows.fingerprint_hash(fingerprint),
-    }  # fmt: skip
+    common = claimed(root, card, engine)
     # of all tasks: an earlier invocation may have submitted others than this one asks for
     prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
     samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
@@ -97,18 +93,12 @@ def _submit(
     batch: OpenAiBatch, clips: Sequence[Shown], prompts: Mapping[Task, Prompt], samplings: Mapping[Task, Sampling],
     common: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    groups: dict[Task | None, list[Request]] = {}
-    tasks: dict[Task | None, Task] = {}
-    about: dict[str, Any] = {}
-    for clip in clips:
-        for asked in clip.asked:
-            task = asked.item.task
-            group = task if prompts[task].json_schema else None  # all others are drawn alike
-            tasks[group] = task
-            groups.setdefault(group, []).append(request_of(clip, asked, prompts))
-            about[key_of(asked.item)] = {**asked_columns(clip, asked, prompts[task]), **common}
-    for group, requests in groups.items():
-        batch.submit(requests, samplings[tasks[group]], about)
+    about = {
+        key_of(asked.item): {**asked_columns(clip, asked, prompts[asked.item.task]), **common}
+        for clip in clips for asked in clip.asked
+    }  # fmt: skip
+    for task, requests in drawn_alike(clips, prompts):
+        batch.submit(requests, samplings[task], about)
 
 
 def _decoded(clips: pa.Table, settings: GenerateSettings) -> Any:

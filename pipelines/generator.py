@@ -71,12 +71,7 @@ class Generator:
         try:
             gate = None if job.gate is None else job.gate.owned()
             self._engine: Engine = open_engine(job.card, gate=gate, max_cost=job.max_cost, **job.settings)
-            fingerprint = self._engine.fingerprint()
-            generation_rows.claim(job.root, fingerprint)
-            self._common = {
-                "model": job.card.name, "engine": self._engine.name,
-                "fingerprint": generation_rows.fingerprint_hash(fingerprint),
-            }  # fmt: skip
+            self._common = claimed(job.root, job.card, self._engine)
             self._cache = self._stack.enter_context(ResponseCache(job.cache)) if job.cache else None
         except Exception as error:
             self._hopeless = error
@@ -123,20 +118,10 @@ class Generator:
         """Return the replies of each clip by key; those that did not come are left out."""
         if self._hopeless is not None:
             return [{} for _ in clips]
-        # one call for all that is drawn alike, clip after clip, so that an engine's prefix cache sees a clip's frames
-        # once; a structured prompt has its own
-        groups: dict[Task | None, list[Request]] = {}
-        tasks: dict[Task | None, Task] = {}
-        for clip in clips:
-            for asked in clip.asked:
-                task = asked.item.task
-                group = task if self._job.prompts[task].json_schema else None
-                tasks[group] = task
-                groups.setdefault(group, []).append(request_of(clip, asked, self._job.prompts))
         replies: dict[str, Reply] = {}
         try:
-            for group, requests in groups.items():
-                for reply in self._replies(requests, tasks[group]):
+            for task, requests in drawn_alike(clips, self._job.prompts):
+                for reply in self._replies(requests, task):
                     replies[reply.key] = reply
             self._broken = 0
         except MicrogError as error:
@@ -167,10 +152,28 @@ class Generator:
             )
 
 
-def request_of(clip: Shown, asked: Asked, prompts: Mapping[Task, Prompt]) -> Request:
-    """Return the request of one thing asked about a clip."""
-    fields = {} if asked.question is None else {"question": asked.question}
-    return prompts[asked.item.task].request(key_of(asked.item), clip.frames, **fields)
+def claimed(root: str, card: ModelCard, engine: Engine) -> dict[str, Any]:
+    """Claim a run for an engine (see `generation_rows.claim`), and return the columns that all its rows share."""
+    fingerprint = engine.fingerprint()
+    generation_rows.claim(root, fingerprint)
+    return {
+        "model": card.name, "engine": engine.name, "fingerprint": generation_rows.fingerprint_hash(fingerprint),
+    }  # fmt: skip
+
+
+def drawn_alike(clips: Sequence[Shown], prompts: Mapping[Task, Prompt]) -> list[tuple[Task, list[Request]]]:
+    """Return requests in as few groups as sampling allows, with a task whose sampling is the group's.
+
+    A structured prompt has its own group. Clip after clip, so that an engine's prefix cache sees a clip's frames once.
+    """
+    groups: dict[Task | None, tuple[Task, list[Request]]] = {}
+    for clip in clips:
+        for asked in clip.asked:
+            task = asked.item.task
+            fields = {} if asked.question is None else {"question": asked.question}
+            _, requests = groups.setdefault(task if prompts[task].json_schema else None, (task, []))
+            requests.append(prompts[task].request(key_of(asked.item), clip.frames, **fields))
+    return list(groups.values())
 
 
 def rows_of(

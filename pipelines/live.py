@@ -38,11 +38,8 @@ class LiveSender:
         import ray
 
         known: Known = ray.get(self.known[0])
-        said: dict[tuple[Task, str], dict[int | None, str]] = {}
-        for row in rows:
-            if row["status"] == "ok" and row["text"] is not None:
-                said.setdefault((row["task"], row["clip_id"]), {})[row["qa_index"]] = row["text"]
-        for (task, clip_id), texts in said.items():
+        good = [row for row in rows if row["status"] == "ok" and row["text"] is not None]
+        for (task, clip_id), texts in _by_clip(good).items():
             pairs = _answered(known.get((task, clip_id), ()), texts)
             if pairs:
                 self.aggregator.put.remote(task, clip_id, clip_states(pairs), time.time())
@@ -80,9 +77,7 @@ class LiveScores:
 
     def _fill(self) -> dict[tuple[Task, str], dict[int | None, str]]:
         """Send what is committed, as after the actor's loss, and return it."""
-        said: dict[tuple[Task, str], dict[int | None, str]] = {}
-        for row in generation_rows.answered(self._root):
-            said.setdefault((row["task"], row["clip_id"]), {})[row["qa_index"]] = row["text"]
+        said = _by_clip(generation_rows.answered(self._root))
         pairs: dict[Task, list[Pair]] = {}
         for place, texts in said.items():
             pairs.setdefault(place[0], []).extend(_answered(self._known.get(place, ()), texts))
@@ -119,6 +114,14 @@ class LiveScores:
         import ray
 
         ray.kill(self._aggregator)
+
+
+def _by_clip(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Task, str], dict[int | None, str]]:
+    """Return the texts of each (task, clip) by `qa_index`."""
+    said: dict[tuple[Task, str], dict[int | None, str]] = {}
+    for row in rows:
+        said.setdefault((row["task"], row["clip_id"]), {})[row["qa_index"]] = row["text"]
+    return said
 
 
 def _told(pairs: Sequence[Pair], texts: Mapping[int | None, str]) -> list[Pair]:

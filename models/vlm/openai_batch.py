@@ -68,7 +68,7 @@ class OpenAiBatch:
 
         Requests of the same content are asked once. `about` is kept by request key and comes back with `pending`.
         """
-        for chunk in self._plan(requests, sampling):
+        for chunk, lines in self._chunks(requests, sampling):
             keys = {key: [request.key for request in same] for key, same in chunk.items()}
             kept = {name: (about or {}).get(name) for names in keys.values() for name in names}
             path = self._path(keys)
@@ -76,7 +76,6 @@ class OpenAiBatch:
             if self._budget is not None:
                 state["held"] = self._hold([same[0] for same in chunk.values()], sampling)
             storage.write_json(path, state)  # before the service hears of it: see `pending`
-            lines = b"".join(self._line(key, same[0], sampling) for key, same in chunk.items())
             storage.write_json(path, state | {"batch_id": self._sent(state["digest"], lines)})
 
     def pending(self) -> list[Pending]:
@@ -118,24 +117,24 @@ class OpenAiBatch:
         answered = sum(reply.status == "ok" for reply in replies)
         storage.write_json(batch.path, {**state, "about": {}, "answered": answered})
 
-    def _plan(self, requests: Sequence[Request], sampling: Sampling) -> list[dict[str, list[Request]]]:
-        """Split requests into files: content key -> the requests of that content, which are asked once."""
-        chunks: list[dict[str, list[Request]]] = [{}]
-        size = 0
-        where: dict[str, dict[str, list[Request]]] = {}
+    def _chunks(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> Iterator[tuple[dict[str, list[Request]], bytes]]:
+        """Yield (content key -> the requests of that content, the file that asks each of them once)."""
+        same: dict[str, list[Request]] = {}
         for request in requests:
-            key = content_key(self._engine, request, sampling)
-            if key in where:
-                where[key][key].append(request)
-                continue
-            line = len(self._line(key, request, sampling))
-            if chunks[-1] and (len(chunks[-1]) >= MOST_REQUESTS or size + line > MOST_BYTES):
-                chunks.append({})
-                size = 0
-            size += line
-            chunks[-1][key] = [request]
-            where[key] = chunks[-1]
-        return [chunk for chunk in chunks if chunk]
+            same.setdefault(content_key(self._engine, request, sampling), []).append(request)
+        chunk: dict[str, list[Request]] = {}
+        lines = bytearray()
+        for key, group in same.items():
+            line = self._line(key, group[0], sampling)
+            if chunk and (len(chunk) >= MOST_REQUESTS or len(lines) + len(line) > MOST_BYTES):
+                yield chunk, bytes(lines)
+                chunk, lines = {}, bytearray()
+            chunk[key] = group
+            lines += line
+        if chunk:
+            yield chunk, bytes(lines)
 
     def _sent(self, digest: str, lines: bytes) -> str:
         """Send one file and return the number of its batch."""

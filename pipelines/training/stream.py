@@ -100,10 +100,10 @@ def _decode_lot(
 ) -> pa.Table:
     import ray
 
+    train_rows, val_rows = ray.get(list(rows))
     tables = []
     for unit in (plan.unit(number) for lot in block["id"].to_pylist() for number in lots.units(lot)):
-        table: pa.Table = ray.get(rows[1 if unit.validation else 0])
-        view = views.val if unit.validation else views.train
+        table, view = (val_rows, views.val) if unit.validation else (train_rows, views.train)
         samples = decode_unit(unit.keys, table, view, unit.epoch, ledger)
         tables.append(samples.append_column("unit", pa.array([unit.number] * samples.num_rows, pa.int64())))
     return pa.concat_tables(tables)
