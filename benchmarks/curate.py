@@ -176,7 +176,7 @@ def compare(clips: list[str], weights: Path, repeats: int) -> dict[str, Any]:
 
 
 def calibration(footage: list[Footage], folder: str, settings: DetectorSettings, weights: Path) -> dict[str, str]:
-    """Make INT8 weights as `microg curate --detector-profile fastest` does."""
+    """Make INT8 weights as `microg curate --detector-profile fast` does."""
     return {"calibration": calibrate(footage, folder, settings, weights)["calibration"]}
 
 

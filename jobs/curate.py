@@ -41,8 +41,8 @@ class Profile(str, Enum):
     """Speed against exactness of detection."""
 
     exact = "exact"
+    balanced = "balanced"
     fast = "fast"
-    fastest = "fastest"
 
 
 class DetectorBackend(str, Enum):
@@ -71,7 +71,7 @@ def curate(
     detector_profile: Annotated[
         Profile | None,
         typer.Option(
-            help="exact: detect on every frame. fast: on every third, boxes between interpolated. fastest: also with "
+            help="exact: detect on every frame. balanced: on every third, boxes between interpolated. fast: also with "
             "INT8 weights calibrated on this footage. Both say how far they agree with exact."
         ),
     ] = None,

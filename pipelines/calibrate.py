@@ -43,7 +43,7 @@ def calibrate(footage: list[Footage], root: str, settings: DetectorSettings, wei
     if quantised:
         if not frames:
             raise WeightsError(
-                "cannot calibrate INT8 weights: no footage can be decoded", "use --detector-profile fast"
+                "cannot calibrate INT8 weights: no footage can be decoded", "use --detector-profile balanced"
             )
         backend = choose(settings.backend, settings.device)
         build_quantized(weights, frames, settings.image_size, target, backend=backend)

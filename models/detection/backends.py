@@ -7,6 +7,7 @@ network's float32 RGB in 0..1 is part of each engine, because OpenVINO and a GPU
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import torch
 
 from microg.errors import WeightsError
 from models.detection import ultralytics_model
+from models.detection.lazy_boxes import Network
 from models.devices import resolve_device
 
 
@@ -38,10 +40,21 @@ class TorchEngine:
         return (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
 
 
-class OnnxRuntimeEngine:
-    """An ONNX file on ONNX Runtime's CPU provider."""
+class WholeNetwork:
+    """A network whose one output is what an engine returns."""
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        # One frame at a time: batching costs about 15% more a frame on OpenVINO, and gains nothing on ONNX Runtime.
+        return np.concatenate([self._network(images[index : index + 1])[0].copy() for index in range(len(images))])
+
+
+class OnnxRuntimeNetwork:
+    """An ONNX file on ONNX Runtime's CPU provider; `of_frames`: its input is made of letterboxed frames."""
+
+    def __init__(self, model: Path, threads: int, *, of_frames: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -50,31 +63,42 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self._of_frames = of_frames
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._session.run(None, {self._input: to_network_input(images)})[0])
+    def __call__(self, value: np.ndarray) -> Sequence[np.ndarray]:
+        return self._session.run(None, {self._input: to_network_input(value) if self._of_frames else value})  # pyright: ignore[reportReturnType]
 
 
-class OpenVinoEngine:
-    """An ONNX file on OpenVINO, in float32 unless `exact` is False: its default on new CPUs is bfloat16, inexact."""
+class OpenVinoNetwork:
+    """An ONNX file on OpenVINO; `of_frames`: its input is made of letterboxed frames.
 
-    def __init__(self, model: Path, threads: int, *, exact: bool = True) -> None:
+    In float32 unless `exact` is False: OpenVINO's default on new CPUs is bfloat16, inexact.
+    """
+
+    def __init__(self, model: Path, threads: int, *, exact: bool = True, of_frames: bool = True) -> None:
         import openvino
 
         self._core = openvino.Core()
-        self._model = model
+        self._model = self._core.read_model(str(model))
         self._options = {
             **({"INFERENCE_PRECISION_HINT": "f32"} if exact else {}),
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        # Compiled per input shape: a fixed shape runs measurably faster than a dynamic one.
+        self._of_frames = of_frames
         self._requests: dict[tuple[int, ...], Any] = {}
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        # One frame at a time: batching costs about 15% more per frame on this engine.
-        return np.concatenate([self._run(images[index : index + 1]) for index in range(len(images))])
+    def __call__(self, value: np.ndarray) -> Sequence[np.ndarray]:
+        # A network of frames is compiled for each of their few shapes, which runs measurably faster than a free one.
+        shape = value.shape if self._of_frames else ()
+        request = self._requests.get(shape)
+        if request is None:
+            model = self._from_bytes_of_bgr(self._model.clone(), shape) if self._of_frames else self._model
+            request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
+            self._requests[shape] = request
+        found = request.infer({0: value}, share_inputs=True, share_outputs=True)
+        return [found[index] for index in range(len(found))]
 
     @staticmethod
     def _from_bytes_of_bgr(model: Any, shape: tuple[int, ...]) -> Any:
@@ -90,14 +114,6 @@ class OpenVinoEngine:
         steps.input().model().set_layout(Layout("NCHW"))
         return steps.build()
 
-    def _run(self, image: np.ndarray) -> np.ndarray:
-        request = self._requests.get(image.shape)
-        if request is None:
-            model = self._from_bytes_of_bgr(self._core.read_model(str(self._model)), image.shape)
-            request = self._core.compile_model(model, "CPU", self._options).create_infer_request()
-            self._requests[image.shape] = request
-        return np.array(request.infer({0: image}, share_inputs=True)[0])
-
 
 def to_network_input(images: np.ndarray) -> np.ndarray:
     """Return (B, 3, H, W) float32 RGB in 0..1 of (B, H, W, 3) uint8 BGR images."""
@@ -109,8 +125,8 @@ def to_network_input(images: np.ndarray) -> np.ndarray:
 def choose(backend: str, device: str) -> str:
     """Return the backend that `auto` means here; raises `WeightsError` for one that is not installed.
 
-    With a GPU: torch. On a CPU the fastest measured (milliseconds a frame of YOLO11n at 384 x 640, one thread):
-    OpenVINO 35.5, ONNX Runtime 38.7, torch 50.
+    With a GPU: torch. On a CPU the fastest measured (milliseconds a frame of YOLO11n at 384 x 640, one thread, each
+    with all boxes): OpenVINO 35.5, ONNX Runtime 38.7, torch 50.
     """
     if backend != "auto":
         if backend in ("onnxruntime", "openvino") and importlib.util.find_spec(backend) is None:

@@ -88,6 +88,6 @@ class DetectorSettings(Config):
 # Speed against exactness: settings by the name that `--detector-profile` knows them by.
 PROFILES: dict[str, dict[str, Any]] = {
     "exact": {"frame_step": 1, "precision": "float32"},
-    "fast": {"frame_step": 3, "precision": "float32"},
-    "fastest": {"frame_step": 3, "precision": "int8"},
+    "balanced": {"frame_step": 3, "precision": "float32"},
+    "fast": {"frame_step": 3, "precision": "int8"},
 }

@@ -1,4 +1,4 @@
-"""INT8 weights for the `fastest` profile: static quantisation of the ONNX export, calibrated on the footage at hand.
+"""INT8 weights for the `fast` profile: static quantisation of the ONNX export, calibrated on the footage at hand.
 
 INT8 gives other numbers than float32; `models.detection.agreement` says by how much.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from microg import storage
 from microg.errors import WeightsError
 from microg.weights import cache_folder
-from models.detection import ultralytics_model
 from models.detection.base import DetectorSettings
+from models.detection.export import export_onnx
 
 # The head's box arithmetic and final concatenation stay in float32: one scale for pixels and probabilities would
 # round all probabilities to zero.
@@ -56,7 +56,7 @@ def build_quantized(
 
     import onnx
 
-    source = ultralytics_model.export_onnx(weights)
+    source = export_onnx(weights)
     with tempfile.TemporaryDirectory(prefix="microg-quantize-") as folder, _quiet_logging():
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
@@ -107,7 +107,7 @@ def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
     if settings.calibration is None or not storage.exists(settings.calibration):
         raise WeightsError(
             f"INT8 weights for {weights.name} were not calibrated",
-            "run 'microg curate --detector-profile fastest', which does it",
+            "run 'microg curate --detector-profile fast', which does it",
         )
     if storage.is_local(settings.calibration):
         return storage.local_path(settings.calibration)

@@ -1,4 +1,4 @@
-"""Ultralytics checkpoints: loading without executing code from the file, and export to ONNX.
+"""Ultralytics checkpoints: loading without executing code from the file.
 
 ultralytics is AGPL-3.0; nothing outside this package and `models.tracking` imports it.
 """
@@ -20,12 +20,8 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_folder() / "ultralytics"))
 
 import torch
 
-from microg import storage
 from microg.errors import WeightsError
 
-# Raise when the export below changes, so that cached files are made anew.
-_EXPORT_VERSION = 2
-_OPSET = 19
 # Height and width of the network's input are multiples of it.
 STRIDE = 32
 
@@ -77,46 +73,3 @@ def _unpickled(path: Path) -> torch.nn.Module:
                 "give the .pt of a detection model, e.g. yolo11n.pt",
             ) from error
     return model
-
-
-def export_onnx(path: Path) -> Path:
-    """Return an ONNX file of the checkpoint with free batch, height and width, made once and kept in the cache.
-
-    Input `images` (B, 3, H, W) float32 RGB in 0..1; output `output0` (B, 4 + classes, anchors): cx, cy, w, h in
-    input pixels, then class probabilities.
-    """
-    digest = storage.sha256(path)[:16]
-    target = cache_folder() / "onnx" / f"{path.stem}-{digest}-v{_EXPORT_VERSION}.onnx"
-    if target.is_file():
-        return target
-    model = load_model(path)
-    head: Any = model.model[-1]  # type: ignore[index]
-    head.export, head.format, head.dynamic = True, "onnx", True
-    import logging
-    import warnings
-
-    import onnx
-    import onnxslim
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                model,
-                (torch.zeros(1, 3, 384, 640),),
-                str(temporary),
-                opset_version=_OPSET,
-                dynamo=False,
-                input_names=["images"],
-                output_names=["output0"],
-                dynamic_axes={"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 2: "anchors"}},
-            )
-        slimmed: Any = onnxslim.slim(str(temporary))
-        onnx.save(slimmed, str(temporary))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target

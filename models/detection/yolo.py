@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.detection import backends, ultralytics_model
+from models.detection import backends, export
 from models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
+from models.detection.lazy_boxes import LazyBoxes
 from models.detection.suppression import non_maximum_suppression
 from models.detection.ultralytics_model import STRIDE
 
@@ -48,13 +49,16 @@ def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> bac
 
         quantized = quantize.quantized_model(settings, weights)
         if backend == "openvino":
-            return backends.OpenVinoEngine(quantized, threads, exact=False)
-        return backends.OnnxRuntimeEngine(quantized, threads)
+            return backends.WholeNetwork(backends.OpenVinoNetwork(quantized, threads, exact=False))
+        return backends.WholeNetwork(backends.OnnxRuntimeNetwork(quantized, threads))
     if backend == "torch":
         return backends.TorchEngine(weights, device)
-    model = ultralytics_model.export_onnx(weights)
-    engine = backends.OpenVinoEngine if backend == "openvino" else backends.OnnxRuntimeEngine
-    return engine(model, threads)
+    network = backends.OpenVinoNetwork if backend == "openvino" else backends.OnnxRuntimeNetwork
+    split = export.export_split(weights)
+    if split is None:
+        return backends.WholeNetwork(network(export.export_onnx(weights), threads))
+    branches = [network(branch, threads, of_frames=False) for branch in split.branches]
+    return LazyBoxes(network(split.trunk, threads), branches, CONFIDENCE_FLOOR)
 
 
 def letterbox(frame: np.ndarray, image_size: int) -> np.ndarray:

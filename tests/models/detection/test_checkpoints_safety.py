@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from microg.errors import WeightsError
-from models.detection import ultralytics_model
-from models.detection.ultralytics_model import export_onnx, load_model
+from models.detection import export
+from models.detection.export import export_onnx, export_split
+from models.detection.ultralytics_model import load_model
 
 
 class Attack:
@@ -117,14 +119,15 @@ def test_a_torch_that_cannot_load_safely_is_refused(person_weights: Path, monkey
 
 
 def test_a_model_is_exported_once_and_leaves_no_half_files(person_weights: Path, model_cache: Path, monkeypatch):
-    exported = export_onnx(person_weights)
-    assert model_cache in exported.parents
-    monkeypatch.setattr(ultralytics_model, "load_model", lambda path: pytest.fail("loaded again"))
-    assert export_onnx(person_weights) == exported
-    assert not list(exported.parent.glob(".tmp*"))
+    whole, split = export_onnx(person_weights), export_split(person_weights)
+    assert model_cache in whole.parents
+    monkeypatch.setattr(export, "load_model", lambda path: pytest.fail("loaded again"))
+    assert (export_onnx(person_weights), export_split(person_weights)) == (whole, split)
+    assert not list((model_cache / "microg" / "onnx").glob(".tmp*"))
 
 
-def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("make", [export_onnx, export_split])
+def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any]):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = save(tmp_path / "bad.pt", {"model": network()})
 
@@ -134,5 +137,5 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(RuntimeError, match="no space"):
-        export_onnx(path)
-    assert not [file for file in (tmp_path / "cache").rglob("*.onnx") if file.is_file()]
+        make(path)
+    assert not list((tmp_path / "cache" / "microg" / "onnx").iterdir())

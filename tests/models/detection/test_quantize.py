@@ -93,7 +93,7 @@ def test_calibration_needs_frames(tmp_path: Path, person_weights: Path):
 def test_int8_weights_that_were_not_built_are_an_error_that_says_how(person_weights: Path, tmp_path: Path):
     for calibration in (None, str(tmp_path / "none.onnx")):
         settings = DetectorSettings(weights=str(person_weights), precision="int8", calibration=calibration)
-        with pytest.raises(WeightsError, match="--detector-profile fastest"):
+        with pytest.raises(WeightsError, match="--detector-profile fast"):
             load_detector(settings)
 
 
