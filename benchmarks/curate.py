@@ -40,6 +40,8 @@ from models.video import probe
 from pipelines.calibrate import calibrate
 from pipelines.footage import Footage
 
+WEIGHED_EVERY = 10  # looks: the kernel walks through all pages of a process to tell its memory
+
 
 def cpu_seconds(way: Callable[[str], dict[str, Any]], clip: str) -> tuple[float, dict[str, Any]]:
     """Return the CPU seconds that all threads of this process spend on `way(clip)`, and its result."""
@@ -52,7 +54,9 @@ class Sequential:
     """The published chain, clip by clip, with the libraries' own entry points."""
 
     def __init__(self, weights: Path, folder: Path) -> None:
-        from ultralytics import YOLO  # type: ignore[attr-defined]
+        from models.detection import ultralytics_model as _quiet  # noqa: F401  (its messages would break our JSON)
+
+        from ultralytics import YOLO  # type: ignore[attr-defined]  # isort: skip
 
         self._model = YOLO(str(weights))
         settings = {**TrackerSettings().model_dump(), "tracker_type": "botsort", "with_reid": False}
@@ -225,12 +229,13 @@ def memory(clips: list[str], weights: Path | None, size: int, stored: str | None
         while process.poll() is None:
             for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
                 watched.setdefault(child.pid, child)
+            weigh = len(samples) % WEIGHED_EVERY == 0
             total = 0
             for pid, child in watched.items():
                 try:
                     times = child.cpu_times()
                     spent[pid] = times.user + times.system
-                    total += child.memory_full_info().pss
+                    total += child.memory_full_info().pss if weigh else 0
                 except psutil.Error:
                     continue
             peak = max(peak, total)

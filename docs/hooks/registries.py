@@ -168,7 +168,7 @@ def _command(path: tuple[str, ...], command: Any) -> str:
 
 # What docs/cluster.md assumes: work as measured on our machine, prices as they were known to us.
 CLIPS, ANSWERS = 4_759, 1_238 + 7_428  # clips to curate; captions and answers to generate
-CPU_SECONDS_A_CLIP = 7.8  # benchmarks/RESULTS.md, profile exact
+CPU_SECONDS_A_CLIP = 4.5  # benchmarks/RESULTS.md, profile exact
 CPU_SECONDS_A_TEXT = 0.27  # METEOR, CIDEr, BLEU, ROUGE-L, S-BERT and BERTScore on CPUs, over ANSWERS texts
 CPU_NODE = (16, 0.72)  # cores, dollars an hour: c7i.4xlarge
 GPU_NODE_DOLLARS, HEAD_DOLLARS = 0.98, 0.20  # an hour: g6.2xlarge, m7i.xlarge
