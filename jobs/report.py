@@ -91,7 +91,7 @@ def show(document: dict[str, Any], as_json: bool) -> None:
     unfinished = sum(not run["finished"] for run in document["runs"])
     runs = f"{len(document['runs'])} runs" + (f", {unfinished} not finished" if unfinished else "")
     beside = len(document["files"]) - 1
-    print(f"wrote {document['page']} ({document['bytes'] / 1e6:.1f} MB, {runs}) and {beside} files beside it")
+    print(f"wrote {document['page']} ({document['bytes'] / 1e6:.2f} MB, {runs}) and {beside} files beside it")
 
 
 def main() -> None:

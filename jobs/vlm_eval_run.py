@@ -93,7 +93,6 @@ def _prepared(settings: GenerateSettings, folder: str | None) -> _Asked:
     from models.vlm.engines import open_engine
     from pipelines import generation_rows
     from pipelines.asked import read_asked, without
-    from pipelines.generate import api_files
     from pipelines.generate_config import resolve
 
     settings, card = resolve(settings)
@@ -103,7 +102,6 @@ def _prepared(settings: GenerateSettings, folder: str | None) -> _Asked:
     settings = settings.replaced(dataset=storage.absolute(settings.dataset))
     engine = None
     if card.api:
-        api_files(folder, settings)
         opened = open_engine(card, max_cost=settings.max_cost)
         assert isinstance(opened, ApiEngine)
         engine = opened

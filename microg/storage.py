@@ -72,6 +72,13 @@ def exists(uri: str | os.PathLike[str]) -> bool:
     return bool(fs.exists(path))
 
 
+def names(uri: str | os.PathLike[str]) -> list[str]:
+    """Return the names of what is directly in a folder, sorted; none when it is not there."""
+    fs, path = filesystem(uri)
+    found = fs.ls(path, detail=False) if fs.exists(path) else []
+    return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+
 def make_dirs(uri: str | os.PathLike[str]) -> None:
     """Create a folder and its parents (object stores have none: nothing happens there)."""
     if not str(uri).startswith(_OBJECT_STORES):

@@ -92,7 +92,7 @@ def shared_gate(
     """Return the gate of `provider` in the connected Ray, started by whoever asks first.
 
     `cap` is the most dollars to spend, with `spent` those of earlier runs. With `journal`, a file on this machine, the
-    account survives the actor's death and earlier runs are in it: `spent` is then for what the file does not know.
+    account survives the actor's death and earlier runs are in it: then the larger of both counts.
     Without one an actor with a cap is not restarted, for it would have forgotten what it spent.
     """
     import ray

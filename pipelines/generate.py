@@ -6,10 +6,13 @@ item that fails becomes an error row with its reason. Pixels make one hop, from 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -17,10 +20,12 @@ import pyarrow as pa
 from microg import storage
 from microg.errors import ConfigError
 from microg.text_rows import Task
+from microg.weights import cache_folder
 from models.vlm.base import Sampling
 from models.vlm.cards import ModelCard
 from models.vlm.prices import Price
 from models.vlm.prompts import Prompt
+from pipelines import generation_rows
 from pipelines import ledger as ledgers
 from pipelines.asked import blocks_of, sizes_of
 from pipelines.gate import shared_gate
@@ -45,9 +50,10 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
     """Return the settings with the resources of one actor on the connected Ray, and where the model runs.
 
     A model on GPUs takes `tensor_parallel` of them, or the fraction in `resources.gpus`; on CPUs there is one copy,
-    unless `resources.max_actors` allows more. Raises `ConfigError` for a device that no actor can be given.
+    unless `resources.max_actors` allows more, and on this machine it has all cores but one, which decodes. Raises
+    `ConfigError` for a device that no actor can be given.
     """
-    from pipelines.session import on_device
+    from pipelines.session import on_device, spare_cores
 
     resources = settings.resources
     if card.api:
@@ -63,8 +69,10 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
         resources = resources.replaced(gpus=float(settings.tensor_parallel))
     asked = None if settings.device == "auto" else settings.device
     resources, device = on_device(resources, asked, "use --set device=cpu, or connect to a cluster that has one")
-    if device == "cpu" and not resources.max_actors:
-        resources = resources.replaced(max_actors=resources.min_actors)
+    if device == "cpu":
+        actors = resources.max_actors or resources.min_actors
+        few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
+        resources = resources.replaced(max_actors=actors, **few)
     return settings.replaced(resources=resources.model_dump()), device
 
 
@@ -99,17 +107,18 @@ def run_generation(
     """
     import ray
 
-    from pipelines.session import pool_size
+    from pipelines.session import not_fused, pool_size
 
     resources, scope = settings.resources, uuid.uuid4().hex
     least = pool_size(resources)
     most = max(least, resources.max_actors)
     cache = gate = None
     if card.api:
-        cache, account = api_files(root, settings)
+        files = api_files(root, settings)
+        cache = files.cache
         # a gate of this run: its account goes on where the run's earlier invocations left it
         name = f"{card.engine}-{scope[:8]}"
-        gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, journal=account)
+        gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, spent=files.spent, journal=files.account)
     prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
     samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
     told = engine_settings(settings, card)
@@ -125,7 +134,7 @@ def run_generation(
         ray.data.from_arrow(blocks)
         .map_batches(
             partial(decode_block, policy=policy, ledger=ledger, scope=scope), batch_size=None, batch_format="pyarrow",
-            num_cpus=1,
+            num_cpus=1, ray_remote_args_fn=not_fused,
         )
         .map_batches(
             Generator,
@@ -148,15 +157,27 @@ def run_generation(
             ray.kill(gate.actor)
 
 
-def api_files(root: str, settings: GenerateSettings) -> tuple[str, str]:
-    """Return where the replies of an API and its account are kept. Raises `ConfigError` when there is no such place."""
-    if not storage.is_local(root):
-        raise ConfigError(
-            f"{root} is not on this machine, where the account of costs and the cache of an API model are kept",
-            "give a local --run, and copy the folder when it is done",
-        )
-    folder = storage.local_path(root)
-    return settings.cache or str(folder / "replies.sqlite"), str(folder / "account.sqlite")
+@dataclass(frozen=True)
+class ApiFiles:
+    """Files on this machine: replies of an API, and the account of costs; spent: dollars until now, at least."""
+
+    cache: str
+    account: str
+    spent: float
+
+
+def api_files(root: str, settings: GenerateSettings) -> ApiFiles:
+    """Return what an API model needs beside its run folder.
+
+    The files lie in the run folder, or in this user's cache folder where that is on S3 or the like: another machine
+    that goes on with the run asks again what was under way, and takes from the rows what was spent.
+    """
+    if storage.is_local(root):
+        folder, spent = Path(storage.local_path(root)), 0.0
+    else:
+        folder = cache_folder() / "api" / hashlib.sha256(root.encode()).hexdigest()[:16]
+        spent = generation_rows.spent(root)
+    return ApiFiles(settings.cache or str(folder / "replies.sqlite"), str(folder / "account.sqlite"), spent)
 
 
 def _on_this_node() -> dict[str, Any]:

@@ -60,9 +60,9 @@ def run_batches(
     # of all tasks: an earlier invocation may have submitted others than this one asks for
     prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
     samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
-    _, account = api_files(root, settings)
+    files = api_files(root, settings)
     progress = _Waiting(on_wait)
-    with closing(Budget(settings.max_cost, journal=account)) as budget:
+    with closing(Budget(settings.max_cost, files.spent, files.account)) as budget:
         batch = OpenAiBatch(
             engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.heard
         )  # fmt: skip

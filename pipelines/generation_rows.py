@@ -62,6 +62,11 @@ def finished_keys(root: str) -> set[str]:
     return set(table.filter(pc.equal(table["status"], "ok"))[KEY].to_pylist())
 
 
+def spent(root: str) -> float:
+    """Return the dollars that committed rows cost, as far as that is known."""
+    return float(pc.sum(_parts(root).newest(["cost"])["cost"]).as_py() or 0.0)
+
+
 def answered(root: str) -> list[dict[str, Any]]:
     """Return task, clip_id, qa_index and text of every committed answer."""
     table = _parts(root).newest(["task", "clip_id", "qa_index", "text", "status"])

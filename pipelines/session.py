@@ -162,6 +162,22 @@ def pool_size(resources: Resources) -> int:
     return min(count, resources.max_actors or count, int(fits))
 
 
+def spare_cores(actors: int) -> float:
+    """Return how many cores each of some actors may have where one core is left for the tasks that feed them.
+
+    At least one; and one on a cluster, whose nodes may differ.
+    """
+    return max(1.0, (usable_cores() - 1) // max(actors, 1)) if _started_here else 1.0
+
+
+def not_fused() -> dict[str, Any]:
+    """Given as `ray_remote_args_fn`, keep tasks out of the actors that use what they make.
+
+    Ray Data joins both where they ask for the same resources; then an actor does nothing else while it decodes.
+    """
+    return {}
+
+
 def on_device(resources: Resources, device: str | None, fix: str) -> tuple[Resources, str]:
     """Return the resources of one actor and its torch device on the connected Ray; None takes a GPU where Ray has any.
 

@@ -18,8 +18,9 @@ _NANO = 1_000_000_000
 class Budget:
     """Dollars spent, set aside, and the most that may ever be. Amounts are kept in whole billionths of a dollar.
 
-    `cap` None only counts. `spent` is what earlier runs cost. Should a request ever cost more than was set aside for
-    it, the same factor is added to all later ones. Raises `ConfigError` when the journal cannot be used.
+    `cap` None only counts. `spent` is what earlier runs cost at least; a journal may know of more. Should a request
+    ever cost more than was set aside for it, the same factor is added to all later ones. Raises `ConfigError` when the
+    journal cannot be used.
     """
 
     def __init__(self, cap: float | None = None, spent: float = 0.0, journal: str | Path | None = None) -> None:
@@ -32,7 +33,7 @@ class Budget:
         if self._journal is not None:
             row = self._journal.execute("SELECT COALESCE(SUM(COALESCE(actual, held)), 0), COALESCE(MAX(id), -1) FROM c")
             spent_before, last = row.fetchone()
-            self._spent += int(spent_before)
+            self._spent = max(self._spent, int(spent_before))
             self._next = int(last) + 1
 
     @property

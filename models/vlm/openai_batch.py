@@ -49,7 +49,7 @@ class Pending:
 
 
 class OpenAiBatch:
-    """The batch mode of an engine; state is in `folder` on this machine, one file a batch.
+    """The batch mode of an engine; state is in `folder`, one file a batch.
 
     Every `poll_s` seconds the service is asked how far a batch is, and `report` gets its counts (total, completed,
     failed). `budget`: what a batch may cost is set aside before it is submitted. Methods raise `BatchError`, and
@@ -85,7 +85,10 @@ class OpenAiBatch:
         forgotten, and what was set aside for it is free again.
         """
         result = []
-        for path in sorted(map(str, storage.local_path(self._folder).glob("batch-*.json"))):
+        for name in storage.names(self._folder):
+            if not (name.startswith("batch-") and name.endswith(".json")):
+                continue
+            path = storage.join(self._folder, name)
             state = storage.read_json(path)
             if "answered" in state:
                 continue

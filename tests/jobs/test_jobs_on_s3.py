@@ -13,7 +13,9 @@ from microg import schema, storage
 from microg.dataset import Dataset
 from tests.curation import write_detections, write_footage
 from tests.helpers import make_dataset, tiny_rows
-from tests.processes import microg
+from tests.openai_server import OpenAiServer
+from tests.prices import write_prices
+from tests.processes import microg, start_microg
 from tests.ray_head import Head, ray_head
 from tests.s3_server import object_store, upload
 from tests.training import make_training_dataset
@@ -229,3 +231,31 @@ def test_a_submitted_sweep_ranks_the_same_trials_with_the_same_scores(cluster, r
     assert [row["status"] for row in rows[0]] == ["done", "done"]
     for row in rows[0]:
         assert len({storage.sha256(f"{place}/sweep/{row['run']}/checkpoints/best.pt") for place in places}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_api_model_answers_into_a_bucket_and_another_machine_goes_on_with_its_account(
+    places, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("MICROG_PRICES", str(write_prices(tmp_path)))  # each answer costs ten dollars
+    run = f"{places.remote}/spoken"
+    with OpenAiServer() as server:
+        words = ("vlm", "generate", "--model", "m", "--url", server.url, "--dataset", f"{places.remote}/asked", "--run")
+        more = ("--frames", "uniform:2", "--set", "sampling.max_tokens=3", "--json", *ONE_ACTOR)
+
+        def report(machine: str, *options: object) -> dict[str, Any]:
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+            log = tmp_path / "log"
+            assert start_microg(log, *words, run, *more, *options).wait(timeout=400) == 0, log.read_text()
+            text = log.read_text()
+            return json.loads(text[text.index("{") : text.rindex("}") + 1])
+
+        first = report("one", "--task", "caption")
+        assert (first["failed"], first["account"]["spent"], len(server.requests)) == (0, 40, 4)
+        assert list((tmp_path / "one" / "microg" / "api").glob("*/account.sqlite"))
+        again = report("two", "--task", "caption,vqa", "--max-cost", 1_000_000)
+        assert (again["done_before"], again["failed"], len(server.requests)) == (4, 0, 28)
+        assert again["account"]["spent"] == 280
+    assert len(storage.read_parquet(f"{run}/tables/generations.parquet")) == 28

@@ -138,3 +138,10 @@ def test_a_file_has_the_same_hash_wherever_it_lies(tmp_path: Path):
     for place in places:
         storage.write_bytes(place, content)
     assert {storage.sha256(place) for place in places} == {hashlib.sha256(content).hexdigest()}
+
+
+def test_names_in_a_folder_are_sorted_and_without_those_below(tmp_path: Path) -> None:
+    for name in ("b.json", "a/c.json"):
+        storage.write_json(str(tmp_path / name), 1)
+    assert storage.names(str(tmp_path)) == ["a", "b.json"]
+    assert storage.names(str(tmp_path / "absent")) == []

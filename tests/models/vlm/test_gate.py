@@ -6,6 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,14 @@ def test_the_account_survives_its_process_and_what_was_under_way_counts_as_spent
     with pytest.raises(ValueError, match="nothing is set aside"):
         budget.settle(1, 0.05)
     budget.close()
+
+
+@pytest.mark.parametrize(("known", "spent"), [(0.0, 0.1), (0.05, 0.1), (0.4, 0.4)])
+def test_of_what_rows_and_the_account_know_was_spent_the_larger_counts(tmp_path: Path, known: float, spent: float):
+    with closing(Budget(1.0, journal=tmp_path / "account.sqlite")) as budget:
+        budget.settle(budget.hold(0.3), 0.1)
+    with closing(Budget(1.0, known, tmp_path / "account.sqlite")) as budget:
+        assert budget.spent == pytest.approx(spent)
 
 
 def test_a_file_that_is_no_account_is_refused(tmp_path: Path):
