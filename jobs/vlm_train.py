@@ -36,7 +36,7 @@ EPILOG = """
 runs/answers` asks the trained model
 
 More settings: `--set size.hidden=256`, `size.side=168` (pixels of a frame), `'frames={kind: uniform, count: 8}'`,
-`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `vision_epochs=40`, `device=cuda`, `threads=1`.
+`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `vision_epochs=30`, `device=cuda`, `threads=1`.
 """
 
 
@@ -45,7 +45,7 @@ def vlm_train(
         str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 10]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 14]")] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
     config: ConfigOption = None,

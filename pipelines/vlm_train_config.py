@@ -45,9 +45,9 @@ class VlmTrainSettings(Config):
     mirror: bool = True
     shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7})
     asked_more: int = Field(default=2, ge=0)
-    cells: float = Field(default=0.5, ge=0)
-    vision_epochs: int = Field(default=30, ge=0)
-    epochs: int = Field(default=10, ge=1)
+    cells: float = Field(default=1.0, ge=0)
+    vision_epochs: int = Field(default=60, ge=0)
+    epochs: int = Field(default=14, ge=1)
     batch: int = Field(default=8, ge=1)
     schedule: ScheduleSettings = ScheduleSettings(
         policy="cosine", lr=2e-3, end_lr=2e-5, warmup_epochs=1.0, warmup_start_lr=1e-5, after_warmup=True
