@@ -18,9 +18,9 @@ _NANO = 1_000_000_000
 class Budget:
     """Dollars spent, set aside, and the most that may ever be. Amounts are kept in whole billionths of a dollar.
 
-    `cap` None only counts. `spent` is what earlier runs cost at least; a journal may know of more. Should a request
-    ever cost more than was set aside for it, the same factor is added to all later ones. Raises `ConfigError` when the
-    journal cannot be used.
+    `cap` None only counts. `spent` is what earlier runs cost at least: a journal that knows of less is told, and may
+    know of more. Should a request ever cost more than was set aside for it, the same factor is added to all later ones.
+    Raises `ConfigError` when the journal cannot be used.
     """
 
     def __init__(self, cap: float | None = None, spent: float = 0.0, journal: str | Path | None = None) -> None:
@@ -32,9 +32,12 @@ class Budget:
         self._journal = None if journal is None else _open(Path(journal))
         if self._journal is not None:
             row = self._journal.execute("SELECT COALESCE(SUM(COALESCE(actual, held)), 0), COALESCE(MAX(id), -1) FROM c")
-            spent_before, last = row.fetchone()
-            self._spent = max(self._spent, int(spent_before))
+            known, last = row.fetchone()
             self._next = int(last) + 1
+            if self._spent > known:  # spent where this journal was not
+                self._journal.execute("INSERT INTO c VALUES (?, 0, ?)", (self._next, self._spent - known))
+                self._next += 1
+            self._spent = max(self._spent, known)
 
     @property
     def spent(self) -> float:

@@ -220,6 +220,9 @@ def test_of_what_rows_and_the_account_know_was_spent_the_larger_counts(tmp_path:
         budget.settle(budget.hold(0.3), 0.1)
     with closing(Budget(1.0, known, tmp_path / "account.sqlite")) as budget:
         assert budget.spent == pytest.approx(spent)
+        budget.settle(budget.hold(0.2), 0.1)
+    with closing(Budget(1.0, known, tmp_path / "account.sqlite")) as budget:  # such as after a crash
+        assert budget.spent == pytest.approx(spent + 0.1)
 
 
 def test_a_file_that_is_no_account_is_refused(tmp_path: Path):
