@@ -107,7 +107,7 @@ def run_generation(
     """
     import ray
 
-    from pipelines.session import not_fused, pool_size
+    from pipelines.session import DECODE_CPUS, pool_size
 
     resources, scope = settings.resources, uuid.uuid4().hex
     least = pool_size(resources)
@@ -134,7 +134,7 @@ def run_generation(
         ray.data.from_arrow(blocks)
         .map_batches(
             partial(decode_block, policy=policy, ledger=ledger, scope=scope), batch_size=None, batch_format="pyarrow",
-            num_cpus=1, ray_remote_args_fn=not_fused,
+            num_cpus=DECODE_CPUS,
         )
         .map_batches(
             Generator,

@@ -27,6 +27,9 @@ _QUIET = {
 }
 # One stuck stage must become an error, not a silent hang; far above the slowest batch of any stage.
 _NO_PROGRESS_TIMEOUT_S = 900
+# Of a decoding task. Not a whole CPU: Ray Data joins steps that ask for the same resources, and an actor that asks for
+# one CPU would do nothing else while it decodes.
+DECODE_CPUS = 0.99
 _started_here = False
 
 
@@ -168,14 +171,6 @@ def spare_cores(actors: int) -> float:
     At least one; and one on a cluster, whose nodes may differ.
     """
     return max(1.0, (usable_cores() - 1) // max(actors, 1)) if _started_here else 1.0
-
-
-def not_fused() -> dict[str, Any]:
-    """Given as `ray_remote_args_fn`, keep tasks out of the actors that use what they make.
-
-    Ray Data joins both where they ask for the same resources; then an actor does nothing else while it decodes.
-    """
-    return {}
 
 
 def on_device(resources: Resources, device: str | None, fix: str) -> tuple[Resources, str]:

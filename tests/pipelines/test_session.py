@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from microg.config import Resources
 from microg.errors import ConfigError, MicrogError, WorkerError
-from pipelines.session import connect
+from pipelines.session import DECODE_CPUS, connect
 
 
 def test_messages_of_the_cluster_leave_standard_output_to_the_command(
@@ -46,3 +47,20 @@ def test_a_ray_that_does_not_answer_is_one_clear_error(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(kind, match="timed out during startup"):
         connect(Resources(address=address))
+
+
+def test_decoding_runs_beside_an_actor_that_asks_for_one_cpu(ray_session: None) -> None:
+    import ray
+
+    class Model:
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            return {"decoded_by": batch["by"], "asked": [os.getpid()] * len(batch["by"])}
+
+    def decode(batch: Any) -> dict[str, Any]:
+        return {"by": [os.getpid()] * len(batch["id"])}
+
+    actors = ray.data.ActorPoolStrategy(size=1)
+    dataset = ray.data.range(4).map_batches(decode, num_cpus=DECODE_CPUS).map_batches(Model, num_cpus=1, compute=actors)
+    rows = dataset.take_all()
+    assert len(rows) == 4
+    assert all(row["decoded_by"] != row["asked"] for row in rows)
