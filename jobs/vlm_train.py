@@ -80,10 +80,7 @@ def _settings(config: str | None, overrides: list[str], options: dict[str, Any])
 
     # on top of the defaults written out, so that one key of a section can be given
     plain = VlmTrainSettings().model_dump(mode="json")
-    recipe = {} if config is None else recipe_section(config, "vlm_train")
-    if "kind" in recipe.get("frames", {}) or any(each.startswith("frames=") for each in overrides):
-        del plain["frames"]  # the keys of one policy are not another's
-    values = merged(plain, recipe)
+    values = plain if config is None else merged(plain, recipe_section(config, "vlm_train"))
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     return load_config(VlmTrainSettings, None, [*overrides, *given], **values)
 

@@ -180,11 +180,21 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `extra`, mapping by mapping."""
+    """Return `base` with the values of `extra`, mapping by mapping; one of another `kind` replaces what was there.
+
+    >>> merged({"frames": {"kind": "uniform", "count": 4}}, {"frames": {"kind": "dense"}})
+    {'frames': {'kind': 'dense'}}
+    """
     result = dict(base)
     for key, value in extra.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
+        before = result.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and not _another_kind(before, value):
+            result[key] = merged(before, value)
         else:
             result[key] = value
     return result
+
+
+def _another_kind(before: dict[str, Any], value: dict[str, Any]) -> bool:
+    """Tell whether both say what kind they are, and not the same: the keys of one kind are not another's."""
+    return "kind" in before and "kind" in value and before["kind"] != value["kind"]

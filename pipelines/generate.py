@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -173,7 +172,7 @@ def api_files(root: str, settings: GenerateSettings) -> ApiFiles:
     that goes on with the run asks again what was under way, and takes from the rows what was spent.
     """
     if storage.is_local(root):
-        folder, spent = Path(storage.local_path(root)), 0.0
+        folder, spent = storage.local_path(root), 0.0
     else:
         folder = cache_folder() / "api" / hashlib.sha256(root.encode()).hexdigest()[:16]
         spent = generation_rows.spent(root)

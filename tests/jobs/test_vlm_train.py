@@ -167,6 +167,7 @@ def test_what_cannot_be_taught_is_refused_with_a_reason(
     assert plan["lessons"] == {"other": 8, "count": 2, "unanswerable": 2, "caption": 2}
     assert microg("vlm", "train", dataset, "--scheme=source", "--dry-run", "--set=frames={kind: dense}") == 0
     assert "frames: dense" in capsys.readouterr().out  # without the keys of the default policy
+    assert microg("vlm", "train", dataset, "--scheme=source", "--dry-run", "--set=frames.kind=dense") == 0
     assert microg("vlm", "train", dataset, "--set=size.hidden=100", "--dry-run") == 2
     assert "multiple" in capsys.readouterr().err
 
