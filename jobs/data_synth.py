@@ -17,6 +17,8 @@ SYNTH_EPILOG = """
 
 `microg data synth data/small --clips 200 --width 320 --height 240 --seed 7`
 
+`microg data synth data/lessons --clips 400 --questions 20` (more to train a model with)
+
 `microg data synth data/footage --footage --videos 4 --seconds 20`
 """
 ANNOTATE_EPILOG = """
@@ -44,6 +46,9 @@ def synth(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Share of people near upright; default 0.4, for footage 0.85."),
     ] = None,
+    questions: Annotated[
+        int, typer.Option(min=6, max=100, help="Questions a clip: the first six are one of each kind; not for footage.")
+    ] = 6,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one per core.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +73,8 @@ def synth(
         with ProgressDisplay("synthetic clips", clips) as display:
             dataset = generate_dataset(
                 out, clips, seed=seed, width=width or 854, height=height or 480,
-                upright=0.4 if upright is None else upright, progress=display.advance, workers=processes,
+                upright=0.4 if upright is None else upright, questions=questions, progress=display.advance,
+                workers=processes,
             )  # fmt: skip
         made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
         made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))

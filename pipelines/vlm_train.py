@@ -17,7 +17,7 @@ from typing import Any
 from microg import storage
 from microg.errors import ConfigError, TrainingError
 from microg.runs import Run, exclusive
-from models.training.optimizers import build_optimizer, set_learning_rate
+from models.training.optimizers import set_learning_rate
 from models.training.schedule import learning_rate
 from models.vlm.cards.folder import OWN_FACTS
 from models.vlm.training import Learner, Positions
@@ -86,7 +86,8 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self._learner = Learner(model, len(self._lessons.actions) if cells else 0).to(model.device)
-        self._optimizer = build_optimizer(self._learner, settings.optimizer, settings.schedule.lr)
+        how = settings.optimizer
+        self._optimizer = self._learner.optimizer(settings.schedule.lr, how.betas, how.weight_decay, how.muon)
         if (state := self._files.load(self._progress)) is not None:
             self._learner.load_state_dict(state["learner"])
             self._optimizer.load_state_dict(state["optimizer"])

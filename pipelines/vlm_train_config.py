@@ -8,11 +8,20 @@ from pydantic import Field
 
 from microg.config import Config
 from microg.text_rows import TASKS, Task
-from models.training.settings import OptimizerSettings, ScheduleSettings
+from models.training.settings import ScheduleSettings
 from models.vlm.prompts import Prompt
 from models.vlm.sampling import FramePolicy, Uniform
 from models.vlm.tiny import Size
 from pipelines.generate_config import PromptIds, prompt_for
+
+
+class VlmOptimizer(Config):
+    """AdamW, and Muon for the matrices of all blocks, whose rate is `muon` times the schedule's (0: AdamW alone)."""
+
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip_grad_norm: float | None = Field(default=1.0, gt=0)
+    muon: float = Field(default=3.0, ge=0)
 
 
 class VlmTrainSettings(Config):
@@ -52,9 +61,7 @@ class VlmTrainSettings(Config):
     schedule: ScheduleSettings = ScheduleSettings(
         policy="cosine", lr=2e-3, end_lr=2e-5, warmup_epochs=1.0, warmup_start_lr=1e-5, after_warmup=True
     )
-    optimizer: OptimizerSettings = OptimizerSettings(
-        name="adamw", betas=(0.9, 0.98), weight_decay=0.05, clip_grad_norm=1.0
-    )
+    optimizer: VlmOptimizer = VlmOptimizer()
     seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=4, ge=1)
     checkpoint_every_s: float = Field(default=60.0, gt=0)

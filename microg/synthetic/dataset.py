@@ -31,12 +31,13 @@ CLIPS_PER_SOURCE = 5
 HANDSHAKE_SHARE = 0.25  # of the clips with at least two people
 _PEOPLE = (0.38, 0.37, 0.25)  # shares of clips with one, two and three people
 _VERSION = 1  # of the generator: another version makes other pixels
+_MOST_QUESTIONS = 100
 _SOURCE, _CLIP, _WORDS = 0x50, 0xC1, 0x3D  # what a random stream is for
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the pixels, besides the index of a clip."""
+    """What decides the pixels and, with `questions` (how many a clip, if there is so much to ask), the words."""
 
     seed: int
     width: int
@@ -44,6 +45,7 @@ class Settings:
     upright: float
     origin: str
     version: int = _VERSION
+    questions: int = len(language.KINDS)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _make(task: _Task) -> None:
         "boxes": boxes,
         "actions": [(person, label) for person, who in enumerate(shot.people, start=1) for label in who.plan.labels],
         "caption": language.caption(shot, DURATION_S, rng),
-        "qa": language.questions(shot, DURATION_S, rng),
+        "qa": language.questions(shot, DURATION_S, rng, settings.questions),
     }
     root = task.root
     commit(video, storage.join(root, "videos", f"{clip_id}.mp4"), part, _part_uri(root, clip_id))
@@ -131,24 +133,30 @@ def _make(task: _Task) -> None:
 
 def generate_dataset(
     root: str, clips: int, *, seed: int = 0, width: int = 854, height: int = 480, origin: str = "mix",
-    upright: float = 0.4, progress: Callable[[int], None] | None = None, workers: int = 1,
+    upright: float = 0.4, questions: int = len(language.KINDS), progress: Callable[[int], None] | None = None,
+    workers: int = 1,
 ) -> Dataset:  # fmt: skip
     """Make (or finish, or extend) a synthetic dataset of `clips` clips under `root`.
 
     `origin` is "movie", "real" or "mix" (sources alternate); `upright` is the share of people within about 20 degrees
-    of upright, the others float at any angle. Clips that are finished already are kept. Tables: clips, boxes
-    (confidence 1), actions, captions, qa. Raises `ConfigError` on bad sizes or counts and `DatasetError` when `root`
+    of upright, the others float at any angle. A clip has one question of each kind of `language.KINDS`, and more to
+    learn from where `questions` is larger. Clips that are finished already are kept. Tables: clips, boxes (confidence
+    1), actions, captions, qa. Raises `ConfigError` on bad sizes or counts and `DatasetError` when `root`
     holds a dataset made with other settings.
     """
     check_size(width, height)
-    if clips < 1 or seed < 0 or not 0.0 <= upright <= 1.0 or origin not in (*schema.ORIGINS, "mix"):
+    least = len(language.KINDS)
+    good = clips >= 1 and seed >= 0 and 0.0 <= upright <= 1.0 and least <= questions <= _MOST_QUESTIONS
+    if not good or origin not in (*schema.ORIGINS, "mix"):
         raise ConfigError(
-            f"cannot make {clips} clips with seed {seed}, upright {upright}, origin {origin!r}",
-            "clips is at least 1, seed at least 0, upright 0..1, origin movie, real or mix",
+            f"cannot make {clips} clips with seed {seed}, upright {upright}, {questions} questions, origin {origin!r}",
+            f"clips is at least 1, seed at least 0, upright 0..1, questions {least}..{_MOST_QUESTIONS}, origin movie, "
+            "real or mix",
         )
-    settings = Settings(seed, width, height, upright, origin)
+    settings = Settings(seed, width, height, upright, origin, questions=questions)
     dataset = Dataset.create(root, "synthetic", generator=asdict(settings))
-    if dataset.info.get("generator") != asdict(settings):
+    # datasets of versions that asked six questions do not say so
+    if {"questions": least, **(dataset.info.get("generator") or {})} != asdict(settings):
         raise DatasetError(
             f"{root} holds a dataset made with other settings: {dataset.info.get('generator')}",
             f"use another folder for {asdict(settings)}",

@@ -1,8 +1,8 @@
 """Captions and questions about a shot, true by construction because they are made from what was rendered.
 
-A clip has six questions: yes or no, a count, an action, a colour, a place or object, and one that the picture cannot
-answer, whose answer is `UNANSWERABLE`. People are told apart by the colour of their clothes, which differs within a
-shot. Answers are short and end with a full stop.
+A clip has six questions, or more of the same `KINDS`: yes or no, a count, an action, a colour, a place or object, and
+one that the picture cannot answer, whose answer is `UNANSWERABLE`. People are told apart by the colour of their
+clothes, which differs within a shot. Answers are short and end with a full stop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from microg.synthetic.actions import MOTIONS, Motion
 from microg.synthetic.scenes import MODULES
 from microg.synthetic.shots import Person, Shot
 
+KINDS = ("yes/no", "count", "action", "colour", "place or object", "unanswerable")
 UNANSWERABLE = "Unanswerable."
 NOBODY = "Nobody is there."
 NUMBERS = ("Zero", "One", "Two", "Three", "Four", "Five")
@@ -97,12 +98,20 @@ def caption(shot: Shot, duration: float, rng: np.random.Generator) -> str:
     return " ".join((opening, *told))
 
 
-def questions(shot: Shot, duration: float, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Return six (question, answer) pairs: yes/no, count, action, colour, place or object, unanswerable."""
-    return [
-        _yes_no(shot, rng), _count(shot, rng), _action(shot, rng), _colour(shot, duration, rng), _place(shot, rng),
-        _unanswerable(shot, rng),
-    ]  # fmt: skip
+def questions(shot: Shot, duration: float, rng: np.random.Generator, count: int = 6) -> list[tuple[str, str]]:
+    """Return (question, answer) pairs: yes/no, count, action, colour, place or object, unanswerable.
+
+    Where `count` is above six, further ones of these kinds follow, none asked twice; fewer where little can be asked.
+    """
+    found: dict[str, str] = {}
+    for _ in range(1 if count == len(KINDS) else count):  # most rounds bring something new
+        for question, answer in (
+            _yes_no(shot, rng), _count(shot, rng), _action(shot, rng), _colour(shot, duration, rng), _place(shot, rng),
+            _unanswerable(shot, rng),
+        ):  # fmt: skip
+            if len(found) < count:
+                found.setdefault(question, answer)
+    return list(found.items())
 
 
 def _yes_no(shot: Shot, rng: np.random.Generator) -> tuple[str, str]:

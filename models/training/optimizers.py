@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.training.muon import Together
 from models.training.settings import OptimizerSettings
 
 
@@ -42,7 +43,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, lr: float) ->
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer | Together, lr: float) -> None:
     """Set the rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.training.muon import Muon, Together
 from models.vlm.packing import PackedBatch
 
 
@@ -80,6 +81,28 @@ class Learner(nn.Module):
         # its convolution's kernel is its stride: the same product, without what a convolution costs
         embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
         self.cells = nn.Linear(model.config.get_text_config().hidden_size, 1 + actions) if actions else None
+
+    def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> Together:
+        """Return the optimizer: Muon at `muon` times the rate for the matrices of all blocks, AdamW for the rest.
+
+        0 is AdamW alone. The merger's matrix of 4 x 4 encoder widths stays with AdamW: to turn it costs more than all
+        others together.
+        """
+        inner = self.model.model
+        fused = [block.attn.qkv.weight for block in inner.visual.blocks]
+        blocks = [inner.visual.patch_embed, inner.visual.blocks, inner.language_model.layers]
+        matrices = [p for block in blocks for p in block.parameters() if p.ndim >= 2] if muon else []
+        apart = set(map(id, matrices))
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [p for p in self.parameters() if id(p) not in apart], lr, betas, weight_decay=weight_decay
+            )
+        ]
+        if matrices:
+            single = [p for p in matrices if all(p is not other for other in fused)]
+            groups = [{"params": fused, "parts": 3}, {"params": single}]
+            optimizers.append(Muon(groups, lr, factor=muon, weight_decay=weight_decay))
+        return Together(optimizers)
 
     def seen(self, batch: Batch) -> Tensor:
         """Return the picture encoder's tokens (k, hidden)."""

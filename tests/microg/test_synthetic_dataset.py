@@ -195,6 +195,40 @@ def test_the_last_question_is_unanswerable_and_captions_say_who_wears_what():
     assert len(captions) > 0.95 * len(SHOTS)
 
 
+def test_more_questions_go_on_from_the_six_without_asking_twice_and_agree_with_them():
+    for index, shot in enumerate(SHOTS[:60]):
+        more = language.questions(shot, DURATION_S, np.random.default_rng(index), 20)
+        assert more[:6] == asked(index)
+        assert len({question for question, _ in more}) == len(more)
+        assert 15 <= len(more) <= 20
+        by_text = {motion.doing: motion.name for motion in actions.MOTIONS.values()}
+        shown = {motion.name for person in shot.people for motion in person.plan.all}
+        for question, answer in more:
+            if question.startswith("Is anyone "):
+                name = by_text[question.removeprefix("Is anyone ").removesuffix("?")]
+                assert answer == ("Yes." if name in shown else "No.")
+
+
+def test_a_dataset_has_as_many_questions_as_asked_for_and_the_same_first_six(tmp_path: Path):
+    few, many = (
+        generate_dataset(str(tmp_path / str(count)), 1, width=64, height=64, questions=count).table("qa").to_pylist()
+        for count in (6, 12)
+    )
+    assert many[:6] == few
+    assert [row["qa_index"] for row in many] == list(range(12))
+    with pytest.raises(DatasetError, match="other settings"):
+        generate_dataset(str(tmp_path / "6"), 1, width=64, height=64, questions=12)
+
+
+def test_a_dataset_made_before_questions_could_be_counted_is_finished_all_the_same(tmp_path: Path):
+    root = str(tmp_path / "old")
+    made = generate_dataset(root, 1, width=64, height=64)
+    info = dict(made.info)
+    del info["generator"]["questions"]
+    storage.write_json(storage.join(root, "dataset.json"), info)
+    assert generate_dataset(root, 2, width=64, height=64).table("clips").num_rows == 2
+
+
 def test_an_empty_module_is_described_as_empty():
     empty = type(SHOTS[0])("galley", (), SHOTS[0].camera_path)
     pairs = language.questions(empty, 3.0, np.random.default_rng(0))
