@@ -17,7 +17,7 @@ SYNTH_EPILOG = """
 
 `microg data synth data/small --clips 200 --width 320 --height 240 --seed 7`
 
-`microg data synth data/lessons --clips 400 --questions 20` (more to train a model with)
+`microg data synth data/lessons --clips 1000 --fps 10 --questions 20` (to train `microg vlm train` with)
 
 `microg data synth data/footage --footage --videos 4 --seconds 20`
 """
@@ -36,6 +36,9 @@ def synth(
     width: Annotated[int | None, typer.Option(help="Frame width; default 854, or that of each footage format.")] = None,
     height: Annotated[
         int | None, typer.Option(help="Frame height; default 480, or that of each footage format.")
+    ] = None,
+    fps: Annotated[
+        int | None, typer.Option(min=4, max=60, help="Frames a second; default 30, or that of each footage format.")
     ] = None,
     footage: Annotated[
         bool, typer.Option("--footage", help="Make raw footage with cuts instead of a dataset.")
@@ -64,7 +67,7 @@ def synth(
     if footage:
         with ProgressDisplay("synthetic footage", videos, unit="files") as display:
             files = generate_footage(
-                out, videos, seed=seed, seconds=seconds, width=width, height=height,
+                out, videos, seed=seed, seconds=seconds, fps=fps, width=width, height=height,
                 upright=0.85 if upright is None else upright, progress=display.advance, workers=processes,
             )  # fmt: skip
         made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
@@ -73,8 +76,8 @@ def synth(
         with ProgressDisplay("synthetic clips", clips) as display:
             dataset = generate_dataset(
                 out, clips, seed=seed, width=width or 854, height=height or 480,
-                upright=0.4 if upright is None else upright, questions=questions, progress=display.advance,
-                workers=processes,
+                upright=0.4 if upright is None else upright, questions=questions, fps=fps or 30,
+                progress=display.advance, workers=processes,
             )  # fmt: skip
         made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
         made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +38,7 @@ class TaughtClip:
 
     more: questions that its labels answer, with "yes" and with "no". frames (n,): numbers of frames from 1 that boxes
     (n, 4), corners as parts of the frame's sides, are of; people (n,) counts persons from 0, labels (persons, actions).
+    words: which of the lessons' words are said of it, bool.
     """
 
     clip_id: str
@@ -46,6 +49,7 @@ class TaughtClip:
     people: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    words: np.ndarray
 
     @property
     def texts(self) -> list[str]:
@@ -55,11 +59,12 @@ class TaughtClip:
 
 @dataclass(frozen=True)
 class Lessons:
-    """Clips to learn from and clips to be examined on; `actions` are the ids that `labels` stand for."""
+    """Clips to learn from and clips to be examined on; `labels` are of `actions`, by their ids, `words` of `words`."""
 
     train: tuple[TaughtClip, ...]
     val: tuple[TaughtClip, ...]
     actions: tuple[int, ...]
+    words: tuple[str, ...]
     fingerprint: str
 
 
@@ -82,13 +87,29 @@ def read_lessons(root: str, settings: VlmTrainSettings) -> Lessons:
     shown = {clip: frozenset().union(*people.values()) for clip, people in done.items()}
     told = answered_by_actions({clip: said[clip] for clip in shown}, shown)
     boxes = _boxes(dataset, done)
+    words = telling_words([said[row["clip_id"]] for row in chosen["train"]])
     train = [
         _taught(dataset, row, said[row["clip_id"]], _more(told, shown.get(row["clip_id"])), actions,
-                done.get(row["clip_id"], {}), boxes.get(row["clip_id"], []))
+                done.get(row["clip_id"], {}), boxes.get(row["clip_id"], []), words)
         for row in chosen["train"]
     ]  # fmt: skip
-    val = [_taught(dataset, row, said[row["clip_id"]], ((), ()), (), {}, []) for row in chosen["val"]]
-    return Lessons(tuple(train), tuple(val), actions, dataset.fingerprint())
+    val = [_taught(dataset, row, said[row["clip_id"]], ((), ()), (), {}, [], ()) for row in chosen["val"]]
+    return Lessons(tuple(train), tuple(val), actions, words, dataset.fingerprint())
+
+
+def telling_words(said: Sequence[Sequence[Lesson]]) -> tuple[str, ...]:
+    """Return the words, sorted, by which clips differ: said of three in a hundred clips at least, and of most at most.
+
+    Only captions and answers that name something count: neither numbers nor "yes" tell of one thing in the picture.
+    """
+    counts = Counter(word for lessons in said for word in _words(lessons))
+    least, most = max(_LEAST_SUPPORT, 0.03 * len(said)), 0.6 * len(said)
+    return tuple(sorted(word for word, count in counts.items() if least <= count <= most))
+
+
+def _words(lessons: Sequence[Lesson]) -> set[str]:
+    texts = (lesson.answer for lesson in lessons if lesson.kind in ("caption", "other"))
+    return {word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower())}
 
 
 def answered_by_actions(
@@ -158,11 +179,12 @@ def _boxes(dataset: Dataset, clips: Iterable[str]) -> dict[str, list[dict[str, A
 
 def _taught(
     dataset: Dataset, row: dict[str, Any], lessons: Sequence[Lesson], more: tuple[tuple[Lesson, ...], ...],
-    actions: Sequence[int], done: Mapping[int, set[int]], boxes: Sequence[dict[str, Any]],
+    actions: Sequence[int], done: Mapping[int, set[int]], boxes: Sequence[dict[str, Any]], words: Sequence[str],
 ) -> TaughtClip:  # fmt: skip
     persons = {person: place for place, person in enumerate(sorted(done))}
     kept = [box for box in boxes if box["person_id"] in persons] if row["width"] and row["height"] else []
     sides = np.array([row["width"] or 1, row["height"] or 1] * 2, np.float64)
+    told = _words(lessons)
     return TaughtClip(
         row["clip_id"], dataset.resolve(row["uri"]), tuple(lessons), (more[0], more[1]),
         np.array([box["frame"] for box in kept], np.int64),
@@ -170,4 +192,5 @@ def _taught(
         np.array([[box[name] for name in ("x1", "y1", "x2", "y2")] for box in kept], np.float64).reshape(-1, 4) / sides,
         np.array([[action in done[person] for action in actions] for person in sorted(done)], bool)
         .reshape(len(persons), len(actions)),
+        np.array([word in told for word in words], bool),
     )  # fmt: skip

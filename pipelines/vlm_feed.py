@@ -138,6 +138,7 @@ class Feed:
         return Batch(
             stack(rows, self._pad) if rows else None, np.concatenate(patches), np.array(grids, np.int64),
             np.concatenate(cells) if cells else None,
+            None if exam else np.stack([each.clip.words for each in shown]),
         )  # fmt: skip
 
     def _placed(self, grid: tuple[int, int, int], seconds: float) -> Callable[[tuple[int, ...]], np.ndarray]:

@@ -82,10 +82,11 @@ class _Training:
         train = self._read(self._lessons.train, settings.views)
         val = self._read(self._lessons.val, 1)
         cells = settings.cells and all(len(clip.labels) for clip in train)
-        self._looking = settings.vision_epochs if cells else 0
+        words = len(self._lessons.words) if settings.words else 0
+        self._looking = settings.vision_epochs if cells or words else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self._learner = Learner(model, len(self._lessons.actions) if cells else 0).to(model.device)
+            self._learner = Learner(model, len(self._lessons.actions) if cells else 0, words).to(model.device)
         how = settings.optimizer
         self._optimizer = self._learner.optimizer(settings.schedule.lr, how.betas, how.weight_decay, how.muon)
         if (state := self._files.load(self._progress)) is not None:
@@ -136,7 +137,7 @@ class _Training:
                 progress.partial["train_s"] = progress.partial.get("train_s", 0.0) + now - started
                 started = saved = now
                 self._save()
-        row: dict[str, Any] = {name: progress.partial[name] / steps for name in ("loss", "cells_loss")}
+        row: dict[str, Any] = {name: progress.partial[name] / steps for name in ("loss", "cells_loss", "words_loss")}
         row["train_s"] = progress.partial.get("train_s", 0.0) + time.monotonic() - started
         progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
         if asked and ((progress.epoch - begun) % settings.validate_every == 0 or progress.epoch == epochs):
@@ -149,9 +150,8 @@ class _Training:
         import torch
 
         set_learning_rate(self._optimizer, lr)
-        said, cells = self._learner.losses(batch)
-        asked = batch.packed is not None
-        loss = said + self._settings.cells * cells if asked else cells
+        losses = self._learner.losses(batch)
+        loss = losses.said + self._settings.cells * losses.cells + self._settings.words * losses.words
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is {loss.item()} in epoch {self._progress.epoch + 1}",
                                 "lower the rate: --set schedule.lr=0.0005")  # fmt: skip
@@ -160,7 +160,11 @@ class _Training:
         if self._settings.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._learner.parameters(), self._settings.optimizer.clip_grad_norm)
         self._optimizer.step()
-        return {"loss": (said if asked else cells).item(), "cells_loss": cells.item()}
+        asked = batch.packed is not None
+        return {
+            "loss": (losses.said if asked else loss).item(), "cells_loss": losses.cells.item(),
+            "words_loss": losses.words.item(),
+        }  # fmt: skip
 
     def _examined(self, val: list[TaughtClip]) -> dict[str, float]:
         """Return the share of val answers that are right to the letter, of each kind."""

@@ -32,9 +32,10 @@ class VlmTrainSettings(Config):
     how much of a side frames are shifted and scaled at random; mirror: mirrored half of the time, unless a text of the
     clip tells left from right. shares: in how many epochs a lesson of a kind is shown (caption, yes/no, count,
     unanswerable, other), 1 where a kind is not named. asked_more: further yes/no questions a clip and epoch, answered
-    by the dataset's action labels (`pipelines.lessons`). cells: weight of the second loss, on where people are and what
-    they do (0: none). vision_epochs: how often each clip is shown before the `epochs`, to the picture encoder alone,
-    which learns from the second loss at a quarter of the cost; none where labels or boxes are missing. Each of the two
+    by the dataset's action labels (`pipelines.lessons`). cells: weight of the loss on where people are and what they do
+    (0: none, as where labels or boxes are missing). words: weight of the loss on which words are said of a clip (0:
+    none). vision_epochs: how often each clip is shown before the `epochs`, to the picture encoder alone, which learns
+    from those two losses at a quarter of the cost. Each of the two
     phases has the schedule once. batch: clips of one step. validate_every: epochs between two looks at the val split;
     the last epoch has one.
     """
@@ -55,6 +56,7 @@ class VlmTrainSettings(Config):
     shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7})
     asked_more: int = Field(default=2, ge=0)
     cells: float = Field(default=1.0, ge=0)
+    words: float = Field(default=0.5, ge=0)
     vision_epochs: int = Field(default=60, ge=0)
     epochs: int = Field(default=14, ge=1)
     batch: int = Field(default=8, ge=1)

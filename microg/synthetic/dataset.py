@@ -46,6 +46,12 @@ class Settings:
     origin: str
     version: int = _VERSION
     questions: int = len(language.KINDS)
+    fps: int = FPS
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip."""
+        return round(DURATION_S * self.fps)
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,13 @@ def _background(settings: Settings, number: int) -> npt.NDArray[np.uint8]:
 
 
 def render_clip(settings: Settings, index: int) -> Iterator[Frame]:
-    """Render the 90 frames of clip `index`."""
+    """Render the frames of clip `index`."""
     renderer = ShotRenderer(
         make_clip_shot(settings, index), _background(settings, index // CLIPS_PER_SOURCE), settings.width,
         settings.height,
     )  # fmt: skip
-    for number in range(FRAMES):
-        yield renderer.frame(number / FPS)
+    for number in range(settings.frames):
+        yield renderer.frame(number / settings.fps)
 
 
 def _part_uri(root: str, clip_id: str) -> str:
@@ -119,7 +125,7 @@ def _make(task: _Task) -> None:
             boxes.extend((number, person, *box) for person, box in enumerate(frame.boxes, start=1) if box is not None)
             yield frame.image
 
-    video = encode(images(), fps=FPS, width=settings.width, height=settings.height)
+    video = encode(images(), fps=settings.fps, width=settings.width, height=settings.height)
     rng = np.random.default_rng((settings.seed, _WORDS, task.index))
     part = {
         "boxes": boxes,
@@ -133,30 +139,33 @@ def _make(task: _Task) -> None:
 
 def generate_dataset(
     root: str, clips: int, *, seed: int = 0, width: int = 854, height: int = 480, origin: str = "mix",
-    upright: float = 0.4, questions: int = len(language.KINDS), progress: Callable[[int], None] | None = None,
-    workers: int = 1,
+    upright: float = 0.4, questions: int = len(language.KINDS), fps: int = FPS,
+    progress: Callable[[int], None] | None = None, workers: int = 1,
 ) -> Dataset:  # fmt: skip
     """Make (or finish, or extend) a synthetic dataset of `clips` clips under `root`.
 
     `origin` is "movie", "real" or "mix" (sources alternate); `upright` is the share of people within about 20 degrees
     of upright, the others float at any angle. A clip has one question of each kind of `language.KINDS`, and more to
-    learn from where `questions` is larger. Clips that are finished already are kept. Tables: clips, boxes (confidence
-    1), actions, captions, qa. Raises `ConfigError` on bad sizes or counts and `DatasetError` when `root`
+    learn from where `questions` is larger. Fewer frames a second than MicroG-4M's 30 are rendered faster, and all that
+    a model needs which is shown few of them. Clips that are finished already are kept. Tables: clips, boxes
+    (confidence 1), actions, captions, qa. Raises `ConfigError` on bad sizes or counts and `DatasetError` when `root`
     holds a dataset made with other settings.
     """
     check_size(width, height)
     least = len(language.KINDS)
     good = clips >= 1 and seed >= 0 and 0.0 <= upright <= 1.0 and least <= questions <= _MOST_QUESTIONS
+    good = good and 4 <= fps <= 60
     if not good or origin not in (*schema.ORIGINS, "mix"):
         raise ConfigError(
-            f"cannot make {clips} clips with seed {seed}, upright {upright}, {questions} questions, origin {origin!r}",
-            f"clips is at least 1, seed at least 0, upright 0..1, questions {least}..{_MOST_QUESTIONS}, origin movie, "
-            "real or mix",
+            f"cannot make {clips} clips with seed {seed}, upright {upright}, {questions} questions, {fps} frames a "
+            f"second, origin {origin!r}",
+            f"clips is at least 1, seed at least 0, upright 0..1, questions {least}..{_MOST_QUESTIONS}, frames a "
+            "second 4..60, origin movie, real or mix",
         )
-    settings = Settings(seed, width, height, upright, origin, questions=questions)
+    settings = Settings(seed, width, height, upright, origin, questions=questions, fps=fps)
     dataset = Dataset.create(root, "synthetic", generator=asdict(settings))
-    # datasets of versions that asked six questions do not say so
-    if {"questions": least, **(dataset.info.get("generator") or {})} != asdict(settings):
+    # datasets of versions that asked six questions and made 30 frames a second do not say so
+    if {"questions": least, "fps": FPS, **(dataset.info.get("generator") or {})} != asdict(settings):
         raise DatasetError(
             f"{root} holds a dataset made with other settings: {dataset.info.get('generator')}",
             f"use another folder for {asdict(settings)}",
@@ -187,8 +196,8 @@ def _write_tables(dataset: Dataset, settings: Settings, parts: dict[int, dict[st
         source_id = source_of(settings, index)[0]
         rows["clips"].append({
             "clip_id": clip_id, "source_id": source_id, "sequence": index % CLIPS_PER_SOURCE,
-            "uri": f"videos/{clip_id}.mp4", "origin": origin_of(settings, index), "fps": float(FPS),
-            "num_frames": FRAMES, "width": settings.width, "height": settings.height, "duration_s": DURATION_S,
+            "uri": f"videos/{clip_id}.mp4", "origin": origin_of(settings, index), "fps": float(settings.fps),
+            "num_frames": settings.frames, "width": settings.width, "height": settings.height, "duration_s": DURATION_S,
             "sha256": part["sha256"], "status": "ok",
         })  # fmt: skip
         rows["boxes"] += [

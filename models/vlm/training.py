@@ -1,8 +1,10 @@
 """One training step of a Qwen2.5-VL on packed questions, and how right its answers are.
 
-The loss is the cross-entropy of answer tokens only. Where people's boxes and actions are known, a second, linear head
-on the vision encoder is asked which cells of each frame hold somebody and what they do: with a few hundred clips that
-teaches seeing much faster than answers alone. The head is thrown away with the training.
+The loss is the cross-entropy of answer tokens only. Two linear heads on the vision encoder teach seeing much faster
+than answers alone do, and are thrown away with the training. Where people's boxes and actions are known, one is asked
+which cells of each frame hold somebody and what they do. The other is asked which words are said of a clip, whatever
+cell tells it (as in Joulin et al., "Learning visual features from large weakly supervised data", 2016): colours, rooms
+and things have no labels.
 """
 
 from __future__ import annotations
@@ -19,19 +21,31 @@ from torch import Tensor, nn
 from models.training.muon import Muon, Together
 from models.vlm.packing import PackedBatch
 
+_UNSAID = -6.0  # logit of a word in one cell before anything is learnt: a few words in a hundred are said of a clip
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Packed questions, the patches (n, values) of their clips one after another, and grids (b, 3) of patches.
 
     packed: None where nothing is asked. cells (k, 1 + actions): what is in each merged patch of all clips
-    (`models.vlm.patches.cell_labels`), or None.
+    (`models.vlm.patches.cell_labels`), or None. words (b, words) bool: which are said of each clip, or None.
     """
 
     packed: PackedBatch | None
     patches: np.ndarray
     grids: np.ndarray
     cells: np.ndarray | None = None
+    words: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over a batch, 0 where there is nothing to learn: of answer tokens, of cells and of words."""
+
+    said: Tensor
+    cells: Tensor
+    words: Tensor
 
 
 class Positions:
@@ -71,16 +85,26 @@ class Positions:
         return found[:, 0].numpy()
 
 
-class Learner(nn.Module):
-    """A model, and the second head where `actions` are known (0: none)."""
+def _asked(logits: Tensor, wanted: np.ndarray) -> Tensor:
+    """Return the loss of yes or no answers (rows, questions), summed over questions, the mean over rows."""
+    truth = torch.from_numpy(wanted).to(logits)
+    return nn.functional.binary_cross_entropy_with_logits(logits, truth) * truth.shape[1]
 
-    def __init__(self, model: Any, actions: int) -> None:
+
+class Learner(nn.Module):
+    """A model, a head for cells where `actions` are known and one for so many `words` (0: none)."""
+
+    def __init__(self, model: Any, actions: int, words: int = 0) -> None:
         super().__init__()
         self.model = model
         embed = model.model.visual.patch_embed
         # its convolution's kernel is its stride: the same product, without what a convolution costs
         embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
-        self.cells = nn.Linear(model.config.get_text_config().hidden_size, 1 + actions) if actions else None
+        hidden = model.config.get_text_config().hidden_size
+        self.cells = nn.Linear(hidden, 1 + actions) if actions else None
+        self.words = nn.Linear(hidden, words) if words else None
+        if self.words is not None:
+            nn.init.constant_(self.words.bias, _UNSAID)
 
     def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> Together:
         """Return the optimizer: Muon at `muon` times the rate for the matrices of all blocks, AdamW for the rest.
@@ -123,18 +147,20 @@ class Learner(nn.Module):
         ).last_hidden_state  # fmt: skip
         return self.model.lm_head(hidden.flatten(0, 1)[torch.from_numpy(packed.sources).to(device)])
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of the answer tokens, and that of the second head; 0 where there are none."""
+    def losses(self, batch: Batch) -> Losses:
+        """Return the losses: for cells and words the sum over what is asked of one, the mean over cells and clips."""
         seen = self.seen(batch)
-        said = cells = seen.new_zeros(())
+        said = cells = words = seen.new_zeros(())
         if batch.packed is not None:
             targets = torch.from_numpy(batch.packed.targets).to(seen.device)
             said = nn.functional.cross_entropy(self.logits(batch.packed, seen), targets)
         if self.cells is not None and batch.cells is not None:
-            wanted = torch.from_numpy(batch.cells).to(seen.device)
-            # the sum over what is asked of a cell, the mean over cells
-            cells = nn.functional.binary_cross_entropy_with_logits(self.cells(seen), wanted) * wanted.shape[1]
-        return said, cells
+            cells = _asked(self.cells(seen), batch.cells)
+        if self.words is not None and batch.words is not None:
+            tokens = (batch.grids.prod(1) // self.model.config.vision_config.spatial_merge_size**2).tolist()
+            # said is what any cell tells
+            words = _asked(torch.stack([one.logsumexp(0) for one in self.words(seen).split(tokens)]), batch.words)
+        return Losses(said, cells, words)
 
     @torch.no_grad()
     def right(self, batch: Batch) -> np.ndarray:

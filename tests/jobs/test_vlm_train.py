@@ -16,7 +16,7 @@ from models.vlm.frames import read_clip
 from models.vlm.prompts import prompt
 from models.vlm.sampling import parse_policy
 from models.vlm.transformers_engine import TransformersEngine
-from pipelines.lessons import Lesson, answered_by_actions
+from pipelines.lessons import Lesson, answered_by_actions, telling_words
 from pipelines.training.checkpoints import RunFiles
 from pipelines.vlm_feed import shares
 from pipelines.vlm_train import train
@@ -180,6 +180,19 @@ def test_labels_answer_a_question_only_where_they_never_failed():
     assert answered_by_actions(said, shown | {"c5": frozenset({12, 69})}) == {}  # labelled so, and yet the answer is no
     assert answered_by_actions(said, {clip: ids | ({70} if 69 in ids else set()) for clip, ids in shown.items()}) == {}
     assert answered_by_actions(dict(list(said.items())[:5]), shown) == {}  # too little to tell
+
+
+def test_words_that_tell_clips_apart_are_taken_from_captions_and_answers_that_name_something():
+    def clip(colour: str, doing: str) -> list[Lesson]:
+        return [
+            Lesson("caption", None, f"In the galley, a person in {colour} is {doing}.", "caption"),
+            Lesson("vqa", "What is it?", f"{colour}!", "other"), Lesson("vqa", "How many?", "Seven.", "count"),
+        ]  # fmt: skip
+
+    said = [clip("red" if index < 4 else "blue", "waving" if index % 2 else f"doing-{index}") for index in range(8)]
+    # all are in the galley; what is done once is too rare to be learnt
+    assert telling_words(said) == ("blue", "doing", "red", "waving")
+    assert telling_words([]) == ()
 
 
 def test_views_are_taken_earlier_and_later():

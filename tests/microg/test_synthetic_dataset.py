@@ -220,11 +220,23 @@ def test_a_dataset_has_as_many_questions_as_asked_for_and_the_same_first_six(tmp
         generate_dataset(str(tmp_path / "6"), 1, width=64, height=64, questions=12)
 
 
+def test_clips_of_fewer_frames_a_second_show_the_same_at_the_same_time(tmp_path: Path):
+    slow = generate_dataset(str(tmp_path / "slow"), 1, seed=2, fps=10, **SMALL)
+    clip = slow.table("clips").to_pylist()[0]
+    assert (clip["fps"], clip["num_frames"], clip["duration_s"]) == (10.0, 30, 3.0)
+    fast = list(render_clip(Settings(2, 128, 96, 0.4, "mix"), 0))
+    rendered = list(render_clip(Settings(2, 128, 96, 0.4, "mix", fps=10), 0))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(fast[::3], rendered, strict=True))
+    assert max(slow.table("boxes")["frame"].to_pylist()) <= 30
+    with pytest.raises(ConfigError, match="frames a second"):
+        generate_dataset(str(tmp_path / "none"), 1, fps=0)
+
+
 def test_a_dataset_made_before_questions_could_be_counted_is_finished_all_the_same(tmp_path: Path):
     root = str(tmp_path / "old")
     made = generate_dataset(root, 1, width=64, height=64)
     info = dict(made.info)
-    del info["generator"]["questions"]
+    del info["generator"]["questions"], info["generator"]["fps"]
     storage.write_json(storage.join(root, "dataset.json"), info)
     assert generate_dataset(root, 2, width=64, height=64).table("clips").num_rows == 2
 

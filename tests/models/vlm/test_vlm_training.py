@@ -92,6 +92,27 @@ def test_an_answer_is_right_exactly_when_greedy_decoding_says_it(tiny: tuple[Any
     assert Learner(model, 0).right(batch).tolist() == [True, False]
 
 
+def test_a_word_is_said_of_a_clip_when_any_of_its_cells_tells_it(tiny: tuple[Any, Any]):
+    model, _ = tiny
+    learner = Learner(model, 0, words=2)
+    assert learner.words is not None
+    grids = np.array([[1, 2, 4], [1, 2, 2]])  # clips of two cells and of one
+    seen = torch.zeros(3, learner.words.in_features)
+    seen[1, 0] = 1.0
+    with torch.no_grad():
+        learner.words.weight.zero_()
+        learner.words.weight[1, 0] = 40.0  # the second cell tells the second word
+    learner.seen = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
+    right, wrong = (
+        learner.losses(Batch(None, np.zeros((0, 0)), grids, words=np.array(words))).words.item()
+        for words in ([[False, True], [False, False]], [[False, False], [False, True]])
+    )
+    assert right < 0.05
+    assert wrong > 15
+    nothing = learner.losses(Batch(None, np.zeros((0, 0)), grids))
+    assert (nothing.said.item(), nothing.cells.item(), nothing.words.item()) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_kept_frames_are_cut_into_the_patches_of_the_processor(tiny: tuple[Any, Any], count: int):
     _, chat = tiny
