@@ -17,6 +17,14 @@ import typer
 
 from jobs.common import EXIT_FAILED_ROWS, make_app, run
 
+# What the language model learns from: people as upright as in the footage, few frames, many questions a clip.
+LESSONS = ("--width", 320, "--height", 240, "--fps", 10, "--upright", 0.85, "--questions", 20)
+_FRAME = (
+    "--width",
+    640,
+    "--height",
+    480,
+)  # people fill more of it than of a wider one, and the model's frames are small
 _WEIGHTS = ("yolo11n.pt", "yolo11n_dq.pt")
 
 
@@ -34,7 +42,12 @@ def demo(
         bool, typer.Option("--learn/--no-learn", help="Also train models on synthetic clips and score them.")
     ] = True,
     training_clips: Annotated[
-        int, typer.Option("--training-clips", min=20, help="Synthetic clips that models learn from.")
+        int,
+        typer.Option(
+            "--training-clips",
+            min=20,
+            help="Synthetic clips to learn actions from; 5/2 as many to learn to answer from.",
+        ),
     ] = 240,
 ) -> None:
     """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.
@@ -52,7 +65,7 @@ def demo(
     raw = footage or f"{root}/footage"
     detector, simulated = _detector(weights, synthetic=footage is None, root=root)
     if footage is None:
-        steps("data synth", raw, "--footage", "--videos", videos, "--seconds", 18, "--seed", seed)
+        steps("data synth", raw, "--footage", "--videos", videos, "--seconds", 18, *_FRAME, "--seed", seed)
     if simulated is not None:
         from microg.synthetic.detections import write_detections
 
@@ -82,7 +95,7 @@ def demo(
 def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str:
     """Train models on rendered clips, score them on the curated ones, and return the report's page."""
     training = f"{root}/training"
-    # another seed than the footage's: nothing that is scored was learnt from
+    # other seeds than the footage's: nothing that is scored was learnt from
     steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, "--seed", seed + 1000)
     steps("data split", training)
     # fewer epochs than by default: enough to see that it learns
@@ -91,7 +104,10 @@ def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str
     steps("har predict", dataset, "--weights", f"{root}/har_train", "--split", "all", "--run", f"{root}/har_predict")
     steps("har score", "--predictions", f"{root}/har_predict", "--groundtruth", dataset, "--split", "all",
           "--run", f"{root}/har_score")  # fmt: skip
-    steps("vlm train", training, "--run", f"{root}/vlm_train")
+    lessons = f"{root}/lessons"
+    steps("data synth", lessons, "--clips", 5 * clips // 2, *LESSONS, "--seed", seed + 2000)
+    steps("data split", lessons)
+    steps("vlm train", lessons, "--run", f"{root}/vlm_train")
     engine = "vllm" if importlib.util.find_spec("vllm") else "transformers"
     steps("vlm generate", "--model", f"{root}/vlm_train/model", "--engine", engine, "--dataset", dataset,
           "--run", f"{root}/vlm_generate")  # fmt: skip

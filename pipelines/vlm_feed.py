@@ -111,7 +111,10 @@ class Feed:
         mirror = settings.mirror and not any(side in words for side in _SIDES)
         often = settings.shares
         lessons = [each for each in clip.lessons if chance.random() < often.get(each.kind, 1.0)] or [clip.lessons[0]]
-        for turn in range(settings.asked_more if "vqa" in settings.tasks else 0):
+        if len(lessons) > settings.lessons:
+            lessons = [lessons[at] for at in sorted(chance.permutation(len(lessons))[: settings.lessons])]
+        more = min(settings.asked_more, settings.lessons - len(lessons))
+        for turn in range(more if "vqa" in settings.tasks else 0):
             if choice := clip.more[turn % 2]:
                 lessons.append(choice[int(chance.integers(len(choice)))])
         view = int(chance.integers(settings.views))

@@ -23,6 +23,7 @@ from models.vlm.cards.folder import OWN_FACTS
 from models.vlm.training import Learner, Positions
 from pipelines.lessons import Lessons, TaughtClip, read_lessons
 from pipelines.training.checkpoints import RunFiles
+from pipelines.training.stream import ahead
 from pipelines.vlm_feed import Feed, keep_all
 from pipelines.vlm_train_config import VlmTrainSettings
 
@@ -124,7 +125,7 @@ class _Training:
         epochs, asked = self._looking + settings.epochs, progress.epoch >= self._looking
         begun, end = (self._looking, epochs) if asked else (0, self._looking)  # of this phase
         started = saved = time.monotonic()
-        for batch in self._feed.batches(train, progress.epoch, progress.iteration, asked):
+        for batch in ahead(self._feed.batches(train, progress.epoch, progress.iteration, asked), 2):
             lr = learning_rate(settings.schedule, progress.epoch - begun + progress.iteration / steps, end - begun)
             losses = self._step(batch, lr)
             progress.iteration += 1
@@ -150,6 +151,9 @@ class _Training:
         import torch
 
         set_learning_rate(self._optimizer, lr)
+        if batch.packed is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] *= self._settings.encoder_rate if group["encoder"] else 1.0
         losses = self._learner.losses(batch)
         loss = losses.said + self._settings.cells * losses.cells + self._settings.words * losses.words
         if not torch.isfinite(loss):

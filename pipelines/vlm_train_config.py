@@ -16,7 +16,7 @@ from pipelines.generate_config import PromptIds, prompt_for
 
 
 class VlmOptimizer(Config):
-    """AdamW, and Muon for the matrices of all blocks, whose rate is `muon` times the schedule's (0: AdamW alone)."""
+    """AdamW, and Muon for the picture encoder's blocks, at `muon` times the schedule's rate (0: AdamW alone)."""
 
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = Field(default=0.05, ge=0)
@@ -30,12 +30,14 @@ class VlmTrainSettings(Config):
     size: of the model, which is trained from nothing. frames: how a clip is shown, here and whenever the trained model
     is asked. views: how many versions of each clip are kept, whose frames are taken a little earlier or later. move: by
     how much of a side frames are shifted and scaled at random; mirror: mirrored half of the time, unless a text of the
-    clip tells left from right. shares: in how many epochs a lesson of a kind is shown (caption, yes/no, count,
-    unanswerable, other), 1 where a kind is not named. asked_more: further yes/no questions a clip and epoch, answered
-    by the dataset's action labels (`pipelines.lessons`). cells: weight of the loss on where people are and what they do
+    clip tells left from right. lessons: how many are shown of a clip in an epoch at most, at random. shares: in how
+    many epochs a lesson of a kind is shown (caption, yes/no, count, unanswerable, other), 1 where a kind is not named.
+    asked_more: further yes/no questions a clip and epoch, answered by the dataset's action labels
+    (`pipelines.lessons`), where lessons leave room. cells: weight of the loss on where people are and what they do
     (0: none, as where labels or boxes are missing). words: weight of the loss on which words are said of a clip (0:
     none). vision_epochs: how often each clip is shown before the `epochs`, to the picture encoder alone, which learns
-    from those two losses at a quarter of the cost. Each of the two
+    from those two losses at a quarter of the cost. encoder_rate: at which part of the schedule's rate it goes on to
+    learn in the `epochs`. Each of the two
     phases has the schedule once. batch: clips of one step. validate_every: epochs between two looks at the val split;
     the last epoch has one.
     """
@@ -53,11 +55,13 @@ class VlmTrainSettings(Config):
     views: int = Field(default=3, ge=1, le=15)
     move: float = Field(default=0.06, ge=0, le=0.5)
     mirror: bool = True
-    shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7})
+    lessons: int = Field(default=8, ge=1)
+    shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7, "count": 0.7})
     asked_more: int = Field(default=2, ge=0)
     cells: float = Field(default=1.0, ge=0)
     words: float = Field(default=0.5, ge=0)
     vision_epochs: int = Field(default=60, ge=0)
+    encoder_rate: float = Field(default=0.3, ge=0, le=1)
     epochs: int = Field(default=14, ge=1)
     batch: int = Field(default=8, ge=1)
     schedule: ScheduleSettings = ScheduleSettings(

@@ -107,24 +107,23 @@ class Learner(nn.Module):
             nn.init.constant_(self.words.bias, _UNSAID)
 
     def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> Together:
-        """Return the optimizer: Muon at `muon` times the rate for the matrices of all blocks, AdamW for the rest.
+        """Return the optimizer: Muon at `muon` times the rate for the picture encoder's blocks (0: none), and AdamW.
 
-        0 is AdamW alone. The merger's matrix of 4 x 4 encoder widths stays with AdamW: to turn it costs more than all
-        others together.
+        Groups of the encoder say so, as "encoder". The merger's matrix of 4 x 4 encoder widths stays with AdamW: to
+        turn it costs more than all others together.
         """
-        inner = self.model.model
-        fused = [block.attn.qkv.weight for block in inner.visual.blocks]
-        blocks = [inner.visual.patch_embed, inner.visual.blocks, inner.language_model.layers]
-        matrices = [p for block in blocks for p in block.parameters() if p.ndim >= 2] if muon else []
-        apart = set(map(id, matrices))
-        optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [p for p in self.parameters() if id(p) not in apart], lr, betas, weight_decay=weight_decay
-            )
+        visual = self.model.model.visual
+        fused = [block.attn.qkv.weight for block in visual.blocks] if muon else []
+        matrices = [p for block in (visual.patch_embed, visual.blocks) for p in block.parameters() if p.ndim >= 2]
+        single = [p for p in matrices if all(p is not other for other in fused)] if muon else []
+        turned, encoder = ({id(p) for p in some} for some in ([*fused, *single], visual.parameters()))
+        rest = [p for p in self.parameters() if id(p) not in turned]
+        groups = [
+            {"params": [p for p in rest if (id(p) in encoder) == inside], "encoder": inside} for inside in (False, True)
         ]
-        if matrices:
-            single = [p for p in matrices if all(p is not other for other in fused)]
-            groups = [{"params": fused, "parts": 3}, {"params": single}]
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr, betas, weight_decay=weight_decay)]
+        if muon:
+            groups = [{"params": fused, "parts": 3, "encoder": True}, {"params": single, "encoder": True}]
             optimizers.append(Muon(groups, lr, factor=muon, weight_decay=weight_decay))
         return Together(optimizers)
 
