@@ -17,7 +17,8 @@ SYNTH_EPILOG = """
 
 `microg data synth data/small --clips 200 --width 320 --height 240 --seed 7`
 
-`microg data synth data/lessons --clips 1000 --fps 10 --questions 20` (to train `microg vlm train` with)
+`microg data synth data/lessons --clips 600 --width 320 --height 240 --fps 10 --upright 0.85 --questions 20` (for
+`microg vlm train`)
 
 `microg data synth data/footage --footage --videos 4 --seconds 20`
 """

@@ -99,7 +99,7 @@ def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str
     steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, "--seed", seed + 1000)
     steps("data split", training)
     # fewer epochs than by default: enough to see that it learns
-    steps("har train", training, "--recipe", "tiny", "--set", "epochs=16", "--set", "validation.every=8",
+    steps("har train", training, "--recipe", "tiny", "--set", "epochs=14", "--set", "validation.every=7",
           "--run", f"{root}/har_train")  # fmt: skip
     steps("har predict", dataset, "--weights", f"{root}/har_train", "--split", "all", "--run", f"{root}/har_predict")
     steps("har score", "--predictions", f"{root}/har_predict", "--groundtruth", dataset, "--split", "all",

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 EPILOG = """
 **Examples**
 
-`microg vlm train data/synthetic --run runs/tiny-vlm`
+`microg vlm train data/lessons --run runs/tiny-vlm`
 
-`microg vlm train data/synthetic --run runs/longer --epochs 60`
+`microg vlm train data/lessons --run runs/longer --epochs 40 --set vision_epochs=100`
 
-`microg vlm generate --model runs/tiny-vlm/model --engine transformers --dataset data/synthetic --split test --run
+`microg vlm generate --model runs/tiny-vlm/model --engine transformers --dataset data/lessons --split test --run
 runs/answers` asks the trained model
 
 More settings: `--set size.hidden=256`, `size.side=168` (pixels of a frame), `'frames={kind: uniform, count: 8}'`,
-`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `vision_epochs=30`, `device=cuda`, `threads=1`.
+`schedule.lr=0.001`, `batch=16`, `cells=0` (learn from texts alone), `optimizer.muon=0` (AdamW alone),
+`device=cuda`, `threads=1`.
 """
 
 
@@ -45,7 +46,7 @@ def vlm_train(
         str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 14]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 12]")] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
     config: ConfigOption = None,
@@ -55,9 +56,9 @@ def vlm_train(
 ) -> None:
     """Train a tiny Qwen2.5-VL on the train split, so that `microg vlm generate` has a model that runs anywhere.
 
-    A million parameters, a few minutes of one core for some hundred clips. Where people's boxes and actions are known,
-    the picture encoder first learns from them alone. Killed at any time, the same command goes on from the last
-    checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder in the Hugging Face layout, which
+    A million parameters, a few minutes of two cores for some hundred clips. The picture encoder first learns alone,
+    from people's boxes and actions where they are known and from the words said of a clip. Killed at any time, the
+    same command goes on from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder in the Hugging Face layout, which
     vLLM and transformers load; it also tells with which frames it is to be asked.
     """
     settings = _settings(config, list(overrides or []), {"epochs": epochs, "scheme": scheme, "limit": limit})

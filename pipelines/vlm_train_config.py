@@ -60,9 +60,9 @@ class VlmTrainSettings(Config):
     asked_more: int = Field(default=2, ge=0)
     cells: float = Field(default=1.0, ge=0)
     words: float = Field(default=0.5, ge=0)
-    vision_epochs: int = Field(default=60, ge=0)
+    vision_epochs: int = Field(default=36, ge=0)
     encoder_rate: float = Field(default=0.3, ge=0, le=1)
-    epochs: int = Field(default=14, ge=1)
+    epochs: int = Field(default=12, ge=1)
     batch: int = Field(default=8, ge=1)
     schedule: ScheduleSettings = ScheduleSettings(
         policy="cosine", lr=2e-3, end_lr=2e-5, warmup_epochs=1.0, warmup_start_lr=1e-5, after_warmup=True
