@@ -58,8 +58,8 @@ def vlm_train(
 
     A million parameters, a few minutes of two cores for some hundred clips. The picture encoder first learns alone,
     from people's boxes and actions where they are known and from the words said of a clip. Killed at any time, the
-    same command goes on from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder in the Hugging Face layout, which
-    vLLM and transformers load; it also tells with which frames it is to be asked.
+    same command goes on from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder
+    in the Hugging Face layout, which vLLM and transformers load; it also tells with which frames it is to be asked.
     """
     settings = _settings(config, list(overrides or []), {"epochs": epochs, "scheme": scheme, "limit": limit})
     if dry_run:
