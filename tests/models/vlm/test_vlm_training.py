@@ -113,6 +113,19 @@ def test_a_word_is_said_of_a_clip_when_any_of_its_cells_tells_it(tiny: tuple[Any
     assert (nothing.said.item(), nothing.cells.item(), nothing.words.item()) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("muon", [0.0, 3.0])
+def test_every_parameter_has_one_optimizer_and_the_encoder_has_groups_of_its_own(tiny: tuple[Any, Any], muon: float):
+    learner = Learner(tiny[0], 4, words=3)
+    groups = learner.optimizer(0.1, (0.9, 0.98), 0.05, muon).param_groups
+    placed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(placed) == sorted(id(p) for p in learner.parameters())
+    encoder = {id(p) for group in groups if group["encoder"] for p in group["params"]}
+    assert encoder == {id(p) for p in learner.model.model.visual.parameters()}
+    turned = [p for group in groups if "parts" in group for p in group["params"]]
+    blocks = learner.model.model.visual.blocks
+    assert len(turned) == (1 + sum(p.ndim == 2 for p in blocks.parameters()) if muon else 0)
+
+
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_kept_frames_are_cut_into_the_patches_of_the_processor(tiny: tuple[Any, Any], count: int):
     _, chat = tiny
