@@ -59,7 +59,7 @@ class VlmTrainSettings(Config):
     shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7, "count": 0.7})
     asked_more: int = Field(default=2, ge=0)
     cells: float = Field(default=1.0, ge=0)
-    words: float = Field(default=0.5, ge=0)
+    words: float = Field(default=0.1, ge=0)
     vision_epochs: int = Field(default=36, ge=0)
     encoder_rate: float = Field(default=0.3, ge=0, le=1)
     epochs: int = Field(default=12, ge=1)
