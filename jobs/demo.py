@@ -19,12 +19,8 @@ from jobs.common import EXIT_FAILED_ROWS, make_app, run
 
 # What the language model learns from: people as upright as in the footage, few frames, many questions a clip.
 LESSONS = ("--width", 320, "--height", 240, "--fps", 10, "--upright", 0.85, "--questions", 20)
-_FRAME = (
-    "--width",
-    640,
-    "--height",
-    480,
-)  # people fill more of it than of a wider one, and the model's frames are small
+# People fill more of such a frame of footage than of a wider one, and the model's frames are small.
+_FRAME = ("--width", 640, "--height", 480)
 _WEIGHTS = ("yolo11n.pt", "yolo11n_dq.pt")
 
 
@@ -43,11 +39,7 @@ def demo(
     ] = True,
     training_clips: Annotated[
         int,
-        typer.Option(
-            "--training-clips",
-            min=20,
-            help="Synthetic clips to learn actions from; 5/2 as many to learn to answer from.",
-        ),
+        typer.Option("--training-clips", min=20, help="Synthetic clips to learn actions from; answers: 5/2 as many."),
     ] = 240,
 ) -> None:
     """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.

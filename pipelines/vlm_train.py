@@ -151,7 +151,8 @@ class _Training:
         import torch
 
         set_learning_rate(self._optimizer, lr)
-        if batch.packed is not None:
+        asked = batch.packed is not None
+        if asked:
             for group in self._optimizer.param_groups:
                 group["lr"] *= self._settings.encoder_rate if group["encoder"] else 1.0
         losses = self._learner.losses(batch)
@@ -164,7 +165,6 @@ class _Training:
         if self._settings.optimizer.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._learner.parameters(), self._settings.optimizer.clip_grad_norm)
         self._optimizer.step()
-        asked = batch.packed is not None
         return {
             "loss": (losses.said if asked else loss).item(), "cells_loss": losses.cells.item(),
             "words_loss": losses.words.item(),

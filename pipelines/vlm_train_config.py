@@ -37,9 +37,8 @@ class VlmTrainSettings(Config):
     (0: none, as where labels or boxes are missing). words: weight of the loss on which words are said of a clip (0:
     none). vision_epochs: how often each clip is shown before the `epochs`, to the picture encoder alone, which learns
     from those two losses at a quarter of the cost. encoder_rate: at which part of the schedule's rate it goes on to
-    learn in the `epochs`. Each of the two
-    phases has the schedule once. batch: clips of one step. validate_every: epochs between two looks at the val split;
-    the last epoch has one.
+    learn in the `epochs`. Each of the two phases has the schedule once. batch: clips of one step. validate_every:
+    epochs between two looks at the val split; the last epoch has one.
     """
 
     volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_every_s", "device", "threads"})

@@ -104,7 +104,9 @@ def questions(shot: Shot, duration: float, rng: np.random.Generator, count: int 
     Where `count` is above six, further ones of these kinds follow, none asked twice; fewer where little can be asked.
     """
     found: dict[str, str] = {}
-    for _ in range(1 if count == len(KINDS) else count):  # most rounds bring something new
+    for _ in range(count):  # most rounds bring something new
+        if len(found) == count:
+            break
         for question, answer in (
             _yes_no(shot, rng), _count(shot, rng), _action(shot, rng), _colour(shot, duration, rng), _place(shot, rng),
             _unanswerable(shot, rng),

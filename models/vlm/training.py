@@ -113,10 +113,11 @@ class Learner(nn.Module):
         turn it costs more than all others together.
         """
         visual = self.model.model.visual
-        fused = [block.attn.qkv.weight for block in visual.blocks] if muon else []
+        fused = [block.attn.qkv.weight for block in visual.blocks]
         matrices = [p for block in (visual.patch_embed, visual.blocks) for p in block.parameters() if p.ndim >= 2]
-        single = [p for p in matrices if all(p is not other for other in fused)] if muon else []
-        turned, encoder = ({id(p) for p in some} for some in ([*fused, *single], visual.parameters()))
+        single = [p for p in matrices if all(p is not other for other in fused)]
+        turned = {id(p) for p in matrices} if muon else set()
+        encoder = {id(p) for p in visual.parameters()}
         rest = [p for p in self.parameters() if id(p) not in turned]
         groups = [
             {"params": [p for p in rest if (id(p) in encoder) == inside], "encoder": inside} for inside in (False, True)
