@@ -17,8 +17,8 @@ SYNTH_EPILOG = """
 
 `microg data synth data/small --clips 200 --width 320 --height 240 --seed 7`
 
-`microg data synth data/lessons --clips 600 --width 320 --height 240 --fps 10 --upright 0.85 --questions 20` (for
-`microg vlm train`)
+`microg data synth data/lessons --clips 1500 --width 320 --height 240 --fps 4 --upright 0.85 --zoom 1.3
+--questions 20` (for `microg vlm train`)
 
 `microg data synth data/footage --footage --videos 4 --seconds 20`
 """
@@ -50,6 +50,9 @@ def synth(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Share of people near upright; default 0.4, for footage 0.85."),
     ] = None,
+    zoom: Annotated[
+        float, typer.Option(min=0.5, max=2.0, help="How much larger people are than where all of each fits the frame.")
+    ] = 1.0,
     questions: Annotated[
         int, typer.Option(min=6, max=100, help="Questions a clip: the first six are one of each kind; not for footage.")
     ] = 6,
@@ -69,7 +72,7 @@ def synth(
         with ProgressDisplay("synthetic footage", videos, unit="files") as display:
             files = generate_footage(
                 out, videos, seed=seed, seconds=seconds, fps=fps, width=width, height=height,
-                upright=0.85 if upright is None else upright, progress=display.advance, workers=processes,
+                upright=0.85 if upright is None else upright, zoom=zoom, progress=display.advance, workers=processes,
             )  # fmt: skip
         made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
         hint = f"next: microg curate {out} DATASET, then microg data annotate-synthetic DATASET {out}"
@@ -78,7 +81,7 @@ def synth(
             dataset = generate_dataset(
                 out, clips, seed=seed, width=width or 854, height=height or 480,
                 upright=0.4 if upright is None else upright, questions=questions, fps=fps or 30,
-                progress=display.advance, workers=processes,
+                zoom=zoom, progress=display.advance, workers=processes,
             )  # fmt: skip
         made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
         made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))

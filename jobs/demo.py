@@ -17,10 +17,11 @@ import typer
 
 from jobs.common import EXIT_FAILED_ROWS, make_app, run
 
+# Small models are shown small frames: people fill more of 4:3 than of wider ones, and are drawn larger.
+_ZOOM = ("--zoom", 1.3)
+_FRAME = ("--width", 640, "--height", 480, *_ZOOM)
 # What the language model learns from: people as upright as in the footage, few frames, many questions a clip.
-LESSONS = ("--width", 320, "--height", 240, "--fps", 10, "--upright", 0.85, "--questions", 20)
-# People fill more of such a frame of footage than of a wider one, and the model's frames are small.
-_FRAME = ("--width", 640, "--height", 480)
+LESSONS = ("--width", 320, "--height", 240, "--fps", 4, "--upright", 0.85, "--questions", 20, *_ZOOM)
 _WEIGHTS = ("yolo11n.pt", "yolo11n_dq.pt")
 
 
@@ -88,7 +89,7 @@ def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str
     """Train models on rendered clips, score them on the curated ones, and return the report's page."""
     training = f"{root}/training"
     # other seeds than the footage's: nothing that is scored was learnt from
-    steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, "--seed", seed + 1000)
+    steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, *_ZOOM, "--seed", seed + 1000)
     steps("data split", training)
     # fewer epochs than by default: enough to see that it learns
     steps("har train", training, "--recipe", "tiny", "--set", "epochs=14", "--set", "validation.every=7",

@@ -15,9 +15,9 @@ from models.vlm.base import Frames
 from models.vlm.chat import Chat
 from models.vlm.frames import read_clip
 from models.vlm.packing import Example, pack, stack
-from models.vlm.patches import Move, PatchRule, cell_labels, resized
+from models.vlm.patches import Move, PatchRule, cell_labels, covered_cells, resized
 from models.vlm.sampling import FramePolicy
-from models.vlm.training import Batch, Positions
+from models.vlm.training import Batch, People, Positions
 from pipelines.lessons import Lesson, TaughtClip
 from pipelines.vlm_train_config import VlmTrainSettings
 
@@ -122,6 +122,7 @@ class Feed:
 
     def _batch(self, shown: Sequence[_Shown], exam: bool = False) -> Batch:
         rows, patches, grids, cells = [], [], [], []
+        people: list[tuple[np.ndarray, np.ndarray]] = []
         for each in shown:
             with np.load(io.BytesIO(storage.read_bytes(self._file(each.clip)))) as kept:
                 pixels, seconds = kept[f"frames{each.view}"], float(kept[f"seconds{each.view}"])
@@ -134,15 +135,25 @@ class Feed:
             patches.append(self._rule.cut(pixels))
             grids.append(grid)
             if not exam and self._settings.cells:
-                merge = self._rule.merge
-                seen = cell_labels(boxes, each.clip.labels, grid[1] // merge, grid[2] // merge)
-                seen = seen[: grid[0] * self._rule.frames].reshape(grid[0], self._rule.frames, *seen.shape[1:]).max(1)
+                covered = self._covered(boxes, grid)
+                first = sum(map(len, cells))
+                people += [
+                    (first + np.flatnonzero(covered[:, person]), labels)
+                    for person, labels in enumerate(each.clip.labels) if covered[:, person].any()
+                ]  # fmt: skip
+                seen = cell_labels(covered, each.clip.labels)
                 cells.append(seen.reshape(-1, seen.shape[-1]))
         return Batch(
             stack(rows, self._pad) if rows else None, np.concatenate(patches), np.array(grids, np.int64),
-            np.concatenate(cells) if cells else None,
+            np.concatenate(cells) if cells else None, _together(people),
             None if exam else np.stack([each.clip.words for each in shown]),
         )  # fmt: skip
+
+    def _covered(self, boxes: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+        """Return which cells hold whom in any frame of a patch: (grid[0], persons, rows, columns) bool."""
+        merge, frames = self._rule.merge, self._rule.frames
+        covered = covered_cells(boxes[: grid[0] * frames], grid[1] // merge, grid[2] // merge)
+        return np.logical_or.reduce(covered.reshape(grid[0], frames, *covered.shape[1:]), axis=1)
 
     def _placed(self, grid: tuple[int, int, int], seconds: float) -> Callable[[tuple[int, ...]], np.ndarray]:
         return lambda row: self._positions.of(row, grid, seconds)
@@ -170,6 +181,14 @@ class _Shown:
     lessons: list[Lesson]
     view: int
     move: Move
+
+
+def _together(people: Sequence[tuple[np.ndarray, np.ndarray]]) -> People | None:
+    """Join people, given as the cells of each and what each does."""
+    if not people:
+        return None
+    cells, labels = zip(*people, strict=True)
+    return People(np.concatenate(cells), np.array([len(one) for one in cells]), np.stack(labels))
 
 
 def _boxes(clip: TaughtClip, frames: Frames) -> np.ndarray:

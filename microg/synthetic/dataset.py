@@ -23,14 +23,14 @@ from microg.synthetic.bodies import Appearance, make_crew
 from microg.synthetic.encoding import encode
 from microg.synthetic.render import Frame, ShotRenderer
 from microg.synthetic.scenes import MODULES, draw_module
-from microg.synthetic.shots import Shot, draw_plans, make_shot
+from microg.synthetic.shots import ZOOM, Shot, draw_plans, make_shot
 from microg.synthetic.tasks import check_size, commit, finished, run_all
 
 FPS, FRAMES, DURATION_S = 30, 90, 3.0
 CLIPS_PER_SOURCE = 5
 HANDSHAKE_SHARE = 0.25  # of the clips with at least two people
 _PEOPLE = (0.38, 0.37, 0.25)  # shares of clips with one, two and three people
-_VERSION = 1  # of the generator: another version makes other pixels
+_VERSION = 2  # of the generator: another version makes other pixels
 _MOST_QUESTIONS = 100
 _SOURCE, _CLIP, _WORDS = 0x50, 0xC1, 0x3D  # what a random stream is for
 
@@ -47,6 +47,7 @@ class Settings:
     version: int = _VERSION
     questions: int = len(language.KINDS)
     fps: int = FPS
+    zoom: float = 1.0
 
     @property
     def frames(self) -> int:
@@ -92,6 +93,7 @@ def make_clip_shot(settings: Settings, index: int) -> Shot:
     return make_shot(
         rng, module, looks, draw_plans(settings.seed, index, count), upright=settings.upright,
         aspect=settings.width / settings.height, handshake=count > 1 and rng.random() < HANDSHAKE_SHARE,
+        zoom=settings.zoom,
     )  # fmt: skip
 
 
@@ -140,32 +142,31 @@ def _make(task: _Task) -> None:
 def generate_dataset(
     root: str, clips: int, *, seed: int = 0, width: int = 854, height: int = 480, origin: str = "mix",
     upright: float = 0.4, questions: int = len(language.KINDS), fps: int = FPS,
-    progress: Callable[[int], None] | None = None, workers: int = 1,
+    zoom: float = 1.0, progress: Callable[[int], None] | None = None, workers: int = 1,
 ) -> Dataset:  # fmt: skip
     """Make (or finish, or extend) a synthetic dataset of `clips` clips under `root`.
 
     `origin` is "movie", "real" or "mix" (sources alternate); `upright` is the share of people within about 20 degrees
-    of upright, the others float at any angle. A clip has one question of each kind of `language.KINDS`, and more to
-    learn from where `questions` is larger. Fewer frames a second than MicroG-4M's 30 are rendered faster, and all that
-    a model needs which is shown few of them. Clips that are finished already are kept. Tables: clips, boxes
-    (confidence 1), actions, captions, qa. Raises `ConfigError` on bad sizes or counts and `DatasetError` when `root`
-    holds a dataset made with other settings.
+    of upright, the others float at any angle; `zoom` makes people larger than where they fit into the frame. A clip has
+    one question of each kind of `language.KINDS`, and more to learn from where `questions` is larger. Fewer frames a
+    second than MicroG-4M's 30 are rendered faster, and all that a model needs which is shown few of them. Clips that
+    are finished already are kept. Tables: clips, boxes (confidence 1), actions, captions, qa. Raises `ConfigError` on
+    bad sizes or counts and `DatasetError` when `root` holds a dataset made with other settings.
     """
     check_size(width, height)
     least = len(language.KINDS)
     good = clips >= 1 and seed >= 0 and 0.0 <= upright <= 1.0 and least <= questions <= _MOST_QUESTIONS
-    good = good and 4 <= fps <= 60
+    good = good and 4 <= fps <= 60 and ZOOM[0] <= zoom <= ZOOM[1]
     if not good or origin not in (*schema.ORIGINS, "mix"):
         raise ConfigError(
             f"cannot make {clips} clips with seed {seed}, upright {upright}, {questions} questions, {fps} frames a "
-            f"second, origin {origin!r}",
+            f"second, zoom {zoom}, origin {origin!r}",
             f"clips is at least 1, seed at least 0, upright 0..1, questions {least}..{_MOST_QUESTIONS}, frames a "
-            "second 4..60, origin movie, real or mix",
+            f"second 4..60, zoom {ZOOM[0]:g}..{ZOOM[1]:g}, origin movie, real or mix",
         )
-    settings = Settings(seed, width, height, upright, origin, questions=questions, fps=fps)
+    settings = Settings(seed, width, height, upright, origin, questions=questions, fps=fps, zoom=zoom)
     dataset = Dataset.create(root, "synthetic", generator=asdict(settings))
-    # datasets of versions that asked six questions and made 30 frames a second do not say so
-    if {"questions": least, "fps": FPS, **(dataset.info.get("generator") or {})} != asdict(settings):
+    if dataset.info.get("generator") != asdict(settings):
         raise DatasetError(
             f"{root} holds a dataset made with other settings: {dataset.info.get('generator')}",
             f"use another folder for {asdict(settings)}",

@@ -23,14 +23,14 @@ from microg.synthetic.bodies import make_crew
 from microg.synthetic.encoding import encode
 from microg.synthetic.render import ShotRenderer
 from microg.synthetic.scenes import MODULES, content_distance, draw_module
-from microg.synthetic.shots import Shot, draw_plans, make_shot
+from microg.synthetic.shots import ZOOM, Shot, draw_plans, make_shot
 from microg.synthetic.tasks import check_size, commit, finished, run_all
 
 SEGMENT_S = 3.0
 MIN_CUT = 55.0  # content distance between empty modules; people and drift may take some of it
 _SHORTEST_S = 2.0
 _FILE, _LAYOUT, _WORDS, _EMPTY_SHARE = 0xF1, 0x1A, 0x3D, 0.15
-_VERSION = 1  # of the generator: another version makes other files
+_VERSION = 2  # of the generator: another version makes other files
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class _Task:
     index: int
     seconds: float
     upright: float
+    zoom: float
     format: Format
 
     @property
@@ -83,7 +84,7 @@ class _Task:
     def settings(self) -> dict[str, Any]:
         return {
             "seed": self.seed, "index": self.index, "seconds": self.seconds, "upright": self.upright,
-            "format": asdict(self.format), "version": _VERSION,
+            "zoom": self.zoom, "format": asdict(self.format), "version": _VERSION,
         }  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def shot_lengths(rng: np.random.Generator, seconds: float, aligned: bool) -> lis
     return lengths
 
 
-def plan_takes(seed: int, index: int, seconds: float, upright: float, format_: Format) -> list[Take]:
+def plan_takes(seed: int, index: int, seconds: float, upright: float, format_: Format, zoom: float = 1.0) -> list[Take]:
     """Draw the shots of file `index`; a pure function of its arguments."""
     rng = np.random.default_rng((seed, _FILE, index))
     lengths = shot_lengths(rng, seconds, aligned=index % 2 == 0)
@@ -121,6 +122,7 @@ def plan_takes(seed: int, index: int, seconds: float, upright: float, format_: F
             rng, module, tuple(crew[member] for member in members),
             draw_plans(seed + 1, index * 64 + number, count), upright=upright,
             aspect=format_.width / format_.height, handshake=count > 1 and rng.random() < 0.25,
+            zoom=zoom,
         )  # fmt: skip
         ids = {crew[member]: member + 1 for member in members}
         takes.append(Take(first, last, shot, tuple(ids[person.look] for person in shot.people), module_seed))
@@ -150,7 +152,7 @@ def _next_module(
 
 def _make(task: _Task) -> None:
     form = task.format
-    takes = plan_takes(task.seed, task.index, task.seconds, task.upright, form)
+    takes = plan_takes(task.seed, task.index, task.seconds, task.upright, form, task.zoom)
     boxes: list[tuple[int, int, int, float, float, float, float]] = []
 
     def images() -> Iterator[npt.NDArray[np.uint8]]:
@@ -193,18 +195,19 @@ def _make(task: _Task) -> None:
 def generate_footage(
     folder: str, videos: int, *, seed: int = 0, seconds: float = 20.0, fps: int | None = None,
     width: int | None = None, height: int | None = None, upright: float = 0.85,
-    progress: Callable[[int], None] | None = None, workers: int = 1,
+    zoom: float = 1.0, progress: Callable[[int], None] | None = None, workers: int = 1,
 ) -> pa.Table:  # fmt: skip
     """Make (or finish, or extend) `videos` files of `seconds` each under `folder`, and the truth under `folder/truth`.
 
     `FORMATS` go round; `fps`, `width` and `height` override them. `upright` is the share of people within about 20
-    degrees of upright. Returns the truth table `files`. Raises `ConfigError` on bad values and `DatasetError` when the
-    folder holds footage made with other settings.
+    degrees of upright; `zoom` makes people larger than where they fit into the frame. Returns the truth table `files`.
+    Raises `ConfigError` on bad values and `DatasetError` when the folder holds footage made with other settings.
     """
-    if videos < 1 or seed < 0 or seconds < _SHORTEST_S or not 0.0 <= upright <= 1.0:
+    if videos < 1 or seed < 0 or seconds < _SHORTEST_S or not 0.0 <= upright <= 1.0 or not ZOOM[0] <= zoom <= ZOOM[1]:
         raise ConfigError(
-            f"cannot make {videos} videos of {seconds} s with seed {seed}, upright {upright}",
-            f"videos is at least 1, seconds at least {_SHORTEST_S:g}, seed at least 0, upright 0..1",
+            f"cannot make {videos} videos of {seconds} s with seed {seed}, upright {upright}, zoom {zoom}",
+            f"videos is at least 1, seconds at least {_SHORTEST_S:g}, seed at least 0, upright 0..1, "
+            f"zoom {ZOOM[0]:g}..{ZOOM[1]:g}",
         )
     if fps is not None and not 1 <= fps <= 120:
         raise ConfigError(f"{fps} frames a second cannot be made", "give 1 to 120")
@@ -213,7 +216,7 @@ def generate_footage(
         base = FORMATS[index % len(FORMATS)]
         form = Format(base.extension, base.codec, fps or base.fps, width or base.width, height or base.height)
         check_size(form.width, form.height)
-        tasks.append(_Task(str(folder), seed, index, float(seconds), float(upright), form))
+        tasks.append(_Task(str(folder), seed, index, float(seconds), float(upright), float(zoom), form))
     missing = [task for task in tasks if _stored(task) is None]
     if progress is not None and len(missing) < videos:
         progress(videos - len(missing))

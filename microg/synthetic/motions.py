@@ -95,13 +95,13 @@ def wave(pose: Pose, time: float, style: Style) -> None:
     """A raised hand swings sideways."""
     index, sign = _index(style), style.side
     swing = math.sin(TAU * style.cycle(time, 1.5))
-    pose.hands[index] = vector(sign * (0.20 + 0.11 * swing), -0.20 + 0.03 * abs(swing), 0.06)
+    pose.hands[index] = vector(sign * (0.22 + 0.15 * swing), -0.29 + 0.04 * abs(swing), 0.06)
     pose.elbows[index] = vector(sign, 0.9, -0.1)
 
 
 def clap(pose: Pose, time: float, style: Style) -> None:
     """Both hands meet again and again."""
-    gap = 0.012 + 0.065 * (1.0 - math.cos(TAU * style.cycle(time, 1.7)))
+    gap = 0.012 + 0.09 * (1.0 - math.cos(TAU * style.cycle(time, 1.7)))
     for index, sign in enumerate((-1, 1)):
         pose.hands[index] = vector(sign * gap, 0.06, 0.20)
         pose.elbows[index] = vector(sign, 0.7, -0.1)
@@ -129,7 +129,7 @@ def drink(pose: Pose, time: float, style: Style) -> None:
     pose.head_pitch += -0.22 * (1.0 - lowered)
     pose.props.append(
         PlacedProp(
-            "pouch", hand + vector(-sign * 0.03, -0.005, 0.035), vector(0.085, 0.0, 0.0), vector(0.0, 0.14, 0.02)
+            "pouch", hand + vector(-sign * 0.03, -0.005, 0.035), vector(0.125, 0.0, 0.0), vector(0.0, 0.20, 0.03)
         )
     )
 
@@ -145,13 +145,13 @@ def eat(pose: Pose, time: float, style: Style) -> None:
     bowl = vector(-sign * 0.05, 0.175, 0.19)
     pose.hands[1 - index], pose.grips[1 - index] = bowl + vector(-sign * 0.03, 0.03, -0.01), "fist"
     pose.mouth = max(pose.mouth, 0.9 * max(0.0, bite - 0.6) / 0.4)
-    pose.props.append(PlacedProp("can", bowl, vector(0.105, 0.0, 0.0), vector(0.0, 0.085, 0.015)))
+    pose.props.append(PlacedProp("can", bowl, vector(0.16, 0.0, 0.0), vector(0.0, 0.135, 0.02)))
     pose.props.append(
         PlacedProp(
             "spoon",
             hand + vector(-sign * 0.045, -0.03, 0.02),
-            vector(-sign * 0.13, -0.05, 0.0),
-            vector(0.0, 0.045, 0.0),
+            vector(-sign * 0.17, -0.065, 0.0),
+            vector(0.0, 0.06, 0.0),
         )
     )
 
@@ -188,7 +188,7 @@ def hold(pose: Pose, time: float, style: Style) -> None:
         index, sign = _index(style), style.side
         centre = vector(sign * 0.19, 0.09 + sway, 0.19)
         pose.hands[index], pose.grips[index] = centre + vector(0.0, 0.03, -0.01), "fist"
-        pose.props.append(PlacedProp("camera", centre, vector(0.13, 0.0, 0.0), vector(0.0, 0.10, 0.01)))
+        pose.props.append(PlacedProp("camera", centre, vector(0.18, 0.0, 0.0), vector(0.0, 0.14, 0.01)))
         return
     centre = vector(0.0, 0.17 + sway, 0.21)
     for index, sign in enumerate((-1, 1)):
@@ -221,7 +221,7 @@ def throw(pose: Pose, time: float, style: Style) -> None:
         centre = centre + vector(0.85 * sign, -0.40, 0.55) * (1.3 * flown)
     else:
         return
-    pose.props.append(PlacedProp("ball", centre, vector(0.085, 0.0, 0.0), vector(0.0, 0.085, 0.0)))
+    pose.props.append(PlacedProp("ball", centre, vector(0.13, 0.0, 0.0), vector(0.0, 0.13, 0.0)))
 
 
 def screwdriver(pose: Pose, time: float, style: Style) -> None:
@@ -235,14 +235,14 @@ def screwdriver(pose: Pose, time: float, style: Style) -> None:
     pose.hands[1 - index], pose.grips[1 - index] = panel + vector(-sign * 0.03, 0.08, -0.02), "fist"
     pose.elbows[1 - index] = vector(-sign, 0.9, -0.2)
     pose.head_pitch += 0.25
-    pose.props.append(PlacedProp("panel", panel, vector(0.13, 0.0, 0.03), vector(0.0, 0.17, 0.0)))
+    pose.props.append(PlacedProp("panel", panel, vector(0.19, 0.0, 0.04), vector(0.0, 0.25, 0.0)))
     width = 0.032 * (0.55 + 0.45 * abs(math.cos(TAU * style.cycle(time, 1.4))))
     pose.props.append(
         PlacedProp(
             "screwdriver",
             hand + vector(-sign * 0.055, -0.012, 0.03),
-            vector(-sign * 0.15, 0.0, 0.0),
-            vector(0.0, width, 0.0),
+            vector(-sign * 0.19, 0.0, 0.0),
+            vector(0.0, 1.3 * width, 0.0),
         )
     )
 

@@ -36,9 +36,9 @@ def _box(image: np.ndarray, corner: tuple[int, int], opposite: tuple[int, int], 
 def _pouch() -> Sprite:
     image = _canvas(72, 120)
     _box(image, (32, 0), (39, 30), (60, 60, 235))
-    _box(image, (4, 26), (67, 116), (214, 206, 200))
-    _box(image, (4, 26), (67, 36), (160, 150, 144))
-    _box(image, (14, 52), (57, 96), (210, 150, 40))
+    _box(image, (4, 26), (67, 116), (236, 214, 60))
+    _box(image, (4, 26), (67, 36), (190, 160, 30))
+    _box(image, (14, 52), (57, 96), (190, 90, 20))
     cv2.putText(image, "H2O", (17, 80), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (250, 250, 250, 255), 2, cv2.LINE_AA)
     return _shade(image)
 
@@ -56,16 +56,16 @@ def _book() -> Sprite:
 
 def _laptop_lid() -> Sprite:
     image = _canvas(144, 100)
-    _box(image, (0, 0), (143, 99), (64, 60, 58))
-    _box(image, (4, 4), (139, 95), (92, 88, 84))
-    cv2.circle(image, (72, 50), 15, (250, 240, 210, 255), -1, cv2.LINE_AA)
-    cv2.circle(image, (72, 50), 8, (230, 170, 60, 255), -1, cv2.LINE_AA)
+    _box(image, (0, 0), (143, 99), (24, 60, 190))
+    _box(image, (4, 4), (139, 95), (40, 96, 250))
+    cv2.circle(image, (72, 50), 22, (250, 240, 210, 255), -1, cv2.LINE_AA)
+    cv2.circle(image, (72, 50), 17, (230, 170, 60, 255), -1, cv2.LINE_AA)
     return _shade(image)
 
 
 def _laptop_base() -> Sprite:
     image = _canvas(144, 100)
-    _box(image, (0, 0), (143, 99), (110, 106, 102))
+    _box(image, (0, 0), (143, 99), (206, 202, 198))
     for row in range(4):
         for column in range(12):
             _box(image, (8 + column * 11, 8 + row * 13), (16 + column * 11, 17 + row * 13), (44, 40, 40))
@@ -76,7 +76,7 @@ def _laptop_base() -> Sprite:
 def _can() -> Sprite:
     image = _canvas(84, 70)
     _box(image, (2, 6), (81, 66), (190, 196, 200))
-    _box(image, (2, 24), (81, 54), (60, 140, 60))
+    _box(image, (2, 16), (81, 60), (40, 220, 250))
     cv2.ellipse(image, (42, 8), (39, 7), 0, 0, 360, (60, 90, 130, 255), -1, cv2.LINE_AA)
     return _shade(image)
 
@@ -123,7 +123,7 @@ def _ball() -> Sprite:
     x, y = np.meshgrid(axis, axis)
     radius = np.hypot(x, y)
     normal = np.sqrt(np.clip(1 - radius**2, 0, 1))
-    colour = np.where((np.abs(x + 0.3 * y) < 0.22)[..., None], (240, 240, 240), (30, 190, 60)).astype(np.float32)
+    colour = np.where((np.abs(x + 0.3 * y) < 0.22)[..., None], (240, 250, 250), (40, 250, 190)).astype(np.float32)
     colour = colour * (0.4 + 0.65 * normal)[..., None]
     alpha = np.clip((1 - radius) * 36, 0, 1)[..., None]
     return np.concatenate((np.clip(colour, 0, 255) * alpha, alpha * 255), axis=2).round().astype(np.uint8)
@@ -140,8 +140,8 @@ def _screwdriver() -> Sprite:
 
 def _panel() -> Sprite:
     image = _canvas(110, 130)
-    _box(image, (0, 0), (109, 129), (150, 146, 138))
-    _box(image, (6, 6), (103, 123), (186, 182, 174))
+    _box(image, (0, 0), (109, 129), (70, 110, 30))
+    _box(image, (6, 6), (103, 123), (110, 190, 60))
     for x in (16, 94):
         for y in (16, 114):
             cv2.circle(image, (x, y), 7, (90, 88, 86, 255), -1, cv2.LINE_AA)

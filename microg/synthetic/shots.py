@@ -17,6 +17,7 @@ from microg.synthetic.motions import Style
 
 CAMERA_MARGIN = 0.035  # of the frame's height, on each side
 _SCALES = {1: (0.68, 0.86), 2: (0.66, 0.82), 3: (0.58, 0.70)}
+ZOOM = (0.5, 2.0)  # the least and the most
 _TAU = 2.0 * math.pi
 
 
@@ -91,19 +92,22 @@ def draw_roll(rng: np.random.Generator, upright: float) -> float:
 
 def make_shot(
     rng: np.random.Generator, module: str, looks: tuple[Appearance, ...], plans: tuple[Plan, ...], *,
-    upright: float, aspect: float, handshake: bool = False,
+    upright: float, aspect: float, handshake: bool = False, zoom: float = 1.0,
 ) -> Shot:  # fmt: skip
-    """Draw a shot in which `looks[i]` does `plans[i]`; `handshake` replaces the first two plans by a handshake."""
+    """Draw a shot in which `looks[i]` does `plans[i]`; `handshake` replaces the first two plans by a handshake.
+
+    zoom: how much larger people are than where all of each fits into the frame.
+    """
     count = len(looks)
     camera = (_drift(rng, 0.9), _drift(rng, 0.9))
     places = [(index + 0.5) / count for index in range(count)]
     people: list[Person] = []
     if handshake and count >= 2:
-        people += _pair(rng, looks[:2], aspect, count, upright)
+        people += _pair(rng, looks[:2], aspect, count, upright, zoom)
         places = [0.86] if count == 3 else []
         looks, plans = looks[2:], plans[2:]
     for look, plan, place in zip(looks, plans, places, strict=True):
-        people.append(_single(rng, look, plan, place, count, aspect, upright))
+        people.append(_single(rng, look, plan, place, count, aspect, upright, zoom))
     order = rng.permutation(len(people)) if not handshake else range(len(people))
     return Shot(module, tuple(people[index] for index in order), camera)
 
@@ -113,20 +117,28 @@ def _scale(rng: np.random.Generator, count: int, aspect: float) -> float:
     return float(rng.uniform(low, high)) * min(1.0, aspect / count / 0.55)
 
 
+def _beyond(scale: float, roll: float, aspect: float) -> tuple[float, float]:
+    """How far a body is moved along itself: where it does not fit, feet leave the frame before the face does."""
+    length = max(0.0, 0.5 * scale - 0.46)
+    return -math.sin(roll) * length / aspect, math.cos(roll) * length
+
+
 def _single(
-    rng: np.random.Generator, look: Appearance, plan: Plan, place: float, count: int, aspect: float, upright: float
-) -> Person:
+    rng: np.random.Generator, look: Appearance, plan: Plan, place: float, count: int, aspect: float, upright: float,
+    zoom: float,
+) -> Person:  # fmt: skip
     side = float(rng.choice((-1.0, 1.0)))
     turned = MOTIONS[plan.posture].turned
     yaw = math.radians(side * float(rng.uniform(24, 42) if turned else rng.uniform(0, 30)))
-    scale = _scale(rng, count, aspect) * (0.86 if plan.posture == "jump" else 1.0)
+    scale = _scale(rng, count, aspect) * (0.86 if plan.posture == "jump" else 1.0) * zoom
     room = 0.16 if count == 1 else 0.02
     roll = draw_roll(rng, upright)
     # a body lies around its pelvis: a sitting one reaches less far down, so its middle is higher
     lift = 0.10 * scale if plan.posture == "sit" else 0.0
+    right, down = _beyond(scale, roll, aspect)
     centre = (
-        place + float(rng.uniform(-room, room)) - math.sin(roll) * lift / aspect,
-        0.5 + float(rng.uniform(-0.03, 0.03)) + math.cos(roll) * lift,
+        place + float(rng.uniform(-room, room)) - math.sin(roll) * lift / aspect + right,
+        0.5 + float(rng.uniform(-0.03, 0.03)) + math.cos(roll) * lift + down,
     )
     return Person(
         look, plan, make_style(rng), scale, centre,
@@ -137,12 +149,13 @@ def _single(
 
 
 def _pair(
-    rng: np.random.Generator, looks: tuple[Appearance, ...], aspect: float, count: int, upright: float
+    rng: np.random.Generator, looks: tuple[Appearance, ...], aspect: float, count: int, upright: float, zoom: float
 ) -> list[Person]:
-    scale = _scale(rng, count, aspect)
-    centre = (0.5 if count == 2 else 0.36, 0.5)
+    scale = _scale(rng, count, aspect) * zoom
     path = (_drift(rng, 0.02), _drift(rng, 0.02))
     roll = draw_roll(rng, max(upright, 0.6))
+    right, down = _beyond(scale, roll, aspect)
+    centre = ((0.5 if count == 2 else 0.36) + right, 0.5 + down)
     roll_drift = _drift(rng, math.radians(7))
     pitch = math.radians(float(rng.uniform(4, 12)))
     style = make_style(rng)

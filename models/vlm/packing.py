@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 import numpy as np
 
@@ -45,11 +46,15 @@ def pack(examples: Sequence[Example], positions: Callable[[tuple[int, ...]], np.
     parents: list[int] = []
     where: list[np.ndarray] = []
     aims: list[tuple[int, int, int]] = []
-    for owner, example in enumerate(examples):
-        row = (*example.prompt, *example.answer[:-1])
+    rows = [(*example.prompt, *example.answer[:-1]) for example in examples]
+    # what all begin with is most of each row: laid out once
+    common = min(len(commonprefix(rows)), *(len(example.prompt) - 1 for example in examples))
+    for owner, (example, row) in enumerate(zip(examples, rows, strict=True)):
         own = positions(row)
-        at = -1
-        for depth, token in enumerate(row):
+        if not tokens:
+            tokens, parents, where = list(row[:common]), list(range(-1, common - 1)), list(own[:, :common].T)
+        at = common - 1
+        for depth, token in enumerate(row[common:], start=common):
             parent, at = at, places.setdefault((at, token), len(tokens))
             if at == len(tokens):
                 tokens.append(token)
@@ -57,11 +62,9 @@ def pack(examples: Sequence[Example], positions: Callable[[tuple[int, ...]], np.
                 where.append(own[:, depth])
             if depth >= len(example.prompt) - 1:
                 aims.append((at, example.answer[depth + 1 - len(example.prompt)], owner))
-    visible = np.zeros((len(tokens), len(tokens)), bool)
-    for at, parent in enumerate(parents):
-        if parent >= 0:
-            visible[at] = visible[parent]
-        visible[at, at] = True
+    visible = np.tri(len(tokens), dtype=bool)
+    for at, parent in enumerate(parents[common:], start=common):
+        visible[at, :at] = visible[parent, :at] if parent >= 0 else False
     sources, targets, owners = np.array(aims, np.int64).reshape(-1, 3).T
     return Packed(np.array(tokens, np.int64), np.stack(where, 1), visible, sources, targets, owners)
 

@@ -1,10 +1,11 @@
 """One training step of a Qwen2.5-VL on packed questions, and how right its answers are.
 
-The loss is the cross-entropy of answer tokens only. Two linear heads on the vision encoder teach seeing much faster
+The loss is the cross-entropy of answer tokens only. Linear heads on the vision encoder teach seeing much faster
 than answers alone do, and are thrown away with the training. Where people's boxes and actions are known, one is asked
-which cells of each frame hold somebody and what they do. The other is asked which words are said of a clip, whatever
-cell tells it (as in Joulin et al., "Learning visual features from large weakly supervised data", 2016): colours, rooms
-and things have no labels.
+which cells of each frame hold somebody and what they do, and a second what each person does, whichever of the person's
+cells tells it: a thing in a hand is in one cell of many (multiple instances, Dietterich et al., 1997). A third is asked
+which words are said of a clip, again by any cell (as in Joulin et al., "Learning visual features from large weakly
+supervised data", 2016): colours, rooms and things have no labels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,19 @@ from torch import Tensor, nn
 from models.training.muon import Muon, Together
 from models.vlm.packing import PackedBatch
 
-_UNSAID = -6.0  # logit of a word in one cell before anything is learnt: a few words in a hundred are said of a clip
+_UNSAID = -6.0  # logit in one cell before anything is learnt: of all that could be told, little is, and by few cells
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Who is where in a batch and does what: `cells` (k,) of one person after another, of so many (n,) `sizes` each.
+
+    A cell is a merged patch, counted through all clips; labels (n, actions) bool.
+    """
+
+    cells: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +42,21 @@ class Batch:
     """Packed questions, the patches (n, values) of their clips one after another, and grids (b, 3) of patches.
 
     packed: None where nothing is asked. cells (k, 1 + actions): what is in each merged patch of all clips
-    (`models.vlm.patches.cell_labels`), or None. words (b, words) bool: which are said of each clip, or None.
+    (`models.vlm.patches.cell_labels`), or None. people: those seen, or None where nobody is. words (b, words)
+    bool: which are said of each clip, or None.
     """
 
     packed: PackedBatch | None
     patches: np.ndarray
     grids: np.ndarray
     cells: np.ndarray | None = None
+    people: People | None = None
     words: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over a batch, 0 where there is nothing to learn: of answer tokens, of cells and of words."""
+    """Means over a batch, 0 where there is nothing to learn: of answer tokens, of cells and people, and of words."""
 
     said: Tensor
     cells: Tensor
@@ -91,8 +106,13 @@ def _asked(logits: Tensor, wanted: np.ndarray) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, truth) * truth.shape[1]
 
 
+def _told(logits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the logits (n, questions) of groups of `sizes` cells, of whose logits any tells it."""
+    return torch.stack([group.logsumexp(0) for group in logits.split(sizes)])
+
+
 class Learner(nn.Module):
-    """A model, a head for cells where `actions` are known and one for so many `words` (0: none)."""
+    """A model, heads for cells and people where `actions` are known and one for so many `words` (0: none)."""
 
     def __init__(self, model: Any, actions: int, words: int = 0) -> None:
         super().__init__()
@@ -102,9 +122,11 @@ class Learner(nn.Module):
         embed.forward = lambda patches: nn.functional.linear(patches, embed.proj.weight.flatten(1))
         hidden = model.config.get_text_config().hidden_size
         self.cells = nn.Linear(hidden, 1 + actions) if actions else None
+        self.people = nn.Linear(hidden, actions) if actions else None
         self.words = nn.Linear(hidden, words) if words else None
-        if self.words is not None:
-            nn.init.constant_(self.words.bias, _UNSAID)
+        for head in (self.people, self.words):
+            if head is not None:
+                nn.init.constant_(head.bias, _UNSAID)
 
     def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> Together:
         """Return the optimizer: Muon at `muon` times the rate for the picture encoder's blocks (0: none), and AdamW.
@@ -148,7 +170,7 @@ class Learner(nn.Module):
         return self.model.lm_head(hidden.flatten(0, 1)[torch.from_numpy(packed.sources).to(device)])
 
     def losses(self, batch: Batch) -> Losses:
-        """Return the losses: for cells and words the sum over what is asked of one, the mean over cells and clips."""
+        """Return the losses: of cells, people and words the sum over what is asked of one, the mean over all."""
         seen = self.seen(batch)
         said = cells = words = seen.new_zeros(())
         if batch.packed is not None:
@@ -156,10 +178,13 @@ class Learner(nn.Module):
             said = nn.functional.cross_entropy(self.logits(batch.packed, seen), targets)
         if self.cells is not None and batch.cells is not None:
             cells = _asked(self.cells(seen), batch.cells)
+        if self.people is not None and batch.people is not None:
+            who = batch.people
+            told = _told(self.people(seen[torch.from_numpy(who.cells).to(seen.device)]), who.sizes.tolist())
+            cells = cells + _asked(told, who.labels)
         if self.words is not None and batch.words is not None:
             tokens = (batch.grids.prod(1) // self.model.config.vision_config.spatial_merge_size**2).tolist()
-            # said is what any cell tells
-            words = _asked(torch.stack([one.logsumexp(0) for one in self.words(seen).split(tokens)]), batch.words)
+            words = _asked(_told(self.words(seen), tokens), batch.words)
         return Losses(said, cells, words)
 
     @torch.no_grad()

@@ -67,7 +67,8 @@ def test_a_dataset_of_other_settings_is_refused(made: Dataset):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"width": 127}, {"height": 10_000}, {"clips": 0}, {"seed": -1}, {"upright": 2.0}, {"origin": "cartoon"}]
+    "bad",
+    [{"width": 127}, {"height": 10_000}, {"clips": 0}, {"seed": -1}, {"upright": 2.0}, {"zoom": 0.1}, {"origin": "x"}],
 )
 def test_bad_values_are_refused(tmp_path: Path, bad: dict):
     with pytest.raises(ConfigError):
@@ -232,13 +233,13 @@ def test_clips_of_fewer_frames_a_second_show_the_same_at_the_same_time(tmp_path:
         generate_dataset(str(tmp_path / "none"), 1, fps=0)
 
 
-def test_a_dataset_made_before_questions_could_be_counted_is_finished_all_the_same(tmp_path: Path):
+def test_a_dataset_of_an_earlier_generator_is_not_finished_with_other_pictures(tmp_path: Path):
     root = str(tmp_path / "old")
-    made = generate_dataset(root, 1, width=64, height=64)
-    info = dict(made.info)
-    del info["generator"]["questions"], info["generator"]["fps"]
+    info = dict(generate_dataset(root, 1, width=64, height=64).info)
+    info["generator"]["version"] -= 1
     storage.write_json(storage.join(root, "dataset.json"), info)
-    assert generate_dataset(root, 2, width=64, height=64).table("clips").num_rows == 2
+    with pytest.raises(DatasetError, match="other settings"):
+        generate_dataset(root, 2, width=64, height=64)
 
 
 def test_an_empty_module_is_described_as_empty():

@@ -14,9 +14,9 @@ from models.vlm.base import Frames
 from models.vlm.chat import load_chat, shown_to_processor
 from models.vlm.checkpoint import find
 from models.vlm.packing import Example, pack, stack
-from models.vlm.patches import Move, PatchRule, cell_labels, resized
+from models.vlm.patches import Move, PatchRule, cell_labels, covered_cells, resized
 from models.vlm.prompts import prompt
-from models.vlm.training import Batch, Learner, Positions
+from models.vlm.training import Batch, Learner, People, Positions
 from models.vlm.transformers_engine import load_model
 
 QUESTIONS = {
@@ -113,6 +113,27 @@ def test_a_word_is_said_of_a_clip_when_any_of_its_cells_tells_it(tiny: tuple[Any
     assert (nothing.said.item(), nothing.cells.item(), nothing.words.item()) == (0, 0, 0)
 
 
+def test_what_a_person_does_is_told_by_any_cell_of_the_person(tiny: tuple[Any, Any]):
+    learner = Learner(tiny[0], 2)
+    assert learner.people is not None
+    assert learner.cells is not None
+    seen = torch.zeros(4, learner.people.in_features)
+    seen[2, 0] = 1.0
+    with torch.no_grad():
+        learner.people.weight.zero_()
+        learner.people.weight[1, 0] = 40.0  # the third cell tells the second action
+    learner.seen = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
+    grids, cells = np.array([[1, 2, 8]]), np.zeros((4, 3), np.float32)
+
+    def loss(covered: list[int], sizes: list[int]) -> float:
+        people = People(np.array(covered), np.array(sizes), np.array([[False, True], [False, False]]))
+        return learner.losses(Batch(None, np.zeros((0, 0)), grids, cells, people)).cells.item()
+
+    alone = learner.losses(Batch(None, np.zeros((0, 0)), grids, cells)).cells.item()
+    assert loss([0, 2, 1, 3], [2, 2]) - alone < 0.05
+    assert loss([0, 1, 2, 3], [2, 2]) - alone > 15
+
+
 @pytest.mark.parametrize("muon", [0.0, 3.0])
 def test_every_parameter_has_one_optimizer_and_the_encoder_has_groups_of_its_own(tiny: tuple[Any, Any], muon: float):
     learner = Learner(tiny[0], 4, words=3)
@@ -153,6 +174,6 @@ def test_boxes_move_with_the_frames(move: Move):
 
 def test_a_cell_knows_who_is_in_it_and_what_they_do():
     boxes = np.array([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 1.0]], [[np.nan] * 4, [0.5, 0.0, 1.0, 0.6]]])
-    found = cell_labels(boxes, np.array([[True, False], [False, True]]), 2, 2)
+    found = cell_labels(covered_cells(boxes, 2, 2), np.array([[True, False], [False, True]]))
     assert found[0].tolist() == [[[1, 1, 0], [1, 0, 1]], [[0, 0, 0], [1, 0, 1]]]
     assert found[1].tolist() == [[[0, 0, 0], [1, 0, 1]], [[0, 0, 0], [0, 0, 0]]]  # 0.2 of the lower cell is too little
