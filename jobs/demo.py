@@ -40,7 +40,7 @@ def demo(
     ] = True,
     training_clips: Annotated[
         int,
-        typer.Option("--training-clips", min=20, help="Synthetic clips to learn actions from; answers: 5/2 as many."),
+        typer.Option("--training-clips", min=20, help="Synthetic clips to learn actions from; for answers: 7 times."),
     ] = 240,
 ) -> None:
     """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.
@@ -98,7 +98,7 @@ def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str
     steps("har score", "--predictions", f"{root}/har_predict", "--groundtruth", dataset, "--split", "all",
           "--run", f"{root}/har_score")  # fmt: skip
     lessons = f"{root}/lessons"
-    steps("data synth", lessons, "--clips", 5 * clips // 2, *LESSONS, "--seed", seed + 2000)
+    steps("data synth", lessons, "--clips", 7 * clips, *LESSONS, "--seed", seed + 2000)
     steps("data split", lessons)
     steps("vlm train", lessons, "--run", f"{root}/vlm_train")
     engine = "vllm" if importlib.util.find_spec("vllm") else "transformers"

@@ -30,7 +30,7 @@ EPILOG = """
 
 `microg vlm train data/lessons --run runs/tiny-vlm`
 
-`microg vlm train data/lessons --run runs/longer --epochs 40 --set vision_epochs=100`
+`microg vlm train data/lessons --run runs/longer --epochs 20 --set vision_epochs=40`
 
 `microg vlm generate --model runs/tiny-vlm/model --engine transformers --dataset data/lessons --split test --run
 runs/answers` asks the trained model
@@ -46,7 +46,7 @@ def vlm_train(
         str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 12]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 6]")] = None,
     scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
     config: ConfigOption = None,
@@ -56,7 +56,7 @@ def vlm_train(
 ) -> None:
     """Train a tiny Qwen2.5-VL on the train split, so that `microg vlm generate` has a model that runs anywhere.
 
-    A million parameters, a few minutes of two cores for some hundred clips. The picture encoder first learns alone,
+    A million parameters, a few minutes of two cores for a thousand clips. The picture encoder first learns alone,
     from people's boxes and actions where they are known and from the words said of a clip. Killed at any time, the
     same command goes on from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder
     in the Hugging Face layout, which vLLM and transformers load; it also tells with which frames it is to be asked.

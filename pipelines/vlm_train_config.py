@@ -33,12 +33,12 @@ class VlmTrainSettings(Config):
     clip tells left from right. lessons: how many are shown of a clip in an epoch at most, at random. shares: in how
     many epochs a lesson of a kind is shown (caption, yes/no, count, unanswerable, other), 1 where a kind is not named.
     asked_more: further yes/no questions a clip and epoch, answered by the dataset's action labels
-    (`pipelines.lessons`), where lessons leave room. cells: weight of the loss on where people are and what they do
-    (0: none, as where labels or boxes are missing). words: weight of the loss on which words are said of a clip (0:
-    none). vision_epochs: how often each clip is shown before the `epochs`, to the picture encoder alone, which learns
-    from those two losses at a quarter of the cost. encoder_rate: at which part of the schedule's rate it goes on to
-    learn in the `epochs`. Each of the two phases has the schedule once. batch: clips of one step. validate_every:
-    epochs between two looks at the val split; the last epoch has one.
+    (`pipelines.lessons`), where lessons leave room. cells: weight of the losses on where people are and what they do,
+    asked of each cell and of each person (0: none, as where labels or boxes are missing). words: weight of the loss on
+    which words are said of a clip (0: none). vision_epochs: how often each clip is shown before the `epochs`, to the
+    picture encoder alone, which learns from those losses at half of the cost. encoder_rate: at which part of the
+    schedule's rate it goes on to learn in the `epochs`. Each of the two phases has the schedule once. batch: clips of
+    one step. validate_every: epochs between two looks at the val split; the last epoch has one.
     """
 
     volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_every_s", "device", "threads"})
@@ -51,24 +51,24 @@ class VlmTrainSettings(Config):
         layers=3, vision_hidden=96, vision_layers=4, vision_heads=3, side=140, vocabulary=2000, context=2048,
         spread=0.06,
     )  # fmt: skip
-    views: int = Field(default=3, ge=1, le=15)
+    views: int = Field(default=1, ge=1, le=15)
     move: float = Field(default=0.06, ge=0, le=0.5)
     mirror: bool = True
     lessons: int = Field(default=8, ge=1)
     shares: dict[str, float] = Field(default_factory=lambda: {"unanswerable": 0.34, "caption": 0.7, "count": 0.7})
     asked_more: int = Field(default=2, ge=0)
     cells: float = Field(default=1.0, ge=0)
-    words: float = Field(default=0.1, ge=0)
-    vision_epochs: int = Field(default=36, ge=0)
+    words: float = Field(default=0.2, ge=0)
+    vision_epochs: int = Field(default=9, ge=0)
     encoder_rate: float = Field(default=0.3, ge=0, le=1)
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=6, ge=1)
     batch: int = Field(default=8, ge=1)
     schedule: ScheduleSettings = ScheduleSettings(
-        policy="cosine", lr=2e-3, end_lr=2e-5, warmup_epochs=1.0, warmup_start_lr=1e-5, after_warmup=True
+        policy="cosine", lr=2e-3, end_lr=2e-5, warmup_epochs=0.3, warmup_start_lr=1e-5, after_warmup=True
     )
     optimizer: VlmOptimizer = VlmOptimizer()
     seed: int = Field(default=0, ge=0)
-    validate_every: int = Field(default=4, ge=1)
+    validate_every: int = Field(default=3, ge=1)
     checkpoint_every_s: float = Field(default=60.0, gt=0)
     device: str = "auto"
     threads: int = Field(default=0, ge=0)

@@ -24,7 +24,7 @@ def test_a_model_trained_as_in_the_demo_answers_better_than_one_that_sees_nothin
     tmp_path: Path, ray_session: None
 ) -> None:
     lessons, exam, trained, said, scored = (tmp_path / name for name in ("lessons", "exam", "run", "said", "scored"))
-    assert microg("data", "synth", lessons, "--clips", 8 * 240, *LESSONS, "--seed", 1) == 0
+    assert microg("data", "synth", lessons, "--clips", 7 * 240, *LESSONS, "--seed", 1) == 0
     # clips of another seed, with six questions each
     assert microg("data", "synth", exam, "--clips", 200, *LESSONS, "--questions", 6, "--seed", 2) == 0
     for data in (lessons, exam):

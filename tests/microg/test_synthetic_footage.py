@@ -122,7 +122,9 @@ def test_the_same_seed_gives_the_same_bytes_and_a_second_run_keeps_what_is_there
         generate_footage(str(tmp_path / "a"), 2, **{**small, "seed": 5})
 
 
-@pytest.mark.parametrize("bad", [{"videos": 0}, {"seconds": 1.0}, {"fps": 0}, {"width": 33}, {"upright": -0.1}, {"zoom": 3}])
+@pytest.mark.parametrize(
+    "bad", [{"videos": 0}, {"seconds": 1.0}, {"fps": 0}, {"width": 33}, {"upright": -0.1}, {"zoom": 3}]
+)
 def test_bad_values_are_refused(tmp_path: Path, bad: dict):
     with pytest.raises(ConfigError):
         generate_footage(str(tmp_path), **{"videos": 1, **bad})
