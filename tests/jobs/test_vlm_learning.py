@@ -26,7 +26,7 @@ def test_a_model_trained_as_in_the_demo_answers_better_than_one_that_sees_nothin
     lessons, exam, trained, said, scored = (tmp_path / name for name in ("lessons", "exam", "run", "said", "scored"))
     assert microg("data", "synth", lessons, "--clips", 7 * 240, *LESSONS, "--seed", 1) == 0
     # clips of another seed, with six questions each
-    assert microg("data", "synth", exam, "--clips", 200, *LESSONS, "--questions", 6, "--seed", 2) == 0
+    assert microg("data", "synth", exam, "--clips", 400, *LESSONS, "--questions", 6, "--seed", 2) == 0
     for data in (lessons, exam):
         assert microg("data", "split", data) == 0
     assert microg("vlm", "train", lessons, "--run", trained) == 0
@@ -38,11 +38,11 @@ def test_a_model_trained_as_in_the_demo_answers_better_than_one_that_sees_nothin
     seen, blind = found["scores"], found["baselines"]["blind"]
     print({name: (seen[name], blind[name]) for name in seen if name in blind})
     assert seen["count_accuracy"] >= blind["count_accuracy"] + 0.35
-    assert seen["yes_no_accuracy"] >= blind["yes_no_accuracy"] + 0.1  # which knows the answers to these very questions
+    assert seen["yes_no_accuracy"] >= blind["yes_no_accuracy"] + 0.1  # "no" where most clips do not show it
     assert seen["exact_match"] >= blind["exact_match"] + 0.2
     pairs = pair(read_text_predictions(str(said)), read_text_references(str(exam)), "vqa")
     asked = [item for item in pairs.items if item.question and item.question.endswith("doing?")]
-    assert len(asked) > 100
+    assert len(asked) > 200
     model, guessed = named_actions(asked)
     print({"action": (model, guessed)})
     assert model >= 2 * guessed
