@@ -40,7 +40,7 @@ def demo(
     ] = True,
     training_clips: Annotated[
         int,
-        typer.Option("--training-clips", min=20, help="Synthetic clips to learn actions from; for answers: 7 times."),
+        typer.Option("--training-clips", min=20, help="Clips to learn actions from; 7 times as many to answer."),
     ] = 240,
 ) -> None:
     """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.

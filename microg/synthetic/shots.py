@@ -117,9 +117,13 @@ def _scale(rng: np.random.Generator, count: int, aspect: float) -> float:
     return float(rng.uniform(low, high)) * min(1.0, aspect / count / 0.55)
 
 
-def _beyond(scale: float, roll: float, aspect: float) -> tuple[float, float]:
-    """How far a body is moved along itself: where it does not fit, feet leave the frame before the face does."""
-    length = max(0.0, 0.5 * scale - 0.46)
+def _beyond(scale: float) -> float:
+    """How far a body that does not fit is moved down itself: feet leave the frame before the face does."""
+    return max(0.0, 0.5 * scale - 0.46)
+
+
+def _along(length: float, roll: float, aspect: float) -> tuple[float, float]:
+    """Return a way down a body, in frame heights, as fractions of the frame's width and height."""
     return -math.sin(roll) * length / aspect, math.cos(roll) * length
 
 
@@ -135,11 +139,8 @@ def _single(
     roll = draw_roll(rng, upright)
     # a body lies around its pelvis: a sitting one reaches less far down, so its middle is higher
     lift = 0.10 * scale if plan.posture == "sit" else 0.0
-    right, down = _beyond(scale, roll, aspect)
-    centre = (
-        place + float(rng.uniform(-room, room)) - math.sin(roll) * lift / aspect + right,
-        0.5 + float(rng.uniform(-0.03, 0.03)) + math.cos(roll) * lift + down,
-    )
+    right, down = _along(lift + _beyond(scale), roll, aspect)
+    centre = (place + float(rng.uniform(-room, room)) + right, 0.5 + float(rng.uniform(-0.03, 0.03)) + down)
     return Person(
         look, plan, make_style(rng), scale, centre,
         (_drift(rng, 0.035 / count), _drift(rng, 0.03)),
@@ -154,7 +155,7 @@ def _pair(
     scale = _scale(rng, count, aspect) * zoom
     path = (_drift(rng, 0.02), _drift(rng, 0.02))
     roll = draw_roll(rng, max(upright, 0.6))
-    right, down = _beyond(scale, roll, aspect)
+    right, down = _along(_beyond(scale), roll, aspect)
     centre = ((0.5 if count == 2 else 0.36) + right, 0.5 + down)
     roll_drift = _drift(rng, math.radians(7))
     pitch = math.radians(float(rng.uniform(4, 12)))

@@ -42,17 +42,13 @@ class Packed:
 def pack(examples: Sequence[Example], positions: Callable[[tuple[int, ...]], np.ndarray]) -> Packed:
     """Join examples into one row; `positions` gives those (3, n) of a sequence of tokens asked alone."""
     places: dict[tuple[int, int], int] = {}
-    tokens: list[int] = []
-    parents: list[int] = []
-    where: list[np.ndarray] = []
     aims: list[tuple[int, int, int]] = []
     rows = [(*example.prompt, *example.answer[:-1]) for example in examples]
     # what all begin with is most of each row: laid out once
     common = min(len(commonprefix(rows)), *(len(example.prompt) - 1 for example in examples))
-    for owner, (example, row) in enumerate(zip(examples, rows, strict=True)):
-        own = positions(row)
-        if not tokens:
-            tokens, parents, where = list(row[:common]), list(range(-1, common - 1)), list(own[:, :common].T)
+    placed = [positions(row) for row in rows]
+    tokens, parents, where = list(rows[0][:common]), list(range(-1, common - 1)), list(placed[0][:, :common].T)
+    for owner, (example, row, own) in enumerate(zip(examples, rows, placed, strict=True)):
         at = common - 1
         for depth, token in enumerate(row[common:], start=common):
             parent, at = at, places.setdefault((at, token), len(tokens))

@@ -38,7 +38,7 @@ def test_a_model_trained_as_in_the_demo_answers_better_than_one_that_sees_nothin
     seen, blind = found["scores"], found["baselines"]["blind"]
     print({name: (seen[name], blind[name]) for name in seen if name in blind})
     assert seen["count_accuracy"] >= blind["count_accuracy"] + 0.35
-    assert seen["yes_no_accuracy"] >= blind["yes_no_accuracy"] + 0.1  # "no" where most clips do not show it
+    assert seen["yes_no_accuracy"] >= blind["yes_no_accuracy"] + 0.12  # "no" where most clips do not show it
     assert seen["exact_match"] >= blind["exact_match"] + 0.2
     pairs = pair(read_text_predictions(str(said)), read_text_references(str(exam)), "vqa")
     asked = [item for item in pairs.items if item.question and item.question.endswith("doing?")]

@@ -68,7 +68,15 @@ def test_a_dataset_of_other_settings_is_refused(made: Dataset):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"width": 127}, {"height": 10_000}, {"clips": 0}, {"seed": -1}, {"upright": 2.0}, {"zoom": 0.1}, {"origin": "x"}],
+    [
+        {"width": 127},
+        {"height": 10_000},
+        {"clips": 0},
+        {"seed": -1},
+        {"upright": 2.0},
+        {"zoom": 0.1},
+        {"origin": "cartoon"},
+    ],
 )
 def test_bad_values_are_refused(tmp_path: Path, bad: dict):
     with pytest.raises(ConfigError):

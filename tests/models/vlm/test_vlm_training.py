@@ -92,17 +92,22 @@ def test_an_answer_is_right_exactly_when_greedy_decoding_says_it(tiny: tuple[Any
     assert Learner(model, 0).right(batch).tolist() == [True, False]
 
 
+def one_cell_tells(learner: Learner, head: torch.nn.Linear, cell: int, cells: int) -> None:
+    """Let `head` be told of its second question by `cell` of so many cells, and of nothing else."""
+    seen = torch.zeros(cells, head.in_features)
+    seen[cell, 0] = 1.0
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[1, 0] = 40.0
+    learner.seen = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_a_word_is_said_of_a_clip_when_any_of_its_cells_tells_it(tiny: tuple[Any, Any]):
     model, _ = tiny
     learner = Learner(model, 0, words=2)
     assert learner.words is not None
     grids = np.array([[1, 2, 4], [1, 2, 2]])  # clips of two cells and of one
-    seen = torch.zeros(3, learner.words.in_features)
-    seen[1, 0] = 1.0
-    with torch.no_grad():
-        learner.words.weight.zero_()
-        learner.words.weight[1, 0] = 40.0  # the second cell tells the second word
-    learner.seen = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
+    one_cell_tells(learner, learner.words, 1, cells=3)
     right, wrong = (
         learner.losses(Batch(None, np.zeros((0, 0)), grids, words=np.array(words))).words.item()
         for words in ([[False, True], [False, False]], [[False, False], [False, True]])
@@ -117,12 +122,7 @@ def test_what_a_person_does_is_told_by_any_cell_of_the_person(tiny: tuple[Any, A
     learner = Learner(tiny[0], 2)
     assert learner.people is not None
     assert learner.cells is not None
-    seen = torch.zeros(4, learner.people.in_features)
-    seen[2, 0] = 1.0
-    with torch.no_grad():
-        learner.people.weight.zero_()
-        learner.people.weight[1, 0] = 40.0  # the third cell tells the second action
-    learner.seen = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
+    one_cell_tells(learner, learner.people, 2, cells=4)
     grids, cells = np.array([[1, 2, 8]]), np.zeros((4, 3), np.float32)
 
     def loss(covered: list[int], sizes: list[int]) -> float:
