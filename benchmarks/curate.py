@@ -5,8 +5,8 @@
 
 `compare`: CPU seconds a clip of (a) what the published scripts do with the same libraries: ultralytics `track` to
 filter, PySceneDetect, optical flow, then `track` again for the boxes, each decoding the clip anew; (b) one pass of
-`models.observe` with each profile. Boxes of (a) and of the exact profile must be equal; how far the others agree with
-exact is printed.
+`microg.models.curation.observe` with each profile. Boxes of (a) and of the exact profile must be equal; how far the
+others agree with exact is printed.
 `memory`: the whole command on Ray over N links to the clips: clips/s and cores busy, of the whole command and between
 the first and the last clip, and peak memory of all processes.
 """
@@ -27,18 +27,18 @@ from typing import Any
 
 import numpy as np
 
-from microg.weights import require_weights
-from models.box_rule import person_boxes
-from models.detection.agreement import agreement, iou_matrix
-from models.detection.base import PROFILES, Detections, DetectorSettings
-from models.detection.load import load_detector
-from models.motion import motion_level
-from models.observe import observe
-from models.scenes import scene_cuts
-from models.tracking import TrackerSettings, Tracks
-from models.video import probe
-from pipelines.calibrate import calibrate
-from pipelines.footage import Footage
+from microg.models.curation.box_rule import person_boxes
+from microg.models.curation.motion import motion_level
+from microg.models.curation.observe import observe
+from microg.models.curation.scenes import scene_cuts
+from microg.models.curation.tracking import TrackerSettings, Tracks
+from microg.models.detection.agreement import agreement, iou_matrix
+from microg.models.detection.base import PROFILES, Detections, DetectorSettings
+from microg.models.detection.load import load_detector
+from microg.models.video.probe_decode import probe
+from microg.pipelines.curate.calibrate import calibrate
+from microg.pipelines.curate.find_footage import Footage
+from microg.system.weights import require_weights
 
 WEIGHED_EVERY = 10  # looks: the kernel walks through all pages of a process to tell its memory
 
@@ -54,7 +54,9 @@ class Sequential:
     """The published chain, clip by clip, with the libraries' own entry points."""
 
     def __init__(self, weights: Path, folder: Path) -> None:
-        from models.detection import ultralytics_model as _quiet  # noqa: F401  (its messages would break our JSON)
+        from microg.models.detection import (
+            ultralytics_model as _quiet,  # noqa: F401  (its messages would break our JSON)
+        )
 
         from ultralytics import YOLO  # type: ignore[attr-defined]  # isort: skip
 
@@ -89,7 +91,7 @@ class Sequential:
     def _motion(clip: str) -> float:
         import cv2
 
-        from models.motion import GROUP_FRAMES, MotionMeter
+        from microg.models.curation.motion import GROUP_FRAMES, MotionMeter
 
         capture = cv2.VideoCapture(clip)
         meter = MotionMeter(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -114,10 +116,13 @@ class SinglePass:
         published = person_boxes(seen.tracks, width=info.width, height=info.height, fps=info.fps, level=level)
         persons = sum(len(frame.persons(0.6)) > 0 for frame in seen.detections)
         return {
-            "percentage": 100 * persons / seen.num_frames, "cuts": len(scene_cuts(seen.content_scores)),
-            "motion": seen.motion_published, "boxes": published, "seconds": seen.seconds,
+            "percentage": 100 * persons / seen.num_frames,
+            "cuts": len(scene_cuts(seen.content_scores)),
+            "motion": seen.motion_published,
+            "boxes": published,
+            "seconds": seen.seconds,
             "detections": seen.detections,
-        }  # fmt: skip
+        }
 
 
 def equal_boxes(a: Any, b: Any) -> bool:
@@ -161,11 +166,15 @@ def compare(clips: list[str], weights: Path, repeats: int) -> dict[str, Any]:
     exact = results["exact"]
     identical = [equal_boxes(a["boxes"], b["boxes"]) for a, b in zip(results["sequential"], exact, strict=True)]
     return {
-        "clips": len(clips), "repeats": repeats, "cpu_s_per_clip": means, "cpu_s_by_clip": seconds,
+        "clips": len(clips),
+        "repeats": repeats,
+        "cpu_s_per_clip": means,
+        "cpu_s_by_clip": seconds,
         "ratio": {name: means["sequential"] / value for name, value in means.items()},
         "stages_cpu_s": {
             name: {stage: float(np.mean([r["seconds"][stage] for r in found])) for stage in found[0]["seconds"]}
-            for name, found in results.items() if name != "sequential"
+            for name, found in results.items()
+            if name != "sequential"
         },
         "clips_with_identical_boxes": sum(identical),
         "equal_decisions": {
@@ -174,9 +183,10 @@ def compare(clips: list[str], weights: Path, repeats: int) -> dict[str, Any]:
         },
         "agreement_with_exact": {
             name: agreement(frames_of(exact), frames_of(results[name])) | {"clips_mean_box_iou": box_iou(exact, found)}
-            for name, found in results.items() if name not in ("sequential", "exact")
+            for name, found in results.items()
+            if name not in ("sequential", "exact")
         },
-    }  # fmt: skip
+    }
 
 
 def calibration(footage: list[Footage], folder: str, settings: DetectorSettings, weights: Path) -> dict[str, str]:
@@ -218,7 +228,16 @@ def memory(clips: list[str], weights: Path | None, size: int, stored: str | None
             (raw / f"copy{index:04d}_000.mp4").symlink_to(clip)
             if stored is not None:
                 (replayed / f"copy{index:04d}_000.csv").symlink_to(Path(stored).resolve() / f"{clip.stem}.csv")
-        command = [sys.executable, "-m", "jobs.cli", "curate", str(raw), f"{temporary}/out", "--pretrimmed", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "microg.jobs.cli",
+            "curate",
+            str(raw),
+            f"{temporary}/out",
+            "--pretrimmed",
+            "--json",
+        ]
         command += ["--detections", str(replayed)] if stored is not None else ["--weights", str(weights)]
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -245,11 +264,15 @@ def memory(clips: list[str], weights: Path | None, size: int, stored: str | None
         report = json.loads(process.communicate()[0])
         shutil.rmtree(raw)
     return {
-        "clips": size, "wall_s": wall, "peak_memory_mb": peak / 2**20,
-        "cpu_s_all_processes": sum(spent.values()), "cores": os.cpu_count(),
-        "cores_busy_whole_command": sum(spent.values()) / wall, "steady": steady(samples, started),
+        "clips": size,
+        "wall_s": wall,
+        "peak_memory_mb": peak / 2**20,
+        "cpu_s_all_processes": sum(spent.values()),
+        "cores": os.cpu_count(),
+        "cores_busy_whole_command": sum(spent.values()) / wall,
+        "steady": steady(samples, started),
         "stages_cpu_s": report["throughput"]["stages"],
-    }  # fmt: skip
+    }
 
 
 def committed(out: Path) -> int:
@@ -268,9 +291,11 @@ def steady(samples: list[tuple[float, float, int]], started: float) -> dict[str,
     end = next(sample for sample in samples if sample[2] == last)
     wall = max(end[0] - begin[0], 1e-9)
     return {
-        "startup_s": begin[0] - started, "wall_s": wall, "clips_per_s": (last - begin[2]) / wall,
+        "startup_s": begin[0] - started,
+        "wall_s": wall,
+        "clips_per_s": (last - begin[2]) / wall,
         "cores_busy": (end[1] - begin[1]) / wall,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

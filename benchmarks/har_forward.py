@@ -23,10 +23,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.common import JsonOption, make_app, print_json, run
 from microg.errors import ConfigError
-from models.backbones import backbone, build, names
-from models.devices import resolve_device
+from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.models.devices import resolve_device
+from microg.models.har.backbones import backbone, build, names
 
 PLAIN = "plain"
 VARIANTS = ("channels_last", "bf16", "compile")
@@ -74,12 +74,15 @@ def measure(name: str, kinds: list[str], device: str, batch: int, repeats: int) 
     plain = min(times[PLAIN])
     return [
         {
-            "model": spec.name, "input": f"{spec.frames}x{height}x{width}", "variant": kind,
-            "clips_per_s": batch / min(values), "speedup": plain / min(values),
+            "model": spec.name,
+            "input": f"{spec.frames}x{height}x{width}",
+            "variant": kind,
+            "clips_per_s": batch / min(values),
+            "speedup": plain / min(values),
             "max_logit_difference": float((logits[kind] - logits[PLAIN]).abs().max()),
         }
         for kind, values in times.items()
-    ]  # fmt: skip
+    ]
 
 
 def main(
@@ -112,7 +115,7 @@ def main(
                     f"| {row['model']} | {row['input']} | {row['variant']} | {row['clips_per_s']:.2f} | "
                     f"{row['speedup']:.2f}x | {row['max_logit_difference']:.1g} |",
                     flush=True,
-                )  # fmt: skip
+                )
     if json_output:
         print_json(rows)
 

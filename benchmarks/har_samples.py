@@ -19,11 +19,11 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.common import JsonOption, make_app, print_json, run
-from microg.key_frames import read_key_frames
-from models import clip_geometry
-from models.backbones.registry import backbone
-from pipelines.samples import View, decode_rows
+from microg.data.key_frames import read_key_frames
+from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.models.har import clip_geometry
+from microg.models.har.backbones.registry import backbone
+from microg.pipelines.har.samples import View, decode_rows
 
 app = make_app("Measure what samples of action models cost.")
 
@@ -78,9 +78,12 @@ def decode(
                 raise typer.BadParameter(sample.error)
             worst = max(worst, float(np.abs(sample.clip.astype(int) - clip).mean()))
         report[mode] = {
-            "ours_ms": 1000 * ours / len(rows), "plain_ms": 1000 * plain / len(rows), "ratio": plain / ours,
-            "ours_per_cpu_s": len(rows) / ours, "largest_mean_difference": worst,
-        }  # fmt: skip
+            "ours_ms": 1000 * ours / len(rows),
+            "plain_ms": 1000 * plain / len(rows),
+            "ratio": plain / ours,
+            "ours_per_cpu_s": len(rows) / ours,
+            "largest_mean_difference": worst,
+        }
     _print(report, as_json)
 
 

@@ -26,18 +26,18 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import har_reference
-from jobs.common import JsonOption, make_app, print_json, run
-from metrics.bootstrap import bootstrap
-from metrics.har import averages, class_scores
-from metrics.problem import encode
-from metrics.protocols import CORRECTED, PAPER, evaluate
-from metrics.results import PUBLISHED_METRICS
-from metrics.scoring import score
 from microg import storage
-from microg.har_rows import PREDICTION_ROWS, TRUTH_ROWS
-from microg.label_space import MICROG_50
-from microg.predictions import read_predictions
-from microg.truth import read_truth
+from microg.actions.predictions import read_predictions
+from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS
+from microg.actions.truth import read_truth
+from microg.data.label_space import MICROG_50
+from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.metrics.bootstrap import bootstrap
+from microg.metrics.har.arrays import encode
+from microg.metrics.har.protocols import CORRECTED, PAPER, evaluate
+from microg.metrics.har.scores import averages, class_scores
+from microg.metrics.har.scoring import score
+from microg.metrics.har.tables import PUBLISHED_METRICS
 
 _TASKS = ("score", "alone", "bootstrap", "plain")
 
@@ -141,7 +141,7 @@ def _in_own_process(task: str, predictions: Path, truth: Path, resamples: int, r
     for _ in range(repeats):
         done = subprocess.run(
             [*command, "--resamples", str(resamples)], env={**os.environ, **threads}, capture_output=True, text=True
-        )  # fmt: skip
+        )
         if done.returncode:
             raise RuntimeError(f"measuring {task} failed: {done.stderr}")
         results.append(json.loads(done.stdout))

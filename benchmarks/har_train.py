@@ -19,8 +19,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.common import JsonOption, make_app, print_json, run
-from microg.hardware import usable_cores
+from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.system.hardware import usable_cores
 
 
 def bench(
@@ -34,18 +34,23 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Measure and print one line a model."""
-    from pipelines.training.config import TrainConfig
+    from microg.pipelines.har.train.settings import TrainConfig
 
     results = []
     for name in model or ["TINY"]:
         config = TrainConfig.model_validate(
             {
-                "model": {"name": name, "roi_scale": "true"}, "batch": batch, "epochs": epochs, "limit": limit,
-                "validation": {"every": epochs}, "tensorboard": False, "checkpoint_every_s": 1e9,
+                "model": {"name": name, "roi_scale": "true"},
+                "batch": batch,
+                "epochs": epochs,
+                "limit": limit,
+                "validation": {"every": epochs},
+                "tensorboard": False,
+                "checkpoint_every_s": 1e9,
                 "schedule": {"lr": 0.001, "starts": [0], "relative": [1]},
                 "step": {"precision": precision, "channels_last": channels_last},
             }
-        )  # fmt: skip
+        )
         with tempfile.TemporaryDirectory() as folder:
             results.append({"model": name, "batch": batch, **_measure(config, dataset, folder)})
     if as_json:
@@ -64,9 +69,9 @@ def bench(
 def _measure(config: Any, dataset: str, folder: str) -> dict[str, Any]:
     import torch
 
-    from pipelines.train import train
-    from pipelines.training.local import run_local
-    from pipelines.training.prepared import prepare
+    from microg.pipelines.har.train.checks import prepare
+    from microg.pipelines.har.train.run import train
+    from microg.pipelines.har.train.single_process import run_local
 
     torch.set_num_threads(max(1, int(usable_cores())))
     alone = prepare(config, dataset, f"{folder}/alone")
@@ -88,10 +93,10 @@ def _rate(rows: list[dict[str, Any]]) -> float:
 def _step_rate(prepared: Any) -> float:
     import torch
 
-    from models.normalise import normalise
-    from pipelines.training.local import local_work
-    from pipelines.training.plan import Position
-    from pipelines.training.worker import prepare as prepare_model
+    from microg.models.har.normalise import normalise
+    from microg.pipelines.har.train.plan import Position
+    from microg.pipelines.har.train.single_process import local_work
+    from microg.pipelines.har.train.worker import prepare as prepare_model
 
     model, stepper = prepare_model(prepared.job, torch.device("cpu"), None, distributed=False)
     model.train()

@@ -25,9 +25,9 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.tiny_server import server_process
-from jobs.common import JsonOption, make_app, print_json, run
-from microg import schema
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = 6
@@ -52,22 +52,33 @@ def make_dataset(root: Path, clips: int) -> None:
     names = [f"src_{number:06d}" for number in range(clips)]
     rows = [
         {
-            "clip_id": name, "source_id": "src", "sequence": number, "uri": "videos/one.mp4", "origin": "real",
-            "fps": 30.0, "num_frames": 6, "width": 64, "height": 48, "status": "ok",
+            "clip_id": name,
+            "source_id": "src",
+            "sequence": number,
+            "uri": "videos/one.mp4",
+            "origin": "real",
+            "fps": 30.0,
+            "num_frames": 6,
+            "width": 64,
+            "height": 48,
+            "status": "ok",
         }
         for number, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     captions = [
         {"clip_id": name, "caption": f"An astronaut {_VERBS[number % 10]} {_PLACES[number % 5]}."}
         for number, name in enumerate(names)
     ]
     asked = [
         {
-            "clip_id": name, "qa_index": index, "question": f"What is person {index} of clip {number} doing?",
+            "clip_id": name,
+            "qa_index": index,
+            "question": f"What is person {index} of clip {number} doing?",
             "answer": f"The person {_VERBS[(number + index) % 10]} {_PLACES[index % 5]}.",
         }
-        for number, name in enumerate(names) for index in range(QUESTIONS)
-    ]  # fmt: skip
+        for number, name in enumerate(names)
+        for index in range(QUESTIONS)
+    ]
     for table, values in (("clips", rows), ("captions", captions), ("qa", asked)):
         dataset.write(table, schema.from_rows(table, values))
 
@@ -77,7 +88,7 @@ def measured(*words: object) -> dict[str, Any]:
     environment = os.environ | {"OPENAI_API_KEY": "unused"}
     started, highest = time.monotonic(), 0
     with tempfile.TemporaryFile() as out:
-        command = [sys.executable, "-m", "jobs.cli", *map(str, words), "--json"]
+        command = [sys.executable, "-m", "microg.jobs.cli", *map(str, words), "--json"]
         process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=out)
         while process.poll() is None:
             try:
@@ -110,11 +121,14 @@ def one_size(rows: int, folder: Path) -> dict[str, Any]:
     assert document["failed"] == 0
     assert sum(part["items"] for part in scored["document"]["coverage"].values()) == total
     return {
-        "rows": total, "generate_ms_per_row": 1000 / document["throughput"]["steady_rows_per_s"],
-        "generate_s": said["wall_s"], "generate_driver_gib": said["driver_gib"],
-        "score_ms_per_row": 1000 * scored["wall_s"] / total, "score_s": scored["wall_s"],
+        "rows": total,
+        "generate_ms_per_row": 1000 / document["throughput"]["steady_rows_per_s"],
+        "generate_s": said["wall_s"],
+        "generate_driver_gib": said["driver_gib"],
+        "score_ms_per_row": 1000 * scored["wall_s"] / total,
+        "score_s": scored["wall_s"],
         "score_driver_gib": scored["driver_gib"],
-    }  # fmt: skip
+    }
 
 
 def scale(

@@ -19,12 +19,12 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.common import JsonOption, make_app, print_json, run
-from microg.synthetic.annotate import iou
-from microg.synthetic.dataset import Settings, make_clip_shot, source_of
-from microg.synthetic.render import ShotRenderer
-from microg.synthetic.scenes import draw_module
-from microg.synthetic.shots import Drift
+from microg.demo.synthetic.annotate import iou
+from microg.demo.synthetic.dataset import Settings, make_clip_shot, source_of
+from microg.demo.synthetic.render import ShotRenderer
+from microg.demo.synthetic.scenes import draw_module
+from microg.demo.synthetic.shots import Drift
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 BUCKETS = ((0, 30), (30, 60), (60, 90), (90, 135), (135, 180))
 CONFIDENCE, MIN_IOU = 0.6, 0.5
@@ -35,9 +35,14 @@ def render_turned(seed: int, index: int, degrees: float) -> tuple[np.ndarray, np
     settings = Settings(seed, 854, 480, 1.0, "mix")
     shot = make_clip_shot(settings, index)
     person = replace(
-        shot.people[0], centre=(0.5, 0.5), scale=0.66, roll=float(np.radians(degrees)), roll_drift=Drift(0.0, 8.0, 0.0),
-        offset=0.0, meeting=None,
-    )  # fmt: skip
+        shot.people[0],
+        centre=(0.5, 0.5),
+        scale=0.66,
+        roll=float(np.radians(degrees)),
+        roll_drift=Drift(0.0, 8.0, 0.0),
+        offset=0.0,
+        meeting=None,
+    )
     background = draw_module(source_of(settings, index)[1], np.random.default_rng((seed, index)), 854, 480)
     frame = ShotRenderer(replace(shot, people=(person,)), background, 854, 480).frame(1.0)
     box = frame.boxes[0]
@@ -54,8 +59,8 @@ def found(detections: Any, box: np.ndarray) -> bool:
 
 def measure(weights: str, people: int, seed: int, backend: str) -> list[dict[str, Any]]:
     """Return one row a bucket: people, recall with one look and recall with four."""
-    from models.detection.base import DetectorSettings
-    from models.detection.load import load_detector
+    from microg.models.detection.base import DetectorSettings
+    from microg.models.detection.load import load_detector
 
     plain, turning = (
         load_detector(DetectorSettings.model_validate({"weights": weights, "backend": backend, "rotations": rotations}))

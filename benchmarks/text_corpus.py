@@ -11,42 +11,102 @@ import zipfile
 from dataclasses import dataclass
 from functools import cache
 
-from metrics.text.java import jar
+from microg.metrics.text.java import jar
 
 CAPTIONS, ANSWERS = 1_238, 7_428
 
 _WHO = (
-    "an astronaut", "a crew member", "two astronauts", "three taikonauts", "a cosmonaut", "a woman", "a man",
-    "the commander", "a flight engineer", "two crew members", "a tourist", "the pilot", "an actor", "a scientist",
-)  # fmt: skip
+    "an astronaut",
+    "a crew member",
+    "two astronauts",
+    "three taikonauts",
+    "a cosmonaut",
+    "a woman",
+    "a man",
+    "the commander",
+    "a flight engineer",
+    "two crew members",
+    "a tourist",
+    "the pilot",
+    "an actor",
+    "a scientist",
+)
 _LOOK = (
-    "in a dark blue jumpsuit", "wearing a red polo shirt", "in a white spacesuit", "with long floating hair",
-    "in a grey T-shirt and shorts", "wearing a headset", "with glasses", "in an orange pressure suit",
-    "wearing white gloves", "in a striped sweater", "with a patch on the left shoulder", "in green trousers",
-)  # fmt: skip
+    "in a dark blue jumpsuit",
+    "wearing a red polo shirt",
+    "in a white spacesuit",
+    "with long floating hair",
+    "in a grey T-shirt and shorts",
+    "wearing a headset",
+    "with glasses",
+    "in an orange pressure suit",
+    "wearing white gloves",
+    "in a striped sweater",
+    "with a patch on the left shoulder",
+    "in green trousers",
+)
 _DOES = (
-    "floats upside down", "drifts slowly to the left", "guides a loose cable back into its clip", "waves at the camera",
-    "turns a wrench with both hands", "holds on to a blue handrail", "plays a small flute", "catches a floating candy",
-    "squeezes water out of a pouch", "pulls along the truss hand over hand", "sleeps in a vertical bag",
-    "rotates around the long axis", "types on a laptop", "exercises on the treadmill", "reads from a tablet",
-    "opens a storage container", "pushes off the wall with one foot", "adjusts the lens of a camera", "spins a book",
-    "combs wet hair", "checks the seal of a glove", "salutes", "laughs and bumps into a bag", "points at the window",
-    "eats a tortilla", "ties the end of a bungee cord", "throws a ball back and forth", "somersaults twice",
-)  # fmt: skip
+    "floats upside down",
+    "drifts slowly to the left",
+    "guides a loose cable back into its clip",
+    "waves at the camera",
+    "turns a wrench with both hands",
+    "holds on to a blue handrail",
+    "plays a small flute",
+    "catches a floating candy",
+    "squeezes water out of a pouch",
+    "pulls along the truss hand over hand",
+    "sleeps in a vertical bag",
+    "rotates around the long axis",
+    "types on a laptop",
+    "exercises on the treadmill",
+    "reads from a tablet",
+    "opens a storage container",
+    "pushes off the wall with one foot",
+    "adjusts the lens of a camera",
+    "spins a book",
+    "combs wet hair",
+    "checks the seal of a glove",
+    "salutes",
+    "laughs and bumps into a bag",
+    "points at the window",
+    "eats a tortilla",
+    "ties the end of a bungee cord",
+    "throws a ball back and forth",
+    "somersaults twice",
+)
 _WHERE = (
-    "in the laboratory module", "near the cupola windows", "inside the airlock", "beside an open equipment rack",
-    "in Node 1 of the International Space Station", "in front of a workstation", "under a bank of lights",
-    "in a narrow cockpit", "outside the station", "next to the galley table", "between two storage racks",
-    "at the end of a long corridor", "above the hatch", "in the core module",
-)  # fmt: skip
+    "in the laboratory module",
+    "near the cupola windows",
+    "inside the airlock",
+    "beside an open equipment rack",
+    "in Node 1 of the International Space Station",
+    "in front of a workstation",
+    "under a bank of lights",
+    "in a narrow cockpit",
+    "outside the station",
+    "next to the galley table",
+    "between two storage racks",
+    "at the end of a long corridor",
+    "above the hatch",
+    "in the core module",
+)
 _ALSO = (
-    "the walls are covered with cables, mission patches and control panels", "Earth's blue limb is visible behind",
-    "several food packages drift in the background", "a brown mesh net hangs at the right edge of the frame",
-    "the solar arrays fill the upper half of the picture", "a safety tether trails behind", "sunlight moves over faces",
-    "the camera follows from behind and tilts", "a second person's legs can be seen at the top", "papers hover nearby",
-    "a large red banner with white characters hangs there", "the scene is lit by a single lamp",
-    "the loose ends of straps move as if under water", "a clock on the panel shows the mission time",
-)  # fmt: skip
+    "the walls are covered with cables, mission patches and control panels",
+    "Earth's blue limb is visible behind",
+    "several food packages drift in the background",
+    "a brown mesh net hangs at the right edge of the frame",
+    "the solar arrays fill the upper half of the picture",
+    "a safety tether trails behind",
+    "sunlight moves over faces",
+    "the camera follows from behind and tilts",
+    "a second person's legs can be seen at the top",
+    "papers hover nearby",
+    "a large red banner with white characters hangs there",
+    "the scene is lit by a single lamp",
+    "the loose ends of straps move as if under water",
+    "a clock on the panel shows the mission time",
+)
 _SHORT = ("Yes.", "No.", "Not mentioned.", "Two.", "Three.", "One.", "Blue.", "Red.", "White.", "Upside down.")
 
 

@@ -27,16 +27,16 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.text_corpus import ANSWERS, CAPTIONS, Corpus, answers, captions
-from jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 _NAMES = {"Bleu_4": "bleu_4", "CIDEr": "cider", "ROUGE_L": "rouge_l", "METEOR": "meteor"}
 
 
 def ours(protocol: str, corpora: dict[str, Corpus]) -> tuple[dict[str, float], dict[str, float]]:
     """Return all scores, and the wall seconds of each part."""
-    from metrics.text import registry, scoring
-    from metrics.text.items import check
-    from metrics.text.meteor import shared
+    from microg.metrics.text import registry, scoring
+    from microg.metrics.text.items import check
+    from microg.metrics.text.meteor import shared
 
     scores, seconds = {}, {}
     for task, corpus in corpora.items():
@@ -55,7 +55,7 @@ def ours(protocol: str, corpora: dict[str, Corpus]) -> tuple[dict[str, float], d
 
 def stock(protocol: str, corpora: dict[str, Corpus]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the scores of pycocoevalcap, and the wall seconds of each part."""
-    from metrics.text.java import java
+    from microg.metrics.text.java import java
 
     os.environ["PATH"] = f"{Path(java()).parent}{os.pathsep}{os.environ['PATH']}"
     from pycocoevalcap.bleu.bleu import Bleu
@@ -95,9 +95,13 @@ def measure(task: str, protocol: str, times: int) -> dict[str, Any]:
     over.set()
     watcher.join()
     return {
-        "wall_s": time.perf_counter() - started, "cpu_s": _cpu() - before, "peak_bytes": held, "parts_wall_s": seconds,
-        "scores": scores, "items": sum(len(corpus.ids) for corpus in corpora.values()),
-    }  # fmt: skip
+        "wall_s": time.perf_counter() - started,
+        "cpu_s": _cpu() - before,
+        "peak_bytes": held,
+        "parts_wall_s": seconds,
+        "scores": scores,
+        "items": sum(len(corpus.ids) for corpus in corpora.values()),
+    }
 
 
 def _cpu() -> float:

@@ -23,11 +23,16 @@ def answer(request: bytes) -> bytes:
     number = zlib.crc32(request)
     text = " ".join(_WORDS[(number >> (2 * place)) % len(_WORDS)] for place in range(4 + number % 8)) + "."
     message = {"role": "assistant", "content": text}
-    return json.dumps({
-        "id": "c", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
-    }).encode()  # fmt: skip
+    return json.dumps(
+        {
+            "id": "c",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
+        }
+    ).encode()
 
 
 async def serve(latency_s: float) -> None:

@@ -25,20 +25,23 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.common import JsonOption, make_app, print_json, run
-from models.vlm.base import Request, Sampling
-from models.vlm.gate import Limits, LocalGate
-from models.vlm.openai_api import OpenAiEngine
+from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.models.vlm.api.gate import Limits, LocalGate
+from microg.models.vlm.api.openai import OpenAiEngine
+from microg.models.vlm.base import Request, Sampling
 
 PER_MINUTE, LATENCY_S, SETTLED_S = 600, 0.05, 10.0
 _VARIANTS = ("known", "learned", "client-8", "client-32")
 _ANSWER = json.dumps(
     {
-        "id": "c", "object": "chat.completion", "created": 0, "model": "m",
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "A cup."}}],
         "usage": {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23},
     }
-).encode()  # fmt: skip
+).encode()
 
 
 @dataclass

@@ -23,14 +23,14 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.tiny_server import server_process
-from jobs.common import JsonOption, make_app, print_json, run
-from models.vlm.base import Request
-from models.vlm.engines import open_engine
-from models.vlm.frames import read_clip
-from pipelines import session
-from pipelines.asked import read_asked
-from pipelines.generate import engine_settings, run_generation, with_device
-from pipelines.generate_config import GenerateSettings, resolve
+from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.models.vlm.base import Request
+from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.frames import read_clip
+from microg.pipelines.core import session
+from microg.pipelines.vlm.generate import engine_settings, run_generation, with_device
+from microg.pipelines.vlm.questions import read_asked
+from microg.pipelines.vlm.settings import GenerateSettings, resolve
 
 LATENCY_S = 0.05
 
@@ -112,8 +112,11 @@ def speed(
 ) -> None:
     """Rows a second through the pipeline over those of a plain loop, and the memory of an actor."""
     given: dict[str, Any] = {
-        "dataset": dataset, "limit": clips, "sampling": {"max_tokens": max_tokens}, "clips_per_block": block,
-    }  # fmt: skip
+        "dataset": dataset,
+        "limit": clips,
+        "sampling": {"max_tokens": max_tokens},
+        "clips_per_block": block,
+    }
     process = None
     if model is None:
         process, url = server_process(LATENCY_S)
@@ -130,10 +133,13 @@ def speed(
         if process is not None:
             process.kill()
     result = {
-        "engine": settings.engine or resolve(settings)[1].engine, "rows": rows, "loop_rows_per_s": round(loop, 2),
-        "pipeline_rows_per_s": round(pipeline, 2), "ratio": round(pipeline / loop, 3),
+        "engine": settings.engine or resolve(settings)[1].engine,
+        "rows": rows,
+        "loop_rows_per_s": round(loop, 2),
+        "pipeline_rows_per_s": round(pipeline, 2),
+        "ratio": round(pipeline / loop, 3),
         "actor_gib": round(peaks.actor / 2**30, 2),
-    }  # fmt: skip
+    }
     _print([result], as_json)
 
 

@@ -14,7 +14,7 @@ import typer
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import microg
-from jobs import (
+from microg.jobs import (
     curate,
     data_convert,
     data_download,
@@ -37,7 +37,7 @@ from jobs import (
     vlm_score,
     vlm_train,
 )
-from jobs.common import make_app, run
+from microg.jobs.common import make_app, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 data_app = make_app("Get, make, check, convert and describe datasets.")

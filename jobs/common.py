@@ -37,9 +37,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 def make_app(help_text: str) -> typer.Typer:
     """Return a Typer application in the house style."""
     return typer.Typer(
-        help=help_text, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+        help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
+    )
 
 
 def print_json(value: Any) -> None:
@@ -59,7 +62,7 @@ def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
 
 def profiled(report: dict[str, Any], folder: str) -> dict[str, Any]:
     """Write the timeline that `--profile` asks for, and return the report with its path in it."""
-    from pipelines.telemetry import write_timeline
+    from microg.pipelines.core.telemetry import write_timeline
 
     path = write_timeline(folder)
     if path is None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.errors import ConfigError
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
     ConfigOption,
@@ -24,10 +25,9 @@ from jobs.common import (
     profiled,
     run,
 )
-from microg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipelines.curate import CurateSettings
+    from microg.pipelines.curate.pipeline import CurateSettings
 
 
 class Rule(str, Enum):
@@ -114,41 +114,53 @@ def curate(
     - `microg curate s3://bucket/footage s3://bucket/mine --address auto`
     """
     chosen: dict[str, Any] = {
-        "detector.weights": weights, "detector.backend": detector_backend and detector_backend.value,
-        "detector.rotations": rotations, "detections": detections, "origin": origin and origin.value,
-        "pretrimmed": pretrimmed or None, "limit": limit, "resources.address": address,
-    }  # fmt: skip
+        "detector.weights": weights,
+        "detector.backend": detector_backend and detector_backend.value,
+        "detector.rotations": rotations,
+        "detections": detections,
+        "origin": origin and origin.value,
+        "pretrimmed": pretrimmed or None,
+        "limit": limit,
+        "resources.address": address,
+    }
     if detector_profile is not None:
         if detections is not None:
             raise ConfigError(
                 "--detector-profile says how to detect, but --detections replays what was detected", "drop one"
             )
-        from models.detection.base import PROFILES
+        from microg.models.detection.base import PROFILES
 
         chosen |= {f"detector.{key}": value for key, value in PROFILES[detector_profile.value].items()}
     options = [f"{key}={value}" for key, value in chosen.items() if value is not None] + list(overrides or [])
-    from jobs import curate_run
+    from microg.jobs.commands.curate import run as curate_run
 
     if refilter:
         dataset = _absolute(out or raw_dir)
         report = curate_run.refilter(
-            dataset, lambda before: _settings(config, options, rule, before),
-            compare_rules=compare_rules, dry_run=dry_run, previews=previews,
-        )  # fmt: skip
+            dataset,
+            lambda before: _settings(config, options, rule, before),
+            compare_rules=compare_rules,
+            dry_run=dry_run,
+            previews=previews,
+        )
     else:
         if out is None:
             raise ConfigError("where to write is missing", "microg curate RAW_DIR OUT")
         settings = _settings(config, options, rule, {})
         report = curate_run.curate_footage(
-            _absolute(raw_dir), _absolute(out), settings,
-            compare_rules=compare_rules, previews=previews, dry_run=dry_run,
-        )  # fmt: skip
+            _absolute(raw_dir),
+            _absolute(out),
+            settings,
+            compare_rules=compare_rules,
+            previews=previews,
+            dry_run=dry_run,
+        )
         if profile and not dry_run:
             report = profiled(report, report["out"])
     if as_json:
         print_json(report)
     else:
-        from jobs.curate_report import show
+        from microg.jobs.commands.curate.show import show
 
         show(report)
     failed = sum(report.get("counts", {}).get(name, 0) for name in ("sources_failed", "clips_failed"))
@@ -158,8 +170,8 @@ def curate(
 
 def _settings(config: str | None, options: list[str], rule: Rule | None, base: dict[str, Any]) -> CurateSettings:
     from microg.config import load_config
-    from models.box_rule import RULES
-    from pipelines.curate import CurateSettings
+    from microg.models.curation.box_rule import RULES
+    from microg.pipelines.curate.pipeline import CurateSettings
 
     if rule is not None:  # as overrides, so that the option wins over a recipe's rule
         options = [f"rule.{name}={kept}" for name, kept in RULES[rule.value].model_dump().items()] + options

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, make_app, print_json, run
 from microg.formats import FORMATS
+from microg.jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ def import_dataset(
     - `microg data import cvat annotations/ data/mine --videos clips/ --copy-videos`
     """
     from microg import formats, storage
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
     from microg.errors import DatasetError
     from microg.formats.merge import merge as merge_tables
 
@@ -94,9 +94,13 @@ def import_dataset(
         Dataset.create(dataset, label, imported_from=format_name.value)
     failed = _failed(result.tables["clips"])
     report = {
-        "dataset": dataset, "format": format_name.value, "written": not dry_run,
-        "rows": {table: rows.num_rows for table, rows in tables.items()}, "failed": failed, "notes": notes,
-    }  # fmt: skip
+        "dataset": dataset,
+        "format": format_name.value,
+        "written": not dry_run,
+        "rows": {table: rows.num_rows for table, rows in tables.items()},
+        "failed": failed,
+        "notes": notes,
+    }
     _show(report, as_json)
     if failed:
         raise typer.Exit(EXIT_FAILED_ROWS)
@@ -127,23 +131,25 @@ def export_dataset(
     - `microg data export cvat data/mine to_annotate/ --copy-videos`
     """
     from microg import formats, storage
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
     from microg.errors import DatasetError
 
     opened = Dataset.open(dataset)
     if not overwrite and storage.exists(target) and _is_filled(target):
         raise DatasetError(f"{target} is not empty", "give another folder, or --overwrite")
     chosen = {
-        "split": split.value if split else None, "frames": frames, "copy_videos": copy_videos,
+        "split": split.value if split else None,
+        "frames": frames,
+        "copy_videos": copy_videos,
         "video_prefix": video_prefix,
-    }  # fmt: skip
+    }
     options = {option: value for option, value in chosen.items() if value not in (None, False)}
     notes = formats.write(format_name.value, opened, target, **options)
     _show({"dataset": dataset, "format": format_name.value, "target": target, "notes": notes}, as_json)
 
 
 def _existing(dataset: Any) -> list[str]:
-    from microg.schema import TABLES
+    from microg.data.schema import TABLES
 
     return [table for table in TABLES if dataset.has(table)]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import DryRunOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import DryRunOption, JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
-    from microg.downloads import Plan
+    from microg.system.downloads import Plan
 
 
 _NEXT_STEPS = {
@@ -60,7 +60,7 @@ def download(
     - `microg data download dataset data/MicroG-4M --include 'annotation_files/*'`
     - `microg data download models weights/har --verify`
     """
-    from microg.hub import REPOS
+    from microg.system.hub import REPOS
 
     names = list(REPOS) if what is What.all else [what.value]
     folders = {name: out / REPOS[name].name if what is What.all else out for name in names}
@@ -76,7 +76,7 @@ def download(
 
 
 def _verify(folder: Path, *, quiet: bool) -> dict[str, Any]:
-    from microg import downloads
+    from microg.system import downloads
 
     manifest = downloads.verify(folder)
     if not quiet:
@@ -95,9 +95,9 @@ def _download(
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    from microg import downloads
     from microg.console import ProgressDisplay
-    from microg.hub import REPOS, Hub
+    from microg.system import downloads
+    from microg.system.hub import REPOS, Hub
 
     hub = Hub(REPOS[name], endpoint)
     plan = downloads.plan(hub, folder, revision, include)

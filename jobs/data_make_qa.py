@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, LimitOption, make_app, print_json, run
+from microg.jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, LimitOption, make_app, print_json, run
 
 if TYPE_CHECKING:
-    from jobs.data_make_qa_config import MakeQaConfig
-    from models.vlm.api import ApiEngine
-    from models.vlm.qa import Candidate
+    from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
+    from microg.models.vlm.api.engine import ApiEngine
+    from microg.models.vlm.qa import Candidate
 
 EPILOG = """
 **Examples**
@@ -42,15 +42,15 @@ def make_qa(
     as_json: JsonOption = False,
 ) -> None:
     """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
-    from jobs.data_make_qa_config import MakeQaConfig
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
     from microg.errors import ConfigError, DatasetError
+    from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
+    from microg.models.vlm import qa
+    from microg.models.vlm.api.budget import Budget
+    from microg.models.vlm.api.gate import LocalGate
+    from microg.models.vlm.prompts import prompt
     from microg.runs import Run, exclusive
     from microg.storage import is_local, local_path
-    from models.vlm import qa
-    from models.vlm.budget import Budget
-    from models.vlm.gate import LocalGate
-    from models.vlm.prompts import prompt
 
     source = Dataset.open(dataset)
     rows = source.table("captions").sort_by("clip_id").to_pylist()[:limit]
@@ -62,9 +62,7 @@ def make_qa(
             f"{run_folder} is not on this machine", "the cache and the account of costs need a local folder"
         )
     hashes = {name: prompt(name).hash for name in (qa.PROPOSE, qa.RANK, qa.CHECK)}
-    settings = MakeQaConfig(
-        model=model, base_url=url, count=count, limit=limit, max_tokens=max_tokens, prompts=hashes
-    )  # fmt: skip
+    settings = MakeQaConfig(model=model, base_url=url, count=count, limit=limit, max_tokens=max_tokens, prompts=hashes)
     engine = _engine(settings, max_cost)
     plan = _plan(captions, settings, engine)
     if dry_run:
@@ -87,10 +85,10 @@ def make_qa(
 
 def _engine(settings: MakeQaConfig, max_cost: float | None) -> ApiEngine:
     from microg.errors import ConfigError
-    from models.vlm.api import ApiEngine
-    from models.vlm.cards import card
-    from models.vlm.engines import open_engine, require_price
-    from models.vlm.openai_api import OpenAiEngine
+    from microg.models.vlm.api.engine import ApiEngine
+    from microg.models.vlm.api.openai import OpenAiEngine
+    from microg.models.vlm.cards import card
+    from microg.models.vlm.engines.registry import open_engine, require_price
 
     if settings.base_url is not None:
         engine = OpenAiEngine(settings.model, settings.base_url)
@@ -108,9 +106,9 @@ def _engine(settings: MakeQaConfig, max_cost: float | None) -> ApiEngine:
 
 def _plan(captions: dict[str, str], settings: MakeQaConfig, engine: ApiEngine) -> dict[str, Any]:
     """Return how much will be asked at most, and what that costs at most."""
-    from models.vlm import qa
-    from models.vlm.base import Request, Sampling
-    from models.vlm.prompts import prompt
+    from microg.models.vlm import qa
+    from microg.models.vlm.base import Request, Sampling
+    from microg.models.vlm.prompts import prompt
 
     requests, cost = 0, 0.0
     longest = "x" * 200  # of a question, and of an answer
@@ -134,10 +132,10 @@ def _made(
     from collections.abc import Iterator, Sequence
 
     from microg.console import ProgressDisplay
-    from models.vlm.base import Reply, Request, Sampling
-    from models.vlm.cache import ResponseCache, generate_cached
-    from models.vlm.prompts import Prompt
-    from models.vlm.qa import make_pairs
+    from microg.models.vlm.api.cache import ResponseCache, generate_cached
+    from microg.models.vlm.base import Reply, Request, Sampling
+    from microg.models.vlm.prompts import Prompt
+    from microg.models.vlm.qa import make_pairs
 
     with ResponseCache(cache) as kept, ProgressDisplay("make-qa", total, unit="requests") as progress:
 
@@ -155,7 +153,8 @@ def _write(root: str, found: list[Candidate], failed: dict[str, str]) -> dict[st
     import io
     from dataclasses import asdict
 
-    from microg import schema, storage
+    from microg import storage
+    from microg.data import schema
 
     rows = [{**asdict(each), "status": "error" if each.error else "ok"} for each in found]
     rows += [{"clip_id": clip, "status": "error", "error": why} for clip, why in failed.items()]
@@ -173,9 +172,13 @@ def _write(root: str, found: list[Candidate], failed: dict[str, str]) -> dict[st
     writer.writerows([each.clip_id, each.chosen, each.question, each.answer, each.review] for each in flagged)
     storage.write_bytes(storage.join(root, "review.csv"), text.getvalue().encode())
     return {
-        "candidates": len(found), "chosen": len(chosen), "for_review": len(flagged), "failed_clips": len(failed),
-        "errors": sum(bool(each.error) for each in found), "written_to": root,
-    }  # fmt: skip
+        "candidates": len(found),
+        "chosen": len(chosen),
+        "for_review": len(flagged),
+        "failed_clips": len(failed),
+        "errors": sum(bool(each.error) for each in found),
+        "written_to": root,
+    }
 
 
 def _show(values: dict[str, Any], as_json: bool) -> None:

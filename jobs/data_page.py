@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import make_app, run
+from microg.jobs.common import make_app, run
 
 EPILOG = """
 **Examples**
@@ -33,9 +33,9 @@ def page(
     """
     from microg import storage
     from microg.console import ProgressDisplay
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
+    from microg.reports.pages.dataset_page import write_dataset_page
     from microg.validation import validate
-    from reports.page import write_dataset_page
 
     opened = Dataset.open(dataset)
     with ExitStack() as stack:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import DryRunOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import DryRunOption, JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
 
 
 class Scheme(str, Enum):
@@ -26,8 +26,7 @@ class Scheme(str, Enum):
 def split(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with boxes and actions.")],
     scheme: Annotated[
-        Scheme,
-        typer.Option(help="published: by clip, as in the paper; source: no source video in two splits; both."),
+        Scheme, typer.Option(help="published: by clip, as in the paper; source: no source video in two splits; both.")
     ] = Scheme.both,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the shuffles; 42 is the published one.")] = 42,
     keep_unlabelled: Annotated[
@@ -45,9 +44,9 @@ def split(
     """
     import pyarrow as pa
 
-    from microg import splits
     from microg.arrow import pc
-    from microg.dataset import Dataset
+    from microg.data import splits
+    from microg.data.dataset import Dataset
 
     opened = Dataset.open(dataset)
     samples, notes = _samples(opened, keep_unlabelled)
@@ -63,16 +62,20 @@ def split(
         opened.write("samples", samples)
         opened.write("splits", pa.concat_tables([kept, *made.values()]))
     report = {
-        "dataset": dataset, "seed": seed, "written": not dry_run, "samples": samples.num_rows, "splits": described,
+        "dataset": dataset,
+        "seed": seed,
+        "written": not dry_run,
+        "samples": samples.num_rows,
+        "splits": described,
         "notes": notes,
-    }  # fmt: skip
+    }
     _show(report, as_json)
 
 
 def _samples(dataset: Dataset, keep_unlabelled: bool) -> tuple[pa.Table, list[str]]:
     """Return the samples made from the usable clips' boxes, or those stored when there are no boxes (an AVA import)."""
     from microg.arrow import pc
-    from microg.samples import make_samples
+    from microg.data.samples import make_samples
 
     clips = dataset.kept_clips()
     boxes = dataset.table("boxes")

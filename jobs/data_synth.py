@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 SYNTH_EPILOG = """
 **Examples**
@@ -65,24 +65,41 @@ def synth(
     sizes) to curate, and what is true of them in OUT/truth.
     """
     from microg.console import ProgressDisplay
-    from microg.synthetic import generate_dataset, generate_footage
+    from microg.demo.synthetic import generate_dataset, generate_footage
 
     processes = workers or os.cpu_count() or 1
     if footage:
         with ProgressDisplay("synthetic footage", videos, unit="files") as display:
             files = generate_footage(
-                out, videos, seed=seed, seconds=seconds, fps=fps, width=width, height=height,
-                upright=0.85 if upright is None else upright, zoom=zoom, progress=display.advance, workers=processes,
-            )  # fmt: skip
+                out,
+                videos,
+                seed=seed,
+                seconds=seconds,
+                fps=fps,
+                width=width,
+                height=height,
+                upright=0.85 if upright is None else upright,
+                zoom=zoom,
+                progress=display.advance,
+                workers=processes,
+            )
         made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
         hint = f"next: microg curate {out} DATASET, then microg data annotate-synthetic DATASET {out}"
     else:
         with ProgressDisplay("synthetic clips", clips) as display:
             dataset = generate_dataset(
-                out, clips, seed=seed, width=width or 854, height=height or 480,
-                upright=0.4 if upright is None else upright, questions=questions, fps=fps or 30,
-                zoom=zoom, progress=display.advance, workers=processes,
-            )  # fmt: skip
+                out,
+                clips,
+                seed=seed,
+                width=width or 854,
+                height=height or 480,
+                upright=0.4 if upright is None else upright,
+                questions=questions,
+                fps=fps or 30,
+                zoom=zoom,
+                progress=display.advance,
+                workers=processes,
+            )
         made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
         made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))
         hint = f"next: microg data stats {out}"
@@ -102,8 +119,8 @@ def annotate_synthetic(
 
     Tracked people are matched with the rendered ones by their boxes (IoU of at least 0.5, majority of frames).
     """
-    from microg.dataset import Dataset
-    from microg.synthetic import annotate
+    from microg.data.dataset import Dataset
+    from microg.demo.synthetic import annotate
 
     counts = annotate(Dataset.open(dataset), truth)
     if as_json:

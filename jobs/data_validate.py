@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.common import EXIT_FAILED_ROWS, JsonOption, make_app, print_json, run
 from microg.errors import ConfigError
+from microg.jobs.common import EXIT_FAILED_ROWS, JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
     from microg.validation import ValidationReport
@@ -45,7 +45,7 @@ def validate(
     Findings are grouped by check: an error contradicts the schema or cannot be used, a warning is suspicious.
     """
     from microg.console import ProgressDisplay
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
     from microg.validation import validate as validate_dataset
 
     if findings is not None and not findings.endswith((".parquet", ".json")):

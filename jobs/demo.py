@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import EXIT_FAILED_ROWS, make_app, run
+from microg.jobs.common import EXIT_FAILED_ROWS, make_app, run
 
 # Small models are shown small frames: people fill more of 4:3 than of wider ones, and are drawn larger.
 _ZOOM = ("--zoom", 1.3)
@@ -39,8 +39,7 @@ def demo(
         bool, typer.Option("--learn/--no-learn", help="Also train models on synthetic clips and score them.")
     ] = True,
     training_clips: Annotated[
-        int,
-        typer.Option("--training-clips", min=20, help="Clips to learn actions from; 7 times as many to answer."),
+        int, typer.Option("--training-clips", min=20, help="Clips to learn actions from; 7 times as many to answer.")
     ] = 240,
 ) -> None:
     """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.
@@ -60,7 +59,7 @@ def demo(
     if footage is None:
         steps("data synth", raw, "--footage", "--videos", videos, "--seconds", 18, *_FRAME, "--seed", seed)
     if simulated is not None:
-        from microg.synthetic.detections import write_detections
+        from microg.demo.synthetic.detections import write_detections
 
         print(
             "note: no detector weights were found, so the rendered truth is replayed in place of a detector "
@@ -92,18 +91,46 @@ def _learn(steps: _Steps, root: str, dataset: str, clips: int, seed: int) -> str
     steps("data synth", training, "--clips", clips, "--width", 320, "--height", 240, *_ZOOM, "--seed", seed + 1000)
     steps("data split", training)
     # fewer epochs than by default: enough to see that it learns
-    steps("har train", training, "--recipe", "tiny", "--set", "epochs=14", "--set", "validation.every=7",
-          "--run", f"{root}/har_train")  # fmt: skip
+    steps(
+        "har train",
+        training,
+        "--recipe",
+        "tiny",
+        "--set",
+        "epochs=14",
+        "--set",
+        "validation.every=7",
+        "--run",
+        f"{root}/har_train",
+    )
     steps("har predict", dataset, "--weights", f"{root}/har_train", "--split", "all", "--run", f"{root}/har_predict")
-    steps("har score", "--predictions", f"{root}/har_predict", "--groundtruth", dataset, "--split", "all",
-          "--run", f"{root}/har_score")  # fmt: skip
+    steps(
+        "har score",
+        "--predictions",
+        f"{root}/har_predict",
+        "--groundtruth",
+        dataset,
+        "--split",
+        "all",
+        "--run",
+        f"{root}/har_score",
+    )
     lessons = f"{root}/lessons"
     steps("data synth", lessons, "--clips", 7 * clips, *LESSONS, "--seed", seed + 2000)
     steps("data split", lessons)
     steps("vlm train", lessons, "--run", f"{root}/vlm_train")
     engine = "vllm" if importlib.util.find_spec("vllm") else "transformers"
-    steps("vlm generate", "--model", f"{root}/vlm_train/model", "--engine", engine, "--dataset", dataset,
-          "--run", f"{root}/vlm_generate")  # fmt: skip
+    steps(
+        "vlm generate",
+        "--model",
+        f"{root}/vlm_train/model",
+        "--engine",
+        engine,
+        "--dataset",
+        dataset,
+        "--run",
+        f"{root}/vlm_generate",
+    )
     steps("vlm score", "--run", f"{root}/vlm_generate", "--out", f"{root}/vlm_score")
     page = f"{root}/report.html"
     steps("report", root, "--out", page)
@@ -119,7 +146,7 @@ class _Steps:
         self.failed: list[str] = []
 
     def __call__(self, command: str, *arguments: object) -> None:
-        from jobs.cli import app
+        from microg.jobs.cli import app
 
         words = [*command.split(), *map(str, arguments)]
         print(f"\n$ microg {shlex.join(words)}", flush=True)
@@ -136,7 +163,7 @@ class _Steps:
 
 def _detector(weights: str | None, *, synthetic: bool, root: str) -> tuple[str | None, str | None]:
     """Return (weights, None), or (None, folder of simulated detections) for synthetic footage without weights."""
-    from microg.weights import find_weights, require_weights
+    from microg.system.weights import find_weights, require_weights
 
     if weights is not None:
         return str(require_weights(weights)), None
@@ -151,7 +178,7 @@ def _detector(weights: str | None, *, synthetic: bool, root: str) -> tuple[str |
 def _record(root: str, raw: str, detector: str | None, simulated: str | None, seconds: dict[str, float]) -> None:
     """Make the demo's folder a run folder: what was asked, and how it ended."""
     from microg.config import Config
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
     from microg.runs import Run
 
     class DemoSettings(Config):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.common import AddressOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import AddressOption, JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from microg.doctor import Diagnosis
+    from microg.system.doctor import Diagnosis
 
 EXIT_BROKEN = 1
 _COLOURS = {"ok": "green", "differs": "yellow", "missing": "yellow", "unknown": "yellow", "broken": "red"}
@@ -39,7 +39,7 @@ def doctor(
     - `microg doctor --json > doctor.json`
     - `microg doctor --weights yolo11m.pt --address ray://head:10001`
     """
-    from microg.doctor import DEFAULT_DETECTOR, diagnose
+    from microg.system.doctor import DEFAULT_DETECTOR, diagnose
 
     diagnosis = diagnose(weights or DEFAULT_DETECTOR, address, timeout)
     if as_json:

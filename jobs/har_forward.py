@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +25,11 @@ EPILOG = """
 AllowMissingOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--allow-missing", metavar="PATTERN",
+        "--allow-missing",
+        metavar="PATTERN",
         help="Accept that tensors fitting this pattern stay as initialised; may be given repeatedly.",
     ),
-]  # fmt: skip
+]
 
 
 def forward(
@@ -56,15 +57,15 @@ def forward(
 ) -> None:
     """Run one action recognition model on arrays: evaluation mode, float32, no activation after the last layer."""
     from microg.console import ProgressDisplay
-    from models.backbones import backbone
+    from microg.models.har.backbones import backbone
 
     backbone(model)  # a wrong name or a missing array is told before torch is imported
     clip_array, box_array = _load_array(clips), _load_array(boxes)
 
-    from models.backbones import build
-    from models.checkpoints import load_weights
-    from models.devices import resolve_device
-    from models.forward import check_arrays, forward_arrays
+    from microg.models.devices import resolve_device
+    from microg.models.har.backbones import build
+    from microg.models.har.checkpoints import load_weights
+    from microg.models.har.forward import check_arrays, forward_arrays
 
     check_arrays(clip_array, box_array)
     target = resolve_device(device)
@@ -82,10 +83,14 @@ def forward(
     if json_output:
         print_json(
             {
-                "out": out, "shape": logits.shape, "device": target, "roi_scale": roi_scale,
-                "seconds": round(time.monotonic() - started, 3), "weights": report.to_dict(),
+                "out": out,
+                "shape": logits.shape,
+                "device": target,
+                "roi_scale": roi_scale,
+                "seconds": round(time.monotonic() - started, 3),
+                "weights": report.to_dict(),
             }
-        )  # fmt: skip
+        )
     else:
         print(f"wrote {out}: logits {logits.shape[0]} x {logits.shape[1]} of {classifier.spec.name} on {target}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
     DryRunOption,
@@ -21,7 +21,7 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.predict import PredictSettings
+    from microg.pipelines.har.predict import PredictSettings
 
 EPILOG = """
 **Examples**
@@ -81,12 +81,20 @@ def har_predict(
     failed are tried again. A sample that cannot be decoded or scored is a row with its reason. `microg har score` takes
     the run folder.
     """
-    from jobs import har_predict_run
+    from microg.jobs.commands.har_predict import run as har_predict_run
 
     options: dict[str, Any] = {
-        "model": model, "weights": weights, "split": split, "scheme": scheme, "roi_scale": roi_scale, "view": view,
-        "allow_missing": allow_missing, "batch_size": batch_size, "device": device, "limit": limit,
-    }  # fmt: skip
+        "model": model,
+        "weights": weights,
+        "split": split,
+        "scheme": scheme,
+        "roi_scale": roi_scale,
+        "view": view,
+        "allow_missing": allow_missing,
+        "batch_size": batch_size,
+        "device": device,
+        "limit": limit,
+    }
     settings = _settings(config, list(overrides or []), options, address)
     report = har_predict_run.predict(dataset, settings, run_folder, dry_run=dry_run)
     if profile and not dry_run:
@@ -104,7 +112,7 @@ def _settings(
 ) -> PredictSettings:
     """Build the settings: the recipe's section `predict` (its `row` names the model), `--set`, given options."""
     from microg.config import load_config, read_recipe, recipe_section
-    from pipelines.predict import PredictSettings
+    from microg.pipelines.har.predict import PredictSettings
 
     values: dict[str, Any] = {}
     if config is not None:

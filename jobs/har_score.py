@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import DryRunOption, JsonOption, SetOption, make_app, print_json, run, show_plan
+from microg.jobs.common import DryRunOption, JsonOption, SetOption, make_app, print_json, run, show_plan
 
 if TYPE_CHECKING:
-    from jobs.har_score_config import HarScoreConfig
-    from metrics.published import PublishedRow
-    from metrics.scoring import Report
-    from microg.har_rows import Predictions, Truth
-    from microg.transfer import Coverage
+    from microg.actions.rows import Predictions, Truth
+    from microg.actions.transfer import Coverage
+    from microg.jobs.commands.har_score.settings import HarScoreConfig
+    from microg.metrics.har.scoring import Report
+    from microg.metrics.published import PublishedRow
 
 EPILOG = """
 **Examples**
@@ -92,23 +92,32 @@ def har_score(
     `paper` is the reference's scoring to the letter; `corrected` takes truth by box, removes duplicates, groups ties
     and thresholds at p >= 0.5. Key frames without predictions count as misses.
     """
-    from jobs.har_score_config import load_har_score_config, truth_label_space
-    from metrics.protocols import protocols
-    from metrics.published import har_row
-    from metrics.scoring import score
+    from microg.actions.predictions import read_predictions
+    from microg.actions.transfer import transfer
+    from microg.actions.truth import read_truth
+    from microg.data.label_space import label_space
     from microg.errors import ConfigError
-    from microg.label_space import label_space
-    from microg.predictions import read_predictions
-    from microg.transfer import transfer
-    from microg.truth import read_truth
+    from microg.jobs.commands.har_score.settings import load_har_score_config, truth_label_space
+    from microg.metrics.har.protocols import protocols
+    from microg.metrics.har.scoring import score
+    from microg.metrics.published import har_row
 
     if more and not compare:
         raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
     others = [*(compare or []), *(more or [])]
     options = {
-        "protocol": protocol, "score_kind": scores, "label_space": space, "row": row, "split": split, "scheme": scheme,
-        "resamples": resamples, "seed": seed, "match_order": match_order, "onto": onto, "truth_space": truth_space,
-    }  # fmt: skip
+        "protocol": protocol,
+        "score_kind": scores,
+        "label_space": space,
+        "row": row,
+        "split": split,
+        "scheme": scheme,
+        "resamples": resamples,
+        "seed": seed,
+        "match_order": match_order,
+        "onto": onto,
+        "truth_space": truth_space,
+    }
     settings = load_har_score_config(config, overrides or (), options)
     chosen = protocols(settings.protocol)
     published = har_row(settings.row) if settings.row else None
@@ -129,20 +138,32 @@ def har_score(
 
 
 def _finish(
-    report: Report, said: Predictions, truth: Truth, coverage: Coverage | None, settings: HarScoreConfig,
-    published: PublishedRow | None, paths: tuple[str, str], folder: str | None, others: list[str], plots: bool,
+    report: Report,
+    said: Predictions,
+    truth: Truth,
+    coverage: Coverage | None,
+    settings: HarScoreConfig,
+    published: PublishedRow | None,
+    paths: tuple[str, str],
+    folder: str | None,
+    others: list[str],
+    plots: bool,
     as_json: bool,
-) -> None:  # fmt: skip
-    from jobs.har_score_config import HarScoreRun
-    from jobs.har_score_run import compare_runs, default_folder, result_document, write_run
-    from jobs.har_score_show import show
-    from metrics.scoring import rows_digest
+) -> None:
+    from microg.jobs.commands.har_score.run import compare_runs, default_folder, result_document, write_run
+    from microg.jobs.commands.har_score.settings import HarScoreRun
+    from microg.jobs.commands.har_score.show import show
+    from microg.metrics.har.scoring import rows_digest
 
     asked = HarScoreRun(
-        predictions=paths[0], groundtruth=paths[1], score_kind=said.score_kind, label_space=said.space.name,
-        predictions_digest=rows_digest(said.rows, ordered=True), truth_digest=rows_digest(truth.rows, ordered=False),
+        predictions=paths[0],
+        groundtruth=paths[1],
+        score_kind=said.score_kind,
+        label_space=said.space.name,
+        predictions_digest=rows_digest(said.rows, ordered=True),
+        truth_digest=rows_digest(truth.rows, ordered=False),
         score=settings,
-    )  # fmt: skip
+    )
     # before anything is written, so that a bad --compare leaves no half-made run
     comparisons, other_classes = compare_runs(report, asked, others)
     folder = folder or default_folder(asked)
@@ -156,13 +177,14 @@ def _finish(
     show(document, report, published)
 
 
-def _plan(
-    said: Predictions, truth: Truth, settings: HarScoreConfig, coverage: Coverage | None, as_json: bool
-) -> None:  # fmt: skip
+def _plan(said: Predictions, truth: Truth, settings: HarScoreConfig, coverage: Coverage | None, as_json: bool) -> None:
     plan: dict[str, Any] = {
-        "prediction_rows": said.rows.num_rows, "truth_rows": truth.rows.num_rows, "scores": said.score_kind,
-        "label_space": said.space.name, **settings.model_dump(exclude={"score_kind", "label_space"}),
-    }  # fmt: skip
+        "prediction_rows": said.rows.num_rows,
+        "truth_rows": truth.rows.num_rows,
+        "scores": said.score_kind,
+        "label_space": said.space.name,
+        **settings.model_dump(exclude={"score_kind", "label_space"}),
+    }
     if coverage is not None:
         plan["transfer"] = coverage.to_dict()
     show_plan(plan, as_json, "nothing was scored")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
     DryRunOption,
@@ -25,8 +25,8 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from jobs.har_sweep_config import SweepSettings
-    from pipelines.sweep import Trial
+    from microg.jobs.commands.har_sweep.settings import SweepSettings
+    from microg.pipelines.har.sweep import Trial
 
 EPILOG = """
 **Examples**
@@ -90,24 +90,38 @@ def har_sweep(
     Each trial is an ordinary run of `microg har train` in `RUN/trials/`, with its weights. Killed at any time, the same
     command, or `--resume --run RUN`, leaves finished trials alone and goes on with the others from their checkpoints.
     """
-    from jobs.har_sweep_run import sweep, sweep_trials
+    from microg.jobs.commands.har_sweep.run import sweep, sweep_trials
 
     words = list(words or [])
     if dataset is None and words:
         dataset = words.pop(0)
     settings = _settings(
-        dataset, [*(recipe or []), *words], space or [], overrides or [], run_folder, resume=resume, variant=variant,
-        limit=limit, num_samples=num_samples, scheduler=scheduler, grace_epochs=grace_epochs,
-        reduction_factor=reduction_factor, seed=seed,
-    )  # fmt: skip
+        dataset,
+        [*(recipe or []), *words],
+        space or [],
+        overrides or [],
+        run_folder,
+        resume=resume,
+        variant=variant,
+        limit=limit,
+        num_samples=num_samples,
+        scheduler=scheduler,
+        grace_epochs=grace_epochs,
+        reduction_factor=reduction_factor,
+        seed=seed,
+    )
     if dry_run:
         _plan(sweep_trials(settings), run_folder, as_json)
         return
     with _Display(settings) as display:
         document = sweep(
-            settings, run_folder, max_concurrent=max_concurrent, address=address,
-            on_epoch=display.epoch, on_end=display.end,
-        )  # fmt: skip
+            settings,
+            run_folder,
+            max_concurrent=max_concurrent,
+            address=address,
+            on_epoch=display.epoch,
+            on_end=display.end,
+        )
     if profile:
         document = profiled(document, document["run"])
     if as_json:
@@ -119,14 +133,20 @@ def har_sweep(
 
 
 def _settings(
-    dataset: str | None, recipes: list[str], space: list[str], overrides: list[str], folder: str, *, resume: bool,
+    dataset: str | None,
+    recipes: list[str],
+    space: list[str],
+    overrides: list[str],
+    folder: str,
+    *,
+    resume: bool,
     **options: Any,
-) -> SweepSettings:  # fmt: skip
+) -> SweepSettings:
     """Return the settings: as given, or with `--resume` alone as the run folder recorded them."""
-    from jobs.har_sweep_config import SweepSettings, load_sweep_settings
-    from jobs.har_sweep_run import COMMAND
     from microg import storage
     from microg.errors import ConfigError
+    from microg.jobs.commands.har_sweep.run import COMMAND
+    from microg.jobs.commands.har_sweep.settings import SweepSettings, load_sweep_settings
 
     path = storage.join(folder, "run.json")
     found = storage.read_json(path) if storage.exists(path) else None
@@ -153,8 +173,8 @@ class _Display:
     """Epochs done of all that are planned, and one line for each trial that ends."""
 
     def __init__(self, settings: SweepSettings) -> None:
-        from jobs.har_sweep_run import sweep_trials
-        from pipelines.telemetry import Telemetry
+        from microg.jobs.commands.har_sweep.run import sweep_trials
+        from microg.pipelines.core.telemetry import Telemetry
 
         self._metric = settings.metric
         self._ended = self._failed = 0

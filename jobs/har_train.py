@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     EXIT_INTERRUPTED,
     AddressOption,
@@ -31,8 +31,8 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.training.config import TrainConfig
-    from pipelines.training.prepared import Prepared
+    from microg.pipelines.har.train.checks import Prepared
+    from microg.pipelines.har.train.settings import TrainConfig
 
 EPILOG = """
 **Examples**
@@ -84,14 +84,17 @@ def har_train(
     and returns. The run folder gets `checkpoints/best.pt` for `microg har predict --weights RUN`, one row an epoch in
     `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
     """
-    from jobs.har_train_config import load_har_train_config
-    from pipelines.train import train
-    from pipelines.training.prepared import prepare
+    from microg.jobs.commands.har_train.settings import load_har_train_config
+    from microg.pipelines.har.train.checks import prepare
+    from microg.pipelines.har.train.run import train
 
     options = {
-        "weights.file": None if weights in (None, "none") else weights, "weights.allow_missing": allow_missing,
-        "resources.workers": num_workers, "resources.address": address, "limit": limit,
-    }  # fmt: skip
+        "weights.file": None if weights in (None, "none") else weights,
+        "weights.allow_missing": allow_missing,
+        "resources.workers": num_workers,
+        "resources.address": address,
+        "limit": limit,
+    }
     settings = load_har_train_config(recipe, overrides or (), variant=variant, options=options)
     if weights == "none":
         settings = settings.replaced(weights={})
@@ -107,7 +110,7 @@ def har_train(
     if as_json:
         print_json(result)
     else:
-        from jobs.har_train_show import show
+        from microg.jobs.commands.har_train.show import show
 
         show(result)
     if result["failures"]:
@@ -149,7 +152,7 @@ class _Display:
 
     def update(self, progress: dict[str, Any]) -> None:
         """Show where the workers are."""
-        from pipelines.telemetry import Telemetry
+        from microg.pipelines.core.telemetry import Telemetry
 
         if progress.get("phase") == "stopping":
             print("saving after this step; again to stop at once", file=sys.stderr)
@@ -173,19 +176,26 @@ class _Display:
 
 
 def _plan(prepared: Prepared) -> dict[str, Any]:
-    from models.backbones.registry import backbone
+    from microg.models.har.backbones.registry import backbone
 
     config, plan, spec = prepared.config, prepared.job.plan, backbone(prepared.config.model.name)
     document: dict[str, Any] = {
-        "run": prepared.job.root, "model": spec.name, "variant": config.variant, "params": spec.params,
-        "frames": f"{spec.frames} x {spec.sampling_rate}", "roi_scale": config.model.roi_scale,
-        "weights": prepared.job.weights, "scheme": config.scheme,
-        "key_frames": {"train": plan.train, "val": plan.val}, "epochs": config.epochs,
+        "run": prepared.job.root,
+        "model": spec.name,
+        "variant": config.variant,
+        "params": spec.params,
+        "frames": f"{spec.frames} x {spec.sampling_rate}",
+        "roi_scale": config.model.roi_scale,
+        "weights": prepared.job.weights,
+        "scheme": config.scheme,
+        "key_frames": {"train": plan.train, "val": plan.val},
+        "epochs": config.epochs,
         "steps_per_epoch": plan.iterations,
         "batch": f"{config.batch} = {config.micro} x {plan.micro_batches} micro-batches x {plan.workers} workers",
         "validations": sum(plan.validates(epoch) for epoch in range(plan.epochs)),
-        "decoded_clips": plan.units * plan.block, "resources": config.resources.model_dump(),
-    }  # fmt: skip
+        "decoded_clips": plan.units * plan.block,
+        "resources": config.resources.model_dump(),
+    }
     if prepared.job.weights is not None:
         document["load_report"] = prepared.load_report()
     return document

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 EPILOG = """
 **Examples**
@@ -58,11 +58,11 @@ def report(
     """
     from microg.console import ProgressDisplay
     from microg.errors import ConfigError
-    from reports.pictures import PictureStyle
-    from reports.report import SECTIONS, ReportOptions, build
+    from microg.reports.clips.pictures import PictureStyle
+    from microg.reports.pages.report import SECTIONS, ReportOptions, build
 
     if leaderboard:
-        from reports.leaderboard import build_leaderboard
+        from microg.reports.pages.leaderboard import build_leaderboard
 
         show(build_leaderboard([*leaderboard, *(runs or [])], out or "leaderboard.html", title=title), as_json)
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
     DryRunOption,
@@ -25,7 +25,7 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.generate_config import GenerateSettings
+    from microg.pipelines.vlm.settings import GenerateSettings
 
 EPILOG = """
 **Examples**
@@ -96,12 +96,21 @@ def vlm_generate(
     failed is tried again. A run may grow (more clips, another task), but not change its model, prompts or frames.
     `microg vlm score --run` takes the run folder. API keys are read from the environment (see the model card).
     """
-    from jobs import vlm_eval_run
+    from microg.jobs.commands.vlm_eval import run as vlm_eval_run
 
     options: dict[str, Any] = {
-        "model": model, "dataset": dataset, "tasks": _names(task), "split": split, "scheme": scheme,
-        "all_clips": all_clips, "url": url, "engine": engine, "max_cost": max_cost, "limit": limit, "batch": batch,
-    }  # fmt: skip
+        "model": model,
+        "dataset": dataset,
+        "tasks": _names(task),
+        "split": split,
+        "scheme": scheme,
+        "all_clips": all_clips,
+        "url": url,
+        "engine": engine,
+        "max_cost": max_cost,
+        "limit": limit,
+        "batch": batch,
+    }
     settings = _settings(config, list(overrides or []), options, list(prompt or []), frames, address)
     if dry_run:
         show_plan(vlm_eval_run.plan(settings, run_folder), as_json, "nothing was asked")
@@ -122,15 +131,19 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _settings(
-    config: str | None, overrides: list[str], options: dict[str, Any], prompts: list[str], frames: str | None,
+    config: str | None,
+    overrides: list[str],
+    options: dict[str, Any],
+    prompts: list[str],
+    frames: str | None,
     address: str | None,
-) -> GenerateSettings:  # fmt: skip
+) -> GenerateSettings:
     """Build the settings: the recipe's section `generate`, then `--set`, then options."""
     from microg.config import load_config, recipe_section
     from microg.errors import ConfigError
-    from models.vlm.prompts import prompt
-    from models.vlm.sampling import parse_policy
-    from pipelines.generate_config import GenerateSettings
+    from microg.models.vlm.prompts import prompt
+    from microg.models.vlm.sampling import parse_policy
+    from microg.pipelines.vlm.settings import GenerateSettings
 
     values = {} if config is None else recipe_section(config, "generate")
     settings = load_config(GenerateSettings, None, overrides, **values)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, make_app, print_json, run
 
 if TYPE_CHECKING:
-    from models.vlm.cards import ModelCard
+    from microg.models.vlm.cards import ModelCard
 
 EPILOG = """
 **Examples**
@@ -37,7 +37,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models that the benchmark knows: engine, frames, memory, and why one cannot run."""
-    from models.vlm import cards
+    from microg.models.vlm import cards
 
     if name is not None:
         card = cards.card(name)
@@ -58,7 +58,7 @@ def prompts(
     as_json: JsonOption = False,
 ) -> None:
     """List the prompts and their hashes; a released prompt never changes."""
-    from models.vlm import prompts as library
+    from microg.models.vlm import prompts as library
 
     shown = [library.prompt(each) for each in ([name] if name else library.names())]
     if as_json:
@@ -107,9 +107,14 @@ def _print_table(known: list[ModelCard]) -> None:
         memory = "API" if card.api else f"{card.gpu_memory_gb:g}"
         state = "no" if card.problem() else card.runs
         table.add_row(
-            card.name, card.engine, escape(card.frames.label()), published, tables, memory,
+            card.name,
+            card.engine,
+            escape(card.frames.label()),
+            published,
+            tables,
+            memory,
             f"[{_COLOURS[state]}]{state}[/]",
-        )  # fmt: skip
+        )
     console = Console()
     console.print(table)
     console.print("\nmicrog vlm models MODEL tells the rest, and why one does not run.", highlight=False)
@@ -123,11 +128,15 @@ def _print_card(card: ModelCard) -> None:
 
     confirmed = "" if card.hub_id_confirmed or card.api else "  (from public documentation, not loaded here)"
     rows: list[tuple[str, str]] = [
-        ("model id", card.hub_id + confirmed), ("engine", card.engine), ("architecture", card.architecture),
-        ("frames", card.frames.label()), ("chat template", card.chat_template), ("context", f"{card.context:,} tokens"),
+        ("model id", card.hub_id + confirmed),
+        ("engine", card.engine),
+        ("architecture", card.architecture),
+        ("frames", card.frames.label()),
+        ("chat template", card.chat_template),
+        ("context", f"{card.context:,} tokens"),
         ("parameters", f"{card.parameters_b:g} billion" if card.parameters_b else ""),
         ("GPU memory", f"{card.gpu_memory_gb:g} GB, estimated" if card.gpu_memory_gb else ""),
-    ]  # fmt: skip
+    ]
     if card.paper is not None:
         tables = " and ".join(f"Table {number}" for number in card.paper.tables)
         rows.append(("in the paper", f"{card.paper.name}, {tables}, {card.paper.frames} frames"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
     DryRunOption,
@@ -22,13 +22,13 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from jobs.vlm_score_config import VlmScoreConfig, VlmScoreRun
-    from jobs.vlm_score_measure import Measurer
-    from metrics.judge import Judgement, JudgePrompt
-    from metrics.text_report import TextReport
+    from microg.jobs.commands.vlm_score.measure import Measurer
+    from microg.jobs.commands.vlm_score.settings import VlmScoreConfig, VlmScoreRun
+    from microg.metrics.judge import Judgement, JudgePrompt
+    from microg.metrics.text.report import TextReport
     from microg.runs import Run
-    from microg.text_pairs import Pairs
-    from microg.text_rows import Task, TextPredictions, TextReferences
+    from microg.texts.items import Task, TextPredictions, TextReferences
+    from microg.texts.pairs import Pairs
 
 EPILOG = """
 **Examples**
@@ -120,27 +120,38 @@ def vlm_score(
     With intervals over clips, slices by kind of question, baselines that see no video, length statistics, the published
     row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.
     """
-    from jobs.vlm_score_config import VlmScoreRun, load_vlm_score_config
-    from jobs.vlm_score_judge import judge_engine, judge_pairs, judge_prompts
-    from jobs.vlm_score_measure import Measurer, score_pairs
-    from jobs.vlm_score_run import comparable, default_folder, start_run
-    from metrics.published import text_row
     from microg.errors import ConfigError
-    from microg.text_pairs import pair
-    from microg.text_predictions import read_text_predictions
-    from microg.text_references import read_text_references
-    from microg.text_rows import rows_digest
+    from microg.jobs.commands.vlm_score.judge import judge_engine, judge_pairs, judge_prompts
+    from microg.jobs.commands.vlm_score.measure import Measurer, score_pairs
+    from microg.jobs.commands.vlm_score.run import comparable, default_folder, start_run
+    from microg.jobs.commands.vlm_score.settings import VlmScoreRun, load_vlm_score_config
+    from microg.metrics.published import text_row
+    from microg.texts.items import rows_digest
+    from microg.texts.pairs import pair
+    from microg.texts.predictions import read_text_predictions
+    from microg.texts.references import read_text_references
 
     if more and not compare:
         raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
     if (generated is None) == (predictions is None):
         raise ConfigError("give either --run or --predictions", "see 'microg vlm score --help'")
     options = {
-        "task": task, "protocol": protocol, "metrics": _names(metrics), "missing": missing, "allow_extra": allow_extra,
-        "baselines": baselines, "row": row, "prompt": prompt, "split": split, "scheme": scheme, "resamples": resamples,
-        "seed": seed, "judge": {"model": judge, "base_url": judge_url}, "workers": workers,
+        "task": task,
+        "protocol": protocol,
+        "metrics": _names(metrics),
+        "missing": missing,
+        "allow_extra": allow_extra,
+        "baselines": baselines,
+        "row": row,
+        "prompt": prompt,
+        "split": split,
+        "scheme": scheme,
+        "resamples": resamples,
+        "seed": seed,
+        "judge": {"model": judge, "base_url": judge_url},
+        "workers": workers,
         "resources": {"address": address},
-    }  # fmt: skip
+    }
     settings = load_vlm_score_config(config, overrides or (), options)
     if settings.row:
         text_row(settings.row)
@@ -156,10 +167,13 @@ def vlm_score(
     prompts = judge_prompts(settings.judge, pairs)
     engine = judge_engine(settings.judge) if prompts else None
     asked = VlmScoreRun(
-        predictions=source, references=truth_path, predictions_digest=rows_digest(said.rows),
-        references_digest=truth.digest(), judge_prompts={name: found.digest for name, found in prompts.items()},
+        predictions=source,
+        references=truth_path,
+        predictions_digest=rows_digest(said.rows),
+        references_digest=truth.digest(),
+        judge_prompts={name: found.digest for name, found in prompts.items()},
         score=settings,
-    )  # fmt: skip
+    )
     others = comparable([*(compare or []), *(more or [])], asked)
     measurer = Measurer(settings.settings, settings.resources, settings.workers)
     protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
@@ -203,7 +217,7 @@ def _dataset_of(run_folder: str) -> str:
 def _tasks(settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences) -> list[Task]:
     """Return the tasks to score. Raises `ConfigError` when predictions or references hold none of an asked one."""
     from microg.errors import ConfigError
-    from microg.text_rows import TASKS
+    from microg.texts.items import TASKS
 
     if settings.task is None:
         common: list[Task] = [name for name in said.tasks() if name in truth.tasks()]
@@ -220,31 +234,37 @@ def _tasks(settings: VlmScoreConfig, said: TextPredictions, truth: TextReference
     return wanted
 
 
-def _left_out(
-    pairs: list[Pairs], settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences
-) -> list[str]:  # fmt: skip
+def _left_out(pairs: list[Pairs], settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences) -> list[str]:
     """Return a note for each task that only predictions or only references hold, where none was asked for."""
     scored = {part.task for part in pairs}
     sides = (("predictions", said.tasks()), ("references", truth.tasks()))
     return [
         f"the {side} also hold {task} items: they were not scored, as the other side has none"
-        for side, tasks in sides for task in tasks if settings.task is None and task not in scored
-    ]  # fmt: skip
+        for side, tasks in sides
+        for task in tasks
+        if settings.task is None and task not in scored
+    ]
 
 
 def _finish(
-    folder: Run, asked: VlmScoreRun, reports: list[TextReport], judged: dict[Task, list[Judgement]],
-    prompts: dict[Task, JudgePrompt], found: dict[str, Any], others: dict[str, dict[str, Any]], plots: bool,
+    folder: Run,
+    asked: VlmScoreRun,
+    reports: list[TextReport],
+    judged: dict[Task, list[Judgement]],
+    prompts: dict[Task, JudgePrompt],
+    found: dict[str, Any],
+    others: dict[str, dict[str, Any]],
+    plots: bool,
     as_json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Write and show everything; returns how many items a judge failed on."""
     import pyarrow as pa
 
-    from jobs.vlm_score_run import compare_runs, result_document, write_run
-    from jobs.vlm_score_show import show
-    from metrics.judge import summary
-    from metrics.published import text_row
-    from pipelines.judge import judgements_table
+    from microg.jobs.commands.vlm_score.run import compare_runs, result_document, write_run
+    from microg.jobs.commands.vlm_score.show import show
+    from microg.metrics.judge import summary
+    from microg.metrics.published import text_row
+    from microg.pipelines.vlm.judge import judgements_table
 
     model = str(asked.score.judge.model)
     verdicts = {
@@ -275,11 +295,13 @@ def _plan(
     pairs: list[Pairs], chosen: dict[str, list[str]], measurer: Measurer, settings: VlmScoreConfig, as_json: bool
 ) -> None:
     plan: dict[str, Any] = {
-        **{part.task: part.coverage() for part in pairs}, "metrics": chosen, "skipped": measurer.skipped,
-        "judge": settings.judge.model, "requests_to_judge": sum(len(part.items) for part in pairs)
-        if settings.judge.model else 0,
+        **{part.task: part.coverage() for part in pairs},
+        "metrics": chosen,
+        "skipped": measurer.skipped,
+        "judge": settings.judge.model,
+        "requests_to_judge": sum(len(part.items) for part in pairs) if settings.judge.model else 0,
         **settings.model_dump(include={"baselines", "resamples", "seed", "row", "workers"}),
-    }  # fmt: skip
+    }
     show_plan(plan, as_json, "nothing was scored")
 
 

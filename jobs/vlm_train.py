@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.common import (
+from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     ConfigOption,
     DryRunOption,
@@ -23,7 +23,7 @@ from jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.vlm_train_config import VlmTrainSettings
+    from microg.demo.tiny_vlm.settings import VlmTrainSettings
 
 EPILOG = """
 **Examples**
@@ -65,7 +65,7 @@ def vlm_train(
     if dry_run:
         show_plan(_plan(settings, dataset, run_folder), as_json, "nothing was trained")
         return
-    from pipelines.vlm_train import train
+    from microg.demo.tiny_vlm.train import train
 
     with _Display() as display:
         result = train(settings, dataset, run_folder, display.update)
@@ -77,7 +77,7 @@ def vlm_train(
 def _settings(config: str | None, overrides: list[str], options: dict[str, Any]) -> VlmTrainSettings:
     """Build the settings: the recipe's section `vlm_train`, then `--set`, then options."""
     from microg.config import load_config, merged, recipe_section
-    from pipelines.vlm_train_config import VlmTrainSettings
+    from microg.demo.tiny_vlm.settings import VlmTrainSettings
 
     # on top of the defaults written out, so that one key of a section can be given
     plain = VlmTrainSettings().model_dump(mode="json")
@@ -89,18 +89,24 @@ def _settings(config: str | None, overrides: list[str], options: dict[str, Any])
 def _plan(settings: VlmTrainSettings, dataset: str, folder: str) -> dict[str, Any]:
     from collections import Counter
 
-    from pipelines.lessons import read_lessons
+    from microg.demo.tiny_vlm.lessons import read_lessons
 
     lessons = read_lessons(dataset, settings)
     kinds = Counter(lesson.kind for clip in lessons.train for lesson in clip.lessons)
     return {
-        "run": folder, "dataset": dataset, "clips": {"train": len(lessons.train), "val": len(lessons.val)},
-        "lessons": dict(kinds), "questions_answered_by_labels": sum(sum(map(len, c.more)) for c in lessons.train),
-        "frames": settings.frames.label(), "views": settings.views, "size": vars(settings.size),
-        "vision_epochs": settings.vision_epochs, "epochs": settings.epochs,
+        "run": folder,
+        "dataset": dataset,
+        "clips": {"train": len(lessons.train), "val": len(lessons.val)},
+        "lessons": dict(kinds),
+        "questions_answered_by_labels": sum(sum(map(len, c.more)) for c in lessons.train),
+        "frames": settings.frames.label(),
+        "views": settings.views,
+        "size": vars(settings.size),
+        "vision_epochs": settings.vision_epochs,
+        "epochs": settings.epochs,
         "steps": (settings.vision_epochs + settings.epochs) * -(-len(lessons.train) // settings.batch),
         "device": settings.device,
-    }  # fmt: skip
+    }
 
 
 class _Display:

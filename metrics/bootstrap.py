@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from metrics.multilabel import precision_recall_f1
-from metrics.protocols import Evaluation
 from microg.errors import MetricError
+from microg.metrics.har.multilabel import precision_recall_f1
+from microg.metrics.har.protocols import Evaluation
 
 Unit = Literal["clip", "source"]
 METRICS = ("map", "f1", "precision", "recall", "auroc", "f1_micro")
@@ -160,10 +160,11 @@ class _ClassRanks:
         order = np.argsort(scores, kind="stable")
         ordered = scores[order]
         return cls(
-            unit[order], np.flatnonzero(marks[order]),
+            unit[order],
+            np.flatnonzero(marks[order]),
             np.searchsorted(ordered, ordered[marks[order]], "left"),
             np.searchsorted(ordered, ordered[marks[order]], "right") - 1,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,10 @@ class _Ranks:
         return cls(
             detections,
             [_ClassRanks.of(cells.scores[c], cells.truth[c], cell_unit) for c in range(classes)],
-            labels, np.stack([_per_unit(part, cell_unit, units) for part in parts]), evaluation.protocol.all_classes,
-        )  # fmt: skip
+            labels,
+            np.stack([_per_unit(part, cell_unit, units) for part in parts]),
+            evaluation.protocol.all_classes,
+        )
 
     def weighted(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Return each metric (r,) for weights (r, units + 1). All sums are of integers, hence exact in any order."""
@@ -205,10 +208,13 @@ class _Ranks:
         ap = np.stack([_weighted_ap(part, weights, labels[:, c]) for c, part in enumerate(self.detections)], axis=1)
         area = np.stack([_weighted_auroc(part, weights) for part in self.cells], axis=1)
         return {
-            "map": _mean(ap, known), "auroc": _mean(area, ~np.isnan(area)),
-            "precision": _mean(precision, judged), "recall": _mean(recall, judged), "f1": _mean(f1, judged),
+            "map": _mean(ap, known),
+            "auroc": _mean(area, ~np.isnan(area)),
+            "precision": _mean(precision, judged),
+            "recall": _mean(recall, judged),
+            "f1": _mean(f1, judged),
             "f1_micro": precision_recall_f1(*(part.sum(axis=1) for part in counts))[2],
-        }  # fmt: skip
+        }
 
 
 def _per_unit(cells: np.ndarray, unit: np.ndarray, units: int) -> np.ndarray:

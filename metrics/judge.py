@@ -17,8 +17,8 @@ import yaml
 
 from microg import storage
 from microg.errors import ConfigError
-from microg.text_pairs import Pair
-from microg.text_rows import Task
+from microg.texts.items import Task
+from microg.texts.pairs import Pair
 
 Verdict = Literal["correct", "incorrect"]
 _PROMPTS = Path(__file__).with_name("prompts")
@@ -152,6 +152,11 @@ def summary(judgements: Iterable[Judgement]) -> dict[str, Any]:
         "mean_score": sum(scores) / len(scores) / _HIGHEST if scores else None,
     }
     return {
-        "items": len(found), "judged": len(judged), "correct": right, "failed": failed,
-        "cached": sum(item.cached for item in found), "cost": None if None in costs else sum(costs), **ratio,
-    }  # fmt: skip
+        "items": len(found),
+        "judged": len(judged),
+        "correct": right,
+        "failed": failed,
+        "cached": sum(item.cached for item in found),
+        "cost": None if None in costs else sum(costs),
+        **ratio,
+    }

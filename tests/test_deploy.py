@@ -36,9 +36,7 @@ POD = {"type": "object", "required": ["spec"]}
 
 def closed(*required: str, **properties: Any) -> dict[str, Any]:
     """Return the schema of a mapping that has no other keys."""
-    return {
-        "type": "object", "additionalProperties": False, "required": list(required), "properties": properties,
-    }  # fmt: skip
+    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": properties}
 
 
 GROUP = {"rayStartParams": TEXTS, "template": POD, "resources": TEXTS, "labels": TEXTS}
@@ -48,25 +46,43 @@ CLUSTER = closed(
     authOptions=closed(mode={"enum": ["token", "disabled"]}, secretName=TEXT, enableK8sTokenAuth=FLAG),
     enableInTreeAutoscaling=FLAG,
     autoscalerOptions=closed(
-        version={"enum": ["v1", "v2"]}, upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
-        idleTimeoutSeconds=COUNT, image=TEXT, imagePullPolicy=TEXT, resources={"type": "object"},
+        version={"enum": ["v1", "v2"]},
+        upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
+        idleTimeoutSeconds=COUNT,
+        image=TEXT,
+        imagePullPolicy=TEXT,
+        resources={"type": "object"},
     ),
     headGroupSpec=closed("template", **GROUP, serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}),
     workerGroupSpecs={
         "type": "array",
         "items": closed(
-            "groupName", "template", **GROUP, groupName=TEXT, replicas=COUNT, minReplicas=COUNT, maxReplicas=COUNT,
-            idleTimeoutSeconds=COUNT, numOfHosts=COUNT, priority={"type": "integer"},
+            "groupName",
+            "template",
+            **GROUP,
+            groupName=TEXT,
+            replicas=COUNT,
+            minReplicas=COUNT,
+            maxReplicas=COUNT,
+            idleTimeoutSeconds=COUNT,
+            numOfHosts=COUNT,
+            priority={"type": "integer"},
         ),
     },
-)  # fmt: skip
+)
 JOB = closed(
-    "entrypoint", "rayClusterSpec",
-    entrypoint=TEXT, runtimeEnvYAML=TEXT, backoffLimit=COUNT, shutdownAfterJobFinishes=FLAG,
+    "entrypoint",
+    "rayClusterSpec",
+    entrypoint=TEXT,
+    runtimeEnvYAML=TEXT,
+    backoffLimit=COUNT,
+    shutdownAfterJobFinishes=FLAG,
     submissionMode={"enum": ["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"]},
-    ttlSecondsAfterFinished=COUNT, activeDeadlineSeconds=COUNT, entrypointNumCpus={"type": "number"},
+    ttlSecondsAfterFinished=COUNT,
+    activeDeadlineSeconds=COUNT,
+    entrypointNumCpus={"type": "number"},
     rayClusterSpec=CLUSTER,
-)  # fmt: skip
+)
 KINDS = {"RayCluster": CLUSTER, "RayJob": JOB}
 
 
@@ -90,10 +106,16 @@ def check(document: dict[str, Any]) -> None:
     jsonschema.validate(
         document,
         closed(
-            "apiVersion", "kind", "metadata", "spec", apiVersion={"const": "ray.io/v1"}, kind={"enum": list(KINDS)},
-            metadata={"type": "object"}, spec=KINDS[document["kind"]],
+            "apiVersion",
+            "kind",
+            "metadata",
+            "spec",
+            apiVersion={"const": "ray.io/v1"},
+            kind={"enum": list(KINDS)},
+            metadata={"type": "object"},
+            spec=KINDS[document["kind"]],
         ),
-    )  # fmt: skip
+    )
     for pod in pods(document):
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
@@ -202,9 +224,10 @@ def test_image_installs_what_its_kind_of_node_needs(name: str):
         words = value.split()
         named = {flag: {b for a, b in itertools.pairwise(words) if a == flag} for flag in ("--group", "--no-group")}
         assert named == (
-            {"--group": {"vllm"}, "--no-group": {"vllm-cpu"}} if name == "gpu"
+            {"--group": {"vllm"}, "--no-group": {"vllm-cpu"}}
+            if name == "gpu"
             else {"--group": set(), "--no-group": set()}
-        )  # fmt: skip
+        )
         assert "--no-dev" in words
         assert {b for a, b in itertools.pairwise(words) if a == "--extra"} == {"s3", "gcs"}
     assert {"vllm", "vllm-cpu"} <= set(PROJECT["dependency-groups"])

@@ -77,8 +77,12 @@ def test_hooks_use_the_tools_of_the_environment():
 
 def test_licence_is_the_whole_apache_2():
     text = " ".join((ROOT / "LICENSE").read_text().split())
-    for part in ("Apache License Version 2.0, January 2004", "3. Grant of Patent License.", "9. Accepting Warranty",
-                 "END OF TERMS AND CONDITIONS"):  # fmt: skip
+    for part in (
+        "Apache License Version 2.0, January 2004",
+        "3. Grant of Patent License.",
+        "9. Accepting Warranty",
+        "END OF TERMS AND CONDITIONS",
+    ):
         assert part in text
     assert "AGPL-3.0" in (ROOT / "NOTICE").read_text()
 

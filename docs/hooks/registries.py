@@ -27,19 +27,26 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def backbones() -> str:
     """Return the action recognition models with their geometry."""
-    from models.backbones.registry import backbone, names
+    from microg.models.har.backbones.registry import backbone, names
 
     rows = (
-        (f"`{spec.name}`", spec.title, f"{spec.frames} x {spec.sampling_rate}", spec.test_short_side, spec.stride,
-         f"{spec.params:,}", f"`{spec.label_space}`")
+        (
+            f"`{spec.name}`",
+            spec.title,
+            f"{spec.frames} x {spec.sampling_rate}",
+            spec.test_short_side,
+            spec.stride,
+            f"{spec.params:,}",
+            f"`{spec.label_space}`",
+        )
         for spec in map(backbone, names())
-    )  # fmt: skip
+    )
     return table(("name", "model", "frames x step", "short side", "stride", "parameters", "labels"), rows)
 
 
 def recipes() -> str:
     """Return the recipes of action recognition with the published score that each is compared with."""
-    from metrics.published import har_row
+    from microg.metrics.published import har_row
 
     def rows() -> Iterator[tuple[object, ...]]:
         for path in sorted((ROOT / "recipes" / "har").glob("*.yaml")):
@@ -48,9 +55,13 @@ def recipes() -> str:
             published = har_row(row).scores["map"] if row else None
             variants = ", ".join(f"`{name}`" for name in train.get("variants", {}))
             yield (
-                f"`{path.name}`", f"`{train['model']['name']}`" if train else "", train.get("epochs", ""),
-                train.get("batch", ""), variants, "" if published is None else f"{published:.2%}",
-            )  # fmt: skip
+                f"`{path.name}`",
+                f"`{train['model']['name']}`" if train else "",
+                train.get("epochs", ""),
+                train.get("batch", ""),
+                variants,
+                "" if published is None else f"{published:.2%}",
+            )
 
     return table(("recipe", "model", "epochs", "batch", "variants", "published test mAP@0.5"), rows())
 
@@ -71,7 +82,7 @@ def vlm_recipes() -> str:
 
 def cards() -> str:
     """Return the vision-language models: what runs them, and whether it does."""
-    from models.vlm.cards import card, names
+    from microg.models.vlm.cards import card, names
 
     def rows() -> Iterator[tuple[object, ...]]:
         for found in map(card, names()):
@@ -86,7 +97,7 @@ def cards() -> str:
 
 def prompts() -> str:
     """Return the versioned prompts."""
-    from models.vlm.prompts import names, prompt
+    from microg.models.vlm.prompts import names, prompt
 
     return table(
         ("prompt", "task", "about"), ((f"`{name}`", prompt(name).task, prompt(name).about) for name in names())
@@ -102,7 +113,7 @@ def formats() -> str:
 
 def text_metrics() -> str:
     """Return the text metrics, what they are fed and the scores they give."""
-    from metrics.text.registry import METRICS
+    from microg.metrics.text.registry import METRICS
 
     feeds = {"tokens": "tokens of the protocol", "text": "raw text in both protocols"}
     return table(
@@ -113,14 +124,14 @@ def text_metrics() -> str:
 
 def dataset_tables() -> str:
     """Return the tables of a dataset."""
-    from microg.schema import TABLES
+    from microg.data.schema import TABLES
 
     return _schemas(TABLES)
 
 
 def run_tables() -> str:
     """Return the tables of run folders."""
-    from microg.schema import RUN_TABLES
+    from microg.data.schema import RUN_TABLES
 
     return _schemas(RUN_TABLES)
 
@@ -140,7 +151,7 @@ def commands() -> str:
     """Return every command with its arguments and options."""
     from typer.main import get_command
 
-    from jobs import cli
+    from microg.jobs import cli
 
     return "\n".join(_command(path, command) for path, command in leaves(get_command(cli.app), ("microg",)))
 
@@ -183,10 +194,15 @@ def costs() -> str:
     work = [  # job, node hours, kind of node, dollars an hour, node counts
         (f"curate {CLIPS:,} clips", CLIPS * CPU_SECONDS_A_CLIP / cores / 3600, "CPU", cpu_dollars, (1, 4, 10)),
         (f"score {ANSWERS:,} texts", ANSWERS * CPU_SECONDS_A_TEXT / cores / 3600, "CPU", cpu_dollars, (1, 4)),
-        (f"{ANSWERS:,} answers, one 8B model", ANSWERS / ANSWERS_A_SECOND_A_GPU / 3600, "GPU", GPU_NODE_DOLLARS,
-         (1, 8, 64)),
+        (
+            f"{ANSWERS:,} answers, one 8B model",
+            ANSWERS / ANSWERS_A_SECOND_A_GPU / 3600,
+            "GPU",
+            GPU_NODE_DOLLARS,
+            (1, 8, 64),
+        ),
         ("12 recipes x 5 seeds", 60 * GPU_HOURS_A_TRAINING, "GPU", GPU_NODE_DOLLARS, (4, 16, 60)),
-    ]  # fmt: skip
+    ]
     rows = []
     for job, hours, kind, dollars, counts in work:
         for count in counts:
@@ -202,7 +218,15 @@ def _duration(hours: float) -> str:
 
 
 REGISTRIES: dict[str, Callable[[], str]] = {
-    "backbones": backbones, "recipes": recipes, "vlm-recipes": vlm_recipes, "cards": cards, "prompts": prompts,
-    "formats": formats, "text-metrics": text_metrics, "dataset-tables": dataset_tables, "run-tables": run_tables,
-    "commands": commands, "costs": costs,
-}  # fmt: skip
+    "backbones": backbones,
+    "recipes": recipes,
+    "vlm-recipes": vlm_recipes,
+    "cards": cards,
+    "prompts": prompts,
+    "formats": formats,
+    "text-metrics": text_metrics,
+    "dataset-tables": dataset_tables,
+    "run-tables": run_tables,
+    "commands": commands,
+    "costs": costs,
+}

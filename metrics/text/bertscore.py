@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from metrics.text.encoder import (
+from microg.errors import ConfigError
+from microg.metrics.text.encoder import (
     Encoder,
     EncoderConfig,
     EncoderInfo,
@@ -27,9 +28,8 @@ from metrics.text.encoder import (
     short_name,
     weights_digest,
 )
-from metrics.text.encoder_state import EncoderState
-from metrics.text.hub import cache_first
-from microg.errors import ConfigError
+from microg.metrics.text.encoder_state import EncoderState
+from microg.metrics.text.hub import cache_first
 
 _PUBLISHED_LAYER, _PUBLISHED_TOKENS = 17, 512
 _RANDOM_F1 = 0.83122575  # of random sentences, roberta-large layer 17

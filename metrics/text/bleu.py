@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from metrics.text.items import Items
-from metrics.text.ngrams import ORDERS, Counts, blocks, split_words
-from metrics.text.state import ItemState
+from microg.metrics.text.items import Items
+from microg.metrics.text.ngrams import ORDERS, Counts, blocks, split_words
+from microg.metrics.text.state import ItemState
 
 _TINY, _SMALL = 1e-15, 1e-9
 
@@ -22,9 +22,11 @@ class BleuState(ItemState):
     """Lengths of predictions and closest references, and n-grams said and correct."""
 
     columns = (
-        "words", "reference_words",
-        *(f"said_{n}" for n in range(1, ORDERS + 1)), *(f"correct_{n}" for n in range(1, ORDERS + 1)),
-    )  # fmt: skip
+        "words",
+        "reference_words",
+        *(f"said_{n}" for n in range(1, ORDERS + 1)),
+        *(f"correct_{n}" for n in range(1, ORDERS + 1)),
+    )
     values = tuple(f"bleu_{n}" for n in range(1, ORDERS + 1))
 
     def measure(self, items: Items) -> np.ndarray:

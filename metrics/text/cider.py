@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from metrics.text.items import Items
-from metrics.text.ngrams import ORDERS, Counts, Words, blocks, split_words
-from metrics.text.state import MeanState
+from microg.metrics.text.items import Items
+from microg.metrics.text.ngrams import ORDERS, Counts, Words, blocks, split_words
+from microg.metrics.text.state import MeanState
 
 _SIGMA = 6.0
 

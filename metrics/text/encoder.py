@@ -20,9 +20,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import Field
 
-from metrics.text.items import Items, check
 from microg.config import Config, load_config
 from microg.errors import MetricError, WeightsError
+from microg.metrics.text.items import Items, check
 
 _STEP = 8
 _MAX_ROWS = 64

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from metrics.text.encoder import EncoderInfo, PairScorer
-from metrics.text.items import Items
-from metrics.text.state import MeanState
 from microg.errors import MetricError
+from microg.metrics.text.encoder import EncoderInfo, PairScorer
+from microg.metrics.text.items import Items
+from microg.metrics.text.state import MeanState
 
 _KEY = b"encoder"
 

@@ -87,8 +87,10 @@ def cut(items: Items, shards: int) -> list[Items]:
     texts = list(zip(items.predictions, items.references, strict=True))
     order = sorted(range(len(items)), key=lambda at: (-len(texts[at][0]), texts[at]))
     new = [True, *(texts[before] != texts[at] for before, at in pairwise(order))]
-    costs = [(_ITEM_COST + sum(map(len, (texts[at][0], *texts[at][1])))) * first
-             for at, first in zip(order, new, strict=False)]  # fmt: skip
+    costs = [
+        (_ITEM_COST + sum(map(len, (texts[at][0], *texts[at][1])))) * first
+        for at, first in zip(order, new, strict=False)
+    ]
     share = max(1, sum(costs)) / max(1, shards)
     groups: dict[int, list[int]] = {}
     group, before = 0, 0

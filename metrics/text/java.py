@@ -75,9 +75,13 @@ class JavaProgram:
         try:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _GUARDIAN, "sh", str(end), *command],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-                pass_fds=(end,), start_new_session=True, bufsize=0,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                pass_fds=(end,),
+                start_new_session=True,
+                bufsize=0,
+            )
         except BaseException:
             self._input.close()
             raise

@@ -17,13 +17,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from metrics.text.items import Items, References
-from metrics.text.java import STALL_S, START_S, JavaError, JavaProgram, jar
-from metrics.text.paraphrases import Vocabulary, write_cut_table
-from metrics.text.state import ItemState
-from metrics.text.tokenize import one_line
 from microg.errors import MetricError
-from microg.hardware import usable_cores
+from microg.metrics.text.items import Items, References
+from microg.metrics.text.java import STALL_S, START_S, JavaError, JavaProgram, jar
+from microg.metrics.text.paraphrases import Vocabulary, write_cut_table
+from microg.metrics.text.state import ItemState
+from microg.metrics.text.tokenize import one_line
+from microg.system.hardware import usable_cores
 
 # English parameters of the jar.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.20, 0.60, 0.75
@@ -192,10 +192,15 @@ class MeteorState(ItemState):
     """The jar's 23 integers of each item: lengths, function words, matches of four kinds, chunks, matched words."""
 
     columns: ClassVar[tuple[str, ...]] = (
-        "words", "reference_words", "function_words", "reference_function_words",
+        "words",
+        "reference_words",
+        "function_words",
+        "reference_function_words",
         *(f"{stage}_{side}" for stage in _STAGES for side in _SIDES),
-        "chunks", "matched", "reference_matched",
-    )  # fmt: skip
+        "chunks",
+        "matched",
+        "reference_matched",
+    )
     values = ("meteor",)
 
     def measure(self, items: Items) -> np.ndarray:

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from metrics.text.java import jar
 from microg.arrow import pc
-from microg.weights import cache_folder
+from microg.metrics.text.java import jar
+from microg.system.weights import cache_folder
 
 _BLOCK = 32 << 20
 # METEOR's letters and digits; it puts spaces around everything else.
@@ -119,10 +119,14 @@ def _table() -> _Table:
     words, phrases = _read(folder / "words.arrow"), _read(folder / "phrases.arrow")
     runs = {run: number for number, run in enumerate(_read(folder / "runs.arrow")["run"].to_pylist())}
     return _Table(
-        runs, words["runs"].combine_chunks(), phrases["words"].combine_chunks(), phrases["phrase"],
-        _read(folder / "entries.arrow"), _read(folder / "pairs.arrow")["pair"].to_numpy(),
+        runs,
+        words["runs"].combine_chunks(),
+        phrases["words"].combine_chunks(),
+        phrases["phrase"],
+        _read(folder / "entries.arrow"),
+        _read(folder / "pairs.arrow")["pair"].to_numpy(),
         words["entire"].to_numpy(zero_copy_only=False),
-    )  # fmt: skip
+    )
 
 
 def _all_of(lists: Any, fine: np.ndarray) -> np.ndarray:

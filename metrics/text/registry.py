@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from metrics.text.state import ItemState
 from microg.errors import ConfigError
+from microg.metrics.text.state import ItemState
 
 Task = Literal["caption", "qa"]
 
 
 @dataclass(frozen=True)
 class TextProtocol:
-    """How texts reach the n-gram metrics: `tokenizer` is a name in `metrics.text.tokenize.TOKENIZERS`."""
+    """How texts reach the n-gram metrics: `tokenizer` is a name in `microg.metrics.text.tokenize.TOKENIZERS`."""
 
     name: str
     tokenizer: str
@@ -43,14 +43,14 @@ PROTOCOLS = {
 }
 
 _ALL = (
-    TextMetric("cider", "metrics.text.cider:CiderState", "tokens", {"cider": "CIDEr-D"}),
-    TextMetric("bleu", "metrics.text.bleu:BleuState", "tokens", {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}),
-    TextMetric("meteor", "metrics.text.meteor:MeteorState", "tokens", {"meteor": "METEOR"}),
-    TextMetric("rouge_l", "metrics.text.rouge:RougeState", "tokens", {"rouge_l": "ROUGE-L"}),
-    TextMetric("sbert", "metrics.text.sbert:SbertState", "text", {"sbert": "S-BERT"}),
+    TextMetric("cider", "microg.metrics.text.cider:CiderState", "tokens", {"cider": "CIDEr-D"}),
+    TextMetric("bleu", "microg.metrics.text.bleu:BleuState", "tokens", {f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}),
+    TextMetric("meteor", "microg.metrics.text.meteor:MeteorState", "tokens", {"meteor": "METEOR"}),
+    TextMetric("rouge_l", "microg.metrics.text.rouge:RougeState", "tokens", {"rouge_l": "ROUGE-L"}),
+    TextMetric("sbert", "microg.metrics.text.sbert:SbertState", "text", {"sbert": "S-BERT"}),
     TextMetric(
         "bertscore",
-        "metrics.text.bertscore:BertScoreState",
+        "microg.metrics.text.bertscore:BertScoreState",
         "text",
         {
             "bertscore_precision": "BERTScore precision",

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from metrics.text.items import Items
-from metrics.text.state import MeanState
+from microg.metrics.text.items import Items
+from microg.metrics.text.state import MeanState
 
 _BETA_SQUARED = 1.2**2
 

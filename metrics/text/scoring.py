@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metrics.text import registry
-from metrics.text.items import Items, check
-from metrics.text.state import ItemState
-from metrics.text.tokenize import TOKENIZERS
+from microg.metrics.text import registry
+from microg.metrics.text.items import Items, check
+from microg.metrics.text.state import ItemState
+from microg.metrics.text.tokenize import TOKENIZERS
 
 
 def tokenized(items: Items, tokenizer: str) -> Items:

@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from metrics.text.items import Items, check
 from microg.arrow import pc
 from microg.errors import MetricError
+from microg.metrics.text.items import Items, check
 
 
 class ItemState:
     """Statistics of items (n, k); a metric says how texts become statistics and how their sums become scores.
 
     `columns` names the k statistics, `values` the scores. Texts are already tokenized as the protocol wants it (see
-    `metrics.text.tokenize`). `add` takes statistics that were made elsewhere, `update` makes them here.
+    `microg.metrics.text.tokenize`). `add` takes statistics that were made elsewhere, `update` makes them here.
     """
 
     columns: ClassVar[tuple[str, ...]]

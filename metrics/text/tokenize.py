@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from metrics.text.java import JavaProgram, jar
-from metrics.text.ngrams import blocks
+from microg.metrics.text.java import JavaProgram, jar
+from microg.metrics.text.ngrams import blocks
 
 Tokenizer = Callable[[Sequence[str]], list[str]]
 
@@ -33,7 +33,7 @@ def raw(texts: Sequence[str]) -> list[str]:
 def ptb(texts: Sequence[str]) -> list[str]:
     """Return PTB tokens joined by spaces, lower case, without punctuation; each text for itself.
 
-    Texts are strings as `metrics.text.items.check` lets through. Raises `JavaError`.
+    Texts are strings as `microg.metrics.text.items.check` lets through. Raises `JavaError`.
 
     >>> ptb(["An astronaut's tool-belt isn't visible.", ""])
     ["an astronaut 's tool-belt is n't visible", '']

@@ -18,7 +18,7 @@ from microg.errors import ConfigError
 if TYPE_CHECKING:  # the command line lists the formats without waiting for pyarrow
     import pyarrow as pa
 
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
     from microg.formats.base import FormatResult
 
 

@@ -13,21 +13,28 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from microg import schema, storage
+from microg import storage
 from microg.arrow import pc
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.errors import DatasetError, FormatError, VideoError
 from microg.formats import ava_frames
 from microg.formats.base import Annotations, FormatResult, clip_id_of, collect, dropped, new_clips, read_csv, write_csv
 from microg.formats.labelmap import check_label_map, label_map_text
-from microg.formats.videos import find_videos, with_metadata
+from microg.formats.video_files import find_videos, with_metadata
 
 READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
 WRITE_OPTIONS = frozenset({"split", "frames"})
 _ROW = {
-    "clip_id": pa.string(), "frame": pa.int32(), "x1": pa.float64(), "y1": pa.float64(), "x2": pa.float64(),
-    "y2": pa.float64(), "action_id": pa.int32(), "person_id": pa.int32(),
-}  # fmt: skip
+    "clip_id": pa.string(),
+    "frame": pa.int32(),
+    "x1": pa.float64(),
+    "y1": pa.float64(),
+    "x2": pa.float64(),
+    "y2": pa.float64(),
+    "action_id": pa.int32(),
+    "person_id": pa.int32(),
+}
 _FRAME_LIST_HEADER = "original_video_id video_id frame_id path labels\n"
 _FRAME_LIST_COLUMNS = ("original_video_id", "video_id", "frame_id", "path", "labels")
 
@@ -65,9 +72,7 @@ def read(
         "height": [size[1] if (size := sizes[clip_id]) else None for clip_id in homes],
     }
     found = find_videos(videos) if videos else {}
-    clips, more = with_metadata(
-        new_clips(homes, **columns), found, dataset_root=dataset_root, copy=copy_videos
-    )  # fmt: skip
+    clips, more = with_metadata(new_clips(homes, **columns), found, dataset_root=dataset_root, copy=copy_videos)
     splits = [{"clip_id": c, "split": split, "scheme": "published"} for c, split in sorted(homes.items()) if split]
     label_map = storage.join(path, "annotations", "label_map.pbtxt")
     if storage.exists(label_map):
@@ -79,9 +84,11 @@ def read(
         ["clip_id", "person_id", "action_id"], use_threads=False
     )
     tables = {
-        "clips": clips, "samples": table, "splits": schema.from_rows("splits", splits),
+        "clips": clips,
+        "samples": table,
+        "splits": schema.from_rows("splits", splits),
         "actions": schema.conform("actions", actions.aggregate([])),
-    }  # fmt: skip
+    }
     return FormatResult(tables, notes + more)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from microg import storage
+from microg.data.ids import check_id
 from microg.errors import MicrogError, VideoError, describe
 from microg.formats.base import Annotations
-from microg.frames import open_video, read_frames
-from microg.ids import check_id
+from microg.video import open_video, read_frames
 
 _JPEG_QUALITY = 95
 _PUBLISHED_FPS = 30.0

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from microg import schema, storage
+from microg import storage
 from microg.arrow import pc
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
+from microg.data.ids import split_clip_id, strip_video_extension
 from microg.errors import DatasetError, FormatError, IdError
-from microg.ids import split_clip_id, strip_video_extension
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,13 @@ def read_csv(path: str, columns: Mapping[str, pa.DataType], *, header: bool = Tr
             io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")),
             read_options=pa_csv.ReadOptions(column_names=None if header else names, use_threads=False),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict(columns), include_columns=names, strings_can_be_null=bool(strings),
-                null_values=[""], quoted_strings_can_be_null=False,
+                column_types=dict(columns),
+                include_columns=names,
+                strings_can_be_null=bool(strings),
+                null_values=[""],
+                quoted_strings_can_be_null=False,
             ),
-        )  # fmt: skip
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise FormatError(f"cannot read {path}: {error}", f"it needs the columns {','.join(names)}") from error
 

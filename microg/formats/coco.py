@@ -13,15 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from microg import schema, storage
-from microg.dataset import Dataset
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.ava_frames import relative_path
 from microg.formats.base import FormatResult, actions_by_person, clip_id_of, collect, dropped, new_clips, to_json
 from microg.formats.labelmap import action_label, parse_action
-from microg.formats.videos import copy_videos as copy_clips
-from microg.formats.videos import find_videos, with_metadata
+from microg.formats.video_files import copy_videos as copy_clips
+from microg.formats.video_files import find_videos, with_metadata
 
 READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
 WRITE_OPTIONS = frozenset({"copy_videos"})
@@ -54,8 +55,12 @@ def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: b
             tracks.id_of(clip_id, person_id)
     document = {
         "info": {"description": "persons in microgravity; frame_id counts from 0, bbox is x, y, width, height"},
-        "categories": [_PERSON], "videos": videos, "images": images, "tracks": tracks.rows, "annotations": boxes,
-    }  # fmt: skip
+        "categories": [_PERSON],
+        "videos": videos,
+        "images": images,
+        "tracks": tracks.rows,
+        "annotations": boxes,
+    }
     storage.write_bytes(file, to_json(document, file))
     return notes + more + vqa_notes
 
@@ -92,10 +97,15 @@ class _Tracks:
         key = (clip_id, person_id)
         if key not in self._ids:
             self._ids[key] = len(self._ids) + 1
-            self.rows.append({
-                "id": self._ids[key], "video_id": self._videos[clip_id], "category_id": _PERSON["id"],
-                "person_id": person_id, "action_ids": self.actions(clip_id, person_id),
-            })  # fmt: skip
+            self.rows.append(
+                {
+                    "id": self._ids[key],
+                    "video_id": self._videos[clip_id],
+                    "category_id": _PERSON["id"],
+                    "person_id": person_id,
+                    "action_ids": self.actions(clip_id, person_id),
+                }
+            )
         return self._ids[key]
 
     def actions(self, clip_id: str, person_id: int) -> list[int]:
@@ -113,17 +123,27 @@ def _images_and_boxes(
         image = images.get((clip_id, frame))
         if image is None:
             image = images[(clip_id, frame)] = {
-                "id": len(images) + 1, "video_id": numbers[clip_id], "frame_id": frame - 1,
-                "file_name": relative_path(clip_id, frame), **sizes[clip_id],
-            }  # fmt: skip
+                "id": len(images) + 1,
+                "video_id": numbers[clip_id],
+                "frame_id": frame - 1,
+                "file_name": relative_path(clip_id, frame),
+                **sizes[clip_id],
+            }
         track = tracks.id_of(clip_id, person_id)
         width, height = x2 - x1, y2 - y1
         names = [action_label(action_id) for action_id in tracks.actions(clip_id, person_id)]
         row = {
-            "id": number, "image_id": image["id"], "video_id": numbers[clip_id], "category_id": _PERSON["id"],
-            "instance_id": track, "track_id": track, "bbox": [x1, y1, width, height], "area": width * height,
-            "iscrowd": 0, "attributes": {"person_id": person_id, "actions": names},
-        }  # fmt: skip
+            "id": number,
+            "image_id": image["id"],
+            "video_id": numbers[clip_id],
+            "category_id": _PERSON["id"],
+            "instance_id": track,
+            "track_id": track,
+            "bbox": [x1, y1, width, height],
+            "area": width * height,
+            "iscrowd": 0,
+            "attributes": {"person_id": person_id, "actions": names},
+        }
         if (x1 + width, y1 + height) != (x2, y2):
             row["corners"] = [x1, y1, x2, y2]
         if confidence is not None:
@@ -155,10 +175,18 @@ def _tables(document: dict, file: str, videos: str | None, dataset_root: str | N
         instance = row.get("instance_id", row.get("track_id"))
         person_id = people.id_of(clip_id, instance, attributes.get("person_id"))
         x1, y1, x2, y2 = _corners(row)
-        boxes.append({
-            "clip_id": clip_id, "frame": frame, "person_id": person_id, "x1": x1, "y1": y1, "x2": x2, "y2": y2,
-            "confidence": row.get("score"),
-        })  # fmt: skip
+        boxes.append(
+            {
+                "clip_id": clip_id,
+                "frame": frame,
+                "person_id": person_id,
+                "x1": x1,
+                "y1": y1,
+                "x2": x2,
+                "y2": y2,
+                "confidence": row.get("score"),
+            }
+        )
         if instance not in tracks or "action_ids" not in tracks[instance]:
             for name in attributes.get("actions", []):
                 labels[clip_id, person_id, parse_action(str(name), f"{file}, annotation {row['id']}")] = None
@@ -178,14 +206,19 @@ def _tables(document: dict, file: str, videos: str | None, dataset_root: str | N
     captions, qa = vqa_json.tables(entries, file)
     columns = {name: [video.get(name) for video in document["videos"]] for name in _VIDEO_COLUMNS}
     clips, more = with_metadata(
-        new_clips(clip_ids.values(), **columns), find_videos(videos) if videos else {},
-        dataset_root=dataset_root, copy=copy,
-    )  # fmt: skip
+        new_clips(clip_ids.values(), **columns),
+        find_videos(videos) if videos else {},
+        dataset_root=dataset_root,
+        copy=copy,
+    )
     actions = [{"clip_id": c, "person_id": person_id, "action_id": a} for c, person_id, a in labels]
     tables = {
-        "clips": clips, "boxes": schema.from_rows("boxes", boxes), "actions": schema.from_rows("actions", actions),
-        "captions": captions, "qa": qa,
-    }  # fmt: skip
+        "clips": clips,
+        "boxes": schema.from_rows("boxes", boxes),
+        "actions": schema.from_rows("actions", actions),
+        "captions": captions,
+        "qa": qa,
+    }
     return FormatResult(tables, notes + more)
 
 

@@ -16,16 +16,17 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from microg import schema, storage, taxonomy
-from microg.dataset import Dataset
+from microg import storage
+from microg.data import schema, taxonomy
+from microg.data.dataset import Dataset
 from microg.errors import FormatError
 from microg.formats import xmltree
 from microg.formats.base import FormatResult, actions_by_person, collect, dropped, new_clips
 from microg.formats.cvat_read import TaskReader
 from microg.formats.keyframes import TrackBox, to_keyframes, tracks
 from microg.formats.labelmap import action_label
-from microg.formats.videos import copy_videos as copy_clips
-from microg.formats.videos import find_videos, with_metadata
+from microg.formats.video_files import copy_videos as copy_clips
+from microg.formats.video_files import find_videos, with_metadata
 
 READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
 WRITE_OPTIONS = frozenset({"copy_videos"})
@@ -87,7 +88,7 @@ def read(
     columns = {name: [clip[name] for clip in clips.values()] for name in ("num_frames", "width", "height")}
     table, more = with_metadata(
         new_clips(clips, **columns), find_videos(videos) if videos else {}, dataset_root=dataset_root, copy=copy_videos
-    )  # fmt: skip
+    )
     tables = {name: schema.from_rows(name, found) for name, found in rows.items()}
     return FormatResult({"clips": table, **tables}, notes + more)
 
@@ -167,10 +168,15 @@ def _label_spec(slots: int) -> list[dict]:
         {"name": "confidence", "mutable": True, "input_type": "text", "default_value": "", "values": [""]},
     ]
     for slot in range(1, slots + 1):
-        attributes.append({
-            "name": f"action_{slot}", "mutable": False, "input_type": "select", "default_value": _NO_ACTION,
-            "values": options,
-        })  # fmt: skip
+        attributes.append(
+            {
+                "name": f"action_{slot}",
+                "mutable": False,
+                "input_type": "select",
+                "default_value": _NO_ACTION,
+                "values": options,
+            }
+        )
     return [{"name": "person", "color": "#1f77b4", "type": "rectangle", "attributes": attributes}]
 
 

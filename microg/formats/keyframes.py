@@ -93,11 +93,17 @@ def box_rows(clip_id: str, person_id: int, boxes: Sequence[TrackBox]) -> list[di
     """Return rows of table `boxes`."""
     return [
         {
-            "clip_id": clip_id, "frame": box.frame, "person_id": person_id,
-            "x1": box.x1, "y1": box.y1, "x2": box.x2, "y2": box.y2, "confidence": box.confidence,
+            "clip_id": clip_id,
+            "frame": box.frame,
+            "person_id": person_id,
+            "x1": box.x1,
+            "y1": box.y1,
+            "x2": box.x2,
+            "y2": box.y2,
+            "confidence": box.confidence,
         }
         for box in boxes
-    ]  # fmt: skip
+    ]
 
 
 def upright(

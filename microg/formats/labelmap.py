@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from microg import storage, taxonomy
+from microg import storage
+from microg.data import taxonomy
 from microg.errors import FormatError
 
 _ITEM = re.compile(r"(?:item|label)\s*\{(.*?)\}", re.DOTALL)

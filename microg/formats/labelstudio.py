@@ -15,8 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from microg import schema, storage
-from microg.dataset import Dataset
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.errors import DatasetError, FormatError
 from microg.formats import labelstudio_config as config
 from microg.formats import vqa_json
@@ -32,8 +33,8 @@ from microg.formats.base import (
 )
 from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
 from microg.formats.labelmap import parse_action
-from microg.formats.videos import VIDEO_EXTENSIONS, find_videos, with_metadata
-from microg.formats.videos import copy_videos as copy_clips
+from microg.formats.video_files import VIDEO_EXTENSIONS, find_videos, with_metadata
+from microg.formats.video_files import copy_videos as copy_clips
 
 READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos", "predictions"})
 WRITE_OPTIONS = frozenset({"copy_videos", "video_prefix"})
@@ -116,14 +117,15 @@ def read(
             raise FormatError(f"{file}, task {task.get('id', number)}: {type(error).__name__}: {error}") from error
     columns = {name: [data.get(name) for data in reader.clips.values()] for name in _CLIP_COLUMNS}
     columns["uri"] = [_uri(data) for data in reader.clips.values()]
-    clips, notes = with_metadata(
-        new_clips(reader.clips, **columns), found, dataset_root=dataset_root, copy=copy_videos
-    )  # fmt: skip
+    clips, notes = with_metadata(new_clips(reader.clips, **columns), found, dataset_root=dataset_root, copy=copy_videos)
     captions, qa = vqa_json.tables(reader.entries, file)
     tables = {
-        "clips": clips, "boxes": schema.from_rows("boxes", reader.boxes),
-        "actions": schema.from_rows("actions", reader.actions), "captions": captions, "qa": qa,
-    }  # fmt: skip
+        "clips": clips,
+        "boxes": schema.from_rows("boxes", reader.boxes),
+        "actions": schema.from_rows("actions", reader.actions),
+        "captions": captions,
+        "qa": qa,
+    }
     return FormatResult(tables, reader.notes() + notes)
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from microg import taxonomy
+from microg.data import taxonomy
 from microg.formats.labelmap import action_label
 
 PERSON = "person"

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from microg import schema, storage
+from microg import storage
 from microg.arrow import pc
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.base import (
@@ -27,9 +28,9 @@ from microg.formats.base import (
     new_clips,
     read_csv,
     write_csv,
-)  # fmt: skip
+)
 from microg.formats.labelmap import check_label_map, label_map_text
-from microg.formats.videos import FoundVideo, copy_videos, find_videos, unpack_zip, with_metadata
+from microg.formats.video_files import FoundVideo, copy_videos, find_videos, unpack_zip, with_metadata
 
 READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
 WRITE_OPTIONS = frozenset({"copy_videos"})
@@ -37,9 +38,14 @@ _ORIGIN_OF_LETTER = {"m": "movie", "r": "real"}
 _LETTER = {origin: letter for letter, origin in _ORIGIN_OF_LETTER.items()}
 _ACTIONS = {"video_id": pa.string(), "movie_or_real": pa.string(), "person_id": pa.int64(), "action": pa.int64()}
 _BOXES = {
-    "video_id": pa.string(), "frame_id": pa.int64(), "person_id": pa.int64(),
-    "xmin": pa.float64(), "ymin": pa.float64(), "xmax": pa.float64(), "ymax": pa.float64(),
-}  # fmt: skip
+    "video_id": pa.string(),
+    "frame_id": pa.int64(),
+    "person_id": pa.int64(),
+    "xmin": pa.float64(),
+    "ymin": pa.float64(),
+    "xmax": pa.float64(),
+    "ymax": pa.float64(),
+}
 _PIXELS = {"xmin": "x1", "ymin": "y1", "xmax": "x2", "ymax": "y2"}
 
 
@@ -74,16 +80,21 @@ def read(
         ids |= dict.fromkeys(pc.unique(column).to_pylist())
     ids |= dict.fromkeys(found)
     clips, more = with_metadata(
-        new_clips(ids, origin=[origins.get(clip_id) for clip_id in ids]), found,
-        dataset_root=dataset_root, copy=copy_videos,
-    )  # fmt: skip
+        new_clips(ids, origin=[origins.get(clip_id) for clip_id in ids]),
+        found,
+        dataset_root=dataset_root,
+        copy=copy_videos,
+    )
     for label_map in (storage.join(path, "label_map", "label_map.pbtxt"), storage.join(path, "label_map.pbtxt")):
         if storage.exists(label_map):
             notes += check_label_map(label_map)
     tables = {
-        "clips": clips, "boxes": schema.conform("boxes", boxes), "actions": schema.conform("actions", actions),
-        "captions": captions, "qa": qa,
-    }  # fmt: skip
+        "clips": clips,
+        "boxes": schema.conform("boxes", boxes),
+        "actions": schema.conform("actions", actions),
+        "captions": captions,
+        "qa": qa,
+    }
     return FormatResult(tables, notes + video_notes + more)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from microg import schema, storage
+from microg import storage
+from microg.data import schema
 from microg.errors import FormatError
 from microg.formats.base import clip_id_of
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from microg import schema
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.errors import DatasetError
 from microg.validation import geometry, identity, partitions, people
 from microg.validation.findings import SCHEMA, CheckSummary, Finding, ValidationReport
@@ -61,7 +61,7 @@ def validate(
     `progress`, when given, is called with the number of videos to decode and returns what to call after each. A
     table that cannot be read becomes a finding, and its checks are named in `skipped`.
     """
-    from microg.validation import videos as video_checks  # PyAV and OpenCV: not needed for tables alone
+    from microg.validation import videos as video_checks
 
     findings: list[Finding] = []
     tables: dict[str, pa.Table] = {}

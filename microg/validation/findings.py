@@ -108,13 +108,7 @@ class ValidationReport:
 
 
 def by_clip(
-    rows: pa.Table,
-    *,
-    severity: Severity,
-    check: str,
-    table: str,
-    message: str,
-    show: Sequence[str] = (),
+    rows: pa.Table, *, severity: Severity, check: str, table: str, message: str, show: Sequence[str] = ()
 ) -> list[Finding]:
     """Turn the bad `rows` of a table into one finding a clip.
 

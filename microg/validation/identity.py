@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from microg.arrow import pc
+from microg.data.ids import check_id, split_clip_id
+from microg.data.schema import ORIGINS, SPLITS
+from microg.data.taxonomy import ACTION_IDS
 from microg.errors import IdError
-from microg.ids import check_id, split_clip_id
-from microg.schema import ORIGINS, SPLITS
-from microg.taxonomy import ACTION_IDS
 from microg.validation.findings import Finding, by_clip, first_texts, where
 
 # The columns that name a row; a second row with the same values is a repetition.

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
 from microg.errors import MicrogError, VideoError
-from microg.frames import VideoFacts, read_frames
 from microg.validation.findings import Finding, where
 from microg.validation.near_duplicates import FRAMES, Signature, near_duplicates, signature
 from microg.validation.partitions import split_of
+from microg.video import VideoFacts, read_frames
 
 _SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 _GREY = 64

@@ -1,1 +1,1 @@
-"""Person detectors: one interface, several backends; see `models.detection.base`."""
+"""Person detectors: one interface, several backends; see `microg.models.detection.base`."""

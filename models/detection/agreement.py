@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.detection.base import Detections
+from microg.models.detection.base import Detections
 
 
 def agreement(exact: Sequence[Detections], fast: Sequence[Detections], confidence: float = 0.6) -> dict[str, float]:

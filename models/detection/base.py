@@ -60,9 +60,9 @@ class Detector(Protocol):
 class DetectorSettings(Config):
     """Which detector, and how it runs.
 
-    `weights`: a name such as yolo11n.pt, searched for as `microg.weights` says, or a path. With `frame_step` n the
-    network sees every n-th frame, and boxes between are interpolated; `precision` int8 uses quantised weights. Both are
-    faster and give other numbers: `PROFILES`. `rotations` 4 also looks at the frame turned by 90, 180 and 270
+    `weights`: a name such as yolo11n.pt, searched for as `microg.system.weights` says, or a path. With `frame_step` n
+    the network sees every n-th frame, and boxes between are interpolated; `precision` int8 uses quantised weights.
+    Both are faster and give other numbers: `PROFILES`. `rotations` 4 also looks at the frame turned by 90, 180 and 270
     degrees and merges what it finds, because plain detectors miss bodies that are not upright.
     """
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from microg import storage
-from microg.weights import cache_folder
-from models.detection.ultralytics_model import load_model
+from microg.models.detection.ultralytics_model import load_model
+from microg.system.weights import cache_folder
 
 # Raise when an export below changes, so that cached files are made anew.
 _VERSION = 3
@@ -136,8 +136,14 @@ def _export(model: nn.Module, example: torch.Tensor, target: Path, name: str, ou
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (example,), str(target), opset_version=_OPSET, dynamo=False, input_names=[name],
-            output_names=list(outputs), dynamic_axes=free,
-        )  # fmt: skip
+            model,
+            (example,),
+            str(target),
+            opset_version=_OPSET,
+            dynamo=False,
+            input_names=[name],
+            output_names=list(outputs),
+            dynamic_axes=free,
+        )
     slimmed: Any = onnxslim.slim(str(target))
     onnx.save(slimmed, str(target))

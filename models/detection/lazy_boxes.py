@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-# So far the branch's convolutions reach from a cell (`models.detection.export`).
+# So far the branch's convolutions reach from a cell (`microg.models.detection.export`).
 _REACH = 2
 # Windows grow to multiples of this many cells (of a map whose sides may be smaller): engines prepare each new shape.
 _STEP = 8
@@ -27,8 +27,8 @@ class Network(Protocol):
 class LazyBoxes:
     """Letterboxed frames (B, H, W, 3) uint8 BGR to (B, 4 + classes, anchors) float32: cx, cy, w, h, probabilities.
 
-    trunk, branches: as `models.detection.export.SplitFiles`, the trunk of such frames. Boxes of anchors without a class
-    above `floor` are 0.
+    trunk, branches: as `microg.models.detection.export.SplitFiles`, the trunk of such frames. Boxes of anchors without
+    a class above `floor` are 0.
     """
 
     def __init__(self, trunk: Network, branches: Sequence[Network], floor: float) -> None:

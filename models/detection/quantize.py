@@ -1,6 +1,6 @@
 """INT8 weights for the `fast` profile: static quantisation of the ONNX export, calibrated on the footage at hand.
 
-INT8 gives other numbers than float32; `models.detection.agreement` says by how much.
+INT8 gives other numbers than float32; `microg.models.detection.agreement` says by how much.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from microg import storage
 from microg.errors import WeightsError
-from microg.weights import cache_folder
-from models.detection.base import DetectorSettings
-from models.detection.export import export_onnx
+from microg.models.detection.base import DetectorSettings
+from microg.models.detection.export import export_onnx
+from microg.system.weights import cache_folder
 
 # The head's box arithmetic and final concatenation stay in float32: one scale for pixels and probabilities would
 # round all probabilities to zero.
@@ -40,8 +40,8 @@ def build_quantized(
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from models.detection.backends import to_network_input
-    from models.detection.yolo import letterbox
+    from microg.models.detection.network_backends import to_network_input
+    from microg.models.detection.yolo import letterbox
 
     if not frames:
         raise WeightsError("cannot calibrate INT8 weights without frames", "give footage that can be decoded")

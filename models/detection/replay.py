@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from microg import storage
+from microg.data.ids import check_id
 from microg.errors import FormatError
-from microg.ids import check_id
-from models.detection.base import CONFIDENCE_FLOOR, Detections
+from microg.models.detection.base import CONFIDENCE_FLOOR, Detections
 
 _NAMES = {"conf": "confidence", "cls": "class_id"}
 _COLUMNS = ("frame", "x1", "y1", "x2", "y2", "confidence", "class_id")

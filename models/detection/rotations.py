@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.detection.base import Detections, Detector
+from microg.models.detection.base import Detections, Detector
 
 
 class RotatingDetector:

@@ -11,8 +11,8 @@ from itertools import islice
 
 import numpy as np
 
-from models.detection.agreement import iou_matrix
-from models.detection.base import Detections
+from microg.models.detection.agreement import iou_matrix
+from microg.models.detection.base import Detections
 
 # Boxes of one class in two frames are one object when they overlap by so much.
 _SAME_OBJECT_IOU = 0.3

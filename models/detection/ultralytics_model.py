@@ -1,6 +1,6 @@
 """Ultralytics checkpoints: loading without executing code from the file.
 
-ultralytics is AGPL-3.0; nothing outside this package and `models.tracking` imports it.
+ultralytics is AGPL-3.0; nothing outside this package and `microg.models.curation.tracking` imports it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from microg.weights import cache_folder
+from microg.system.weights import cache_folder
 
 # Before the first import: no update checks, no downloads, no pip installs behind the user's back, no telemetry.
 os.environ.setdefault("YOLO_OFFLINE", "true")

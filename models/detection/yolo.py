@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.detection import backends, export
-from models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
-from models.detection.lazy_boxes import LazyBoxes
-from models.detection.suppression import non_maximum_suppression
-from models.detection.ultralytics_model import STRIDE
+from microg.models.detection import export, network_backends
+from microg.models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
+from microg.models.detection.lazy_boxes import LazyBoxes
+from microg.models.detection.suppression import non_maximum_suppression
+from microg.models.detection.ultralytics_model import STRIDE
 
 _MAX_DETECTIONS = 300
 # Far more than any frame is wide: boxes of different classes moved apart by it never overlap.
@@ -41,22 +41,22 @@ class YoloDetector:
         return result
 
 
-def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> backends.Engine:
-    device = backends.resolve_device(settings.device)
-    backend = backends.choose(settings.backend, settings.device)
+def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> network_backends.Engine:
+    device = network_backends.resolve_device(settings.device)
+    backend = network_backends.choose(settings.backend, settings.device)
     if settings.precision == "int8":
-        from models.detection import quantize
+        from microg.models.detection import quantize
 
         quantized = quantize.quantized_model(settings, weights)
         if backend == "openvino":
-            return backends.WholeNetwork(backends.OpenVinoNetwork(quantized, threads, exact=False))
-        return backends.WholeNetwork(backends.OnnxRuntimeNetwork(quantized, threads))
+            return network_backends.WholeNetwork(network_backends.OpenVinoNetwork(quantized, threads, exact=False))
+        return network_backends.WholeNetwork(network_backends.OnnxRuntimeNetwork(quantized, threads))
     if backend == "torch":
-        return backends.TorchEngine(weights, device)
-    network = backends.OpenVinoNetwork if backend == "openvino" else backends.OnnxRuntimeNetwork
+        return network_backends.TorchEngine(weights, device)
+    network = network_backends.OpenVinoNetwork if backend == "openvino" else network_backends.OnnxRuntimeNetwork
     split = export.export_split(weights)
     if split is None:
-        return backends.WholeNetwork(network(export.export_onnx(weights), threads))
+        return network_backends.WholeNetwork(network(export.export_onnx(weights), threads))
     branches = [network(branch, threads, of_frames=False) for branch in split.branches]
     return LazyBoxes(network(split.trunk, threads), branches, CONFIDENCE_FLOOR)
 

@@ -1,1 +1,1 @@
-"""Vision-language engines behind one small interface (`models.vlm.base`)."""
+"""Vision-language engines behind one small interface (`microg.models.vlm.base`)."""

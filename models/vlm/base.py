@@ -68,10 +68,15 @@ class Frames:
     def video_metadata(self) -> dict[str, Any]:
         """Return what Hugging Face processors and vLLM call a video's metadata; it forbids sampling again."""
         return {
-            "total_num_frames": self.num_frames, "fps": self.fps, "frames_indices": list(self.indices),
-            "duration": self.num_frames / self.fps, "width": self.width, "height": self.height,
-            "video_backend": "pyav", "do_sample_frames": False,
-        }  # fmt: skip
+            "total_num_frames": self.num_frames,
+            "fps": self.fps,
+            "frames_indices": list(self.indices),
+            "duration": self.num_frames / self.fps,
+            "width": self.width,
+            "height": self.height,
+            "video_backend": "pyav",
+            "do_sample_frames": False,
+        }
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from microg.errors import VideoError
-from microg.frames import read_frames, upright_rgb
-from models.vlm.base import Frames
-from models.vlm.sampling import FramePolicy, Resize
+from microg.models.vlm.base import Frames
+from microg.models.vlm.sampling import FramePolicy, Resize
+from microg.video import read_frames, upright_rgb
 
 # Where a header gives no rate.
 _DEFAULT_FPS = 30.0

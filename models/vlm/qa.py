@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from models.vlm.base import Reply, Request
-from models.vlm.prompts import Prompt, prompt
+from microg.models.vlm.base import Reply, Request
+from microg.models.vlm.prompts import Prompt, prompt
 
 PROPOSE, RANK, CHECK = "qa-propose-v1", "qa-rank-v1", "qa-check-v1"
 CRITERIA = ("consistency", "fluency", "relevance", "information")

@@ -209,7 +209,7 @@ def parse_policy(text: str) -> Uniform | Rate | AroundKey | Dense | Explicit:
 
     >>> parse_policy("key:5:6").label()
     'key:5:6'
-    """  # fmt: skip
+    """
     kind, *values = text.strip().split(":")
     names = {"uniform": ("count", "rule"), "fps": ("fps", "limit"), "key": ("count", "step"), "explicit": ("at",)}
     if kind not in names | {"dense": ()} or len(values) > len(names.get(kind, ())):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from microg import statistics, text_statistics
-from microg.statistics import Tables
-from reports.plots import labels, text
-from reports.plots.style import Plot
+from microg.data import statistics, text_statistics
+from microg.data.statistics import Tables
+from microg.reports.plots import labels, text
+from microg.reports.plots.style import Plot
 
 __all__ = ["Plot", "dataset_plots"]
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from reports.plots.style import GROUP_COLOURS, NEUTRAL, Plot, figure, finish, legend_below, styled
+from microg.reports.plots.style import GROUP_COLOURS, NEUTRAL, Plot, figure, finish, legend_below, styled
 
 # Curves drawn in colour in each group's panel; the rest is grey.
 _NAMED_CURVES = 6
@@ -124,9 +124,7 @@ def support_against_ap(classes: pd.DataFrame) -> Plot | None:
             place = float(np.log10(row["support"])) / max(np.log10(top * 1.8), 1), float(row["ap"])
             if all(abs(place[0] - x) > 0.17 or abs(place[1] - y) > 0.045 for x, y in taken):
                 taken.append(place)
-                axes.annotate(
-                    row["short"], (row["support"], row["ap"]), (5, 5), textcoords="offset points", fontsize=8,
-                )  # fmt: skip
+                axes.annotate(row["short"], (row["support"], row["ap"]), (5, 5), textcoords="offset points", fontsize=8)
         for edge in (5, 50):
             axes.axvline(edge, color=NEUTRAL, linewidth=0.9, linestyle=":")
         axes.set_xlabel("labels in the test set (log scale)")

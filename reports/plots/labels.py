@@ -9,7 +9,16 @@ import pandas as pd
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from reports.plots.style import GROUP_COLOURS, NEUTRAL, ORIGIN_COLOURS, Plot, figure, finish, legend_below, styled
+from microg.reports.plots.style import (
+    GROUP_COLOURS,
+    NEUTRAL,
+    ORIGIN_COLOURS,
+    Plot,
+    figure,
+    finish,
+    legend_below,
+    styled,
+)
 
 
 def label_distribution(labels: pd.DataFrame) -> Plot | None:
@@ -53,9 +62,13 @@ def people_per_clip(people: pd.DataFrame) -> Plot | None:
             bottom = [below + count for below, count in zip(bottom, counts, strict=True)]
         for position, count, percent in zip(positions, people["all"], people["all_percent"], strict=True):
             axes.annotate(
-                f"{count:,}\n{percent:.1f}%", (position, count), (0, 4), textcoords="offset points", ha="center",
+                f"{count:,}\n{percent:.1f}%",
+                (position, count),
+                (0, 4),
+                textcoords="offset points",
+                ha="center",
                 fontsize=9,
-            )  # fmt: skip
+            )
         axes.set_ylim(0, max(bottom) * 1.17)
         axes.set_xticks(positions)
         axes.set_xlim(*_bar_range(positions))
@@ -81,9 +94,12 @@ def action_groups(groups: pd.DataFrame) -> Plot | None:
         names = groups["group"].tolist()
         colours = [GROUP_COLOURS[name] for name in names]
         donut.pie(
-            groups["all"].tolist(), colors=colours, startangle=90, counterclock=False,
+            groups["all"].tolist(),
+            colors=colours,
+            startangle=90,
+            counterclock=False,
             wedgeprops={"width": 0.38, "edgecolor": "white", "linewidth": 2},
-        )  # fmt: skip
+        )
         donut.text(0, 0, f"{total:,}\nlabels", ha="center", va="center", fontsize=13, fontweight="bold")
         donut.set_title("Action groups")
         origins = [origin for origin in ("all", "movie", "real") if groups[origin].sum()]
@@ -94,9 +110,14 @@ def action_groups(groups: pd.DataFrame) -> Plot | None:
             for position, (start, share, origin) in enumerate(zip(left, shares, origins, strict=True)):
                 if share >= 9:
                     bars.text(
-                        start + share / 2, position, f"{share:.1f}%\n{row[origin]:,}", ha="center", va="center",
-                        fontsize=9, color="white" if colour != GROUP_COLOURS["object manipulation"] else "black",
-                    )  # fmt: skip
+                        start + share / 2,
+                        position,
+                        f"{share:.1f}%\n{row[origin]:,}",
+                        ha="center",
+                        va="center",
+                        fontsize=9,
+                        color="white" if colour != GROUP_COLOURS["object manipulation"] else "black",
+                    )
             left = [start + share for start, share in zip(left, shares, strict=True)]
         bars.invert_yaxis()
         bars.set_xlim(0, 100)

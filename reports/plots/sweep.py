@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from reports.plots.style import NEUTRAL, Plot, figure, finish, styled
+from microg.reports.plots.style import NEUTRAL, Plot, figure, finish, styled
 
 _LOGARITHMIC_FROM = 20.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 
@@ -52,9 +52,14 @@ def parallel_coordinates(
             x, y = _smooth(across, places)
             early = scored[number].get("status") == "stopped"
             axes.plot(
-                x, y, color=palette(shade(values[number])), linewidth=3.6 if number == best else 1.7,
-                linestyle=(0, (4, 2)) if early else "-", alpha=0.95, zorder=4 if number == best else 3,
-            )  # fmt: skip
+                x,
+                y,
+                color=palette(shade(values[number])),
+                linewidth=3.6 if number == best else 1.7,
+                linestyle=(0, (4, 2)) if early else "-",
+                alpha=0.95,
+                zorder=4 if number == best else 3,
+            )
         _draw_axes(axes, axes_of)
         stopped = any(trial.get("status") == "stopped" for trial in scored)
         axes.set_title(title + (" (dashed: stopped early)" if stopped else ""))
@@ -77,9 +82,15 @@ def _draw_axes(axes: Axes, axes_of: Sequence[_Axis]) -> None:
         for place, label in axis.ticks:
             axes.hlines(place, x - 0.03, x + 0.03, color=NEUTRAL, linewidth=1.2, zorder=2)
             axes.annotate(
-                label, (x, place), xytext=(6, 0), textcoords="offset points", fontsize=9, va="center", zorder=6,
+                label,
+                (x, place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                fontsize=9,
+                va="center",
+                zorder=6,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
-            )  # fmt: skip
+            )
 
 
 def _smooth(across: np.ndarray, places: np.ndarray, steps: int = 24) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from microg.text_statistics import frequent_words, words
-from reports.plots.style import NEUTRAL, TEXT_COLOURS, Plot, figure, finish, legend_below, styled
+from microg.data.text_statistics import frequent_words, words
+from microg.reports.plots.style import NEUTRAL, TEXT_COLOURS, Plot, figure, finish, legend_below, styled
 
 _SEED = 7
 # "Not mentioned." is a marker, not a word of the answer.
@@ -35,17 +35,27 @@ def word_cloud(kind: str, values: list[str]) -> Plot | None:
         return None
     frequencies = dict(zip(counts["word"].tolist(), (float(count) for count in counts["count"]), strict=True))
     cloud = WordCloud(
-        width=900, height=480, background_color="white", random_state=_SEED, prefer_horizontal=0.9,
-        max_words=150, margin=5, relative_scaling="auto", color_func=_colours(kind),
-    )  # fmt: skip
+        width=900,
+        height=480,
+        background_color="white",
+        random_state=_SEED,
+        prefer_horizontal=0.9,
+        max_words=150,
+        margin=5,
+        relative_scaling="auto",
+        color_func=_colours(kind),
+    )
     cloud.generate_from_frequencies(frequencies)
     buffer = io.BytesIO()
     cloud.to_image().save(buffer, format="PNG", optimize=True)
     top = ", ".join(f"{word} ({count})" for word, count in counts.head(5).itertuples(index=False))
     return Plot(
-        f"words_{kind}s", f"Word cloud of the {kind}s; most frequent words: {top}.", buffer.getvalue(),
-        cloud.to_svg(embed_font=False).encode(), fonts_needed=True,
-    )  # fmt: skip
+        f"words_{kind}s",
+        f"Word cloud of the {kind}s; most frequent words: {top}.",
+        buffer.getvalue(),
+        cloud.to_svg(embed_font=False).encode(),
+        fonts_needed=True,
+    )
 
 
 def _colours(kind: str) -> Callable[..., str]:
@@ -107,12 +117,16 @@ def question_types(types: pd.DataFrame) -> Plot | None:
         axes.bar(names, answered, color=TEXT_COLOURS["question"], width=0.75, label="answered")
         axes.bar(
             names, used["unanswerable"].tolist(), bottom=answered, color=NEUTRAL, width=0.75, label="not mentioned"
-        )  # fmt: skip
+        )
         for position, (count, percent) in enumerate(zip(counts, used["percent"], strict=True)):
             axes.annotate(
-                f"{count:,}\n{percent:.1f}%", (position, count), (0, 3), textcoords="offset points", ha="center",
+                f"{count:,}\n{percent:.1f}%",
+                (position, count),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
                 fontsize=9,
-            )  # fmt: skip
+            )
         axes.set_ylim(0, max(counts) * 1.18)
         axes.set_xlim(-0.6, max(len(names) - 1, 4) + 0.6)  # one bar over the whole width is hard to read
         axes.grid(visible=False, axis="x")

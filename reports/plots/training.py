@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from reports.plots.style import NEUTRAL, Plot, figure, finish, styled
+from microg.reports.plots.style import NEUTRAL, Plot, figure, finish, styled
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
@@ -51,9 +51,15 @@ def training_curves(
         marks = [("val_map_corrected", _GREEN, "corrected"), ("val_map_paper", _ORANGE, "paper")]
         for column, colour, label in marks:
             right.plot(
-                scored["epoch"], 100 * scored[column], color=colour, linewidth=1.8, marker="o", markersize=4,
-                label=f"{label} protocol", linestyle="-" if column == "val_map_corrected" else (0, (4, 2)),
-            )  # fmt: skip
+                scored["epoch"],
+                100 * scored[column],
+                color=colour,
+                linewidth=1.8,
+                marker="o",
+                markersize=4,
+                label=f"{label} protocol",
+                linestyle="-" if column == "val_map_corrected" else (0, (4, 2)),
+            )
         if published:
             epochs = sorted(published)
             values = [100 * published[epoch]["map"] for epoch in epochs]
@@ -77,10 +83,11 @@ def training_curves(
             axes.set_xlim(left=min(1, int(history["epoch"].min())) - 0.3)
         last = float(history["loss"].iloc[-1])
         return finish(
-            result, "training_curves",
+            result,
+            "training_curves",
             f"Training curves of {name}: loss {float(history['loss'].iloc[0]):.3f} to {last:.3f} in "
             f"{len(history)} epochs; {text}.",
-        )  # fmt: skip
+        )
 
 
 def _top(scored: pd.DataFrame) -> float:
@@ -104,9 +111,15 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], metric: str, title: s
         for name, frame in scored.items():
             top = name == best
             axes.plot(
-                frame["epoch"], 100 * frame[metric], color=_BLUE if top else "#9aa5b1", linewidth=2.6 if top else 1.2,
-                marker="o", markersize=4 if top else 2.5, zorder=4 if top else 2, label=name if top else None,
-            )  # fmt: skip
+                frame["epoch"],
+                100 * frame[metric],
+                color=_BLUE if top else "#9aa5b1",
+                linewidth=2.6 if top else 1.2,
+                marker="o",
+                markersize=4 if top else 2.5,
+                zorder=4 if top else 2,
+                label=name if top else None,
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{metric.replace('_', ' ').replace('map', 'mAP')} (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

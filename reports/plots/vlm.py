@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from reports.plots.style import NEUTRAL, TEXT_COLOURS, Plot, figure, finish, legend_below, styled
+from microg.reports.plots.style import NEUTRAL, TEXT_COLOURS, Plot, figure, finish, legend_below, styled
 
 _PROTOCOLS = {"paper": ("#0072B2", "o"), "standard": ("#D55E00", "s")}
 _SYSTEMS = {"constant": "|", "blind": "x", "shuffled": "+"}
@@ -57,17 +57,21 @@ def score_points(scores: pd.DataFrame, task: str, titles: Mapping[str, str]) -> 
         there = set(whole[whole["system"] == "model"]["protocol"])
         handles = [
             Line2D([], [], color=colour, marker=marker, linestyle="", label=f"{name} protocol")
-            for name, (colour, marker) in _PROTOCOLS.items() if name in there
-        ]  # fmt: skip
+            for name, (colour, marker) in _PROTOCOLS.items()
+            if name in there
+        ]
         systems = set(whole["system"])
         handles += [
             Line2D([], [], color=NEUTRAL, marker=marker, linestyle="", markersize=8, label=name)
-            for name, marker in _SYSTEMS.items() if name in systems
-        ]  # fmt: skip
+            for name, marker in _SYSTEMS.items()
+            if name in systems
+        ]
         result.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=10)
         shown = whole[(whole["system"] == "model") & (whole["protocol"] == whole["protocol"].iloc[0])]
-        text = ", ".join(f"{titles.get(name, name)} {100 * value:.1f}" for name, value in
-                         zip(shown["metric"], shown["value"], strict=True))  # fmt: skip
+        text = ", ".join(
+            f"{titles.get(name, name)} {100 * value:.1f}"
+            for name, value in zip(shown["metric"], shown["value"], strict=True)
+        )
         return finish(result, f"vlm_scores_{task}", f"Points of {task} scores with intervals and baselines: {text}.")
 
 
@@ -92,9 +96,15 @@ def _points(panel, rows: pd.DataFrame, place: int) -> None:  # pyright: ignore[r
 def _mark(panel, values, at: float, colour: str, marker: str, size: float, order: int) -> None:  # pyright: ignore[reportMissingParameterType]
     """Draw marks that may stand on the edge; the layout does not make room for them."""
     lines = panel.plot(
-        values, [at] * len(values), color=colour, marker=marker, markersize=size, linestyle="", zorder=order,
+        values,
+        [at] * len(values),
+        color=colour,
+        marker=marker,
+        markersize=size,
+        linestyle="",
+        zorder=order,
         clip_on=False,
-    )  # fmt: skip
+    )
     lines[0].set_in_layout(False)
 
 
@@ -117,19 +127,31 @@ def answer_slices(scores: pd.DataFrame, titles: Mapping[str, str]) -> Plot | Non
             places.append(number + gap)
         for number, name in enumerate(names):
             values = [
-                100 * float(sliced[(sliced["metric"] == name) & (sliced["slice_kind"] == part["slice_kind"])
-                                   & (sliced["slice"] == part["slice"])]["value"].iloc[0])
+                100
+                * float(
+                    sliced[
+                        (sliced["metric"] == name)
+                        & (sliced["slice_kind"] == part["slice_kind"])
+                        & (sliced["slice"] == part["slice"])
+                    ]["value"].iloc[0]
+                )
                 for part in parts
-            ]  # fmt: skip
+            ]
             at = [place + (number - (len(names) - 1) / 2) * width for place in places]
             axes.bar(at, values, width=width * 0.95, color=_SLICED[name], label=titles.get(name, name))
         axes.set_xticks(places, [f"{part['slice']}\n({part['items']:,})" for part in parts], fontsize=9)
         for kind in dict.fromkeys(part["slice_kind"] for part in parts):
             members = [place for place, part in zip(places, parts, strict=True) if part["slice_kind"] == kind]
             axes.text(
-                float(np.mean(members)), -0.2, _KINDS[kind], transform=axes.get_xaxis_transform(), ha="center",
-                va="top", color=NEUTRAL, fontsize=10,
-            )  # fmt: skip
+                float(np.mean(members)),
+                -0.2,
+                _KINDS[kind],
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                va="top",
+                color=NEUTRAL,
+                fontsize=10,
+            )
         axes.grid(visible=False, axis="x")
         axes.set_ylim(0, 102)
         axes.set_ylabel("score x 100")

@@ -12,22 +12,26 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from jobs import cli
-from jobs.har_score_config import HarScoreConfig
-from jobs.vlm_score_config import VlmScoreConfig
 from microg.config import load_config
-from pipelines.curate import CurateSettings
-from pipelines.generate_config import GenerateSettings
-from pipelines.predict import PredictSettings
-from pipelines.training.config import TrainConfig
+from microg.jobs import cli
+from microg.jobs.commands.har_score.settings import HarScoreConfig
+from microg.jobs.commands.vlm_score.settings import VlmScoreConfig
+from microg.pipelines.curate.pipeline import CurateSettings
+from microg.pipelines.har.predict import PredictSettings
+from microg.pipelines.har.train.settings import TrainConfig
+from microg.pipelines.vlm.settings import GenerateSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted((ROOT / "docs").rglob("*.md")) + [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 IDS = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 SETTINGS = {
-    "curate": CurateSettings, "har train": TrainConfig, "har predict": PredictSettings, "har score": HarScoreConfig,
-    "vlm score": VlmScoreConfig, "vlm generate": GenerateSettings,
-}  # fmt: skip
+    "curate": CurateSettings,
+    "har train": TrainConfig,
+    "har predict": PredictSettings,
+    "har score": HarScoreConfig,
+    "vlm score": VlmScoreConfig,
+    "vlm generate": GenerateSettings,
+}
 _BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(microg [^`]*)`")
@@ -92,8 +96,12 @@ def test_commands_in_blocks_are_understood(document: Path):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
 def test_commands_and_options_in_sentences_exist(document: Path):
     text = _FENCED.sub("", document.read_text())
-    options = FOREIGN | {name for command in commands().values() for option in command.params
-                         for name in (*option.opts, *option.secondary_opts)}  # fmt: skip
+    options = FOREIGN | {
+        name
+        for command in commands().values()
+        for option in command.params
+        for name in (*option.opts, *option.secondary_opts)
+    }
     for found in _INLINE.finditer(text):
         words = found[1].split()[1:]
         if words[0].isupper() or words[0].startswith(("-", "...")):
@@ -142,9 +150,9 @@ def test_the_site_builds_and_asks_nobody_for_anything(site: Path):
 
 
 def test_the_site_shows_what_the_code_holds(site: Path):
-    from microg import schema
-    from models.backbones.registry import names
-    from models.vlm.cards import names as cards
+    from microg.data import schema
+    from microg.models.har.backbones.registry import names
+    from microg.models.vlm.cards import names as cards
 
     def text(page: str) -> str:
         return (site / page / "index.html").read_text()
@@ -154,4 +162,4 @@ def test_the_site_shows_what_the_code_holds(site: Path):
     assert all(f">{name}<" in text("capabilities/vlm") for name in cards())
     assert all(f'id="microg-{name.replace(" ", "-")}"' in text("reference/commands") for name in commands())
     assert all(path.name in text("recipes") for path in (ROOT / "recipes").glob("*/*.yaml"))
-    assert "microg.dataset.Dataset.fingerprint" in text("reference/microg")
+    assert "microg.data.dataset.Dataset.fingerprint" in text("reference/microg")

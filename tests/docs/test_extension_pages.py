@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.har_train_config import load_har_train_config
-from metrics.text import registry as text_registry
-from metrics.text.scoring import measure
-from models.backbones import registry as backbones
-from models.checkpoints import load_weights, save_weights
-from models.vlm import engines
-from models.vlm.base import Request, Sampling
-from models.vlm.cards import card
-from tests.processes import microg
+from microg.jobs.commands.har_train.settings import load_har_train_config
+from microg.metrics.text import registry as text_registry
+from microg.metrics.text.scoring import measure
+from microg.models.har.backbones import registry as backbones
+from microg.models.har.checkpoints import load_weights, save_weights
+from microg.models.vlm.base import Request, Sampling
+from microg.models.vlm.cards import card
+from microg.models.vlm.engines import registry
+from tests.support.processes import microg
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "extend"
 
@@ -52,8 +52,8 @@ def value(page: str, title: str, **names: Any) -> Any:
 
 
 def test_the_backbone_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    as_module(monkeypatch, "backbone", "models/backbones/mine.py")
-    spec = value("backbone", "models/backbones/registry.py", BackboneSpec=backbones.BackboneSpec)
+    as_module(monkeypatch, "backbone", "models/har/backbones/mine.py")
+    spec = value("backbone", "models/har/backbones/registry.py", BackboneSpec=backbones.BackboneSpec)
     monkeypatch.setitem(backbones._BY_NAME, spec.name.lower(), spec)
     model = backbones.build(spec.name, roi_scale="true").eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == spec.params
@@ -81,9 +81,9 @@ def test_the_model_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys:
     assert json.loads(capsys.readouterr().out)["name"] == "my-model"
 
     as_module(monkeypatch, "vlm", "models/vlm/echo.py")
-    for name, place in value("vlm", "models/vlm/engines.py").items():
-        monkeypatch.setitem(engines.ENGINES, name, place)
-    engine = engines.open_engine(mine.model_copy(update={"engine": "echo", "settings": {}}))
+    for name, place in value("vlm", "models/vlm/engines/registry.py").items():
+        monkeypatch.setitem(registry.ENGINES, name, place)
+    engine = registry.open_engine(mine.model_copy(update={"engine": "echo", "settings": {}}))
     replies = list(engine.generate([Request("a", "Who floats?"), Request("b", "")], Sampling(max_tokens=3)))
     assert [(reply.key, reply.text, reply.status) for reply in replies] == [("a", "Who", "ok"), ("b", None, "error")]
     assert engine.fingerprint()["model"] == mine.hub_id

@@ -15,10 +15,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from jobs import cli, common
 from microg.errors import ConfigError, DownloadError
-from microg.hub import REPOS
-from tests.hub_server import FakeHub, serve
+from microg.jobs import cli, common
+from microg.system.hub import REPOS
+from tests.support.hub_server import FakeHub, serve
 
 TOKEN = "hf_secretKeyOfTheTest"
 
@@ -182,7 +182,7 @@ def test_token_shows_nowhere_even_in_tracebacks(tmp_path: Path, microg: Callable
     with serve(FakeHub(REPOS["dataset"].id, "dataset", {"a": b"1"}, token="another")) as server:
         command = ("data", "download", "dataset", str(tmp_path / "out"), "--endpoint", server.url)
         debug = subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *command, "--debug"],
+            [sys.executable, "-m", "microg.jobs.cli", *command, "--debug"],
             capture_output=True,
             text=True,
             env={**os.environ, "HF_TOKEN": TOKEN, "HF_DEBUG": "1"},

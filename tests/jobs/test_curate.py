@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from microg.dataset import Dataset
-from microg.ids import split_clip_id
-from pipelines import session
-from pipelines.footage import list_footage
-from tests import processes
-from tests.curation import write_audio_only, write_detections, write_footage, write_variable_rate
+from microg.data.dataset import Dataset
+from microg.data.ids import split_clip_id
+from microg.pipelines.core import session
+from microg.pipelines.curate.find_footage import list_footage
+from tests.support import processes
+from tests.support.curation import write_audio_only, write_detections, write_footage, write_variable_rate
 
 SMALL = ("--set", "trim.height=48", "--set", "resources.max_actors=1")
 
@@ -83,9 +83,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[P
 
 
 def by_name(out: Path, raw: Path) -> dict[str, dict[str, Any]]:
-    return {
-        row["uri"].removeprefix(f"{raw}/"): row for row in Dataset.open(str(out)).table("sources").to_pylist()
-    }  # fmt: skip
+    return {row["uri"].removeprefix(f"{raw}/"): row for row in Dataset.open(str(out)).table("sources").to_pylist()}
 
 
 def states(out: Path) -> dict[str, str]:
@@ -285,16 +283,19 @@ def test_clips_that_are_cut_already_are_taken_as_they_are(made, curate, tmp_path
     for name in ("fast60_000", "vfr_000"):
         shutil.copy(out / "videos" / f"{name}.mp4", raw / f"{name}.mp4")
     (raw / "vfr_001.mp4").write_bytes(b"broken")
-    code, printed, _ = curate(raw, tmp_path / "set", "--pretrimmed", "--detections", detections, *SMALL, "--limit", 1,
-                              "--json")  # fmt: skip
+    code, printed, _ = curate(
+        raw, tmp_path / "set", "--pretrimmed", "--detections", detections, *SMALL, "--limit", 1, "--json"
+    )
     assert code == 0
     assert json.loads(printed)["files"] == 1
     assert set(states(tmp_path / "set")) == {"fast60_000"}
     assert curate(raw, tmp_path / "set", "--pretrimmed", "--detections", detections, *SMALL)[0] == 1
     clips = {row["clip_id"]: row for row in Dataset.open(str(tmp_path / "set")).table("clips").to_pylist()}
     assert {clip_id: (row["status"], row["source_id"]) for clip_id, row in clips.items()} == {
-        "fast60_000": ("ok", "fast60"), "vfr_000": ("ok", "vfr"), "vfr_001": ("error", "vfr"),
-    }  # fmt: skip
+        "fast60_000": ("ok", "fast60"),
+        "vfr_000": ("ok", "vfr"),
+        "vfr_001": ("error", "vfr"),
+    }
     assert clips["fast60_000"]["uri"] == f"{raw}/fast60_000.mp4"
     assert not list((tmp_path / "set" / "videos").iterdir())
     assert boxes_of(tmp_path / "set", "vfr_000") == boxes_of(out, "vfr_000") != []
@@ -329,7 +330,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(curate, tmp_path, monkeypatch):
 
 
 def test_an_option_wins_over_the_recipe(curate, no_ray, tmp_path):
-    from jobs.curate import Rule, _settings
+    from microg.jobs.curate import Rule, _settings
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("rule: {area_floor: true}\nfilter: {max_cuts: 3}\n")

@@ -13,15 +13,16 @@ from typing import Any
 import psutil
 import pytest
 
-from microg import schema, storage
-from microg.dataset import Dataset
-from pipelines import curate as curate_pipeline
-from pipelines import observations
-from pipelines.cutting import Cutting
-from pipelines.observer import Observer
-from tests import processes
-from tests.curation import write_detections, write_footage
-from tests.processes import ROOT, check_gone, family, wait_for
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
+from microg.pipelines.curate import observations
+from microg.pipelines.curate import pipeline as curate_pipeline
+from microg.pipelines.curate.observe_stage import Observer
+from microg.pipelines.curate.trim_stage import Cutting
+from tests.support import processes
+from tests.support.curation import write_detections, write_footage
+from tests.support.processes import ROOT, check_gone, family, wait_for
 
 SOURCES, CLIPS = 2, 8
 # Large enough that tracking a clip takes a while: the kill must come before the end.
@@ -193,7 +194,7 @@ def test_a_lost_node_of_a_cluster_costs_no_clip(footage, undisturbed, tmp_path):
     words = [sys.executable, script, out, *arguments(footage, out)]
     done = subprocess.run(
         [str(word) for word in words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     removed_at = int(done.stdout.split("REMOVED AT [")[1].split("]")[0])
     assert removed_at < SOURCES * CLIPS
@@ -228,20 +229,20 @@ def test_a_clip_that_kills_its_worker_every_time_ends_as_an_error_row(footage, u
 def test_footage_that_kills_its_cutter_every_time_ends_as_an_error_row(footage, undisturbed, tmp_path, monkeypatch):
     class Fragile(Cutting):
         def cut(self, batch: Any) -> Any:
-            from pipelines import cutting
+            from microg.pipelines.curate import trim_stage
 
-            original = cutting.trim_stretch
+            original = trim_stage.trim_stretch
 
             def trim_stretch(row: dict[str, Any], *rest: Any) -> list[dict[str, Any]]:
                 if row["source_id"] == "s1":
                     os.kill(os.getpid(), signal.SIGKILL)
                 return original(row, *rest)
 
-            cutting.trim_stretch = trim_stretch
+            trim_stage.trim_stretch = trim_stretch
             try:
                 return super().cut(batch)
             finally:
-                cutting.trim_stretch = original
+                trim_stage.trim_stretch = original
 
     monkeypatch.setattr(curate_pipeline, "Cutting", Fragile)
     out = tmp_path / "set"

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from microg import schema, storage
-from microg.dataset import Dataset
-from tests.curation import write_detections, write_footage
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
 from tests.jobs.test_curate import SMALL, microg
-from tests.ray_head import Head, ray_head
+from tests.support.curation import write_detections, write_footage
+from tests.support.ray_head import Head, ray_head
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,10 @@ def test_a_submitted_job_gives_the_tables_of_a_local_run(head, ray_session, tmp_
 
 @pytest.mark.slow
 def test_a_job_runs_the_uploaded_code(head):
-    code = "import jobs.cli, pipelines.curate as c; print('CODE', jobs.cli.__file__, c.__file__)"
+    code = (
+        "from microg.jobs import cli; from microg.pipelines.curate import pipeline; "
+        "print('CODE', cli.__file__, pipeline.__file__)"
+    )
     done = head.submit("-c", code)
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("CODE"))

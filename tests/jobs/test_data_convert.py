@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, common, data_convert
 from microg import formats
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
 from microg.formats import FORMATS
-from tests.annotations import rows
-from tests.helpers import make_dataset
+from microg.jobs import cli, common, data_convert
+from tests.support.annotations import rows
+from tests.support.helpers import make_dataset
 
 
 def microg(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> tuple[str, str]:
@@ -98,8 +98,12 @@ def test_a_merge_replaces_the_imported_clips_and_leaves_the_others(
     microg(capsys, "import", "labelstudio", tmp_path / "out", tmp_path / "data", "--merge", "--predictions")
     data = Dataset.open(str(tmp_path / "data"))
     assert data.table("clips")["clip_id"].to_pylist() == [
-        "filmA_000", "filmA_001", "tourB_000", "walkC_000", "another_004",
-    ]  # fmt: skip
+        "filmA_000",
+        "filmA_001",
+        "tourB_000",
+        "walkC_000",
+        "another_004",
+    ]
     actions = data.table("actions")["clip_id"].to_pylist()
     assert [actions.count(c) for c in ("filmA_000", "filmA_001", "tourB_000", "another_004")] == [0, 4, 4, 4]
     captions = set(data.table("captions")["clip_id"].to_pylist())

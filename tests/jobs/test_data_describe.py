@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs import cli
+from microg.jobs import cli
 from microg.validation import SCHEMA
-from tests.helpers import make_dataset
+from tests.support.helpers import make_dataset
 
 
 def _microg(*arguments: str) -> Result:
@@ -87,8 +87,16 @@ def test_stats_writes_tables_and_plots_the_same_each_time(tmp_path: Path) -> Non
     overview = pd.read_csv(tmp_path / "one" / "overview.csv", index_col="statistic")
     assert overview.loc["boxes", "all"] == 72
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    assert {"labels_per_action.csv", "label_distribution.png", "label_distribution.svg", "people_per_clip.png",
-            "action_groups.svg", "words_captions.png", "words_answers.svg", "text_lengths.png"} <= names  # fmt: skip
+    assert {
+        "labels_per_action.csv",
+        "label_distribution.png",
+        "label_distribution.svg",
+        "people_per_clip.png",
+        "action_groups.svg",
+        "words_captions.png",
+        "words_answers.svg",
+        "text_lengths.png",
+    } <= names
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
 from microg import storage
-from models.vlm.qa import Candidate, choose
-from tests.helpers import make_dataset
-from tests.openai_server import OpenAiServer, failure, prompt_of
+from microg.jobs.cli import app
+from microg.models.vlm.qa import Candidate, choose
+from tests.support.helpers import make_dataset
+from tests.support.openai_server import OpenAiServer, failure, prompt_of
 
 PAIRS = [
     ("what", "What floats beside the astronaut?", "A cup."),
@@ -62,13 +62,20 @@ def test_pairs_are_proposed_ranked_chosen_and_flagged_with_every_step_kept(tmp_p
     rows = storage.read_parquet(str(tmp_path / "run" / "qa_candidates.parquet")).to_pylist()
     first = {row["number"]: row for row in rows if row["clip_id"] == "filmA_000"}
     assert {number: row["reason"] for number, row in first.items()} == {
-        0: "", 1: "much like candidate 0", 2: "low relevance", 3: "", 4: "uncertain", 5: "",
+        0: "",
+        1: "much like candidate 0",
+        2: "low relevance",
+        3: "",
+        4: "uncertain",
+        5: "",
         6: "question or answer is empty",
-    }  # fmt: skip
+    }
     pairs = storage.read_parquet(str(tmp_path / "run" / "qa.parquet")).to_pylist()
     assert [(pair["qa_index"], pair["answer"]) for pair in pairs if pair["clip_id"] == "filmA_000"] == [
-        (0, "A cup."), (1, "Nine."), (2, "Yes, the astronaut floats."),
-    ]  # fmt: skip
+        (0, "A cup."),
+        (1, "Nine."),
+        (2, "Yes, the astronaut floats."),
+    ]
     with (tmp_path / "run" / "review.csv").open() as file:
         review = list(csv.DictReader(file))
     assert {row["answer"] for row in review} == {"Nine."}
@@ -121,7 +128,11 @@ def test_the_best_of_each_form_comes_first_then_the_best_of_the_rest():
     def candidate(number: int, form: str, question: str, mark: int) -> Candidate:
         return Candidate("c", number, form, question, "yes", mark, mark, mark, mark)
 
-    found = [candidate(0, "what", "what one", 5), candidate(1, "what", "what two is blue", 5),
-             candidate(2, "who", "who flies", 3), candidate(3, "where", "where is it", 4)]  # fmt: skip
+    found = [
+        candidate(0, "what", "what one", 5),
+        candidate(1, "what", "what two is blue", 5),
+        candidate(2, "who", "who flies", 3),
+        candidate(3, "where", "where is it", 4),
+    ]
     assert [each.chosen for each in choose(found, 3)] == [0, None, 1, 2]
     assert [each.chosen for each in choose(found, 4)] == [0, 1, 2, 3]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from jobs import data_synth
-from jobs.common import make_app
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
 from microg.errors import ConfigError
+from microg.jobs import data_synth
+from microg.jobs.common import make_app
 
 
 def run(*arguments: str):

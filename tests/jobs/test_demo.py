@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from microg import storage
-from tests.browser import look
-from tests.processes import start_microg
+from tests.support.browser import look
+from tests.support.processes import start_microg
 
 SMALL = ("--videos", 2, "--training-clips", 40, "--seed", 1)
 TABLES = ("har_train", "har_predictions", "generations", "text_items")

@@ -17,15 +17,16 @@ import numpy as np
 import psutil
 import pytest
 
-from microg import schema, storage
-from microg.dataset import Dataset
-from models.backbones.registry import build
-from models.checkpoints import save_weights
-from models.vlm.tiny import build as build_vlm
-from tests.clips import make_clips
-from tests.curation import write_detections, write_footage
-from tests.processes import microg, start_microg, wait_for
-from tests.ray_head import Head, ray_head
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
+from microg.demo.tiny_models import build as build_vlm
+from microg.models.har.backbones.registry import build
+from microg.models.har.checkpoints import save_weights
+from tests.support.clips import make_clips
+from tests.support.curation import write_detections, write_footage
+from tests.support.processes import microg, start_microg, wait_for
+from tests.support.ray_head import Head, ray_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -77,20 +78,43 @@ def curation(folder: Path) -> Drill:
             write_detections(folder / "dets", f"s{source}_{clip:03d}", height=HEIGHT)
     words = ["curate", folder / "raw", "RUN", "--detections", folder / "dets", "--set", f"trim.height={HEIGHT}", *POOL]
     return Drill(
-        words, lambda run: {name: Dataset.open(str(run)).table(name).to_pylist() for name in schema.TABLES},
-        "Cutting.cut", "MapBatches(Observer)", number_of("observations/*.parquet"), 2, SOURCES * CLIPS,
-    )  # fmt: skip
+        words,
+        lambda run: {name: Dataset.open(str(run)).table(name).to_pylist() for name in schema.TABLES},
+        "Cutting.cut",
+        "MapBatches(Observer)",
+        number_of("observations/*.parquet"),
+        2,
+        SOURCES * CLIPS,
+    )
 
 
 def prediction(folder: Path) -> Drill:
     make_clips(folder / "clips", 90, key_frames=(3, 10, 15, 22))
     save_weights(build("TINY", roi_scale="true", num_classes=50), str(folder / "tiny.pt"), label_space="microg50")
-    words = ["har", "predict", folder / "clips", "--model", "TINY", "--weights", folder / "tiny.pt", "--run", "RUN",
-             "--batch-size", 4, *POOL]  # fmt: skip
+    words = [
+        "har",
+        "predict",
+        folder / "clips",
+        "--model",
+        "TINY",
+        "--weights",
+        folder / "tiny.pt",
+        "--run",
+        "RUN",
+        "--batch-size",
+        4,
+        *POOL,
+    ]
     return Drill(
-        words, lambda run: {"har_predictions": table("har_predictions", run)}, "MapBatches(", "MapBatches(Predictor)",
-        number_of("parts/*.parquet"), 3, 360, {"scores": 1e-4},
-    )  # fmt: skip
+        words,
+        lambda run: {"har_predictions": table("har_predictions", run)},
+        "MapBatches(",
+        "MapBatches(Predictor)",
+        number_of("parts/*.parquet"),
+        3,
+        360,
+        {"scores": 1e-4},
+    )
 
 
 def generation(folder: Path) -> Drill:
@@ -102,42 +126,95 @@ def generation(folder: Path) -> Drill:
     )
     questions = [
         {"clip_id": one, "qa_index": index, "question": f"{one} {index}?", "answer": "Yes."}
-        for one in clips for index in range(3)
-    ]  # fmt: skip
+        for one in clips
+        for index in range(3)
+    ]
     data.write("qa", schema.from_rows("qa", questions))
-    words = ["vlm", "generate", "--model", folder / "qwen", "--engine", "transformers", "--dataset", folder / "asked",
-             "--run", "RUN", "--set", "sampling.max_tokens=8", "--set", "clips_per_block=1", *POOL]  # fmt: skip
+    words = [
+        "vlm",
+        "generate",
+        "--model",
+        folder / "qwen",
+        "--engine",
+        "transformers",
+        "--dataset",
+        folder / "asked",
+        "--run",
+        "RUN",
+        "--set",
+        "sampling.max_tokens=8",
+        "--set",
+        "clips_per_block=1",
+        *POOL,
+    ]
     return Drill(
-        words, lambda run: {"generations": table("generations", run)}, "MapBatches(", "MapBatches(Generator)",
-        number_of("parts/*.parquet"), 2, ASKED,
-    )  # fmt: skip
+        words,
+        lambda run: {"generations": table("generations", run)},
+        "MapBatches(",
+        "MapBatches(Generator)",
+        number_of("parts/*.parquet"),
+        2,
+        ASKED,
+    )
 
 
 def scoring(folder: Path) -> Drill:
     random = np.random.default_rng(0)
     said, true = (
-        {f"film_{n:04d}": " ".join(random.choice(["an", "astronaut", "floats", "in", "module", "slowly", "holding",
-                                                  "cables", "beside", "another"], 40)) for n in range(TEXTS)}
+        {
+            f"film_{n:04d}": " ".join(
+                random.choice(
+                    ["an", "astronaut", "floats", "in", "module", "slowly", "holding", "cables", "beside", "another"],
+                    40,
+                )
+            )
+            for n in range(TEXTS)
+        }
         for _ in range(2)
-    )  # fmt: skip
+    )
     storage.write_json(str(folder / "said.json"), said)
     storage.write_json(str(folder / "true.json"), true)
-    words = ["vlm", "score", "--predictions", folder / "said.json", "--references", folder / "true.json",
-             "--workers", 3, "--metrics", "meteor,cider,bleu", "--protocol", "standard", "--resamples", 10,
-             "--no-plots", "--baselines", "none", "--out", "RUN"]  # fmt: skip
+    words = [
+        "vlm",
+        "score",
+        "--predictions",
+        folder / "said.json",
+        "--references",
+        folder / "true.json",
+        "--workers",
+        3,
+        "--metrics",
+        "meteor,cider,bleu",
+        "--protocol",
+        "standard",
+        "--resamples",
+        10,
+        "--no-plots",
+        "--baselines",
+        "none",
+        "--out",
+        "RUN",
+    ]
     names = ("text_scores", "text_items", "text_bootstrap", "text_pairs")
     return Drill(
-        words, lambda run: {name: table(name, run) for name in names}, "/java ", "TextScorer.measure",
-        lambda run: 1, 1, 2,
-    )  # fmt: skip
+        words,
+        lambda run: {name: table(name, run) for name in names},
+        "/java ",
+        "TextScorer.measure",
+        lambda run: 1,
+        1,
+        2,
+    )
 
 
 @pytest.fixture(scope="module")
 def drills(folder: Path) -> dict[str, Drill]:
     return {
-        "curate": curation(folder), "predict": prediction(folder), "generate": generation(folder),
+        "curate": curation(folder),
+        "predict": prediction(folder),
+        "generate": generation(folder),
         "score": scoring(folder),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from jobs import cli
-from models.backbones import build
-from models.checkpoints import export_pyslowfast, save_weights
+from microg.jobs import cli
+from microg.models.har.backbones import build
+from microg.models.har.checkpoints import export_pyslowfast, save_weights
 
 CLIPS = np.random.default_rng(1).standard_normal((3, 3, 4, 64, 80)).astype(np.float32)
 BOXES = np.array([[2, 3, 3, 40, 50], [0, 0, 0, 70, 60], [2, 20, 10, 60, 44], [0, 5, 5, 20, 30]], np.float64)
@@ -100,9 +100,13 @@ def test_weights_without_a_head_are_refused_until_allowed(model: torch.nn.Module
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_what_is_wrong(
-    clips: np.ndarray, boxes: np.ndarray, message: str, model: torch.nn.Module,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    clips: np.ndarray,
+    boxes: np.ndarray,
+    message: str,
+    model: torch.nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     np.save("clips.npy", clips)
     np.save("boxes.npy", boxes)
     assert message in _refused(monkeypatch, capsys)

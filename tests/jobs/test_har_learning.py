@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from microg import storage
-from tests.processes import microg
+from tests.support.processes import microg
 
 
 @pytest.mark.slow

@@ -16,19 +16,19 @@ import pytest
 import torch
 
 from microg import storage
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
 from microg.errors import ConfigError, WorkerError
-from models.backbones.registry import backbone, build
-from models.checkpoints import export_pyslowfast, save_weights
-from models.video import read_frames
-from pipelines import predict as predict_pipeline
-from pipelines import prediction_rows
-from pipelines.decoded import Sample
-from pipelines.predict import label_space_of
-from pipelines.predictor import Predictor
-from pipelines.samples import by_size
-from tests.clips import FRAMES, make_clips
-from tests.processes import check_gone, family, microg, start_microg, wait_for
+from microg.models.har.backbones.registry import backbone, build
+from microg.models.har.checkpoints import export_pyslowfast, save_weights
+from microg.models.video.probe_decode import read_frames
+from microg.pipelines.har import predict as predict_pipeline
+from microg.pipelines.har import prediction_store
+from microg.pipelines.har.predict import label_space_of
+from microg.pipelines.har.predict_stage import Predictor
+from microg.pipelines.har.sample_tables import Sample
+from microg.pipelines.har.samples import by_size
+from tests.support.clips import FRAMES, make_clips
+from tests.support.processes import check_gone, family, microg, start_microg, wait_for
 
 CLIPS, SIZES = 6, ((80, 48), (48, 80))
 ONE_ACTOR = ("--set", "resources.max_actors=1")  # starts sooner
@@ -191,9 +191,22 @@ def test_a_limit_takes_the_first_key_frames_and_the_rest_follows_later(
 ) -> None:
     """Weights in PySlowFast's names give the same scores as our own file."""
     words = [
-        "har", "predict", dataset, "--model", "tiny", "--weights", folder / "tiny.pyth", "--roi-scale", "true",
-        "--run", folder / "limited", "--batch-size", 4, *ONE_ACTOR, "--json",
-    ]  # fmt: skip
+        "har",
+        "predict",
+        dataset,
+        "--model",
+        "tiny",
+        "--weights",
+        folder / "tiny.pyth",
+        "--roi-scale",
+        "true",
+        "--run",
+        folder / "limited",
+        "--batch-size",
+        4,
+        *ONE_ACTOR,
+        "--json",
+    ]
     assert microg(*words, "--limit", 3) == 0
     assert [row["sample_id"] for row in table_of(folder / "limited")] == [row["sample_id"] for row in table_of(run)[:6]]
     assert json.loads(capsys.readouterr().out)["weights_loaded"]["layout"] == "pyslowfast"
@@ -231,9 +244,15 @@ def test_a_plan_writes_nothing(
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
-    dataset: Path, folder: Path, weights: Path, tmp_path: Path, ray_session: None, words: Sequence[str], message: str,
+    dataset: Path,
+    folder: Path,
+    weights: Path,
+    tmp_path: Path,
+    ray_session: None,
+    words: Sequence[str],
+    message: str,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     names = {"WEIGHTS": str(weights), "PYTH": str(folder / "tiny.pyth")}
     given = [names.get(word, word) for word in words]
     assert microg("har", "predict", dataset, *given, "--run", tmp_path / "run") == 2
@@ -280,24 +299,24 @@ def test_of_rows_written_twice_the_newest_counts(tmp_path: Path) -> None:
     key_frames = pa.Table.from_pylist([key_frame])
     root = str(tmp_path)
     common = {"score_kind": "logit", "label_space": "microg50", "model": "TINY"}
-    prediction_rows.commit(root, prediction_rows.rows_of(key_frame, None, "VideoError: bad", **common))
-    assert prediction_rows.finished_keys(root) == set()
+    prediction_store.commit(root, prediction_store.rows_of(key_frame, None, "VideoError: bad", **common))
+    assert prediction_store.finished_keys(root) == set()
     for value in (1.0, 2.0):
         scores = np.full((2, 50), value, np.float32)
-        prediction_rows.commit(root, prediction_rows.rows_of(key_frame, scores, "", **common))
-    assert prediction_rows.finished_keys(root) == {"a_000:3"}
+        prediction_store.commit(root, prediction_store.rows_of(key_frame, scores, "", **common))
+    assert prediction_store.finished_keys(root) == {"a_000:3"}
     other = pa.Table.from_pylist([{**key_frame, "frame": 4}])
     with pytest.raises(WorkerError, match="2 of 2 rows"):
-        prediction_rows.finish(root, other)
-    prediction_rows.compact(root, when_more_than=1)
+        prediction_store.finish(root, other)
+    prediction_store.compact(root, when_more_than=1)
     assert len(list((tmp_path / "parts").iterdir())) == 1
-    table = prediction_rows.finish(root, key_frames)
+    table = prediction_store.finish(root, key_frames)
     assert table["sample_id"].to_pylist() == ["a_000:3:1", "a_000:3:2"]
     assert table["scores"].to_pylist() == [[2.0] * 50] * 2
 
 
 def committed(run: Path) -> int:
-    return prediction_rows.committed(str(run), ["sample_id"]).num_rows
+    return prediction_store.committed(str(run), ["sample_id"]).num_rows
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs import cli
-from metrics.published import har_row, har_rows
-from tests.command_line import refused
-from tests.har_cases import LEFT, RIGHT, random_rows, write_csv
-from tests.helpers import make_dataset
+from microg.jobs import cli
+from microg.metrics.published import har_row, har_rows
+from tests.support.command_line import refused
+from tests.support.har_cases import LEFT, RIGHT, random_rows, write_csv
+from tests.support.helpers import make_dataset
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -57,8 +57,11 @@ def test_writes_a_run_folder_with_tables_plots_and_metrics(files: tuple[str, str
     metrics = json.loads(Path("runs/one/metrics.json").read_text())
     assert metrics["protocols"] == found["protocols"]
     table = pq.read_table("runs/one/tables/har_scores.parquet").to_pylist()
-    whole = next(row for row in table if (row["protocol"], row["slice"], row["metric"], row["average"])
-                 == ("corrected", "all", "map", "macro"))  # fmt: skip
+    whole = next(
+        row
+        for row in table
+        if (row["protocol"], row["slice"], row["metric"], row["average"]) == ("corrected", "all", "map", "macro")
+    )
     assert whole["value"] == found["protocols"]["corrected"]["map"]["macro"]
     limits = found["protocols"]["corrected"]["intervals"]["map_macro"]["clip"]
     assert (whole["clip_low"], whole["clip_high"]) == (limits["low"], limits["high"])
@@ -68,10 +71,21 @@ def test_writes_a_run_folder_with_tables_plots_and_metrics(files: tuple[str, str
 def test_table_shows_both_protocols_slices_classes_and_named_warnings(files: tuple[str, str]):
     shown = _microg("--predictions", files[0], "--groundtruth", files[1], "--resamples", "0", "--no-plots").output
     for text in (
-        "mAP@0.5", "AUROC", "weighted", "paper", "corrected", "several", "person movement", "5-50", "bend/bow",
-        "warning: duplicate boxes:", "warning: missing key frames:", "warning: boxes without truth:",
-        "warning: duplicate truth:", "wrote 5 files to runs/har_score/said-",
-    ):  # fmt: skip
+        "mAP@0.5",
+        "AUROC",
+        "weighted",
+        "paper",
+        "corrected",
+        "several",
+        "person movement",
+        "5-50",
+        "bend/bow",
+        "warning: duplicate boxes:",
+        "warning: missing key frames:",
+        "warning: boxes without truth:",
+        "warning: duplicate truth:",
+        "wrote 5 files to runs/har_score/said-",
+    ):
         assert text in shown
 
 
@@ -164,7 +178,7 @@ def test_recipe_names_the_published_row_and_the_command_line_wins(files: tuple[s
 
 
 def test_every_recipe_of_a_published_row_can_be_scored_with():
-    from jobs.har_score_config import load_har_score_config
+    from microg.jobs.commands.har_score.settings import load_har_score_config
 
     recipes = sorted((ROOT / "recipes" / "har").glob("*.yaml"))
     settings = [load_har_score_config(str(path), (), {}) for path in recipes]
@@ -177,9 +191,14 @@ def test_every_recipe_of_a_published_row_can_be_scored_with():
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
-    [("score: {sead: 1}", "did you mean 'seed'"), ("score: [1]", "no mapping 'score'"), ("[", "not valid YAML"),
-     ("score: {protocol: best}", "protocol"), ("row: NOPE", "no published row 'NOPE'")],
-)  # fmt: skip
+    [
+        ("score: {sead: 1}", "did you mean 'seed'"),
+        ("score: [1]", "no mapping 'score'"),
+        ("[", "not valid YAML"),
+        ("score: {protocol: best}", "protocol"),
+        ("row: NOPE", "no published row 'NOPE'"),
+    ],
+)
 def test_bad_recipe_is_refused(files: tuple[str, str], monkeypatch, capsys, recipe: str, message: str):
     Path("recipe.yaml").write_text(recipe)
     common = ("--predictions", files[0], "--groundtruth", files[1], "--config", "recipe.yaml")
@@ -253,10 +272,19 @@ def test_dry_run_reads_and_writes_nothing(files: tuple[str, str]):
 def test_runs_as_a_script_on_the_published_files(oracles: Path, tmp_path: Path):
     folder = oracles / "har_scores"
     command = [
-        sys.executable, str(ROOT / "jobs" / "har_score.py"), "--predictions", str(folder / "det_test_X3D_L.parquet"),
-        "--groundtruth", str(folder / "gt_test.csv.gz"), "--config", str(ROOT / "recipes" / "har" / "x3d_l.yaml"),
-        "--resamples", "0", "--no-plots", "--json",
-    ]  # fmt: skip
+        sys.executable,
+        str(ROOT / "jobs" / "har_score.py"),
+        "--predictions",
+        str(folder / "det_test_X3D_L.parquet"),
+        "--groundtruth",
+        str(folder / "gt_test.csv.gz"),
+        "--config",
+        str(ROOT / "recipes" / "har" / "x3d_l.yaml"),
+        "--resamples",
+        "0",
+        "--no-plots",
+        "--json",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

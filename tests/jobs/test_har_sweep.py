@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from jobs.har_sweep_config import SweepSettings, full_key, load_sweep_settings
-from jobs.har_sweep_run import sweep_trials
 from microg.errors import ConfigError
-from pipelines.training.config import TrainConfig
+from microg.jobs.commands.har_sweep.run import sweep_trials
+from microg.jobs.commands.har_sweep.settings import SweepSettings, full_key, load_sweep_settings
+from microg.pipelines.har.train.settings import TrainConfig
 
 RECIPE = """\
 train:

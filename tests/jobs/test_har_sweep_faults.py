@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from microg import storage
-from pipelines.training.checkpoints import RunFiles
-from tests.processes import family, start_microg, wait_for
-from tests.training import make_training_dataset, tiny_config
+from microg.pipelines.har.train.checkpoints import RunFiles
+from tests.support.processes import family, start_microg, wait_for
+from tests.support.training import make_training_dataset, tiny_config
 
 EPOCHS = 6
 

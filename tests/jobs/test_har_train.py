@@ -18,15 +18,15 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from jobs import cli, common
 from microg import storage
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
 from microg.errors import RunConflictError
-from pipelines.train import train
-from pipelines.training.checkpoints import RunFiles
-from pipelines.training.config import TrainConfig
-from pipelines.training.prepared import prepare
-from tests.training import assert_same_bits, last_weights, make_training_dataset, run_alone, tiny_config
+from microg.jobs import cli, common
+from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.har.train.checks import prepare
+from microg.pipelines.har.train.run import train
+from microg.pipelines.har.train.settings import TrainConfig
+from tests.support.training import assert_same_bits, last_weights, make_training_dataset, run_alone, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = 8
@@ -115,7 +115,8 @@ def change(table: str, edit: Callable[[list[dict[str, Any]]], object]) -> Callab
         (change("samples", lambda rows: rows[2].update(action_id=18)), (), "action id 18"),
         (change("samples", lambda rows: rows[2].update(x2=0.01)), (), "a box without area"),
         (
-            change("splits", lambda rows: [row.update(split="train") for row in rows if row["split"] == "val"]), (),
+            change("splits", lambda rows: [row.update(split="train") for row in rows if row["split"] == "val"]),
+            (),
             "no val split of scheme 'published'",
         ),
         (None, ("--set", "scheme=source"), "no train split of scheme 'source'"),
@@ -125,11 +126,15 @@ def change(table: str, edit: Callable[[list[dict[str, Any]]], object]) -> Callab
         (None, ("--num-workers", "3"), "cannot be shared by 3 workers"),
         (None, ("--variant", "intended"), "it has none"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_trained_is_refused_with_the_reason(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], alter: Callable[[Path], None] | None,
-    options: tuple[str, ...], said: str,
-) -> None:  # fmt: skip
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    alter: Callable[[Path], None] | None,
+    options: tuple[str, ...],
+    said: str,
+) -> None:
     root = dataset
     if alter is not None:
         root = Path(shutil.copytree(dataset, tmp_path / "data"))
@@ -152,8 +157,18 @@ class Command:
         self.folder = folder
         self.settings = tiny_config(epochs=LONG, batch=4, checkpoint_every_s=0.05)
         recipe = write_recipe(folder.with_suffix(".yaml"), self.settings)
-        self._words = [sys.executable, "-m", "jobs.cli", "har", "train", str(dataset), "--recipe", str(recipe),
-                       "--run", str(folder)]  # fmt: skip
+        self._words = [
+            sys.executable,
+            "-m",
+            "microg.jobs.cli",
+            "har",
+            "train",
+            str(dataset),
+            "--recipe",
+            str(recipe),
+            "--run",
+            str(folder),
+        ]
         self.log = folder.with_suffix(".log")
 
     def start(self) -> psutil.Popen:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from jobs.har_score_config import load_har_score_config
-from jobs.har_train_config import load_har_train_config
 from microg.errors import ConfigError
-from models.backbones.registry import backbone
+from microg.jobs.commands.har_score.settings import load_har_score_config
+from microg.jobs.commands.har_train.settings import load_har_train_config
+from microg.models.har.backbones.registry import backbone
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = {path.stem: path for path in sorted((ROOT / "recipes" / "har").glob("*.yaml"))}
@@ -21,9 +21,10 @@ TRAINED = sorted(name for name in RECIPES if not name.startswith("zeroshot"))
 PUBLISHED = sorted(set(TRAINED) - {"tiny"})
 # Models whose parameters have the names of another's.
 _SAME_NAMES = {
-    "C2D_NLN_8x8_R50": "I3D_NLN_8x8_R50", "SLOWFAST_4x16_R50": "SLOWFAST_8x8_R50",
+    "C2D_NLN_8x8_R50": "I3D_NLN_8x8_R50",
+    "SLOWFAST_4x16_R50": "SLOWFAST_8x8_R50",
     "SLOWONLY_4x16_R50": "SLOWONLY_8x8_R50",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,10 @@ def test_published_recipes_are_what_the_runs_logged(name: str, facts: dict[str, 
     spec = backbone(config.model.name)
     assert spec.name == config.row
     assert (spec.frames, spec.sampling_rate, spec.test_short_side) == (
-        logged["T"], logged["tau"], logged["test_short_side"],
-    )  # fmt: skip
+        logged["T"],
+        logged["tau"],
+        logged["test_short_side"],
+    )
     assert (spec.train_crop, list(spec.train_jitter)) == (logged["train_crop"], logged["jitter"])
     assert config.model.roi_scale == "published"
     assert config.model.dropout == facts["common"]["dropout_before_fc"]
@@ -118,9 +121,10 @@ def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
 
 def test_options_win_over_set_which_wins_over_the_variant() -> None:
     config = load_har_train_config(
-        str(RECIPES["x3d_s"]), ["epochs=3", "model.roi_scale=true", "weights.file=a.pyth"],
+        str(RECIPES["x3d_s"]),
+        ["epochs=3", "model.roi_scale=true", "weights.file=a.pyth"],
         options={"weights.file": "b: c.pyth", "limit": None, "resources.workers": 3},
-    )  # fmt: skip
+    )
     assert (config.epochs, config.model.roi_scale, config.weights.file) == (3, "true", "b: c.pyth")
     assert (config.limit, config.resources.workers) == (None, 3)
 
@@ -150,7 +154,7 @@ def test_where_it_runs_does_not_change_the_digest_and_what_it_computes_does() ->
 
 def test_reading_a_recipe_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from jobs.har_train_config import load_har_train_config as load; "
+        "import sys; from microg.jobs.commands.har_train.settings import load_har_train_config as load; "
         f"load({str(RECIPES['x3d_s'])!r}); print([m for m in ('torch', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

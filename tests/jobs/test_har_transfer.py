@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from microg import storage
+from microg.actions.rows import Predictions, Truth
+from microg.actions.transfer import transfer
+from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50, LabelSpace
+from microg.data.taxonomy import JHMDB_21, TO_JHMDB_21
 from microg.errors import ConfigError
-from microg.har_rows import Predictions, Truth
-from microg.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50, LabelSpace
-from microg.taxonomy import JHMDB_21, TO_JHMDB_21
-from microg.transfer import transfer
-from tests.har_cases import LEFT, RIGHT, prediction_rows, truth_rows
-from tests.helpers import make_dataset
-from tests.processes import microg
+from tests.support.har_cases import LEFT, RIGHT, prediction_rows, truth_rows
+from tests.support.helpers import make_dataset
+from tests.support.processes import microg
 
 OVERLAP = (7, 10, 11, 12, 14, 20, 36, 46, 58, 67, 69)
 
@@ -64,9 +64,12 @@ def test_an_ava_model_is_not_asked_to_operate_a_spaceship() -> None:
     assert covered.unscored == ("operate spaceship",)
     assert labels.rows["action_id"].to_pylist() == [None, 61]
     # and the other way round: what AVA calls 28 is "drive", which we have not
-    reverse = transfer(predictions([("a_000", 5, *LEFT, 28, 1.0), ("a_000", 5, *LEFT, 12, 1.0)]), Truth(
-        truth_rows([("a_000", 5, *LEFT, 28), ("a_000", 5, *LEFT, 2), ("a_000", 5, *LEFT, 12)])
-    ), AVA_80_SPACE, AVA_80_SPACE)  # fmt: skip
+    reverse = transfer(
+        predictions([("a_000", 5, *LEFT, 28, 1.0), ("a_000", 5, *LEFT, 12, 1.0)]),
+        Truth(truth_rows([("a_000", 5, *LEFT, 28), ("a_000", 5, *LEFT, 2), ("a_000", 5, *LEFT, 12)])),
+        AVA_80_SPACE,
+        AVA_80_SPACE,
+    )
     assert pairs(reverse[0].rows) == [(12, 1.0)]
     assert (reverse[2].labels, reverse[2].labels_left_out, len(reverse[2].scored)) == (1, 2, 49)
     assert "drive (e.g., a car, a truck)" in reverse[2].unscored
@@ -102,8 +105,9 @@ def test_a_dataset_is_scored_in_its_own_labels(
     make_dataset(tmp_path / "set", videos=False)
     lines = [
         f"{clip},6,0.2,0.3,0.5,0.7,{action_id},{0.01 * action_id}"
-        for clip in ("filmA_000", "filmA_001") for action_id in AVA_80_SPACE.ids
-    ]  # fmt: skip
+        for clip in ("filmA_000", "filmA_001")
+        for action_id in AVA_80_SPACE.ids
+    ]
     Path("said.csv").write_text("\n".join(lines) + "\n")
     words = ["--predictions", "said.csv", "--label-space", "ava80", "--scores", "logit", "--split", "train"]
     words += ["--scheme", "source", "--groundtruth", "set"]
@@ -137,9 +141,10 @@ def model(oracles: Path) -> tuple[Path, Path, dict[int, dict[str, float]]]:
     scores = pd.read_csv(oracles / "har_scores/ap_per_class_test.csv.gz")
     mine = scores[(scores["model"] == "I3D_NLN_8x8_R50") & scores["ap_stable"].notna()].set_index("action_id")
     return (
-        oracles / "har_scores/det_test_I3D_NLN_8x8_R50.parquet", oracles / "har_scores/gt_test.csv.gz",
+        oracles / "har_scores/det_test_I3D_NLN_8x8_R50.parquet",
+        oracles / "har_scores/gt_test.csv.gz",
         {int(action_id): dict(row) for action_id, row in mine.iterrows()},  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def test_the_published_model_keeps_its_scores_on_the_jhmdb_classes(
@@ -173,15 +178,24 @@ def test_scores_of_eighty_classes_meet_the_forty_nine_that_mean_the_same(
     ours = pd.read_parquet(said)
     boxes = ours.drop_duplicates([name for name in ours.columns if name not in ("action_id", "score")])
     more = boxes.assign(score=0.5).merge(
-        pd.DataFrame({"action_id": [a for a in AVA_80_SPACE.ids if a not in MICROG_50.ids]}), how="cross",
+        pd.DataFrame({"action_id": [a for a in AVA_80_SPACE.ids if a not in MICROG_50.ids]}),
+        how="cross",
         suffixes=("_ours", ""),
-    )  # fmt: skip
+    )
     pd.concat([ours, more[ours.columns]]).to_parquet(tmp_path / "ava.parquet")
     words = ["--predictions", tmp_path / "ava.parquet", "--groundtruth", truth, "--scores", "logit"]
     found = score(
-        capsys, *words, "--label-space", "ava80", "--truth-space", "microg50", "--onto", "ava80",
-        "--run", tmp_path / "run",
-    )  # fmt: skip
+        capsys,
+        *words,
+        "--label-space",
+        "ava80",
+        "--truth-space",
+        "microg50",
+        "--onto",
+        "ava80",
+        "--run",
+        tmp_path / "run",
+    )
     rows = classes(found)
     assert len(rows) == 49
     for action_id, row in expected.items():

@@ -9,23 +9,34 @@ from typing import Any
 
 import pytest
 
-from microg import schema, storage
-from microg.dataset import Dataset
-from tests.curation import write_detections, write_footage
-from tests.helpers import make_dataset, tiny_rows
-from tests.openai_server import OpenAiServer
-from tests.prices import write_prices
-from tests.processes import microg, start_microg
-from tests.ray_head import Head, ray_head
-from tests.s3_server import object_store, upload
-from tests.training import make_training_dataset
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
+from tests.support.curation import write_detections, write_footage
+from tests.support.helpers import make_dataset, tiny_rows
+from tests.support.openai_server import OpenAiServer
+from tests.support.prices import write_prices
+from tests.support.processes import microg, start_microg
+from tests.support.ray_head import Head, ray_head
+from tests.support.s3_server import object_store, upload
+from tests.support.training import make_training_dataset
 
 ONE_ACTOR = ("--set", "resources.max_actors=1")  # starts sooner
 # What tells where and when, not what came out.
 CIRCUMSTANCES = {
-    "finished", "throughput", "wait_s", "train_s", "step_s", "val_s", "clips_per_s", "done_before", "seconds",
-    "observed", "workers", "resources",
-}  # fmt: skip
+    "finished",
+    "throughput",
+    "wait_s",
+    "train_s",
+    "step_s",
+    "val_s",
+    "clips_per_s",
+    "done_before",
+    "seconds",
+    "observed",
+    "workers",
+    "resources",
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     (folder / "said.json").write_text(json.dumps(said))
     (folder / "true.json").write_text(json.dumps({row["clip_id"]: row["caption"] for row in rows["captions"]}))
     (folder / "boxes.csv").write_text(
-        "".join(f"film{n % 3}_{n:03d},6,0.10,0.20,0.40,0.80,{action},{n - action / 10}\n"
-                for n in range(4, 8) for action in (12, 17, 80))
-    )  # fmt: skip
+        "".join(
+            f"film{n % 3}_{n:03d},6,0.10,0.20,0.40,0.80,{action},{n - action / 10}\n"
+            for n in range(4, 8)
+            for action in (12, 17, 80)
+        )
+    )
     write_footage(folder / "raw" / "tour.mp4", seconds=6.2, seed=1)
     (folder / "raw" / "broken.mp4").write_bytes(b"no video")
     for number, person_frames in enumerate((90, 20)):
@@ -192,9 +206,9 @@ def test_submitted_captions_score_to_the_same_bytes(cluster, ray_session, places
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_submitted_answers_are_the_local_ones_and_score_to_the_same_bytes(cluster, ray_session, places, tmp_path):
-    from models.vlm import tiny
+    from microg.demo import tiny_models
 
-    tiny.build("qwen2_5_vl", tmp_path / "tiny")
+    tiny_models.build("qwen2_5_vl", tmp_path / "tiny")
     words = ("--model", str(tmp_path / "tiny"), "--engine", "transformers", "--dataset", "{}/asked", "--run", "{}/talk")
     more = ("--frames", "uniform:2", "--task", "caption", "--set", "sampling.max_tokens=6", "--set", "device=cpu")
     on_both(cluster, places, "vlm generate", words + more, "talk", job="vlm_eval")

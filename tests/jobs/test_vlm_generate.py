@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 
-from jobs.vlm_score_config import load_vlm_score_config
-from metrics.published import text_row, text_rows
 from microg import storage
 from microg.config import load_config, read_recipe, recipe_section
-from microg.dataset import Dataset
-from models.vlm import cards
-from models.vlm.frames import read_clip
-from models.vlm.prompts import prompt
-from models.vlm.sampling import Uniform
-from models.vlm.tiny import build
-from pipelines.generate_config import GenerateSettings
-from tests import gemini_server
-from tests.gemini_server import GeminiServer
-from tests.helpers import FRAMES, HEIGHT, WIDTH, make_dataset
-from tests.openai_server import OpenAiServer, failure, prompt_of
-from tests.prices import write_prices
-from tests.processes import ROOT, microg
+from microg.data.dataset import Dataset
+from microg.demo.tiny_models import build
+from microg.jobs.commands.vlm_score.settings import load_vlm_score_config
+from microg.metrics.published import text_row, text_rows
+from microg.models.vlm import cards
+from microg.models.vlm.frames import read_clip
+from microg.models.vlm.prompts import prompt
+from microg.models.vlm.sampling import Uniform
+from microg.pipelines.vlm.settings import GenerateSettings
+from tests.support import gemini_server
+from tests.support.gemini_server import GeminiServer
+from tests.support.helpers import FRAMES, HEIGHT, WIDTH, make_dataset
+from tests.support.openai_server import OpenAiServer, failure, prompt_of
+from tests.support.prices import write_prices
+from tests.support.processes import ROOT, microg
 
 CLIPS = ["filmA_000", "filmA_001", "tourB_000", "walkC_000"]
 ROWS = len(CLIPS) * 7
@@ -170,11 +170,21 @@ def test_gemini_answers_and_a_run_grows_by_clips_and_by_a_task(
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     with GeminiServer(answer=lambda body: f"said {_last(gemini_server.prompt_of(body))}") as server:
         card = tmp_path / "card.yaml"
-        card.write_text(json.dumps({
-            "name": "mock-gemini", "title": "Mock", "hub_id": "gemini-test", "engine": "gemini", "runs": "yes",
-            "frames": {"kind": "uniform", "count": 2}, "chat_template": "its own", "context": 1000,
-            "settings": {"base_url": server.url},
-        }))  # fmt: skip
+        card.write_text(
+            json.dumps(
+                {
+                    "name": "mock-gemini",
+                    "title": "Mock",
+                    "hub_id": "gemini-test",
+                    "engine": "gemini",
+                    "runs": "yes",
+                    "frames": {"kind": "uniform", "count": 2},
+                    "chat_template": "its own",
+                    "context": 1000,
+                    "settings": {"base_url": server.url},
+                }
+            )
+        )
         run = tmp_path / "run"
         asked = ["vlm", "generate", "--model", card, "--dataset", data, "--run", run, *ONE_ACTOR, "--json"]
         assert microg(*asked, "--task", "caption", "--limit", 3) == 0
@@ -196,9 +206,13 @@ def test_gemini_answers_and_a_run_grows_by_clips_and_by_a_task(
 
 @pytest.mark.slow
 def test_costs_never_pass_the_cap_and_what_was_not_sent_says_so(
-    data: Path, server: OpenAiServer, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch,
+    data: Path,
+    server: OpenAiServer,
+    tmp_path: Path,
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("MICROG_PRICES", str(write_prices(tmp_path)))  # a dollar a token: each answer costs 10
     asked = words(data, tmp_path / "run", server, "--task", "vqa", "--set", "sampling.max_tokens=3", "--json")
     assert microg(*asked, "--dry-run") == 0
@@ -250,17 +264,18 @@ def test_a_server_that_refuses_the_key_ends_the_run_with_one_line(
         (["--model", "gpt-4o", "--split", "test"], "has no test split of scheme 'published'"),
         (["--model", "gpt-4o", "--dataset", "absent"], "absent is not a dataset"),
         (["--model", "gpt-4o", "--set", "modle=3"], "did you mean 'model'"),
-        (
-            ["--model", "m", "--url", "http://127.0.0.1:9/v1", "--set", "settings.x=1"],
-            "no setting x",
-        ),
+        (["--model", "m", "--url", "http://127.0.0.1:9/v1", "--set", "settings.x=1"], "no setting x"),
         (["--model", "m", "--url", "http://example.org/v1", "--max-cost", "1"], "the price of m is not known"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(
-    data: Path, tmp_path: Path, given: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch,
+    data: Path,
+    tmp_path: Path,
+    given: Sequence[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     run = [] if "--run" in given else ["--run", tmp_path / "run"]
     where = [] if "--dataset" in given else ["--dataset", data]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from microg import storage
-from models.vlm.openai_batch import OpenAiBatch
-from tests.helpers import make_dataset
-from tests.openai_server import BatchServer, OpenAiServer, prompt_of
-from tests.prices import write_prices
-from tests.processes import microg
+from microg.models.vlm.api.openai_batch import OpenAiBatch
+from tests.support.helpers import make_dataset
+from tests.support.openai_server import BatchServer, OpenAiServer, prompt_of
+from tests.support.prices import write_prices
+from tests.support.processes import microg
 
 ROWS = 4 * 7
 KEY = "sk-test-0123456789"
@@ -39,8 +39,24 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
 
 
 def words(data: Path, run: Path, server: OpenAiServer, *more: object) -> list[object]:
-    return ["vlm", "generate", "--model", "m", "--url", server.url, "--dataset", data, "--run", run, "--batch",
-            "--frames", "uniform:2", "--set", "api.poll_s=0.05", *more]  # fmt: skip
+    return [
+        "vlm",
+        "generate",
+        "--model",
+        "m",
+        "--url",
+        server.url,
+        "--dataset",
+        data,
+        "--run",
+        run,
+        "--batch",
+        "--frames",
+        "uniform:2",
+        "--set",
+        "api.poll_s=0.05",
+        *more,
+    ]
 
 
 def table_of(run: Path) -> list[dict[str, Any]]:

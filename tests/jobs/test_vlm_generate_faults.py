@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from microg import schema, storage
-from microg.dataset import Dataset
-from microg.text_predictions import read_text_predictions
-from models.vlm.prompts import prompt
-from tests import openai_server
-from tests.helpers import moving_scene, write_video
-from tests.openai_server import OpenAiServer, cut_json, failure, hang, page, prompt_of, reset, torn
-from tests.processes import check_gone, family, start_microg, wait_for
+from microg import storage
+from microg.data import schema
+from microg.data.dataset import Dataset
+from microg.models.vlm.prompts import prompt
+from microg.texts.predictions import read_text_predictions
+from tests.support import openai_server
+from tests.support.helpers import moving_scene, write_video
+from tests.support.openai_server import OpenAiServer, cut_json, failure, hang, page, prompt_of, reset, torn
+from tests.support.processes import check_gone, family, start_microg, wait_for
 
 CLIPS, QUESTIONS = 12, 6
 ROWS = CLIPS * (QUESTIONS + 1)
@@ -40,10 +41,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(CLIPS):
         clip_id = f"src_{number:03d}"
         write_video(root / f"videos/{clip_id}.mp4", moving_scene(number))
-        rows["clips"].append({
-            "clip_id": clip_id, "source_id": "src", "sequence": number, "uri": f"videos/{clip_id}.mp4",
-            "origin": "real", "fps": 30.0, "num_frames": 12, "width": 96, "height": 64, "status": "ok",
-        })  # fmt: skip
+        rows["clips"].append(
+            {
+                "clip_id": clip_id,
+                "source_id": "src",
+                "sequence": number,
+                "uri": f"videos/{clip_id}.mp4",
+                "origin": "real",
+                "fps": 30.0,
+                "num_frames": 12,
+                "width": 96,
+                "height": 64,
+                "status": "ok",
+            }
+        )
         rows["captions"].append({"clip_id": clip_id, "caption": "Somebody floats."})
         rows["qa"] += [
             {"clip_id": clip_id, "qa_index": index, "question": f"q{number}.{index}", "answer": "Yes."}
@@ -60,8 +71,21 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(data: Path, run: Path, url: str, *more: object) -> list[object]:
-    return ["vlm", "generate", "--model", "m", "--url", url, "--dataset", data, "--run", run, "--frames", "uniform:2",
-            *more]  # fmt: skip
+    return [
+        "vlm",
+        "generate",
+        "--model",
+        "m",
+        "--url",
+        url,
+        "--dataset",
+        data,
+        "--run",
+        run,
+        "--frames",
+        "uniform:2",
+        *more,
+    ]
 
 
 def finished(log: Path, *arguments: object) -> tuple[int, str]:
@@ -115,8 +139,11 @@ def test_every_fault_of_a_server_ends_as_an_answer_or_an_error_row_and_nothing_i
         assert code == 1, log
         rows = table_of(run)
         assert len(rows) == ROWS
-        failed = {f"q{int(clip[-3:])}.{index}": row["error"]
-                  for (clip, task, index), row in rows.items() if row["status"] != "ok" and task == "vqa"}  # fmt: skip
+        failed = {
+            f"q{int(clip[-3:])}.{index}": row["error"]
+            for (clip, task, index), row in rows.items()
+            if row["status"] != "ok" and task == "vqa"
+        }
         assert set(failed) == {"q9.0", *(f"q8.{index}" for index in range(QUESTIONS))}
         assert failed["q9.0"].startswith("HTTP 400")
         assert all(failed[f"q8.{index}"].startswith("gave up after") for index in range(QUESTIONS))

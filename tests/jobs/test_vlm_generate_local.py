@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from microg import storage
-from models.vlm.frames import read_clip
-from models.vlm.sampling import Uniform
-from models.vlm.tiny import build
-from tests.helpers import make_dataset
-from tests.processes import check_gone, family, start_microg, wait_for
+from microg.demo.tiny_models import build
+from microg.models.vlm.frames import read_clip
+from microg.models.vlm.sampling import Uniform
+from tests.support.helpers import make_dataset
+from tests.support.processes import check_gone, family, start_microg, wait_for
 
 ROWS = 4 * 7
 
@@ -30,9 +30,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(folder: Path, run: Path, engine: str) -> list[object]:
     return [
-        "vlm", "generate", "--model", folder / "qwen", "--engine", engine, "--dataset", folder / "data", "--run", run,
-        "--set", "sampling.max_tokens=8", "--set", "clips_per_block=1",
-    ]  # fmt: skip
+        "vlm",
+        "generate",
+        "--model",
+        folder / "qwen",
+        "--engine",
+        engine,
+        "--dataset",
+        folder / "data",
+        "--run",
+        run,
+        "--set",
+        "sampling.max_tokens=8",
+        "--set",
+        "clips_per_block=1",
+    ]
 
 
 def table_of(run: Path) -> list[dict[str, Any]]:

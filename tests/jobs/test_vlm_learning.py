@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo import LESSONS
-from metrics.answers import exactly
-from metrics.text_baselines import question_prior
 from microg import storage
-from microg.text_pairs import Pair, pair
-from microg.text_predictions import read_text_predictions
-from microg.text_references import read_text_references
-from tests.processes import microg
+from microg.jobs.demo import LESSONS
+from microg.metrics.text.answers import exactly
+from microg.metrics.text.baselines import question_prior
+from microg.texts.pairs import Pair, pair
+from microg.texts.predictions import read_text_predictions
+from microg.texts.references import read_text_references
+from tests.support.processes import microg
 
 
 @pytest.mark.slow
@@ -30,10 +30,25 @@ def test_a_model_trained_as_in_the_demo_answers_better_than_one_that_sees_nothin
     for data in (lessons, exam):
         assert microg("data", "split", data) == 0
     assert microg("vlm", "train", lessons, "--run", trained) == 0
-    assert microg("vlm", "generate", "--model", trained / "model", "--engine", "transformers", "--dataset", exam,
-                  "--run", said) == 0  # fmt: skip
-    assert microg("vlm", "score", "--run", said, "--references", exam, "--metrics", "cider", "--no-plots",
-                  "--out", scored) == 0  # fmt: skip
+    assert (
+        microg(
+            "vlm",
+            "generate",
+            "--model",
+            trained / "model",
+            "--engine",
+            "transformers",
+            "--dataset",
+            exam,
+            "--run",
+            said,
+        )
+        == 0
+    )
+    assert (
+        microg("vlm", "score", "--run", said, "--references", exam, "--metrics", "cider", "--no-plots", "--out", scored)
+        == 0
+    )
     found = storage.read_json(str(scored / "metrics.json"))["tasks"]["vqa"]["standard"]
     seen, blind = found["scores"], found["baselines"]["blind"]
     print({name: (seen[name], blind[name]) for name in seen if name in blind})

@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs import cli
-from jobs.vlm_score_run import beside_published
-from metrics.published import text_row
-from metrics.text import registry
-from microg import schema, storage
-from tests.command_line import refused
-from tests.helpers import make_dataset
-from tests.openai_server import OpenAiServer, prompt_of
+from microg import storage
+from microg.data import schema
+from microg.jobs import cli
+from microg.jobs.commands.vlm_score.run import beside_published
+from microg.metrics.published import text_row
+from microg.metrics.text import registry
+from tests.support.command_line import refused
+from tests.support.helpers import make_dataset
+from tests.support.openai_server import OpenAiServer, prompt_of
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHEAP = ("--metrics", "cider,bleu,rouge_l", "--protocol", "paper")
 FAST = (*CHEAP, "--resamples", "20", "--no-plots")
 WORDS = ["man", "woman", "floats", "red", "tether", "cable", "waves", "slowly", "behind", "panel", "the", "a"]
@@ -35,11 +36,12 @@ def _references(clips: int = 12) -> list[dict[str, Any]]:
     draw = random.Random(4)
     return [
         {
-            "video_id": f"film_{number:03d}", "caption": " ".join(draw.choices(WORDS, k=draw.randint(5, 14))) + ".",
+            "video_id": f"film_{number:03d}",
+            "caption": " ".join(draw.choices(WORDS, k=draw.randint(5, 14))) + ".",
             "qa_pairs": [{"Q": q, "A": draw.choice(a)} for q, a in zip(QUESTIONS, ANSWERS, strict=True)],
         }
         for number in range(clips)
-    ]  # fmt: skip
+    ]
 
 
 def _predictions(skill: float, seed: int = 0) -> list[dict[str, Any]]:
@@ -110,10 +112,20 @@ def test_writes_a_run_folder_with_tables_plots_and_metrics(files: tuple[str, str
 def test_prints_scores_baselines_published_row_slices_and_examples(files: tuple[str, str]):
     shown = _microg(*_of(files), *FAST, "--row", "Video_LLaVA").output
     for text in (
-        "12 of 12 items of 12 clips answered", "CIDEr-D", "published: Video-LLaVA", "28.47?", "yes/no accuracy",
-        "constant", "blind", "shuffled", "unanswerable", "length penalty takes", "best and worst by token F1",
-        "the published vqa BLEU-4 is doubtful", "wrote 5 files to runs/vlm_score/said-",
-    ):  # fmt: skip
+        "12 of 12 items of 12 clips answered",
+        "CIDEr-D",
+        "published: Video-LLaVA",
+        "28.47?",
+        "yes/no accuracy",
+        "constant",
+        "blind",
+        "shuffled",
+        "unanswerable",
+        "length penalty takes",
+        "best and worst by token F1",
+        "the published vqa BLEU-4 is doubtful",
+        "wrote 5 files to runs/vlm_score/said-",
+    ):
         assert text in shown
 
 
@@ -147,8 +159,14 @@ def test_missing_predictions_stop_the_command_or_score_zero_beside_the_answered(
     assert "--missing zero" in error
     found = _json(*_of(("part.json", files[1])), *FAST, "--missing", "zero", "--out", "r")
     assert found["coverage"]["caption"] == {
-        "items": 12, "clips": 12, "answered": 9, "empty": 0, "missing": 3, "failed": 0, "extra": 0
-    }  # fmt: skip
+        "items": 12,
+        "clips": 12,
+        "answered": 9,
+        "empty": 0,
+        "missing": 3,
+        "failed": 0,
+        "extra": 0,
+    }
     scores = found["tasks"]["caption"]["paper"]
     assert scores["valid"]["scores"]["rouge_l"] == 1.0
     assert scores["scores"]["rouge_l"] == 0.75
@@ -170,10 +188,17 @@ def test_scores_the_run_of_a_model_against_its_dataset(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     dataset = make_dataset(tmp_path / "d", videos=False)
     rows = [
-        {"clip_id": row["clip_id"], "task": "vqa", "qa_index": row["qa_index"], "prompt_id": "v1", "model": "tiny",
-         "text": row["answer"], "status": "ok"}
+        {
+            "clip_id": row["clip_id"],
+            "task": "vqa",
+            "qa_index": row["qa_index"],
+            "prompt_id": "v1",
+            "model": "tiny",
+            "text": row["answer"],
+            "status": "ok",
+        }
         for row in dataset.table("qa").to_pylist()
-    ]  # fmt: skip
+    ]
     rows[3] |= {"text": None, "status": "error", "error": "TimeoutError: slow"}
     storage.write_parquet("run/tables/generations/a.parquet", schema.from_rows("generations", rows))
     storage.write_json("run/run.json", {"command": "vlm generate", "full_config": {"dataset": dataset.root}})
@@ -322,7 +347,7 @@ def test_dry_run_scores_nothing(files: tuple[str, str]):
         (("--predictions", "said.json", "--references", "true.json", "--split", "test"), "it has no splits"),
         (("--predictions", "said.json", "--references", "true.json", "--set", "settings.x={a: 1}"), "unknown metric"),
     ],
-)  # fmt: skip
+)
 def test_bad_usage_is_one_line(files: tuple[str, str], monkeypatch, capsys, arguments: tuple[str, ...], said: str):
     assert said in _refused(monkeypatch, capsys, *arguments)
 
@@ -341,9 +366,20 @@ def test_the_oracle_under_both_protocols(oracles: Path, tmp_path: Path, monkeypa
     expected = json.loads((oracles / "text" / "microg_mini_expected.json").read_text())
     metrics = "cider,bleu,meteor,rouge_l"
     found = _json(
-        "--predictions", str(given), "--references", str(given), "--metrics", metrics, "--baselines", "none",
-        "--resamples", "0", "--no-plots", "--out", "r",
-    )  # fmt: skip
+        "--predictions",
+        str(given),
+        "--references",
+        str(given),
+        "--metrics",
+        metrics,
+        "--baselines",
+        "none",
+        "--resamples",
+        "0",
+        "--no-plots",
+        "--out",
+        "r",
+    )
     names = {
         **{f"Bleu_{n}": f"bleu_{n}" for n in range(1, 5)},
         "METEOR": "meteor",
@@ -374,7 +410,7 @@ def test_the_oracle_under_both_protocols(oracles: Path, tmp_path: Path, monkeypa
 
 def test_the_command_starts_quickly_and_shows_examples():
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "jobs.cli", "vlm", "score", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "microg.jobs.cli", "vlm", "score", "--help"],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -10,27 +10,34 @@ from typing import Any
 import pytest
 
 from microg import storage
+from microg.demo.tiny_vlm.batches import shares
+from microg.demo.tiny_vlm.lessons import Lesson, answered_by_actions, telling_words
+from microg.demo.tiny_vlm.settings import VlmTrainSettings
+from microg.demo.tiny_vlm.train import train
 from microg.errors import ConfigError, DatasetError
-from models.vlm.cards.folder import folder_card
-from models.vlm.frames import read_clip
-from models.vlm.prompts import prompt
-from models.vlm.sampling import parse_policy
-from models.vlm.transformers_engine import TransformersEngine
-from pipelines.lessons import Lesson, answered_by_actions, telling_words
-from pipelines.training.checkpoints import RunFiles
-from pipelines.vlm_feed import shares
-from pipelines.vlm_train import train
-from pipelines.vlm_train_config import VlmTrainSettings
-from tests.helpers import make_dataset
-from tests.processes import microg, start_microg, wait_for
+from microg.models.vlm.cards.folder import folder_card
+from microg.models.vlm.engines.transformers import TransformersEngine
+from microg.models.vlm.frames import read_clip
+from microg.models.vlm.prompts import prompt
+from microg.models.vlm.sampling import parse_policy
+from microg.pipelines.har.train.checkpoints import RunFiles
+from tests.support.helpers import make_dataset
+from tests.support.processes import microg, start_microg, wait_for
 
 SETTINGS: dict[str, Any] = {
-    "scheme": "source", "epochs": 2, "vision_epochs": 1, "batch": 1, "views": 2, "validate_every": 1,
+    "scheme": "source",
+    "epochs": 2,
+    "vision_epochs": 1,
+    "batch": 1,
+    "views": 2,
+    "validate_every": 1,
     "checkpoint_every_s": 1e-6,
-    "frames": {"kind": "uniform", "count": 2}, "threads": 1, "device": "cpu",
+    "frames": {"kind": "uniform", "count": 2},
+    "threads": 1,
+    "device": "cpu",
     "size": {"hidden": 64, "heads": 2, "kv_heads": 1, "vision_hidden": 32, "vision_heads": 2, "vision_layers": 1},
     "schedule": {"policy": "cosine", "lr": 3e-3, "warmup_epochs": 0.5, "after_warmup": True},
-}  # fmt: skip
+}
 
 
 class Stop(Exception):
@@ -95,22 +102,34 @@ def test_a_killed_training_is_resumed_by_the_same_command_to_the_same_bits(datas
         assert start_microg(log, *words, tmp_path / run).wait(timeout=280) == 0, log.read_text()
     same = [storage.sha256(str(tmp_path / run / "model" / "model.safetensors")) for run in ("killed", "undisturbed")]
     assert same[0] == same[1]
-    losses = [[row["loss"] for row in RunFiles(str(tmp_path / run)).progress().history]
-              for run in ("killed", "undisturbed")]  # fmt: skip
+    losses = [
+        [row["loss"] for row in RunFiles(str(tmp_path / run)).progress().history] for run in ("killed", "undisturbed")
+    ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 31
 
 
 def test_a_model_that_learnt_a_few_clips_repeats_their_answers_where_it_is_served(dataset: str, tmp_path: Path):
-    settings = VlmTrainSettings(**SETTINGS | {"epochs": 40, "batch": 2, "checkpoint_every_s": 60, "validate_every": 40,
-                                              "tasks": ("vqa",), "move": 0, "mirror": False, "views": 1})  # fmt: skip
+    settings = VlmTrainSettings(
+        **SETTINGS
+        | {
+            "epochs": 40,
+            "batch": 2,
+            "checkpoint_every_s": 60,
+            "validate_every": 40,
+            "tasks": ("vqa",),
+            "move": 0,
+            "mirror": False,
+            "views": 1,
+        }
+    )
     result = train(settings, dataset, str(tmp_path / "run"))
     losses = [row["loss"] for row in result["history"]]
     assert losses[-1] < 0.1 * losses[0]
     card = folder_card(result["model"])
     assert card.frames == settings.frames  # it is asked as it was trained
     engine = TransformersEngine(result["model"], device="cpu", threads=1)
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
 
     rows = [
         row for row in Dataset.open(dataset).table("qa").to_pylist() if row["clip_id"] in ("filmA_000", "filmA_001")
@@ -124,7 +143,7 @@ def test_a_model_that_learnt_a_few_clips_repeats_their_answers_where_it_is_serve
 
 
 def prompt_sampling() -> Any:
-    from models.vlm.base import Sampling
+    from microg.models.vlm.base import Sampling
 
     return Sampling(max_tokens=24)
 
@@ -186,8 +205,9 @@ def test_words_that_tell_clips_apart_are_taken_from_captions_and_answers_that_na
     def clip(colour: str, doing: str) -> list[Lesson]:
         return [
             Lesson("caption", None, f"In the galley, a person in {colour} is {doing}.", "caption"),
-            Lesson("vqa", "What is it?", f"{colour}!", "other"), Lesson("vqa", "How many?", "Seven.", "count"),
-        ]  # fmt: skip
+            Lesson("vqa", "What is it?", f"{colour}!", "other"),
+            Lesson("vqa", "How many?", "Seven.", "count"),
+        ]
 
     said = [clip("red" if index < 4 else "blue", "waving" if index % 2 else f"doing-{index}") for index in range(8)]
     # all are in the galley; what is done once is too rare to be learnt
@@ -196,10 +216,12 @@ def test_words_that_tell_clips_apart_are_taken_from_captions_and_answers_that_na
 
 
 def test_views_are_taken_earlier_and_later():
-    from pipelines.vlm_feed import Later
+    from microg.demo.tiny_vlm.batches import Later
 
     policy = parse_policy("uniform:4:middles")
     assert [Later(policy, share).indices(90, 30) for share in shares(3)] == [
-        [11, 33, 56, 78], [17, 39, 62, 84], [5, 27, 50, 72],
-    ]  # fmt: skip
+        [11, 33, 56, 78],
+        [17, 39, 62, 84],
+        [5, 27, 50, 72],
+    ]
     assert Later(parse_policy("uniform:2"), 0.5).indices(10, 30) == [4, 9]

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metrics.bootstrap import METRICS, Distribution, bootstrap, compare, interval, resample_weights, units_of
-from metrics.har import score_protocol
-from metrics.problem import encode
-from metrics.protocols import CORRECTED, evaluate
+from microg.actions.predictions import read_predictions
+from microg.actions.truth import read_truth
+from microg.data.label_space import MICROG_50
 from microg.errors import MetricError
-from microg.label_space import MICROG_50
-from microg.predictions import read_predictions
-from microg.truth import read_truth
-from tests.har_cases import LEFT, problem_of, random_rows
+from microg.metrics.bootstrap import METRICS, Distribution, bootstrap, compare, interval, resample_weights, units_of
+from microg.metrics.har.arrays import encode
+from microg.metrics.har.protocols import CORRECTED, evaluate
+from microg.metrics.har.scores import score_protocol
+from tests.support.har_cases import LEFT, problem_of, random_rows
 
 
 def _copied(rows: list[tuple], counts: dict[str, int], by_source: bool) -> list[tuple]:

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from metrics.judge import Judgement, judge_prompt, read_verdict, summary
-from microg import schema
+from microg.data import schema
 from microg.errors import ConfigError
-from microg.text_pairs import Pair
-from microg.text_rows import ItemKey
-from models.vlm.cache import ResponseCache
-from models.vlm.openai_api import OpenAiEngine
-from models.vlm.retry import RetryPolicy
-from pipelines.judge import judge, judgements_table
-from tests.openai_server import OpenAiServer, cut_json, failure, prompt_of
+from microg.metrics.judge import Judgement, judge_prompt, read_verdict, summary
+from microg.models.vlm.api.cache import ResponseCache
+from microg.models.vlm.api.openai import OpenAiEngine
+from microg.models.vlm.api.retry import RetryPolicy
+from microg.pipelines.vlm.judge import judge, judgements_table
+from microg.texts.items import ItemKey
+from microg.texts.pairs import Pair
+from tests.support.openai_server import OpenAiServer, cut_json, failure, prompt_of
 
 QUICK = RetryPolicy(attempts=2, deadline_s=10, timeout_s=1, first_wait_s=0.01)
 
@@ -56,9 +56,13 @@ def _engine(server: OpenAiServer) -> OpenAiEngine:
 def test_verdicts_are_stored_beside_failures_that_have_none(server: OpenAiServer, tmp_path: Path):
     prompt = judge_prompt("judge_vqa_v1")
     pairs = [
-        _pair("a_0", "Two.", "Two."), _pair("b_0", "Two.", "Three."), _pair("c_0", "Two.", "garbage"),
-        _pair("d_0", "Two.", "breaks"), _pair("e_0", "Two.", None, "missing"), _pair("f_0", "Two.", " ", "empty"),
-    ]  # fmt: skip
+        _pair("a_0", "Two.", "Two."),
+        _pair("b_0", "Two.", "Three."),
+        _pair("c_0", "Two.", "garbage"),
+        _pair("d_0", "Two.", "breaks"),
+        _pair("e_0", "Two.", None, "missing"),
+        _pair("f_0", "Two.", " ", "empty"),
+    ]
     server.faults[prompt.fill(pairs[3])] = [failure(500), cut_json()]
     done: list[tuple[int, int]] = []
     with ResponseCache(tmp_path / "c.sqlite") as cache:
@@ -122,9 +126,17 @@ def test_verdicts_are_found_in_what_models_write_around_them(text: str, verdict:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "correct", '{"verdict": "maybe"}', '{"verdict": "correct", "score": 9}',
-     '{"verdict": "correct", "score": "5"}', '{"verdict": "corr', '{"score": 3}', '{"verdict": null}'],
-)  # fmt: skip
+    [
+        "",
+        "correct",
+        '{"verdict": "maybe"}',
+        '{"verdict": "correct", "score": 9}',
+        '{"verdict": "correct", "score": "5"}',
+        '{"verdict": "corr',
+        '{"score": 3}',
+        '{"verdict": null}',
+    ],
+)
 def test_what_is_no_verdict_is_a_failure(text: str):
     with pytest.raises(ValueError, match=r"verdict|score"):
         read_verdict(text)
@@ -149,12 +161,14 @@ def test_prompts_of_ones_own_are_files_with_their_own_hash(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id: x\ntask: vqa\nsystem: s\n", "lacks user"), ("id: x\ntask: poem\nsystem: s\nuser: '{item}'\n", "task"),
-        ("id: x\ntask: vqa\nsystem: s\nuser: no place\n", "does not hold"), ("- a\n  b: [", "not valid YAML"),
+        ("id: x\ntask: vqa\nsystem: s\n", "lacks user"),
+        ("id: x\ntask: poem\nsystem: s\nuser: '{item}'\n", "task"),
+        ("id: x\ntask: vqa\nsystem: s\nuser: no place\n", "does not hold"),
+        ("- a\n  b: [", "not valid YAML"),
         ("- a", "lacks id"),
         ("id: x\ntask: vqa\nsystem: s\nuser: '{item} {verdict}'\n", "braces"),
     ],
-)  # fmt: skip
+)
 def test_prompts_that_cannot_work_are_refused(tmp_path: Path, text: str, said: str):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ConfigError, match=said):

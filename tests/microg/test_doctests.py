@@ -10,14 +10,9 @@ import sys
 
 import pytest
 
-import metrics
 import microg
 
-MODULES = sorted(
-    module.name
-    for package in (microg, metrics)
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-)
+MODULES = sorted(module.name for module in pkgutil.walk_packages(microg.__path__, "microg."))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -27,7 +22,7 @@ def test_examples_in_docstrings_run(name: str):
 
 def test_examples_are_found():
     finder = doctest.DocTestFinder(exclude_empty=True)
-    tests = finder.find(importlib.import_module("microg.ids"))
+    tests = finder.find(importlib.import_module("microg.data.ids"))
     assert sum(len(test.examples) for test in tests) >= 4
 
 

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from microg import schema
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
 
 _SCRIPT = """
 import sys
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
 dataset = Dataset.open(sys.argv[1])
 print(sum(dataset.table(name).num_rows for name in ("clips", "boxes", "actions")), "pandas" in sys.modules)
 """

@@ -97,8 +97,9 @@ def test_differences_name_leaves_on_either_side():
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_code_version_is_the_commit_of_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def git(*words: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path, check=True,
-                       capture_output=True)  # fmt: skip
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path, check=True, capture_output=True
+        )
 
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "x")

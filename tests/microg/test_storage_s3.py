@@ -12,18 +12,19 @@ import pyarrow as pa
 import pytest
 import s3fs
 
-from microg import schema, storage
+from microg import storage
 from microg.config import Config
-from microg.dataset import Dataset
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.errors import DatasetError, RunConflictError
-from microg.frames import read_rgb
+from microg.models.video.encode import Mp4Writer
+from microg.pipelines.core.part_files import WRITTEN, Parts
+from microg.pipelines.curate.find_footage import list_footage
 from microg.runs import Run
-from models.encode import Mp4Writer
-from pipelines.footage import list_footage
-from pipelines.parts import WRITTEN, Parts
-from tests.command_line import refused
-from tests.helpers import make_dataset
-from tests.s3_server import ObjectStore, object_store, upload
+from microg.video import read_rgb
+from tests.support.command_line import refused
+from tests.support.helpers import make_dataset
+from tests.support.s3_server import ObjectStore, object_store, upload
 
 
 @pytest.fixture(scope="module")

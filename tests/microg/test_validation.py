@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from microg import schema
+from microg.data import schema
 from microg.validation import check_tables, validate
 from microg.validation.near_duplicates import near_duplicates, signature
-from tests.helpers import make_dataset, moving_scene, tiny_rows, write_video
+from tests.support.helpers import make_dataset, moving_scene, tiny_rows, write_video
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -71,35 +71,65 @@ DEFECTS: list[tuple[str, Callable[[Rows], object], set[tuple[str, str, str]]]] =
     ("frame after the last", _set("boxes", 0, frame=13), {("error", "frame_range", "boxes")}),
     ("no frame", _set("boxes", 0, frame=None), {("error", "frame_range", "boxes")}),
     ("confidence above 1", _set("boxes", 0, confidence=1.5), {("error", "confidence_range", "boxes")}),
-    ("negative person in boxes", _set("boxes", 0, person_id=-1), {
-        ("error", "invalid_person_id", "boxes"), ("warning", "person_without_labels", "boxes")}),
-    ("no person in actions", _repeat("actions", person_id=None), {
-        ("error", "invalid_person_id", "actions"), ("error", "person_without_boxes", "actions")}),
+    (
+        "negative person in boxes",
+        _set("boxes", 0, person_id=-1),
+        {("error", "invalid_person_id", "boxes"), ("warning", "person_without_labels", "boxes")},
+    ),
+    (
+        "no person in actions",
+        _repeat("actions", person_id=None),
+        {("error", "invalid_person_id", "actions"), ("error", "person_without_boxes", "actions")},
+    ),
     ("sample in pixels", _set("samples", 0, x2=48.0), {("error", "box_outside_frame", "samples")}),
     ("sample upside down", _set("samples", 0, y1=0.9), {("error", "box_empty", "samples")}),
     ("sample after the last frame", _set("samples", 0, frame=90), {("error", "frame_range", "samples")}),
-    ("labelled person without boxes", _drop("boxes", clip_id="tourB_000", person_id=2), {
-        ("error", "person_without_boxes", "actions"), ("error", "unknown_person", "samples")}),
-    ("tracked person without labels", _drop("actions", clip_id="tourB_000", person_id=2), {
-        ("warning", "person_without_labels", "boxes")}),
+    (
+        "labelled person without boxes",
+        _drop("boxes", clip_id="tourB_000", person_id=2),
+        {("error", "person_without_boxes", "actions"), ("error", "unknown_person", "samples")},
+    ),
+    (
+        "tracked person without labels",
+        _drop("actions", clip_id="tourB_000", person_id=2),
+        {("warning", "person_without_labels", "boxes")},
+    ),
     ("clip without boxes", _nobody, {("warning", "clip_without_boxes", "clips")}),
     ("seven labels for a person", _seven_labels, {("error", "too_many_labels", "actions")}),
     ("unknown action", _set("actions", 0, action_id=2), {("error", "unknown_action", "actions")}),
     ("unknown action of a sample", _set("samples", 0, action_id=81), {("error", "unknown_action", "samples")}),
-    ("unknown clip in captions", _set("captions", 0, clip_id="nowhere_000"), {("error", "unknown_clip", "captions"),
-        ("warning", "question_count", "qa")}),
+    (
+        "unknown clip in captions",
+        _set("captions", 0, clip_id="nowhere_000"),
+        {("error", "unknown_clip", "captions"), ("warning", "question_count", "qa")},
+    ),
     ("unknown clip in splits", _repeat("splits", clip_id="nowhere_000"), {("error", "unknown_clip", "splits")}),
-    ("unknown clip in decisions", _set("decisions", 0, clip_id="nowhere_000"), {
-        ("error", "unknown_clip", "decisions")}),
+    (
+        "unknown clip in decisions",
+        _set("decisions", 0, clip_id="nowhere_000"),
+        {("error", "unknown_clip", "decisions")},
+    ),
     ("unknown source", _drop("sources", source_id="walkC"), {("error", "unknown_source", "clips")}),
-    ("id that climbs out", _repeat("captions", clip_id="../etc_000"), {
-        ("error", "invalid_id", "captions"), ("error", "unknown_clip", "captions"),
-        ("warning", "question_count", "qa")}),
-    ("id without a sequence", _repeat("decisions", clip_id="film"), {
-        ("error", "invalid_id", "decisions"), ("error", "unknown_clip", "decisions")}),
+    (
+        "id that climbs out",
+        _repeat("captions", clip_id="../etc_000"),
+        {
+            ("error", "invalid_id", "captions"),
+            ("error", "unknown_clip", "captions"),
+            ("warning", "question_count", "qa"),
+        },
+    ),
+    (
+        "id without a sequence",
+        _repeat("decisions", clip_id="film"),
+        {("error", "invalid_id", "decisions"), ("error", "unknown_clip", "decisions")},
+    ),
     ("source id with a dot", _repeat("sources", source_id="a.b"), {("error", "invalid_id", "sources")}),
-    ("source contradicts the clip id", _set("clips", 0, source_id="tourB"), {
-        ("error", "clip_id_parts", "clips"), ("error", "source_leakage", "splits")}),
+    (
+        "source contradicts the clip id",
+        _set("clips", 0, source_id="tourB"),
+        {("error", "clip_id_parts", "clips"), ("error", "source_leakage", "splits")},
+    ),
     ("sequence contradicts the clip id", _set("clips", 0, sequence=7), {("error", "clip_id_parts", "clips")}),
     ("unknown origin", _set("clips", 0, origin="cartoon"), {("error", "unknown_value", "clips")}),
     ("unknown status", _set("clips", 0, status="fine"), {("error", "unknown_value", "clips")}),
@@ -113,10 +143,12 @@ DEFECTS: list[tuple[str, Callable[[Rows], object], set[tuple[str, str, str]]]] =
     ("caption without questions", _drop("qa", clip_id="walkC_000"), {("warning", "question_count", "qa")}),
     ("leak in the grouped scheme", _set("splits", 1, split="test"), {("error", "source_leakage", "splits")}),
     ("leak in the published scheme", _published_split, {("warning", "source_leakage", "splits")}),
-    *[(f"repeated row in {name}", _repeat(name), {("error", "repeated_rows", name)})
-      for name in ("clips", "sources", "decisions", "boxes", "actions", "captions", "samples", "splits")],
+    *[
+        (f"repeated row in {name}", _repeat(name), {("error", "repeated_rows", name)})
+        for name in ("clips", "sources", "decisions", "boxes", "actions", "captions", "samples", "splits")
+    ],
     ("repeated question", _repeat("qa"), {("error", "repeated_rows", "qa"), ("warning", "question_count", "qa")}),
-]  # fmt: skip
+]
 
 
 def test_a_faultless_dataset_has_no_findings(tmp_path: Path) -> None:
@@ -203,9 +235,12 @@ def test_videos_that_are_unreadable_cut_short_or_of_another_size_are_found(tmp_p
     found = {(item.clip_id, item.check): item.message for item in validate(dataset).findings}
     assert set(found) == {
         ("filmA_000", "video_unreadable"),
-        *((clip_id, check) for clip_id in ("filmA_001", "tourB_000", "walkC_000")
-          for check in ("video_mismatch", "video_changed")),
-    }  # fmt: skip
+        *(
+            (clip_id, check)
+            for clip_id in ("filmA_001", "tourB_000", "walkC_000")
+            for check in ("video_mismatch", "video_changed")
+        ),
+    }
     assert found["filmA_001", "video_mismatch"] == "num_frames 8, the table says 12"
     assert found["tourB_000", "video_mismatch"] == "width 128, the table says 96"
     assert found["walkC_000", "video_mismatch"] == "fps 25, the table says 30"
@@ -273,12 +308,24 @@ def test_the_published_size_is_checked_in_seconds() -> None:
     table = pa.table(
         {
             "clip_id": pa.array(ids).take(pa.array(np.repeat(np.arange(clips), frames))),
-            "frame": np.tile(np.arange(1, frames + 1), clips), "person_id": np.ones(rows, int),
-            "x1": np.full(rows, -4.0), "y1": np.full(rows, 2.0), "x2": np.full(rows, 90.0), "y2": np.full(rows, 80.0),
+            "frame": np.tile(np.arange(1, frames + 1), clips),
+            "person_id": np.ones(rows, int),
+            "x1": np.full(rows, -4.0),
+            "y1": np.full(rows, 2.0),
+            "x2": np.full(rows, 90.0),
+            "y2": np.full(rows, 80.0),
         }
-    )  # fmt: skip
-    clip_table = pa.table({"clip_id": ids, "width": [854] * clips, "height": [480] * clips, "status": ["ok"] * clips,
-                           "num_frames": [90] * clips, "fps": [30.0] * clips})  # fmt: skip
+    )
+    clip_table = pa.table(
+        {
+            "clip_id": ids,
+            "width": [854] * clips,
+            "height": [480] * clips,
+            "status": ["ok"] * clips,
+            "num_frames": [90] * clips,
+            "fps": [30.0] * clips,
+        }
+    )
     start = time.process_time()
     found = check_tables({"clips": schema.conform("clips", clip_table), "boxes": schema.conform("boxes", table)})
     assert time.process_time() - start < 5

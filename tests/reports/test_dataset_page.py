@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from microg.dataset import Dataset
+from microg.data.dataset import Dataset
+from microg.reports.clips.cards import clip_cards, gallery_cards
+from microg.reports.clips.pictures import Box, draw_boxes, key_frame, person_colour
+from microg.reports.pages.dataset_page import render_page, write_dataset_page
+from microg.reports.pages.sections import flatten
 from microg.validation import validate
-from reports.cards import clip_cards, gallery_cards
-from reports.page import render_page, write_dataset_page
-from reports.pictures import Box, draw_boxes, key_frame, person_colour
-from reports.sections import flatten
-from tests.browser import look
-from tests.helpers import make_dataset
+from tests.support.browser import look
+from tests.support.helpers import make_dataset
 
 _EVIL = "<script>alert('x')</script> & \"quoted\" </section>"
 _VOID = {"meta", "img", "br", "link", "input"}
@@ -138,8 +138,9 @@ def test_cards_name_people_their_actions_and_questions_in_order(tmp_path: Path) 
     assert list(cards) == ["filmA_000", "filmA_001", "tourB_000", "walkC_000"]
     people = cards["tourB_000"].people
     assert [(line.person_id, line.actions) for line in people] == [
-        (1, ("stand", "carry/hold (an object)")), (2, ("stand", "watch (a person)")),
-    ]  # fmt: skip
+        (1, ("stand", "carry/hold (an object)")),
+        (2, ("stand", "watch (a person)")),
+    ]
     assert cards["tourB_000"].questions[0][0] == "What floats?"
     assert cards["tourB_000"].details == "real, 96x64, 12 frames, 30 fps"
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from metrics import results
-from metrics.protocols import CORRECTED
-from metrics.scoring import score
-from reports.plots import har, style
-from tests.har_cases import inputs, random_rows
+from microg.metrics.har import tables as results
+from microg.metrics.har.protocols import CORRECTED
+from microg.metrics.har.scoring import score
+from microg.reports.plots import har, style
+from tests.support.har_cases import inputs, random_rows
 
 
 @pytest.fixture(scope="module")

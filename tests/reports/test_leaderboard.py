@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jobs import cli
-from reports.board_rows import HAR, entries
-from reports.leaderboard import build_leaderboard
-from reports.runs import find_runs
-from reports.standings import against_best
-from tests import scored_runs
-from tests.browser import look
-from tests.command_line import refused
+from microg.jobs import cli
+from microg.reports.pages.leaderboard import build_leaderboard
+from microg.reports.run_folders.runs import find_runs
+from microg.reports.tables.leaderboard_rows import HAR, entries
+from microg.reports.tables.standings import against_best
+from tests.support import scored_runs
+from tests.support.browser import look
+from tests.support.command_line import refused
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,10 @@ def test_the_command_says_what_is_left_out(runs: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "note: trained: has no scores to rank" in done.stdout
     assert {path.name for path in (tmp_path / "board").iterdir()} == {
-        "leaderboard.html", "leaderboard.csv", "leaderboard.json",
-    }  # fmt: skip
+        "leaderboard.html",
+        "leaderboard.csv",
+        "leaderboard.json",
+    }
 
 
 def test_a_folder_without_scores_is_refused(

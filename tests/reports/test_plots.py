@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from microg import schema, statistics
-from microg.statistics import Tables
-from reports.plots import dataset_plots
-from reports.plots.labels import label_distribution
-from reports.plots.style import GROUP_COLOURS, ORIGIN_COLOURS
-from reports.plots.text import _density, word_cloud
-from tests.helpers import tiny_rows
+from microg.data import schema, statistics
+from microg.data.statistics import Tables
+from microg.reports.plots import dataset_plots
+from microg.reports.plots.labels import label_distribution
+from microg.reports.plots.style import GROUP_COLOURS, ORIGIN_COLOURS
+from microg.reports.plots.text import _density, word_cloud
+from tests.support.helpers import tiny_rows
 
 
 def _tables() -> Tables:
@@ -25,9 +25,16 @@ def test_a_dataset_without_rows_has_no_plots() -> None:
 def test_every_plot_is_a_picture_with_a_description_and_a_vector_twin() -> None:
     plots = dataset_plots(_tables())
     assert [plot.name for plot in plots] == [
-        "action_groups", "people_per_clip", "labels_per_person", "label_distribution", "text_lengths",
-        "question_types", "words_captions", "words_questions", "words_answers",
-    ]  # fmt: skip
+        "action_groups",
+        "people_per_clip",
+        "labels_per_person",
+        "label_distribution",
+        "text_lengths",
+        "question_types",
+        "words_captions",
+        "words_questions",
+        "words_answers",
+    ]
     for plot in plots:
         picture = cv2.imdecode(np.frombuffer(plot.png, np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jobs import cli
-from metrics.published import har_row
 from microg.errors import DatasetError
+from microg.jobs import cli
+from microg.metrics.published import har_row
+from microg.reports.defects.har import defects
+from microg.reports.pages.report import SECTIONS, ReportOptions, build
+from microg.reports.run_folders.runs import find_runs, read_run
+from microg.reports.tables.paper_tables import paper_tables
+from microg.reports.tables.result_table import Cell, ResultTable
+from microg.reports.tables.table_formats import as_csv, latex, markdown
 from microg.runs import Run
-from reports.defects import defects
-from reports.paper_tables import paper_tables
-from reports.report import SECTIONS, ReportOptions, build
-from reports.result_table import Cell, ResultTable
-from reports.runs import find_runs, read_run
-from reports.table_formats import as_csv, latex, markdown
-from tests import scored_runs
-from tests.browser import look
-from tests.command_line import refused
+from tests.support import scored_runs
+from tests.support.browser import look
+from tests.support.command_line import refused
 
 _VOID = {"meta", "img", "br", "link", "input"}
 
@@ -90,11 +90,18 @@ def test_folders_of_runs_are_searched_and_each_run_has_a_name_of_its_own(runs: P
     found = find_runs([str(runs), str(runs / "trained")])
     assert [run.name for run in found].count("trained") == 1
     assert {run.name: (run.command, run.finished) for run in found} == {
-        "begun": ("har score", False), "first-texts": ("vlm score", True), "good-score": ("har score", True),
-        "first-said": ("vlm generate", True), "second-said": ("vlm generate", True),
-        "good-test": ("har predict", True), "poor-score": ("har score", True), "poor-test": ("har predict", True),
-        "second-texts": ("vlm score", True), "swept": ("har sweep", True), "trained": ("har train", True),
-    }  # fmt: skip
+        "begun": ("har score", False),
+        "first-texts": ("vlm score", True),
+        "good-score": ("har score", True),
+        "first-said": ("vlm generate", True),
+        "second-said": ("vlm generate", True),
+        "good-test": ("har predict", True),
+        "poor-score": ("har score", True),
+        "poor-test": ("har predict", True),
+        "second-texts": ("vlm score", True),
+        "swept": ("har sweep", True),
+        "trained": ("har train", True),
+    }
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
@@ -126,8 +133,21 @@ def test_a_damaged_summary_is_told_and_does_not_stop_the_report(tmp_path: Path) 
 
 def test_the_page_has_every_section_and_its_tags_nest(built: dict[str, Any]) -> None:
     page = _Page(built["page"])
-    for anchor in ("overview", "tables", "classes", "actions", "captions", "answers", "text-scores", "training",
-                   "sweeps", "costs", "warnings", "defects", "provenance"):  # fmt: skip
+    for anchor in (
+        "overview",
+        "tables",
+        "classes",
+        "actions",
+        "captions",
+        "answers",
+        "text-scores",
+        "training",
+        "sweeps",
+        "costs",
+        "warnings",
+        "defects",
+        "provenance",
+    ):
         assert f'<section id="{anchor}">' in page.source
         assert f"#{anchor}" in page.links
 
@@ -180,8 +200,12 @@ def test_published_rows_are_printed_as_the_paper_prints_them() -> None:
     har, zero_shot, captions, vqa = paper_tables([])[1:]
     i3d = next(row for row in _rows(har, "published") if (row["Arch"].text, row["TC"].text) == ("I3D NLN", "8×8"))
     assert [i3d[name].number for name in ("Params (M)", "mAP@0.5 (%)", "F1 (%)", "Recall (%)", "AUROC (%)")] == [
-        "34.68", "47.12", "28.07", "24.65", "88.52",
-    ]  # fmt: skip
+        "34.68",
+        "47.12",
+        "28.07",
+        "24.65",
+        "88.52",
+    ]
     assert [row["Arch"].text for row in _rows(har, "published")][:4] == ["C2D", "C2D NLN", "I3D", "I3D NLN"]
     assert len(_rows(har, "published")) == 12
     assert [row["mAP@0.5 (%)"].number for row in _rows(zero_shot, "published")] == ["16.24", "23.81"]
@@ -195,10 +219,22 @@ def test_published_rows_are_printed_as_the_paper_prints_them() -> None:
 def test_rescored_published_predictions_are_the_published_row(oracles: Path, tmp_path: Path) -> None:
     scores = oracles / "har_scores"
     scored_runs.score(
-        "har", "score", "--predictions", str(scores / "det_test_X3D_L.parquet"), "--groundtruth",
-        str(scores / "gt_test.csv.gz"), "--scores", "logit", "--row", "X3D_L", "--run", str(tmp_path / "x3d"),
-        "--no-plots", "--resamples", "50",
-    )  # fmt: skip
+        "har",
+        "score",
+        "--predictions",
+        str(scores / "det_test_X3D_L.parquet"),
+        "--groundtruth",
+        str(scores / "gt_test.csv.gz"),
+        "--scores",
+        "logit",
+        "--row",
+        "X3D_L",
+        "--run",
+        str(tmp_path / "x3d"),
+        "--no-plots",
+        "--resamples",
+        "50",
+    )
     found = find_runs([str(tmp_path / "x3d")])
     table = paper_tables(found)[1]
     paper, corrected = (row for row in table.rows if row.origin == "ours")
@@ -258,7 +294,7 @@ def test_every_known_defect_is_shown_from_data_or_says_that_it_cannot(runs: Path
 
 
 def test_split_leakage_is_counted_per_scheme(runs: Path) -> None:
-    from microg.dataset import Dataset
+    from microg.data.dataset import Dataset
 
     (item,) = [item for item in defects([], [Dataset.open(str(runs.parent / "data"))]) if item.code == "split-leakage"]
     frame = item.tables[0][1].set_index("scheme")

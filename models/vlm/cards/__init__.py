@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from microg.config import Config
 from microg.errors import ConfigError
-from models.vlm.sampling import FramePolicy
+from microg.models.vlm.sampling import FramePolicy
 
 EngineName = Literal["vllm", "transformers", "openai", "gemini", "none"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from microg.errors import ConfigError
-from models.vlm.cards import ModelCard, card, names
-from models.vlm.sampling import Uniform
+from microg.models.vlm.cards import ModelCard, card, names
+from microg.models.vlm.sampling import Uniform
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 # What `microg vlm train` writes beside a model: how it wants to be asked.
@@ -44,17 +44,28 @@ def folder_card(path: str) -> ModelCard:
     known = next((found for found in map(card, names()) if found.architecture == architecture), None)
     name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "model"
     own: dict[str, Any] = {
-        "name": name, "title": folder.name, "hub_id": str(folder), "hub_id_confirmed": True, "paper": None,
-        "architecture": architecture, "gpu_memory_gb": round(sum(sizes) / _GB + _MORE_MEMORY_GB, 1),
-        "parameters_b": None, "special": (),
-    }  # fmt: skip
+        "name": name,
+        "title": folder.name,
+        "hub_id": str(folder),
+        "hub_id_confirmed": True,
+        "paper": None,
+        "architecture": architecture,
+        "gpu_memory_gb": round(sum(sizes) / _GB + _MORE_MEMORY_GB, 1),
+        "parameters_b": None,
+        "special": (),
+    }
     own |= _trained_on(folder)
     if known is not None:
         return known.replaced(**own)
     return ModelCard(
-        engine="transformers", **{"frames": Uniform(count=8), **own}, chat_template="from the folder's processor",
-        context=4096, runs="unverified", why="no model card knows this architecture", to_run="try it with --limit 1",
-    )  # fmt: skip
+        engine="transformers",
+        **{"frames": Uniform(count=8), **own},
+        chat_template="from the folder's processor",
+        context=4096,
+        runs="unverified",
+        why="no model card knows this architecture",
+        to_run="try it with --limit 1",
+    )
 
 
 def _trained_on(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from microg.config import Config
 from microg.errors import ConfigError
-from models.vlm.base import Frames, Request
+from microg.models.vlm.base import Frames, Request
 
 # What annotators wrote where a clip does not tell; about 7% of the published answers.
 UNANSWERABLE = "Not mentioned."

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.text import registry
-from metrics.text.bertscore import BertScoreState
-from metrics.text.encoder import Encoder, EncoderConfig, EncoderInfo, TextCache, config_of
-from metrics.text.items import check
-from metrics.text.sbert import SbertState
 from microg.errors import ConfigError, MetricError, WeightsError
-from tests.text_cases import random_items, tiny_encoder
+from microg.metrics.text import registry
+from microg.metrics.text.bertscore import BertScoreState
+from microg.metrics.text.encoder import Encoder, EncoderConfig, EncoderInfo, TextCache, config_of
+from microg.metrics.text.items import check
+from microg.metrics.text.sbert import SbertState
+from tests.support.text_cases import random_items, tiny_encoder
 
 
 def _encoder(batch_tokens: int = 0, max_tokens: int = 16) -> Encoder:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from metrics.text.hub import cache_first
-from tests.hub_server import FakeHub, serve
+from microg.metrics.text.hub import cache_first
+from tests.support.hub_server import FakeHub, serve
 
 # A client reads its settings when it is imported, so each case is a process of its own.
 _LOAD = """
 import sys, time
-from metrics.text.bertscore import BertScoreConfig, load_bertscore
+from microg.metrics.text.bertscore import BertScoreConfig, load_bertscore
 from microg.errors import WeightsError
 start = time.monotonic()
 try:
@@ -39,9 +39,14 @@ def silent() -> Iterator[str]:
 def _load(model: str, endpoint: str, home: Path) -> tuple[str, float]:
     environment = {"PATH": "/usr/bin:/bin", "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-c", _LOAD, model], env=environment, cwd=Path(__file__).parents[3], capture_output=True,
-        text=True, timeout=120, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", _LOAD, model],
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     what, seconds = done.stdout.splitlines()
     return what, float(seconds)
 

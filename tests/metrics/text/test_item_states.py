@@ -8,13 +8,13 @@ import random
 import numpy as np
 import pytest
 
-from metrics.text.bleu import BleuState
-from metrics.text.cider import CiderState, Frequencies
-from metrics.text.items import check
-from metrics.text.rouge import RougeState
-from metrics.text.state import MeanState, exact_sums
 from microg.errors import MetricError
-from tests.text_cases import random_items
+from microg.metrics.text.bleu import BleuState
+from microg.metrics.text.cider import CiderState, Frequencies
+from microg.metrics.text.items import check
+from microg.metrics.text.rouge import RougeState
+from microg.metrics.text.state import MeanState, exact_sums
+from tests.support.text_cases import random_items
 
 STATES = [BleuState, CiderState, RougeState]
 

@@ -19,13 +19,13 @@ import psutil
 import pytest
 
 from benchmarks.text_corpus import captions
-from metrics.text import java, scoring
-from metrics.text import meteor as module
-from metrics.text.java import JavaError, JavaProgram, jar
-from metrics.text.meteor import Meteor, MeteorState, shared, without_perfect_chunks
-from metrics.text.paraphrases import Vocabulary, write_cut_table
-from metrics.text.tokenize import one_line, ptb
 from microg.errors import MetricError
+from microg.metrics.text import java, scoring
+from microg.metrics.text import meteor as module
+from microg.metrics.text.java import JavaError, JavaProgram, jar
+from microg.metrics.text.meteor import Meteor, MeteorState, shared, without_perfect_chunks
+from microg.metrics.text.paraphrases import Vocabulary, write_cut_table
+from microg.metrics.text.tokenize import one_line, ptb
 
 REPEATED = " ".join(["float in the module"] * 300)
 
@@ -202,8 +202,11 @@ def test_a_table_serves_texts_without_new_neighbours() -> None:
 
 
 def test_a_german_machine_gives_the_same_numbers() -> None:
-    with JavaProgram("METEOR", ["-Duser.region=DE"], ["-jar", str(jar("meteor", "meteor-1.5.jar")), "-", "-", "-stdio",
-                     "-l", "en", "-norm", "-m", "exact"]) as program:  # fmt: skip
+    with JavaProgram(
+        "METEOR",
+        ["-Duser.region=DE"],
+        ["-jar", str(jar("meteor", "meteor-1.5.jar")), "-", "-", "-stdio", "-l", "en", "-norm", "-m", "exact"],
+    ) as program:
         assert program.ask(["SCORE ||| a b ||| a"])[0].startswith("1.0 2.0 ")
 
 
@@ -250,8 +253,10 @@ def test_small_corpus_scores_are_those_of_the_oracle(oracles: Path, protocol: st
     for name, values in expected["items"].items():
         state = states[ours[name].split("_")[0] if name.startswith("Bleu") else ours[name]]
         assert state.per_item()[1][ours[name]] == pytest.approx(values, abs=1e-9)
-    raw = scoring.tokenized(scoring.check(names, [i["prediction"] for i in items], [i["reference"] for i in items]),
-                            {"paper": "raw", "standard": "ptb"}[protocol])  # fmt: skip
+    raw = scoring.tokenized(
+        scoring.check(names, [i["prediction"] for i in items], [i["reference"] for i in items]),
+        {"paper": "raw", "standard": "ptb"}[protocol],
+    )
     assert shared().statistics(raw.predictions, raw.references).tolist() == expected["meteor_stats"]
 
 
@@ -275,7 +280,7 @@ def test_meteor_of_the_coco_example_is_that_published(oracles: Path, protocol: s
 
 _SCORE_FOREVER = f"""
 import sys
-from metrics.text.meteor import Meteor
+from microg.metrics.text.meteor import Meteor
 server = Meteor(workers=2)
 server.statistics(["a"], [["a"]])
 print("ready", flush=True)
@@ -310,7 +315,7 @@ def test_no_java_program_outlives_its_parent_even_when_busy(sent: signal.Signals
 
 
 def test_programs_end_with_the_process() -> None:
-    code = "from metrics.text.meteor import shared; import os\nshared(workers=1).statistics(['a'], [['a']])\n"
+    code = "from microg.metrics.text.meteor import shared; import os\nshared(workers=1).statistics(['a'], [['a']])\n"
     code += "import psutil\nprint([p.pid for p in psutil.Process().children(recursive=True) if p.name() == 'java'][0])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert _wait_until(lambda: not psutil.pid_exists(int(done.stdout)), 10)

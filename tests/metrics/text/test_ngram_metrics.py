@@ -12,10 +12,10 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge, my_lcs
 
-from metrics.text.bleu import BleuState, bleu
-from metrics.text.cider import CiderState, Frequencies, cider_items
-from metrics.text.rouge import RougeState, longest_common_subsequence, rouge_l_item
-from tests.text_cases import random_items
+from microg.metrics.text.bleu import BleuState, bleu
+from microg.metrics.text.cider import CiderState, Frequencies, cider_items
+from microg.metrics.text.rouge import RougeState, longest_common_subsequence, rouge_l_item
+from tests.support.text_cases import random_items
 
 
 def test_bleu_of_a_sentence_worked_out_by_hand() -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from microg.errors import WeightsError
-from models.detection import export
-from models.detection.export import export_onnx, export_split
-from models.detection.ultralytics_model import load_model
+from microg.models.detection import export
+from microg.models.detection.export import export_onnx, export_split
+from microg.models.detection.ultralytics_model import load_model
 
 
 class Attack:

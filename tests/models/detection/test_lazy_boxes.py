@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ultralytics.nn.tasks import DetectionModel
 
-from models.detection import backends
-from models.detection.base import DetectorSettings
-from models.detection.export import export_onnx, export_split
-from models.detection.lazy_boxes import LazyBoxes, window
-from models.detection.yolo import YoloDetector
+from microg.models.detection import network_backends
+from microg.models.detection.base import DetectorSettings
+from microg.models.detection.export import export_onnx, export_split
+from microg.models.detection.lazy_boxes import LazyBoxes, window
+from microg.models.detection.yolo import YoloDetector
 
-NETWORKS = {"openvino": backends.OpenVinoNetwork, "onnxruntime": backends.OnnxRuntimeNetwork}
+NETWORKS = {"openvino": network_backends.OpenVinoNetwork, "onnxruntime": network_backends.OnnxRuntimeNetwork}
 
 
 def save(path: Path, config: str) -> Path:
@@ -42,7 +42,7 @@ def weights(request: pytest.FixtureRequest, model_cache: Path, tmp_path_factory:
 @pytest.mark.parametrize("backend", NETWORKS)
 def test_likely_boxes_and_all_probabilities_are_those_of_the_whole_network(weights: Path, backend: str):
     network = NETWORKS[backend]
-    whole, split = backends.WholeNetwork(network(export_onnx(weights), 1)), export_split(weights)
+    whole, split = network_backends.WholeNetwork(network(export_onnx(weights), 1)), export_split(weights)
     assert split is not None
     branches = [network(branch, 1, of_frames=False) for branch in split.branches]
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3)).astype(np.uint8)
@@ -68,7 +68,7 @@ def test_a_head_of_another_build_runs_whole(tmp_path: Path, model_cache: Path):
     assert export_split(path) is None
     assert export_split(path) is None  # which is remembered
     detector = YoloDetector(DetectorSettings(backend="onnxruntime", image_size=96), path)
-    assert isinstance(detector._engine, backends.WholeNetwork)
+    assert isinstance(detector._engine, network_backends.WholeNetwork)
     assert len(detector.detect([np.zeros((96, 96, 3), np.uint8)])) == 1
 
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microg.errors import WeightsError
-from models.detection.agreement import agreement, iou_matrix
-from models.detection.base import Detections, DetectorSettings
-from models.detection.load import load_detector
-from models.detection.quantize import build_quantized
-from models.video import read_frames
+from microg.models.detection.agreement import agreement, iou_matrix
+from microg.models.detection.base import Detections, DetectorSettings
+from microg.models.detection.load import load_detector
+from microg.models.detection.quantize import build_quantized
+from microg.models.video.probe_decode import read_frames
 
 BLANK = np.zeros((48, 64, 3), np.uint8)
 
@@ -62,9 +62,13 @@ def test_a_detector_agrees_with_itself():
     detector = Fixed([0, 0, 30, 40, 0.9, 0], [20, 10, 60, 40, 0.7, 0], [1, 1, 9, 9, 0.9, 5])
     result = agreement(detector.detect([BLANK] * 3), detector.detect([BLANK] * 3))
     assert result == {
-        "frames": 3, "person_frame_agreement": 1.0, "recall": 1.0, "iou": pytest.approx(1.0),
-        "confidence_difference": 0.0, "corner_difference_px": 0.0,
-    }  # fmt: skip
+        "frames": 3,
+        "person_frame_agreement": 1.0,
+        "recall": 1.0,
+        "iou": pytest.approx(1.0),
+        "confidence_difference": 0.0,
+        "corner_difference_px": 0.0,
+    }
 
 
 def test_agreement_counts_what_is_missed_moved_and_less_sure():
@@ -117,7 +121,7 @@ def test_quantised_weights_find_nearly_what_exact_ones_find(oracles: Path, perso
 def test_quantised_weights_are_fetched_once_from_another_filesystem(person_weights: Path, model_cache: Path):
     import fsspec
 
-    from models.detection.quantize import quantized_model
+    from microg.models.detection.quantize import quantized_model
 
     with fsspec.open("memory://run/int8.onnx", "wb") as file:
         file.write(b"weights")  # type: ignore[union-attr]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.detection.base import Detections
-from models.detection.rotations import RotatingDetector, merge, unrotate
+from microg.models.detection.base import Detections
+from microg.models.detection.rotations import RotatingDetector, merge, unrotate
 
 
 def detections(*rows: Sequence[float]) -> Detections:
@@ -101,8 +101,8 @@ def test_an_object_that_is_only_found_upright_is_found_at_any_turn(turns: int):
 
 
 def test_rotations_are_switched_on_by_the_settings(person_weights):
-    from models.detection.base import DetectorSettings
-    from models.detection.load import load_detector
+    from microg.models.detection.base import DetectorSettings
+    from microg.models.detection.load import load_detector
 
     detector = load_detector(DetectorSettings(weights=str(person_weights), backend="torch", rotations=4))
     assert isinstance(detector, RotatingDetector)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from models.detection.base import Detections
-from models.detection.sparse import detect_every, interpolate
+from microg.models.detection.base import Detections
+from microg.models.detection.sparse import detect_every, interpolate
 
 
 class Numbered:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from microg.config import load_config
 from microg.errors import ConfigError, WeightsError
-from models.detection import backends
-from models.detection.base import CONFIDENCE_FLOOR, Backend, DetectorSettings
-from models.detection.load import load_detector
-from models.detection.yolo import YoloDetector, letterbox, select, to_frame
-from models.video import read_frames
+from microg.models.detection import network_backends
+from microg.models.detection.base import CONFIDENCE_FLOOR, Backend, DetectorSettings
+from microg.models.detection.load import load_detector
+from microg.models.detection.yolo import YoloDetector, letterbox, select, to_frame
+from microg.models.video.probe_decode import read_frames
 
 
 def reference(oracles: Path, clip: str, frame: int) -> np.ndarray:
@@ -56,22 +56,22 @@ def test_a_gpu_finds_what_the_reference_found(oracles: Path, person_weights: Pat
 
 def test_auto_uses_the_fastest_engine_of_the_machine():
     expected = "torch" if torch.cuda.is_available() else "openvino"
-    assert backends.choose("auto", "auto") == expected
-    assert backends.choose("auto", "cpu") == "openvino"
-    assert backends.choose("torch", "cpu") == "torch"
+    assert network_backends.choose("auto", "auto") == expected
+    assert network_backends.choose("auto", "cpu") == "openvino"
+    assert network_backends.choose("torch", "cpu") == "torch"
 
 
 def test_a_backend_that_is_not_installed_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(network_backends.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="'openvino' is not installed"):
-        backends.choose("openvino", "cpu")
-    assert backends.choose("auto", "cpu") == "torch"
+        network_backends.choose("openvino", "cpu")
+    assert network_backends.choose("auto", "cpu") == "torch"
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_a_device_that_is_not_there_is_an_error_that_says_so(device: str):
     with pytest.raises(ConfigError, match=f"no torch device '{device}'"):
-        backends.resolve_device(device)
+        network_backends.resolve_device(device)
 
 
 def test_missing_weights_are_an_error_that_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,17 +11,24 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
 from microg.errors import ConfigError
-from models.vlm import cards
-from models.vlm.cards import ModelCard, card
-from models.vlm.engines import open_engine
+from microg.jobs.cli import app
+from microg.models.vlm import cards
+from microg.models.vlm.cards import ModelCard, card
+from microg.models.vlm.engines.registry import open_engine
 
 # The column #f of the published benchmark page; Tarsier2 is in the paper's table only.
 PUBLISHED_FRAMES = {
-    "Video-ChatGPT": 3, "mPLUG-Owl3": 3, "LLaVA-NeXT": 8, "Video-LLaVA": 8, "Qwen2.5-VL": 9, "InternVideo2.5": 90,
-    "GPT-4o": 6, "Gemini 1.5 Pro": 16, "Tarsier2-Recap-7B": "unknown",
-}  # fmt: skip
+    "Video-ChatGPT": 3,
+    "mPLUG-Owl3": 3,
+    "LLaVA-NeXT": 8,
+    "Video-LLaVA": 8,
+    "Qwen2.5-VL": 9,
+    "InternVideo2.5": 90,
+    "GPT-4o": 6,
+    "Gemini 1.5 Pro": 16,
+    "Tarsier2-Recap-7B": "unknown",
+}
 BEFORE, AFTER = datetime.date(2026, 11, 24), datetime.date(2030, 1, 1)
 
 
@@ -130,11 +137,14 @@ def test_a_card_of_ones_own_is_read_from_a_path(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (("count: 4", "count: 0"), "frames.uniform.count"), (('runs: "yes"', 'runs: "no"'), "what would make it run"),
-        (("engine: vllm", "engine: none"), "does not run"), (("gpu_memory_gb: 3\n", ""), "gpu_memory_gb is needed"),
-        (("context: 2048", "contxt: 2048"), "contxt"), (("name: mine", "name: ["), "not valid YAML"),
+        (("count: 4", "count: 0"), "frames.uniform.count"),
+        (('runs: "yes"', 'runs: "no"'), "what would make it run"),
+        (("engine: vllm", "engine: none"), "does not run"),
+        (("gpu_memory_gb: 3\n", ""), "gpu_memory_gb is needed"),
+        (("context: 2048", "contxt: 2048"), "contxt"),
+        (("name: mine", "name: ["), "not valid YAML"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_card_names_the_key(tmp_path: Path, change, complaint):
     assert change[0] in GOOD
     (tmp_path / "bad.yaml").write_text(GOOD.replace(*change))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from microg.errors import ConfigError
-from models.vlm import prompts
-from models.vlm.prompts import UNANSWERABLE, parse, prompt, read_json
+from microg.models.vlm import prompts
+from microg.models.vlm.prompts import UNANSWERABLE, parse, prompt, read_json
 
 # Released prompts. A change here is a change of published results: add a new version instead.
 RELEASED = {
@@ -68,9 +68,18 @@ def test_a_structured_reply_becomes_its_answer(reply, answer):
 
 @pytest.mark.parametrize(
     "reply",
-    ["A cup.", "", '{"answer": "A cup."}', '{"answerable": "yes", "answer": "A cup."}', "[]", "null",
-     '{"answerable": true, "answer": 3}', '{"answerable": true, "answer": "x", "more": 1}', '{"answerable": tru'],
-)  # fmt: skip
+    [
+        "A cup.",
+        "",
+        '{"answer": "A cup."}',
+        '{"answerable": "yes", "answer": "A cup."}',
+        "[]",
+        "null",
+        '{"answerable": true, "answer": 3}',
+        '{"answerable": true, "answer": "x", "more": 1}',
+        '{"answerable": tru',
+    ],
+)
 def test_a_reply_of_another_shape_is_an_error(reply):
     with pytest.raises(ValueError, match="the reply is not"):
         prompt("vqa-json-v1").read(reply)
@@ -83,11 +92,14 @@ def test_json_is_found_in_a_fence():
 @pytest.mark.parametrize(
     "text",
     [
-        "id: b-v1\ntask: vqa\nabout: x\nuser: y\n", "id: a\ntask: vqa\nabout: x\nuser: y\n", "- a\n", "a: [",
+        "id: b-v1\ntask: vqa\nabout: x\nuser: y\n",
+        "id: a\ntask: vqa\nabout: x\nuser: y\n",
+        "- a\n",
+        "a: [",
         "id: a-v1\ntask: vqa\nabout: x\nuser: y\nfields: [question]\n",
         "id: a-v1\ntask: vqa\nabout: x\nuser: y\nanswer_field: answer\n",
     ],
-)  # fmt: skip
+)
 def test_a_bad_prompt_file_is_refused(text):
     with pytest.raises(ConfigError):
         parse("a-v1", text)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from microg.errors import ConfigError, VideoError
-from microg.frames import read_rgb
-from models.vlm import frames as frames_module
-from models.vlm.frames import read_clip
-from models.vlm.sampling import AroundKey, Dense, Explicit, Rate, Resize, Uniform, parse_policy
-from tests.helpers import moving_scene, write_video
+from microg.models.vlm import frames as frames_module
+from microg.models.vlm.frames import read_clip
+from microg.models.vlm.sampling import AroundKey, Dense, Explicit, Rate, Resize, Uniform, parse_policy
+from microg.video import read_rgb
+from tests.support.helpers import moving_scene, write_video
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (1, [0]), (3, [0, 44, 89]), (6, [0, 17, 35, 53, 71, 89]), (8, [0, 12, 25, 38, 50, 63, 76, 89]),
+        (1, [0]),
+        (3, [0, 44, 89]),
+        (6, [0, 17, 35, 53, 71, 89]),
+        (8, [0, 12, 25, 38, 50, 63, 76, 89]),
         (9, [0, 11, 22, 33, 44, 55, 66, 77, 89]),
-        (16, [0, 5, 11, 17, 23, 29, 35, 41, 47, 53, 59, 65, 71, 77, 83, 89]), (90, list(range(90))),
+        (16, [0, 5, 11, 17, 23, 29, 35, 41, 47, 53, 59, 65, 71, 77, 83, 89]),
+        (90, list(range(90))),
     ],
-)  # fmt: skip
+)
 def test_the_numbers_of_frames_in_the_paper_fall_on_these_of_90(count: int, expected: list[int]):
     assert Uniform(count=count).indices(90, 30) == expected
 
@@ -60,10 +64,14 @@ def test_a_clip_shorter_than_asked_shows_fewer_repeats_or_is_refused():
 @pytest.mark.parametrize(
     ("fps", "clip_fps", "num_frames", "expected"),
     [
-        (1, 30, 90, [0, 30, 60]), (1, 29.97, 90, [0, 30, 60]), (7, 30, 12, [0, 4, 9]), (60, 30, 4, [0, 1, 2, 3]),
-        (0.1, 30, 90, [0]), (12, 30, 12, [0, 2, 5, 7, 10]),
+        (1, 30, 90, [0, 30, 60]),
+        (1, 29.97, 90, [0, 30, 60]),
+        (7, 30, 12, [0, 4, 9]),
+        (60, 30, 4, [0, 1, 2, 3]),
+        (0.1, 30, 90, [0]),
+        (12, 30, 12, [0, 2, 5, 7, 10]),
     ],
-)  # fmt: skip
+)
 def test_a_rate_takes_the_frames_at_these_times(fps, clip_fps, num_frames, expected):
     assert Rate(fps=fps).indices(num_frames, clip_fps) == expected
 

@@ -1,0 +1,1 @@
+"""A tiny vision-language model, trained from nothing on drawn people."""

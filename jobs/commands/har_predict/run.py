@@ -1,0 +1,150 @@
+"""What `microg har predict` does: checks, the Ray part, the run folder, and what it prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from microg import storage
+from microg.runs import Run, exclusive
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from microg.models.har.backbones.roi_head import BoxClassifier
+    from microg.pipelines.har.predict import PredictSettings
+
+COMMAND = "har predict"
+_VIEWS = {"test": "full frame, one view, given boxes", "val": "centre crop, one view, given boxes"}
+_SHOWN_ERRORS = 5
+
+
+def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_run: bool) -> dict[str, Any]:
+    """Predict what is missing in the run folder and return the report.
+
+    Raises `MicrogError` for whatever the user can put right before anything is written.
+    """
+    from microg.data.key_frames import read_key_frames
+    from microg.pipelines.har import prediction_store
+    from microg.pipelines.har.predict import open_network
+
+    found = read_key_frames(dataset, settings.split, settings.scheme)
+    network, settings, loaded = open_network(settings)
+    key_frames = found.rows.slice(0, settings.limit)
+    name = f"{settings.model}-{settings.digest()[:4]}{found.fingerprint[:4]}"
+    folder = storage.absolute(folder or f"runs/har_predict/{name}")
+    done = prediction_store.finished_keys(folder)
+    left = _left(key_frames, done)
+    report: dict[str, Any] = {
+        "run": folder,
+        "dataset": dataset,
+        "model": settings.model,
+        "roi_scale": settings.roi_scale,
+        "label_space": settings.label_space,
+        "weights": settings.weights,
+        "weights_digest": settings.weights_digest,
+        "weights_loaded": loaded.to_dict() | {"loaded": len(loaded.loaded)},
+        "key_frames": key_frames.num_rows,
+        "samples": _people(key_frames),
+        "done_before": key_frames.num_rows - left.num_rows,
+        "notes": list(found.notes),
+    }
+    if dry_run:
+        return report | {"plan": _plan(left, settings)}
+    with exclusive(folder):
+        run = Run.start(folder, COMMAND, settings, dataset=found.fingerprint, protocol=_VIEWS[settings.view])
+        if left.num_rows:
+            report |= _score(_by_size(left, dataset), folder, settings, network)
+        prediction_store.compact(folder)
+        table = prediction_store.finish(folder, key_frames)
+        failed = [row for row in table.select(["sample_id", "status", "error"]).to_pylist() if row["status"] != "ok"]
+        report |= {
+            "failed": len(failed),
+            "errors": failed,
+            "predictions": run.path("tables", "har_predictions.parquet"),
+        }
+        run.finish(report)
+    return report
+
+
+def _left(key_frames: pa.Table, done: set[str]) -> pa.Table:
+    import pyarrow as pa
+
+    return key_frames.filter(pa.array([key not in done for key in key_frames["key"].to_pylist()], pa.bool_()))
+
+
+def _people(key_frames: pa.Table) -> int:
+    return sum(len(people) for people in key_frames["person_id"].to_pylist())
+
+
+def _by_size(key_frames: pa.Table, dataset: str) -> pa.Table:
+    """Put clips of one frame size next to each other, as far as the dataset tells sizes: only those make a batch."""
+    import pyarrow as pa
+
+    from microg.data.dataset import Dataset
+
+    if not storage.exists(storage.join(dataset, "dataset.json")):
+        return key_frames
+    clips = Dataset.open(dataset).table("clips").select(["clip_id", "width", "height"]).to_pylist()
+    sizes = {row["clip_id"]: (row["width"] or 0, row["height"] or 0) for row in clips}
+    ids = key_frames["clip_id"].to_pylist()
+    order = sorted(range(len(ids)), key=lambda place: sizes.get(ids[place], (0, 0)))
+    return key_frames.take(pa.array(order, pa.int64()))
+
+
+def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
+    return {
+        "key_frames_to_do": left.num_rows,
+        "samples_to_do": _people(left),
+        "view": _VIEWS[settings.view],
+        "stages": ["decode (tasks)", "score (actors)", "write"],
+        "batch_size": settings.batch_size,
+        "device": settings.device,
+        "precision": settings.precision,
+        "resources": settings.resources.model_dump(),
+    }
+
+
+def _score(key_frames: pa.Table, folder: str, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
+    """Run the Ray part, and return what it adds to the report."""
+    from microg.pipelines.core import session
+    from microg.pipelines.core.telemetry import Telemetry
+    from microg.pipelines.har.predict import run_prediction, with_device
+
+    session.connect(settings.resources)
+    settings, device = with_device(settings)
+    print(f"{key_frames.num_rows} key frames with {settings.model} on {device}", file=sys.stderr)
+    stages = ("decode", "model")
+    with Telemetry("predict", key_frames.num_rows, unit="key frames", stages=stages) as telemetry:
+
+        def on_row(row: dict[str, Any]) -> None:
+            telemetry.row({stage: row[f"{stage}_s"] for stage in stages}, failed=int(row["status"] == "error"))
+
+        run_prediction(key_frames, folder, settings, network, device=device, on_row=on_row)
+    return {"throughput": telemetry.throughput(device)}
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report for people."""
+    loaded = report["weights_loaded"]
+    print(f"{report['model']}, RoI scale {report['roi_scale']}, {report['label_space']}: {loaded['loaded']} tensors")
+    not_loaded = [*loaded["missing"], *(item["name"] for item in loaded["mismatched"])]
+    if not_loaded:
+        print(f"left as initialised: {len(not_loaded)} tensors, e.g. {', '.join(not_loaded[:3])}")
+    for note in report["notes"]:
+        print(f"note: {note}")
+    print(f"{report['key_frames']:,} key frames, {report['samples']:,} boxes; {report['done_before']:,} done before")
+    if "plan" in report:
+        for name, value in report["plan"].items():
+            print(f"{name}: {value}")
+        print("nothing was predicted (--dry-run)")
+        return
+    if report.get("throughput"):
+        from microg.pipelines.core.telemetry import throughput_line
+
+        print(throughput_line(report["throughput"]))
+    for row in report["errors"][:_SHOWN_ERRORS]:
+        print(f"failed: {row['sample_id']}: {row['error']}")
+    if report["failed"]:
+        print(f"{report['failed']:,} of {report['samples']:,} boxes failed; run the same command to try them again")
+    print(f"wrote {report['predictions']}")

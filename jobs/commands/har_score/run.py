@@ -1,0 +1,152 @@
+"""The run folder of `microg har score`, its document, and comparison with other such runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.actions.transfer import Coverage
+from microg.arrow import pc
+from microg.jobs.commands.compare import comparable_document
+from microg.jobs.commands.har_score.settings import HarScoreRun
+from microg.metrics.bootstrap import METRICS, compare
+from microg.metrics.har import tables as results
+from microg.metrics.har.scoring import Report
+from microg.metrics.published import PublishedRow
+from microg.runs import Run
+
+COMMAND = "har score"
+
+
+def default_folder(asked: HarScoreRun) -> str:
+    """Return a run folder named after the predictions, different for other contents or settings."""
+    name = PurePosixPath(asked.predictions.rstrip("/")).name.split(".")[0] or "predictions"
+    return f"runs/har_score/{name}-{asked.digest()[:8]}"
+
+
+def result_document(
+    report: Report,
+    asked: HarScoreRun,
+    published: PublishedRow | None,
+    comparisons: list[dict[str, Any]],
+    notes: list[str],
+    coverage: Coverage | None = None,
+) -> dict[str, Any]:
+    """Return everything that was found, as plain values.
+
+    Where classes were left out (`coverage`), published averages over all of them are none to compare with; the mean of
+    the published average precisions of the classes scored is.
+    """
+    problem = report.problem
+    document: dict[str, Any] = {
+        "counts": {
+            "clips": len(set(problem.key_clip[problem.truth.key].tolist())),
+            "key_frames": len(set(problem.truth.key.tolist())),
+            "true_boxes": len(problem.truth.key),
+            "labels": len(problem.truth.label),
+            "predicted_boxes": len(problem.boxes.key),
+        },
+        "scores": asked.score_kind,
+        "label_space": asked.label_space,
+        "findings": [asdict(finding) for finding in report.findings],
+        "notes": notes,
+        "protocols": {name: results.document(result, report.intervals) for name, result in report.results.items()},
+    }
+    if published is not None and "paper" in report.results:
+        beside = published if coverage is None else results.published_subset(report.results["paper"], published)
+        rows = results.beside_published(report.results["paper"], beside)
+        if not rows:
+            document["notes"] = [*notes, f"row {published.name} tells nothing for just the classes scored here"]
+        document["published"] = {"row": published.name, "title": published.title, "metrics": rows}
+    if coverage is not None:
+        document["transfer"] = coverage.to_dict()
+    if comparisons:
+        document["comparisons"] = comparisons
+    return document
+
+
+def write_run(
+    folder: str,
+    asked: HarScoreRun,
+    report: Report,
+    published: PublishedRow | None,
+    document: dict[str, Any],
+    others: dict[str, pa.Table],
+    plots: bool,
+) -> list[str]:
+    """Write tables, plots and `metrics.json`; returns the paths. Raises `RunConflictError` for another run's folder."""
+    run = Run.start(folder, COMMAND, asked, dataset=asked.truth_digest, protocol=asked.score.protocol)
+    everything = list(report.results.values())
+    tables = {
+        "har_scores": results.scores_table(everything, report.intervals),
+        "har_classes": results.classes_table(everything, published),
+        "har_curves": results.curves_table(everything),
+        "har_bootstrap": results.bootstrap_table(report.distributions),
+    }
+    written = [run.write_table(name, table) for name, table in tables.items()]
+    if plots:
+        from microg.reports.plots.har import har_plots
+
+        for protocol in report.results:
+            classes, curves = (_of(tables[name], protocol).to_pandas() for name in ("har_classes", "har_curves"))
+            compared = {name: _of(table, protocol).to_pandas() for name, table in others.items()}
+            for plot in har_plots(classes, curves, {name: frame for name, frame in compared.items() if len(frame)}):
+                written += plot.save(run.path("plots", protocol))
+    run.finish(document)
+    return [*written, run.path("metrics.json")]
+
+
+def compare_runs(
+    report: Report, asked: HarScoreRun, others: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, pa.Table]]:
+    """Compare with other runs: differences of macro scores, and paired bootstrap where both are corrected.
+
+    Returns a row a (run, protocol, metric), and each run's `har_classes`. Raises `MetricError` when a run is none of
+    this command, or scored on other truth or with other settings.
+    """
+    rows: list[dict[str, Any]] = []
+    classes: dict[str, pa.Table] = {}
+    for other in others:
+        theirs = _check_comparable(other, asked)
+        name = PurePosixPath(other.rstrip("/")).name
+        classes[name] = storage.read_parquet(storage.join(other, "tables", "har_classes.parquet"))
+        table = storage.read_parquet(storage.join(other, "tables", "har_bootstrap.parquet"))
+        drawn = results.read_distributions(table, 0, asked.score.seed)
+        for protocol, result in report.results.items():
+            scores = theirs["protocols"].get(protocol)
+            if scores is None:
+                continue
+            for metric in METRICS:
+                kind, _, micro = metric.partition("_")
+                there = scores[kind][micro or "macro"]
+                here = results.estimate(result, metric)
+                if there is None or here != here:
+                    continue
+                row = {"run": other, "protocol": protocol, "metric": metric, "here": here, "there": there}
+                row["difference"] = here - there
+                if protocol == "corrected":
+                    for mine in report.distributions:
+                        if mine.unit in drawn:
+                            found = compare(mine, drawn[mine.unit], (here, there), metric)
+                            row[mine.unit] = {
+                                "low": found.low,
+                                "high": found.high,
+                                "p_worse": found.p_worse,
+                                "p_worse_shifted": found.p_worse_shifted,
+                            }
+                rows.append(row)
+    return rows, classes
+
+
+def _check_comparable(other: str, asked: HarScoreRun) -> dict[str, Any]:
+    return comparable_document(
+        other, COMMAND, asked, digest="truth_digest", truth="truth", settings=("seed", "resamples", "match_order")
+    )
+
+
+def _of(table: pa.Table, protocol: str) -> pa.Table:
+    return table.filter(pc.equal(table["protocol"], protocol))

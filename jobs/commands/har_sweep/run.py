@@ -1,0 +1,225 @@
+"""What `microg har sweep` does: draws trials, leaves out those that ended, runs the rest, and ranks all."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from microg import storage
+from microg.data import schema
+from microg.errors import ConfigError, describe
+from microg.pipelines.har.sweep import Halving, Trial, draw_trials, run_trials
+from microg.runs import Run, exclusive
+
+if TYPE_CHECKING:
+    from microg.jobs.commands.har_sweep.settings import SweepSettings
+    from microg.pipelines.har.train.checkpoints import Progress
+
+COMMAND = "har sweep"
+
+
+def sweep_trials(settings: SweepSettings) -> list[Trial]:
+    """Return all trials; their ids tell number and recipe. Raises `ConfigError` when a trial's values do not fit."""
+    drawn = draw_trials(list(settings.configs), settings.domains, num_samples=settings.num_samples, seed=settings.seed)
+    trials = []
+    for number, (recipe, values) in enumerate(drawn):
+        planned = settings.trial_config(recipe, values).epochs
+        trials.append(Trial(f"{number:04d}_{recipe}", recipe, values, planned))
+    return trials
+
+
+def sweep(
+    settings: SweepSettings,
+    root: str,
+    *,
+    max_concurrent: int | None,
+    address: str | None,
+    on_epoch: Callable[[Trial, dict[str, Any]], None],
+    on_end: Callable[[Trial, str, str | None], None],
+) -> dict[str, Any]:
+    """Run what is left of a sweep in run folder `root`, and return its document with one row a trial, best first.
+
+    Raises `MicrogError` for whatever the user can put right before anything is started.
+    """
+    from microg.config import Resources
+    from microg.pipelines.core import session
+
+    root = storage.absolute(root)
+    trials = sweep_trials(settings)
+    fingerprint = _check(settings, root, trials)
+    with exclusive(root):
+        run = Run.start(root, COMMAND, settings, dataset=fingerprint)
+        left = [trial for trial in trials if (read_record(root, trial) or {}).get("status") not in ("done", "stopped")]
+        if left:
+            session.connect(Resources(address=address), dashboard=True)
+            count, threads = concurrency(settings, address, max_concurrent)
+            run_trials(
+                root,
+                left,
+                _trainer(settings, root, address, threads),
+                metric=settings.metric,
+                halving=_halving(settings),
+                max_concurrent=count,
+                history={trial.trial_id: history(root, trial) for trial in trials},
+                on_epoch=on_epoch,
+                on_end=lambda trial, last, error: on_end(trial, _ended(root, trial, last, error), error),
+            )
+        rows = leaderboard(settings, root, trials)
+        run.write_table("har_sweep", schema.from_rows("har_sweep", rows))
+        files = write_plot(settings, root, rows)
+        document = {
+            "run": root,
+            "metric": settings.metric,
+            "trials": rows,
+            "done_before": len(trials) - len(left),
+            "files": files,
+        }
+        run.finish({key: value for key, value in document.items() if key != "run"})
+        return document
+
+
+def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
+    """Find what keeps any trial from starting before the first one does; return the data's fingerprint."""
+    from microg.pipelines.har.train.checks import prepare
+
+    checked: dict[tuple[Any, ...], str] = {}
+    for trial in trials:
+        config = settings.trial_config(trial.recipe, dict(trial.settings))
+        data = (config.model.name, config.label_space, config.scheme, config.limit)
+        key = (trial.recipe, *data, config.batch, config.micro, config.validation, config.weights)
+        if key not in checked:
+            checked[key] = prepare(config, settings.dataset, trial_folder(root, trial)).fingerprint
+    return next(iter(checked.values()))
+
+
+def _halving(settings: SweepSettings) -> Halving | None:
+    return Halving(settings.grace_epochs, settings.reduction_factor) if settings.scheduler == "asha" else None
+
+
+def _trainer(settings: SweepSettings, root: str, address: str | None, threads: int) -> Callable[[Trial], None]:
+    def train_trial(trial: Trial) -> None:
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        from microg.pipelines.har.train.run import train
+
+        config = settings.trial_config(trial.recipe, dict(trial.settings))
+        resources = {**config.resources.model_dump(), "address": address}
+        config = config.replaced(resources={**resources, "threads": resources["threads"] or threads})
+        train(config, settings.dataset, trial_folder(root, trial), callbacks=[TuneReportCallback()])
+
+    return train_trial
+
+
+def concurrency(settings: SweepSettings, address: str | None, asked: int | None) -> tuple[int, int]:
+    """Return how many trials run at once and torch's threads a worker, so that decoding always finds a free CPU.
+
+    Raises `ConfigError` when `asked` trials do not fit.
+    """
+    import ray
+
+    from microg.system.hardware import usable_cores
+
+    there = ray.cluster_resources()
+    fits = []
+    for config in settings.configs.values():
+        resources = config.resources
+        workers = resources.workers * resources.worker_cpus
+        by_cpu = (there.get("CPU", 0) - resources.decode_cpus) / (workers + 0.01)
+        if address is None:
+            by_cpu = min(by_cpu, max(1.0, usable_cores() / workers))
+        gpus = there.get("GPU", 0)
+        fits.append(math.floor(min(by_cpu, gpus // resources.workers) if gpus >= resources.workers else by_cpu))
+    most = min(fits)
+    if most < 1 or (asked or 1) > most:
+        raise ConfigError(
+            f"{asked or 1} trials at once do not fit: Ray has {there.get('CPU', 0):g} CPUs and "
+            f"{there.get('GPU', 0):g} GPUs, enough for {max(most, 0)}",
+            "lower --max-concurrent or resources.worker_cpus, or connect to a larger cluster",
+        )
+    count = asked or most
+    workers = max(config.resources.workers for config in settings.configs.values())
+    return count, max(1, int(usable_cores()) // (count * workers)) if address is None else 0
+
+
+def trial_folder(root: str, trial: Trial) -> str:
+    """Return the run folder of a trial's training."""
+    return storage.join(root, "trials", trial.trial_id)
+
+
+def _record_path(root: str, trial: Trial) -> str:
+    return storage.join(trial_folder(root, trial), "trial.json")
+
+
+def read_record(root: str, trial: Trial) -> dict[str, Any] | None:
+    """Return how a trial ended, None while it has not."""
+    path = _record_path(root, trial)
+    return storage.read_json(path) if storage.exists(path) else None
+
+
+def _ended(root: str, trial: Trial, last: dict[str, Any] | None, error: str | None) -> str:
+    """Record how a trial ended and return its status."""
+    epoch = (last or {}).get("epoch") or 0
+    if error is not None:
+        status = "error"
+    elif epoch >= trial.epochs or _progress(root, trial).finished:
+        status = "done"
+    else:
+        status = "stopped"
+    storage.write_json(_record_path(root, trial), {"status": status, "epoch": epoch, "error": error})
+    return status
+
+
+def _progress(root: str, trial: Trial) -> Progress:
+    from microg.pipelines.har.train.checkpoints import RunFiles
+
+    return RunFiles(trial_folder(root, trial)).progress()
+
+
+def history(root: str, trial: Trial) -> list[dict[str, Any]]:
+    """Return the epochs that a trial has done, rows of table `har_train`."""
+    return _progress(root, trial).history
+
+
+def leaderboard(settings: SweepSettings, root: str, trials: list[Trial]) -> list[dict[str, Any]]:
+    """Return rows of table `har_sweep`, by falling best score; trials without one come last."""
+    rows = []
+    for trial in trials:
+        record = read_record(root, trial) or {"status": "unfinished", "error": ""}
+        row: dict[str, Any] = {
+            "trial_id": trial.trial_id,
+            "recipe": trial.recipe,
+            "settings": json.dumps(dict(trial.settings)),
+            "status": record["status"],
+            "epochs": trial.epochs,
+            "metric": settings.metric,
+            "run": f"trials/{trial.trial_id}",
+            "error": record["error"] or "",
+        }
+        try:
+            epochs = history(root, trial)
+        except Exception as error:  # one damaged folder must not hide the others
+            rows.append(row | {"error": row["error"] or describe(error)})
+            continue
+        scored = [epoch for epoch in epochs if epoch.get(settings.metric) is not None]
+        best = max(scored, key=lambda epoch: epoch[settings.metric], default=None)
+        row |= {"epochs_done": len(epochs), "train_s": sum(epoch["train_s"] or 0.0 for epoch in epochs)}
+        if best is not None:
+            row |= {"best_epoch": best["epoch"], "best": best[settings.metric]}
+        rows.append(row)
+    return sorted(rows, key=lambda row: (-row.get("best", -math.inf), row["trial_id"]))
+
+
+def write_plot(settings: SweepSettings, root: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Draw the parallel coordinates of all trials; returns the paths."""
+    from microg.reports.plots.sweep import parallel_coordinates
+
+    keys = [domain.key for domain in settings.domains]
+    score = settings.metric.replace("_", " ").replace("map", "mAP")
+    drawn = [
+        {**json.loads(row["settings"]), "recipe": row["recipe"], "status": row["status"], score: row.get("best")}
+        for row in rows
+    ]
+    plot = parallel_coordinates(drawn, ["recipe", *keys], score, f"Sweep of {len(rows)} trials")
+    return [] if plot is None else plot.save(storage.join(root, "plots"))

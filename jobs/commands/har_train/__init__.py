@@ -1,0 +1,1 @@
+"""What har train does."""

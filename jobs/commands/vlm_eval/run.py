@@ -1,0 +1,257 @@
+"""What `microg vlm generate` does: checks, the Ray part, the run folder, and what it prints."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from microg import storage
+from microg.runs import Run, exclusive
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from microg.models.vlm.api.engine import ApiEngine
+    from microg.models.vlm.cards import ModelCard
+    from microg.pipelines.vlm.questions import AskedClips
+    from microg.pipelines.vlm.settings import GenerateSettings
+
+COMMAND = "vlm generate"
+_SHOWN_ERRORS, _KEPT_ERRORS = 5, 50
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Everything that is known before anything is written or asked."""
+
+    settings: GenerateSettings
+    card: ModelCard
+    engine: ApiEngine | None
+    found: AskedClips
+    folder: str
+    left: pa.Table
+    rows: int
+
+    @property
+    def left_rows(self) -> int:
+        return sum(map(len, self.left["task"].to_pylist()))
+
+
+def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
+    """Return what would be done: answers, tokens, GPU memory, and what it costs at most."""
+    from microg.pipelines.vlm.estimate import expected
+    from microg.pipelines.vlm.questions import sizes_of
+
+    asked = _prepared(settings, folder)
+    settings, card = asked.settings, asked.card
+    sizes = sizes_of(asked.left, settings.policy())
+    takes = expected(asked.left, sizes, settings, card, asked.engine.price if asked.engine else None)
+    shown = f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none"
+    cost = "none: it runs here" if asked.engine is None else takes.cost
+    return {
+        **_about(asked),
+        "clips_to_do": asked.left.num_rows,
+        "rows_to_do": takes.rows,
+        "first_clip": shown,
+        "tokens_about": takes.tokens,
+        "tokens_counted": takes.counted,
+        "gpu_memory_gb": "none: it runs at the provider" if card.api else card.gpu_memory_gb,
+        "cost_at_most": "unknown: the price table has no such model" if cost is None else cost,
+        "max_cost": settings.max_cost,
+        "stages": ["decode (tasks)", f"{card.engine} (actors)", "write"],
+        "tensor_parallel": settings.tensor_parallel,
+        "resources": settings.resources.model_dump(),
+    }
+
+
+def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
+    """Ask what is missing in the run folder and return the report.
+
+    Raises `MicrogError` for whatever the user can put right before anything is written.
+    """
+    from microg.pipelines.vlm import answer_store
+    from microg.pipelines.vlm.questions import items_of, key_of
+
+    asked = _prepared(settings, folder)
+    settings = asked.settings
+    if asked.engine is not None:
+        asked.engine.key()  # a missing one is told before a folder is made
+    report = _about(asked)
+    with exclusive(asked.folder):
+        run = Run.start(asked.folder, COMMAND, settings, dataset=asked.found.fingerprint, protocol="generated text")
+        if asked.engine is not None:
+            answer_store.claim(asked.folder, asked.engine.fingerprint())
+        if asked.left.num_rows:
+            report |= _ask(asked)
+        answer_store.compact(asked.folder)
+        wanted = [key_of(item) for item in items_of(asked.found.clips)]
+        table, mine = answer_store.finish(asked.folder, wanted)
+        report |= _outcome(table, mine) | {"generations": run.path("tables", "generations.parquet")}
+        run.finish(report)
+    return report
+
+
+def _prepared(settings: GenerateSettings, folder: str | None) -> _Asked:
+    from microg.models.vlm.api.engine import ApiEngine
+    from microg.models.vlm.engines.registry import open_engine
+    from microg.pipelines.vlm import answer_store
+    from microg.pipelines.vlm.questions import read_asked, without
+    from microg.pipelines.vlm.settings import resolve
+
+    settings, card = resolve(settings)
+    found = read_asked(settings)
+    name = f"{card.name}-{settings.digest()[:4]}{found.fingerprint[:4]}"
+    folder = storage.absolute(folder or f"runs/vlm/{name}")
+    settings = settings.replaced(dataset=storage.absolute(settings.dataset))
+    engine = None
+    if card.api:
+        opened = open_engine(card, max_cost=settings.max_cost)
+        assert isinstance(opened, ApiEngine)
+        engine = opened
+    left = without(found.clips, answer_store.finished_keys(folder))
+    rows = sum(map(len, found.clips["task"].to_pylist()))
+    return _Asked(settings, card, engine, found, folder, left, rows)
+
+
+def _about(asked: _Asked) -> dict[str, Any]:
+    settings = asked.settings
+    notes = [*asked.found.notes]
+    if asked.card.runs == "unverified":
+        notes.append(f"nobody has seen this model run: {asked.card.why}")
+    if asked.engine is not None and settings.resources.address is not None:
+        notes.append(f"the key is read by Ray's workers: {asked.engine.key_variable} must be set where Ray was started")
+    return {
+        "run": asked.folder,
+        "dataset": settings.dataset,
+        "model": asked.card.name,
+        "model_id": settings.model_id,
+        "engine": settings.engine,
+        "frames": settings.policy().label(),
+        "prompts": {task: settings.prompt_of(task).id for task in settings.tasks},
+        "clips": asked.found.clips.num_rows,
+        "rows": asked.rows,
+        "done_before": asked.rows - asked.left_rows,
+        "notes": notes,
+    }
+
+
+def _ask(asked: _Asked) -> dict[str, Any]:
+    """Run the Ray part, and return what it adds to the report."""
+    from microg.pipelines.core import session
+    from microg.pipelines.core.telemetry import Telemetry
+    from microg.pipelines.vlm.generate import run_generation, with_device
+    from microg.pipelines.vlm.live_scores import LiveScores
+
+    session.connect(asked.settings.resources)
+    settings, device = with_device(asked.settings, asked.card)
+    print(
+        f"{asked.left_rows:,} answers about {asked.left.num_rows:,} clips: {asked.card.title} on {device}",
+        file=sys.stderr,
+    )
+    sums: Counter[str] = Counter()
+    if settings.batch:
+        return _ask_in_batches(asked, settings)
+    stages = ("decode", "engine")
+    live = LiveScores.open(asked.folder, settings) if settings.live_scores else None
+    with (
+        Telemetry("generate", asked.left_rows, unit="rows", stages=stages) as telemetry,
+        nullcontext() if live is None else closing(live),
+    ):
+
+        def on_clip(report: dict[str, Any]) -> None:
+            sums.update({name: value for name, value in report.items() if isinstance(value, int | float)})
+            notes = [f"${sums['cost']:.4f}"] if asked.engine is not None and asked.engine.price else []
+            notes += [] if live is None else [live.line()]
+            note = ", ".join(note for note in notes if note)
+            telemetry.row({stage: report[f"{stage}_s"] for stage in stages}, report["rows"], report["failed"], note)
+
+        status = run_generation(
+            asked.left,
+            asked.folder,
+            settings,
+            asked.card,
+            device=device,
+            on_clip=on_clip,
+            price=None if asked.engine is None else asked.engine.price,
+            live=None if live is None else live.sender,
+        )
+    found: dict[str, Any] = {
+        "throughput": telemetry.throughput(device),
+        "asked_now": {name: sums[name] for name in ("rows", "failed", "cached", "prompt_tokens", "completion_tokens")},
+    }
+    return found if status is None else found | {"account": asdict(status)}
+
+
+def _ask_in_batches(asked: _Asked, settings: GenerateSettings) -> dict[str, Any]:
+    from microg.pipelines.core.telemetry import Telemetry
+    from microg.pipelines.vlm.batch_api import run_batches
+
+    sums: Counter[str] = Counter()
+    with Telemetry("generate", asked.left_rows, unit="rows", stages=()) as telemetry:
+
+        def on_rows(rows: list[dict[str, Any]]) -> None:
+            failed = sum(row["status"] != "ok" for row in rows)
+            sums.update({"rows": len(rows), "failed": failed})
+            for name in ("cached", "prompt_tokens", "completion_tokens"):
+                sums[name] += sum(row.get(name) or 0 for row in rows)
+            telemetry.row({}, len(rows), failed)
+
+        spent = run_batches(
+            asked.left,
+            asked.folder,
+            settings,
+            asked.card,
+            on_rows=on_rows,
+            on_wait=lambda note: telemetry.display.advance(0, note=note),
+        )
+    return {
+        "throughput": telemetry.throughput(),
+        "asked_now": dict(sums),
+        "account": {"sent": sums["rows"], "refused": 0, "spent": spent},
+    }
+
+
+def _outcome(table: pa.Table, mine: pa.Table) -> dict[str, Any]:
+    """Return what the report says of the table of a run, and of the rows that were asked for in it."""
+    from microg.arrow import pc
+
+    failed = mine.filter(pc.not_equal(mine["status"], "ok")).select(["key", "error"]).to_pylist()
+    return {
+        "rows_in_table": table.num_rows,
+        "failed": len(failed),
+        "errors": [{"row": row["key"], "error": row["error"]} for row in failed[:_KEPT_ERRORS]],
+        "error_kinds": dict(Counter(row["error"] for row in failed).most_common(_KEPT_ERRORS)),
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report for people."""
+    prompts = ", ".join(f"{task} by {name}" for task, name in report["prompts"].items())
+    print(f"{report['model']} ({report['model_id']}, {report['engine']}), frames {report['frames']}; {prompts}")
+    for note in report["notes"]:
+        print(f"note: {note}")
+    print(f"{report['rows']:,} answers about {report['clips']:,} clips; {report['done_before']:,} done before")
+    speed = report.get("throughput")
+    if speed:
+        from microg.pipelines.core.telemetry import throughput_line
+
+        now = report["asked_now"]
+        print(throughput_line(speed))
+        print(
+            f"{now['prompt_tokens']:,} tokens in, {now['completion_tokens']:,} out; "
+            f"{now['cached']:,} replies from the cache"
+        )
+    account = report.get("account")
+    if account:
+        print(
+            f"{account['sent']:,} requests, {account['refused']:,} refused; this run has cost ${account['spent']:.4f}"
+        )
+    for row in report["errors"][:_SHOWN_ERRORS]:
+        print(f"failed: {row['row']}: {row['error']}")
+    if report["failed"]:
+        print(f"{report['failed']:,} of {report['rows']:,} answers failed; run the same command to try them again")
+    print(f"wrote {report['generations']}")
+    print(f"next: microg vlm score --run {report['run']}")

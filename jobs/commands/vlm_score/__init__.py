@@ -1,0 +1,1 @@
+"""What vlm score does."""

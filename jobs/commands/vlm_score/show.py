@@ -1,0 +1,197 @@
+"""What `microg vlm score` prints for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from microg.metrics.text import registry
+from microg.metrics.text.titles import title
+
+_SLICED = {"caption": ("cider", "bleu_4", "rouge_l"), "vqa": ("exact_match", "token_f1", "rouge_l", "cider")}
+_KINDS = {"answer_type": "answer type", "question_type": "question", "origin": "origin"}
+_CUT = 110
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print coverage, scores beside baselines and the published row, slices, examples, comparisons and notes."""
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    for task, by_protocol in document["tasks"].items():
+        console.print(_coverage(task, document["coverage"][task]), highlight=False)
+        console.print(_overall(task, by_protocol, document))
+        for protocol, found in by_protocol.items():
+            if found["lengths"]:
+                console.print(_lengths(protocol, found["lengths"]), highlight=False)
+        first = next(iter(by_protocol.values()))
+        if first["slices"]:
+            console.print(_slices(task, next(iter(by_protocol)), first["slices"]))
+        console.print(_examples(document["examples"][task]))
+        if task in document.get("judge", {}):
+            console.print(_judge(document["judge"][task]), highlight=False)
+    if document.get("comparisons"):
+        console.print(_comparisons(document["comparisons"]))
+    _remarks(console, document)
+    console.print(f"wrote {len(document['files'])} files to {escape(document['run'])}", highlight=False)
+
+
+def _coverage(task: str, counts: Mapping[str, int]) -> str:
+    parts = [f"{counts['answered']:,} of {counts['items']:,} items of {counts['clips']:,} clips answered"]
+    parts += [f"{counts[name]:,} {name}" for name in ("missing", "failed", "empty", "extra") if counts[name]]
+    return f"[bold]{task}[/]: {', '.join(parts)}"
+
+
+def _overall(task: str, by_protocol: Mapping[str, Any], document: dict[str, Any]) -> Table:
+    published = document.get("published", {}).get("tasks", {}).get(task, [])
+    name = document.get("published", {}).get("title", "")
+    head = "scores x 100 with 95% intervals over clips"
+    table = _table(f"{task}: {head}" + (f"; published: {escape(name)}" if published else ""), "score")
+    for protocol, found in by_protocol.items():
+        table.add_column(protocol, justify="right")
+        if found["intervals"]:
+            table.add_column("95%", justify="right")
+        if found["valid"] is not None:
+            table.add_column("answered only", justify="right")
+    if published:
+        table.add_column("published", justify="right")
+        table.add_column("difference", justify="right")
+    systems = list(dict.fromkeys(name for found in by_protocol.values() for name in found["baselines"]))
+    for system in systems:
+        table.add_column(system, justify="right", style="dim")
+    first = next(iter(by_protocol.values()))
+    columns = {row["column"]: row for row in published}
+    for score in dict.fromkeys(name for found in by_protocol.values() for name in found["scores"]):
+        cells = []
+        for found in by_protocol.values():
+            cells.append(_percent(found["scores"].get(score)))
+            if found["intervals"]:
+                cells.append(_span(found["intervals"].get(score)))
+            if found["valid"] is not None:
+                cells.append(_percent(found["valid"]["scores"].get(score)))
+        if published:
+            row = columns.get(registry.column(score, "qa" if task == "vqa" else "caption") or "")
+            doubt = "?" if row and row["doubt"] else ""
+            cells.append(f"{row['published']:.2f}{doubt}" if row else "")
+            cells.append(f"{row['difference']:+.2f}" if row and row["difference"] is not None else "")
+        table.add_row(
+            escape(title(score)), *cells, *(_percent(first["baselines"].get(name, {}).get(score)) for name in systems)
+        )
+    return table
+
+
+def _lengths(protocol: str, found: Mapping[str, float]) -> str:
+    return (
+        f"lengths ({protocol}): {found['words']:.1f} words against {found['reference_words']:.1f} (ratio "
+        f"{found['ratio']:.2f}); CIDEr-D's length penalty takes {100 * found['cider_penalty_share']:.0f}% of the "
+        f"{100 * found['cider_without_penalty']:.2f} it would be"
+    )
+
+
+def _slices(task: str, protocol: str, slices: Mapping[str, Any]) -> Table:
+    scores = [name for name in _SLICED[task] if any(name in part["scores"] for part in slices.values())]
+    table = _table(f"{task}: slices, {protocol} protocol, x 100", "slice", "part")
+    for head in ("items", *(title(name) for name in scores)):
+        table.add_column(head, justify="right")
+    for key, part in slices.items():
+        kind, _, name = key.partition("/")
+        values = [_percent(part["scores"].get(score)) for score in scores]
+        table.add_row(_KINDS[kind], escape(name), f"{part['items']:,}", *values)
+    return table
+
+
+def _examples(found: Mapping[str, Any]) -> Table:
+    by = found["by"]
+    table = _table(f"best and worst by {title(by)}" if by else "no examples: no score of single items", "item")
+    table.add_column(title(by) if by else "", justify="right")
+    table.add_column("said")
+    table.add_column("true")
+    for name in ("best", "worst"):
+        for row in found[name]:
+            asked = f"[dim]{escape(_short(row['question']))}[/] " if row["question"] else ""
+            cells = (f"{asked}{escape(_short(row['text'])) or '[dim](empty)[/]'}", escape(_short(row["reference"])))
+            table.add_row(escape(row["item"]), _percent(row["scores"].get(by)), *cells)
+        table.add_section()
+    return table
+
+
+def _comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("this run against others, x 100 (P: share of resamples of clips where this run is better)", "run")
+    for head in ("task", "protocol", "score"):
+        table.add_column(head)
+    for head in ("here", "there", "difference", "95%", "P better"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        p = f"{row['p_better']:.3f}" if "p_better" in row else ""
+        table.add_row(
+            escape(row["run"]),
+            row["task"],
+            row["protocol"],
+            escape(title(row["metric"])),
+            _percent(row["here"]),
+            _percent(row["there"]),
+            f"{100 * row['difference']:+.2f}",
+            _span(row) if p else "",
+            p,
+        )
+    return table
+
+
+def _judge(found: Mapping[str, Any]) -> str:
+    if not found["judged"]:
+        return f"judge {escape(found['model'])}: none of {found['items']} items could be judged"
+    text = (
+        f"judge {escape(found['model'])} ({found['prompt_id']}, {found['prompt_hash'][:12]}): "
+        f"{_percent(found['accuracy'])}% of {found['judged']:,} correct"
+    )
+    if found["cost"]:
+        text += f", {found['cost']:.4f} dollars"
+    if found["failed"]:
+        text += (
+            f"; [yellow]{found['failed']:,} could not be judged[/]: between {_percent(found['accuracy_low'])}% and "
+            f"{_percent(found['accuracy_high'])}% whatever they are"
+        )
+    return text
+
+
+def _remarks(console: Console, document: dict[str, Any]) -> None:
+    for by_protocol in document["tasks"].values():
+        for name, number in next(iter(by_protocol.values()))["over_length"].items():
+            if number:
+                text = f"{number:,} items have a text longer than the encoder of {name} takes; it was cut"
+                console.print(f"[yellow]note:[/] {text}", highlight=False)
+    for task, rows in document.get("published", {}).get("tasks", {}).items():
+        for row in rows:
+            if row["doubt"]:
+                text = f"the published {task} {row['column']} is doubtful: {row['doubt']}"
+                console.print(f"[yellow]note:[/] {escape(text)}", highlight=False)
+    for task, names in document["extra"].items():
+        text = f"{len(names)} {task} predictions without reference were left out: {', '.join(names[:5])}"
+        console.print(f"[yellow]note:[/] {escape(text)}", highlight=False)
+    for name, reason in document["skipped"].items():
+        console.print(f"[yellow]skipped {escape(name)}:[/] {escape(reason)}", highlight=False)
+    for note in document["notes"]:
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+
+
+def _table(title: str, *heads: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for head in heads:
+        table.add_column(head)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _span(limits: Mapping[str, float] | None) -> str:
+    return "" if limits is None else f"{_percent(limits['low'])} to {_percent(limits['high'])}"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _CUT else text[: _CUT - 3] + "..."

@@ -1,0 +1,1 @@
+"""Metrics of action recognition: protocols, detection and multi-label scores, findings."""

@@ -1,0 +1,221 @@
+"""Scores as tables of a run folder (`microg.data.schema.RUN_TABLES`) and as a plain document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from microg.data import schema
+from microg.data.taxonomy import GROUP_NAMES
+from microg.errors import DatasetError
+from microg.metrics.bootstrap import Distribution, Interval, Unit, interval
+from microg.metrics.har.detection import precision_recall
+from microg.metrics.har.scores import Averages, ProtocolScores
+from microg.metrics.published import PublishedRow
+
+# Published values are rounded to five decimals.
+_HALF_DIGIT = 5.000001e-6
+PUBLISHED_METRICS = ("map", "f1", "recall", "auroc")
+
+Intervals = Mapping[tuple[str, str], Mapping[Unit, Interval]]
+
+
+def estimate(scores: ProtocolScores, metric: str) -> float:
+    """Return the score that the bootstrap's `metric` resamples: macro, or micro for `f1_micro`."""
+    name, _, micro = metric.partition("_")
+    return scores.overall.values[name][micro or "macro"]
+
+
+def intervals(
+    scores: ProtocolScores, distributions: Iterable[Distribution]
+) -> dict[tuple[str, str], dict[Unit, Interval]]:
+    """Return the intervals of each resampled (metric, average) by unit."""
+    result: dict[tuple[str, str], dict[Unit, Interval]] = {}
+    for distribution in distributions:
+        for metric, values in distribution.values.items():
+            name, _, micro = metric.partition("_")
+            known = values[~np.isnan(values)]
+            if len(known):
+                found = interval(known, estimate(scores, metric))
+                result.setdefault((name, micro or "macro"), {})[distribution.unit] = found
+    return result
+
+
+def scores_table(results: Iterable[ProtocolScores], found: Intervals) -> pa.Table:
+    """Return the table `har_scores`; `found` are the intervals of the corrected protocol."""
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        parts: dict[tuple[str, str], Averages] = {("all", "all"): result.overall, **result.slices}
+        for (kind, name), part in parts.items():
+            for metric, by_average in part.values.items():
+                for average, value in by_average.items():
+                    row = {
+                        "protocol": result.protocol.name,
+                        "slice_kind": kind,
+                        "slice": name,
+                        "metric": metric,
+                        "average": average,
+                        "value": _plain(value),
+                        "classes": part.classes,
+                        "labels": part.labels,
+                        "boxes": part.boxes,
+                    }
+                    if kind == "all" and result.protocol.name == "corrected":
+                        for unit, limits in found.get((metric, average), {}).items():
+                            row |= {f"{unit}_low": limits.low, f"{unit}_high": limits.high}
+                    rows.append(row)
+    return schema.from_rows("har_scores", rows)
+
+
+def classes_table(results: Iterable[ProtocolScores], published: PublishedRow | None = None) -> pa.Table:
+    """Return the table `har_classes`, a row for every class of the label space; null where undefined."""
+    rows = []
+    for result in results:
+        scores, space = result.classes, result.evaluation.problem.space
+        ap = scores.ap[result.protocol.ties]
+        for c, action_id in enumerate(space.ids):
+            group = space.group(action_id)
+            floats = {
+                "ap": ap[c],
+                "ap_worst": scores.ap["worst"][c],
+                "ap_best": scores.ap["best"][c],
+                "precision": scores.precision[c],
+                "recall": scores.recall[c],
+                "f1": scores.f1[c],
+                "auroc": scores.auroc[c],
+            }
+            counts = {"support": scores.support, "hits": scores.hits, "wrong": scores.wrong, "missed": scores.missed}
+            rows.append(
+                {
+                    "protocol": result.protocol.name,
+                    "action_id": action_id,
+                    "action": space.names[action_id],
+                    "group": GROUP_NAMES[group] if group else None,
+                    "ap_published": published.ap.get(action_id) if published else None,
+                    **{name: _plain(value) for name, value in floats.items()},
+                    **{name: int(values[c]) for name, values in counts.items()},
+                }
+            )
+    return schema.from_rows("har_classes", rows)
+
+
+def curves_table(results: Iterable[ProtocolScores]) -> pa.Table:
+    """Return the table `har_curves`."""
+    tables = [schema.empty("har_curves")]
+    for result in results:
+        boxes, hits = result.evaluation.boxes, result.evaluation.hits
+        for c, action_id in enumerate(result.evaluation.problem.space.ids):
+            present = boxes.rows[c] >= 0
+            threshold, recall, precision = precision_recall(
+                boxes.scores[c][present], hits[c][present], int(result.classes.support[c])
+            )
+            count = len(threshold)
+            columns = [[result.protocol.name] * count, [action_id] * count, threshold, recall, precision]
+            tables.append(pa.table(dict(zip(schema.RUN_TABLES["har_curves"].names, columns, strict=True))))
+    return pa.concat_tables([schema.conform("har_curves", table) for table in tables])
+
+
+def bootstrap_table(distributions: Iterable[Distribution]) -> pa.Table:
+    """Return the table `har_bootstrap`."""
+    tables = [schema.empty("har_bootstrap")]
+    for drawn in distributions:
+        for metric, values in drawn.values.items():
+            count = len(values)
+            columns = {
+                "unit": [drawn.unit] * count,
+                "drawn_from": [drawn.drawn_from] * count,
+                "metric": [metric] * count,
+                "resample": np.arange(count),
+                "value": values,
+            }
+            tables.append(schema.conform("har_bootstrap", pa.table(columns)))
+    return pa.concat_tables(tables)
+
+
+def read_distributions(table: pa.Table, units: int, seed: int) -> dict[Unit, Distribution]:
+    """Return the distributions stored in a table `har_bootstrap`. Raises `DatasetError` when it is damaged."""
+    result: dict[Unit, Distribution] = {}
+    frame = table.to_pandas()
+    for (unit, drawn_from), part in frame.groupby(["unit", "drawn_from"], sort=False):
+        if unit in result:
+            raise DatasetError("table har_bootstrap holds two sets of resamples", "score that run again")
+        values = {
+            str(metric): rows.sort_values("resample")["value"].to_numpy() for metric, rows in part.groupby("metric")
+        }
+        result[unit] = Distribution(unit, units, seed, str(drawn_from), values)
+    return result
+
+
+def beside_published(result: ProtocolScores, published: PublishedRow) -> list[dict[str, Any]]:
+    """Return a row a published metric: it, ours under the paper protocol, the bracket, and whether it is inside."""
+    rows = []
+    for metric in (name for name in PUBLISHED_METRICS if name in published.scores):
+        low, high = getattr(result.bracket, metric)
+        said = published.scores[metric]
+        ours = result.overall.values[metric]["macro"]
+        inside = low - _HALF_DIGIT <= said <= high + _HALF_DIGIT
+        rows.append(
+            {
+                "metric": metric,
+                "published": said,
+                "ours": _plain(ours),
+                "difference": _plain(ours - said),
+                "bracket_low": _plain(low),
+                "bracket_high": _plain(high),
+                "inside": bool(inside),
+            }
+        )
+    return rows
+
+
+def published_subset(result: ProtocolScores, published: PublishedRow) -> PublishedRow:
+    """Return a published row for the classes scored only: the mean of their published average precisions.
+
+    Nothing else can be told for some classes; and nothing at all where one of those with truth was not published.
+    """
+    ids = np.array(result.evaluation.problem.space.ids)[result.classes.support > 0].tolist()
+    known = [published.ap[action_id] for action_id in ids if action_id in published.ap]
+    scores = {"map": float(np.mean(known))} if known and len(known) == len(ids) else {}
+    return replace(published, scores=scores)
+
+
+def document(result: ProtocolScores, found: Intervals) -> dict[str, Any]:
+    """Return a protocol's scores as plain values; nan becomes None."""
+    rules = {rule: _plain(float(np.nanmean(values))) for rule, values in result.classes.ap.items()}
+    document: dict[str, Any] = {
+        "definition": _definition(result),
+        **_averages(result.overall),
+        "map_by_tie_rule": rules,
+        "bracket": {name: [_plain(value) for value in getattr(result.bracket, name)] for name in PUBLISHED_METRICS},
+        "slices": {f"{kind}/{name}": _averages(part) for (kind, name), part in result.slices.items()},
+    }
+    if result.at_half:
+        document["at_p_0.5"] = {name: _plain(value) for name, value in result.at_half.items()}
+    if result.protocol.name == "corrected":
+        document["intervals"] = {
+            f"{metric}_{average}": {
+                unit: {name: _plain(value) for name, value in vars(limits).items()} for unit, limits in by_unit.items()
+            }
+            for (metric, average), by_unit in found.items()
+        }
+    return document
+
+
+def _definition(result: ProtocolScores) -> dict[str, Any]:
+    return dict(vars(result.protocol))
+
+
+def _averages(part: Averages) -> dict[str, Any]:
+    scores = {
+        metric: {average: _plain(value) for average, value in values.items()} for metric, values in part.values.items()
+    }
+    return {**scores, "classes": part.classes, "labels": part.labels, "boxes": part.boxes}
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,257 @@
+"""Accuracy of short answers: exact match, token F1, yes/no, counts, and what cannot be answered.
+
+Texts are compared after normalisation: lower case, no punctuation, no articles, number words as digits. Accuracies are
+ratios of sums of item statistics, so that slices, shards and bootstrap resamples all add up exactly.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+
+from microg.data.text_statistics import question_type
+from microg.metrics.text.items import Items
+from microg.metrics.text.state import ItemState
+
+AnswerType = Literal["yes/no", "count", "unanswerable", "other"]
+ANSWER_TYPES: tuple[AnswerType, ...] = ("yes/no", "count", "unanswerable", "other")
+
+_UNITS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+)
+_NUMBERS = {word: str(number) for number, word in enumerate(_UNITS)}
+_NOTHING = {"no", "none", "nobody", "nothing", "neither"}
+_LONGEST_MARKER = 4  # words by which a true answer says that there is none: "Not mentioned.", "Unanswerable."
+_ARTICLES = {"a", "an", "the"}
+# Said of a question that the video does not answer. Phrases that may be answers ("not visible") are left out.
+_ABSTAINS = re.compile(
+    r"\bnot (?:mentioned|specified|stated|provided|given|known|clear|determinable|(?:\w+ )?possible to \w+)\b"
+    r"|\b(?:cannot|can not|cant|could not|couldnt) (?:be )?(?:determined?|tell|told|say|said|known?|answer(?:ed)?)\b"
+    r"|\b(?:no|insufficient|not enough) information\b|\b(?:do not|dont) know\b|\bimpossible to \w+\b"
+    r"|^(?:it is |its )?(?:unknown|unanswerable|unclear|undetermined|unspecified)"
+    r"(?: (?:from|in|based|who|what|how)\b.*)?$"
+)
+
+
+@lru_cache(maxsize=100_000)
+def normalise(text: str) -> str:
+    """Return the form in which answers are compared.
+
+    >>> normalise("The Two crew-members."), normalise("can't")
+    ('2 crew members', 'cant')
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = re.sub(r"[^\w\s]|_", " ", re.sub(r"['’`]", "", folded)).split()
+    return " ".join(_NUMBERS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def token_f1(prediction: str, reference: str) -> float:
+    """Return the F1 of the words of two normalised texts; two empty texts agree.
+
+    >>> round(token_f1("red shirt", "dark red shirt"), 3)
+    0.8
+    """
+    said, true = prediction.split(), reference.split()
+    if not said or not true:
+        return float(said == true)
+    common = (Counter(said) & Counter(true)).total()
+    return 2 * common / (len(said) + len(true))
+
+
+def yes_or_no(normalised: str) -> str | None:
+    """Return yes or no, when the answer begins with it."""
+    first = normalised.split(" ", 1)[0]
+    return first if first in ("yes", "no") else None
+
+
+def number_in(normalised: str) -> str | None:
+    """Return the first number of an answer as digits; `none`, `nobody` and the like are 0.
+
+    >>> number_in(normalise("There are three of them.")), number_in(normalise("None.")), number_in("many")
+    ('3', '0', None)
+    """
+    for word in normalised.split():
+        if word.isdecimal():
+            return str(int(word))
+        if word in _NOTHING:
+            return "0"
+    return None
+
+
+def abstains(normalised: str) -> bool:
+    """Tell whether an answer says that the question cannot be answered.
+
+    >>> abstains(normalise("The name isn't known, it is not mentioned.")), abstains(normalise("He is not visible."))
+    (True, False)
+    """
+    return bool(_ABSTAINS.search(normalised))
+
+
+def answer_type(question: str | None, reference: str) -> AnswerType:
+    """Return what kind of answer the true one is.
+
+    >>> answer_type("How many float?", "Two."), answer_type("Is he?", "No, he is not."), answer_type("Who?", "No one.")
+    ('count', 'yes/no', 'other')
+    """
+    true = normalise(reference)
+    if abstains(true) and len(true.split()) <= _LONGEST_MARKER:
+        return "unanswerable"
+    if true in ("yes", "no") or (yes_or_no(true) and question_type(question) in ("is/are", "does/do")):
+        return "yes/no"
+    if number_in(true) is not None and re.match(r"how many\b|.*\bnumber of\b", normalise(question or "")):
+        return "count"
+    return "other"
+
+
+def exactly(prediction: str, references: Sequence[str]) -> bool:
+    """Tell whether a prediction is one of the references after normalisation; an empty one never is."""
+    said = normalise(prediction)
+    return bool(said) and any(said == normalise(reference) for reference in references)
+
+
+class AnswerState(ItemState):
+    """Counts by which the accuracies are ratios. `questions` by item id tell the type of an answer.
+
+    Recall of unanswerable questions is the accuracy on them; `answerable` scores are of the others, where an answer
+    that abstains is wrong as any other. A score without items of its kind is nan.
+    """
+
+    statistic = pa.float64()
+    columns = (
+        "exact",
+        "f1",
+        "yes_no",
+        "yes_no_right",
+        "count",
+        "count_right",
+        "unanswerable",
+        "abstained",
+        "abstained_right",
+        "answerable",
+        "answerable_exact",
+        "answerable_f1",
+    )
+    values = (
+        "exact_match",
+        "token_f1",
+        "yes_no_accuracy",
+        "count_accuracy",
+        "unanswerable_precision",
+        "unanswerable_recall",
+        "answerable_exact_match",
+        "answerable_token_f1",
+    )
+
+    def __init__(self, questions: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._questions = questions or {}
+
+    @classmethod
+    def empty(cls, *, questions: Mapping[str, str] | None = None, **_: Any) -> Self:
+        """Return a state without items."""
+        return cls(questions)
+
+    def measure(self, items: Items) -> np.ndarray:
+        """Return the statistics (n, 12) of items."""
+        rows = zip(items.ids, items.predictions, items.references, strict=True)
+        found = [_statistics(said, true, self._questions.get(name)) for name, said, true in rows]
+        return np.array(found, np.float64).reshape(-1, len(self.columns))
+
+    def score(self, totals: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each accuracy (...), 0 to 1, of summed statistics (..., 12) over `count` (...) items."""
+        at = {name: totals[..., place] for place, name in enumerate(self.columns)}
+        return {
+            "exact_match": at["exact"] / count,
+            "token_f1": at["f1"] / count,
+            "yes_no_accuracy": _ratio(at["yes_no_right"], at["yes_no"]),
+            "count_accuracy": _ratio(at["count_right"], at["count"]),
+            "unanswerable_precision": _ratio(at["abstained_right"], at["abstained"]),
+            "unanswerable_recall": _ratio(at["abstained_right"], at["unanswerable"]),
+            "answerable_exact_match": _ratio(at["answerable_exact"], at["answerable"]),
+            "answerable_token_f1": _ratio(at["answerable_f1"], at["answerable"]),
+        }
+
+
+TITLES = {
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "yes_no_accuracy": "yes/no accuracy",
+    "count_accuracy": "count accuracy",
+    "unanswerable_precision": "unanswerable, precision",
+    "unanswerable_recall": "unanswerable, recall (= accuracy)",
+    "answerable_exact_match": "answerable, exact match",
+    "answerable_token_f1": "answerable, token F1",
+}
+
+
+def answers(
+    predictions: Iterable[str], references: Iterable[Any], questions: Iterable[str | None] | None = None
+) -> dict[str, float]:
+    """Return all accuracies of a set of answers.
+
+    >>> found = answers(["Yes, he is.", "3"], ["Yes.", "Two."], ["Is he there?", "How many?"])
+    >>> found["yes_no_accuracy"], found["count_accuracy"], found["exact_match"]
+    (1.0, 0.0, 0.0)
+    """
+    said = list(predictions)
+    ids = list(map(str, range(len(said))))
+    asked = {name: text for name, text in zip(ids, questions or [], strict=False) if text is not None}
+    return AnswerState.empty(questions=asked).update(ids, said, references).compute()
+
+
+def _statistics(said: str, references: tuple[str, ...], question: str | None) -> tuple[float, ...]:
+    plain, true = normalise(said), [normalise(text) for text in references]
+    kind = answer_type(question, references[0])
+    exact = float(bool(plain) and plain in true)
+    f1 = max(token_f1(plain, text) for text in true) if plain else 0.0
+    unanswerable, gave_up = kind == "unanswerable", abstains(plain)
+    right = unanswerable and gave_up
+    answerable = not unanswerable
+    yes_no = kind == "yes/no" and yes_or_no(plain) == yes_or_no(true[0])
+    count = kind == "count" and number_in(plain) == number_in(true[0])
+    return (
+        exact,
+        f1,
+        kind == "yes/no",
+        yes_no,
+        kind == "count",
+        count,
+        unanswerable,
+        gave_up,
+        right,
+        answerable,
+        answerable * exact,
+        answerable * f1,
+    )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

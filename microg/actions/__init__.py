@@ -1,0 +1,1 @@
+"""Actions of people: truth, predictions, and the files that hold them."""

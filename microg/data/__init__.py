@@ -1,0 +1,1 @@
+"""What a dataset holds: its tables, ids, labels, splits and statistics."""

@@ -1,0 +1,140 @@
+"""A dataset on disk: `dataset.json`, `tables/*.parquet` and `videos/*.mp4` under one root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from microg import storage
+from microg.data import schema
+from microg.data.ids import check_id
+from microg.errors import DatasetError
+
+_FORMAT = "microg-dataset/1"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A handle on a dataset folder (local, or any fsspec URI). Tables are read when asked for."""
+
+    root: str
+    info: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: str) -> Dataset:
+        """Open an existing dataset. Raises `DatasetError` when `root` is not one."""
+        root = str(root)
+        path = storage.join(root, "dataset.json")
+        if not storage.exists(path):
+            raise DatasetError(
+                f"{root} is not a dataset: it has no dataset.json",
+                "make one with 'microg curate', 'microg data synth' or 'microg data import'",
+            )
+        info = storage.read_json(path)
+        if not isinstance(info, dict) or info.get("format") != _FORMAT:
+            raise DatasetError(f"{path} is not of format {_FORMAT}", "was it written by another version?")
+        return cls(root, info)
+
+    @classmethod
+    def create(cls, root: str, name: str, **info: Any) -> Dataset:
+        """Create a dataset folder, or open it when it is there already."""
+        root = str(root)
+        path = storage.join(root, "dataset.json")
+        if storage.exists(path):
+            return cls.open(root)
+        document = {"format": _FORMAT, "name": name, **info}
+        storage.make_dirs(storage.join(root, "tables"))
+        storage.make_dirs(storage.join(root, "videos"))
+        storage.write_json(path, document)
+        return cls(root, document)
+
+    def table_path(self, name: str) -> str:
+        """Return where table `name` is stored."""
+        if name not in schema.TABLES:
+            raise DatasetError(f"there is no table {name!r}", f"tables are {', '.join(schema.TABLES)}")
+        return storage.join(self.root, "tables", f"{name}.parquet")
+
+    def has(self, name: str) -> bool:
+        """Tell whether table `name` was written."""
+        return storage.exists(self.table_path(name))
+
+    def table(self, name: str) -> pa.Table:
+        """Return table `name`, without rows when it was never written."""
+        if not self.has(name):
+            return schema.empty(name)
+        return schema.conform(name, storage.read_parquet(self.table_path(name)))
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Replace table `name` atomically; the table is cast to its schema."""
+        storage.write_parquet(self.table_path(name), schema.conform(name, table))
+
+    def video_uri(self, clip_id: str) -> str:
+        """Return where the video of `clip_id` is kept by default."""
+        return storage.join(self.root, "videos", f"{check_id(clip_id, 'clip id')}.mp4")
+
+    def resolve(self, uri: str) -> str:
+        """Return a clip's `uri` column as an absolute path or URI.
+
+        Raises `DatasetError` when there is none, or when a relative one leaves the dataset's folder.
+        """
+        if not uri:
+            raise DatasetError(f"a clip of {self.root} has no video", "its uri in the table 'clips' is empty")
+        relative = not uri.startswith("/") and "://" not in uri
+        if relative and ".." in uri.split("/"):
+            raise DatasetError(f"the video uri {uri!r} leaves the dataset {self.root}", "make it absolute")
+        return storage.join(self.root, uri)
+
+    def split_clips(self, split: str, scheme: str) -> pa.Array:
+        """Return the clip ids of a split. Raises `DatasetError`, with the schemes there are, when it has none."""
+        splits = self.table("splits")
+        rows = (pc.field("split") == split) & (pc.field("scheme") == scheme)
+        chosen = splits.filter(rows)["clip_id"].combine_chunks()
+        if not len(chosen):
+            schemes = sorted(set(splits["scheme"].to_pylist()))
+            raise DatasetError(
+                f"dataset {self.root} has no {split} split of scheme {scheme!r}",
+                f"schemes there are {', '.join(schemes)}" if schemes else f"run 'microg data split {self.root}'",
+            )
+        return chosen
+
+    def kept_clips(self) -> pa.Table:
+        """Return the rows of `clips` with status `ok`."""
+        return self.table("clips").filter(pc.field("status") == "ok")
+
+    def fingerprint(self) -> str:
+        """Return a short hash of all tables' rows (not of the pixels, which `clips.sha256` stands for).
+
+        Neither the order of rows nor how the files are encoded counts, so that a table written again by another
+        number of workers or another Parquet version is the same; a table without rows is as good as none.
+        """
+        digest = hashlib.sha256(json.dumps(self.info, sort_keys=True).encode())
+        for name in schema.TABLES:
+            table = self.table(name)
+            if table.num_rows:
+                digest.update(f"{name}:{table.num_rows}".encode())
+                digest.update(_content_digest(table))
+        return digest.hexdigest()[:16]
+
+
+def _content_digest(table: pa.Table) -> bytes:
+    """Return a hash of a table's rows in any order; columns are numbers, booleans or strings."""
+    ordered = table.sort_by([(name, "ascending") for name in table.column_names])
+    digest = hashlib.sha256()
+    for name in ordered.column_names:
+        column = ordered[name].combine_chunks()
+        digest.update(f"{name}:{column.type}".encode())
+        digest.update(np.packbits(column.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        if pa.types.is_string(column.type):
+            column = column.fill_null("")
+            digest.update(pc.call_function("binary_length", [column]).to_numpy(zero_copy_only=False).tobytes())
+            digest.update("".join(column.to_pylist()).encode())
+        else:
+            filled = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
+            digest.update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).tobytes())
+    return digest.digest()

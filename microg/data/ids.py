@@ -1,0 +1,96 @@
+"""Identifiers of sources and clips, and their validation before they become paths."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from microg.errors import IdError
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_MAX_SOURCE_LENGTH, _MAX_SEQUENCE = 190, 999_999
+# [0-9] and not \d, which also matches the digits of other scripts.
+_CLIP_ID = re.compile(rf"(?P<source>[A-Za-z0-9_-]{{1,{_MAX_SOURCE_LENGTH}}})_(?P<sequence>[0-9]{{3,6}})")
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """Return `value` if it may become part of a path, else raise `IdError`.
+
+    >>> check_id("SE4HsMi3KoU_359")
+    'SE4HsMi3KoU_359'
+    """
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise IdError(
+            f"{what} {value!r} is not allowed", "use letters, digits, '_' and '-' only, at most 200 characters"
+        )
+    return value
+
+
+def make_clip_id(source_id: str, sequence: int) -> str:
+    """Return `{source_id}_{sequence:03d}`; `split_clip_id` undoes it.
+
+    >>> make_clip_id("Apollo13", 32)
+    'Apollo13_032'
+    """
+    if not 0 <= sequence <= _MAX_SEQUENCE:
+        raise IdError(f"sequence {sequence} of source {source_id!r} is not between 0 and {_MAX_SEQUENCE}")
+    if len(check_id(source_id, "source id")) > _MAX_SOURCE_LENGTH:
+        raise IdError(f"source id {source_id!r} is longer than {_MAX_SOURCE_LENGTH} characters")
+    return f"{source_id}_{sequence:03d}"
+
+
+def split_clip_id(clip_id: str) -> tuple[str, int]:
+    """Return (source_id, sequence); the source id may itself hold `_` and `-`.
+
+    Other zero-padding than ours is understood (`a_0007`), so a clip is named by its id, not by this pair.
+
+    >>> split_clip_id("a_b-c_007")
+    ('a_b-c', 7)
+    """
+    match = _CLIP_ID.fullmatch(clip_id) if isinstance(clip_id, str) else None
+    if match is None:
+        raise IdError(f"clip id {clip_id!r} is not allowed", "a clip id is {source}_{sequence}, e.g. Apollo13_032")
+    return match["source"], int(match["sequence"])
+
+
+def strip_video_extension(name: str) -> str:
+    """Return a published `video_id` without the `.mp4` that some of the published files carry."""
+    for extension in (".mp4", ".MP4"):
+        if name.endswith(extension):
+            return name[: -len(extension)]
+    return name
+
+
+def source_ids(relative_paths: Iterable[str]) -> dict[str, str]:
+    """Map each raw file's relative path to a valid, unique source id.
+
+    The id is the file's stem. Accents are folded and every other character outside `[A-Za-z0-9_-]` becomes `_`;
+    a stem that had to be changed, or that two files share, gets a suffix from the hash of its relative path. So the
+    ids depend on which files there are, never on the order of the listing. Ids differ in more than upper and lower
+    case, for filesystems that ignore it. Raises `IdError` should two files still end with one id.
+
+    >>> source_ids(["a/ISS tour.mp4", "Apollo13.mkv"])
+    {'Apollo13.mkv': 'Apollo13', 'a/ISS tour.mp4': 'ISS_tour-f6bfba'}
+    """
+    paths = sorted(set(relative_paths))
+    stems = {path: PurePosixPath(path).stem for path in paths}
+    shared = Counter(stem.lower() for stem in stems.values())
+    result: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for path in paths:
+        stem = stems[path]
+        folded = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+        clean = re.sub(r"[^A-Za-z0-9_-]+", "_", folded).strip("_")[:150] or "video"
+        if clean != stem or shared[stem.lower()] > 1:
+            # File names need not be valid Unicode: Python keeps stray bytes as surrogates.
+            raw = path.encode("utf-8", "surrogatepass")
+            clean = f"{clean}-{hashlib.sha1(raw, usedforsecurity=False).hexdigest()[:6]}"
+        other = taken.setdefault(clean.lower(), path)
+        if other != path:
+            raise IdError(f"files {other!r} and {path!r} would both be source {clean!r}", "rename one of them")
+        result[path] = clean
+    return result

@@ -1,0 +1,232 @@
+"""Statistics of a dataset: the tables of the MicroG-4M paper's appendix (6-10) and the numbers behind its Figure 2.
+
+Which statistic stands under which table number is public for Table 7 only (action groups by origin); the others are
+those that the authors' statistics files hold (`label_groups`, `people_per_clip`, `labels_per_action`, computed here
+by the same rules), and what a reader needs beside them. Percentages are rounded to two decimals as published.
+
+Each function is pure: Arrow tables in, one small pandas table out, all rows there and zero when the input is empty.
+Columns named `all`, `movie`, `real` count by the clip's origin; a clip of unknown origin counts in `all` only.
+"""
+
+# pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportReturnType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+from microg.data import schema
+from microg.data.dataset import Dataset
+from microg.data.schema import ORIGINS
+from microg.data.taxonomy import ACTIONS, BY_ID, GROUP_NAMES, GROUPS
+
+_COLUMNS = ("all", *ORIGINS)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that statistics read, as pandas frames, with the clip's `origin` and `source_id` joined on.
+
+    Annotations of clips that were rejected or failed are left out; `clips` and `decisions` keep every row.
+    """
+
+    clips: pd.DataFrame
+    kept: pd.DataFrame
+    sources: pd.DataFrame
+    decisions: pd.DataFrame
+    boxes: pd.DataFrame
+    actions: pd.DataFrame
+    captions: pd.DataFrame
+    qa: pd.DataFrame
+    splits: pd.DataFrame
+
+    @classmethod
+    def load(cls, dataset: Dataset) -> Tables:
+        """Read a dataset's tables."""
+        return cls.of({name: dataset.table(name) for name in schema.TABLES})
+
+    @classmethod
+    def of(cls, tables: dict[str, pa.Table]) -> Tables:
+        """Take Arrow tables of `schema.TABLES`; a missing one counts as empty."""
+        clips = _frame(tables, "clips", list(schema.TABLES["clips"].names))
+        kept = clips[clips["status"] == "ok"].drop_duplicates("clip_id")
+        facts = kept[["clip_id", "source_id", "origin", "width", "height"]]
+
+        def on_kept(name: str, columns: list[str]) -> pd.DataFrame:
+            return _frame(tables, name, columns).merge(facts, on="clip_id", how="inner")
+
+        return cls(
+            clips=clips,
+            kept=kept,
+            sources=_frame(tables, "sources", schema.TABLES["sources"].names),
+            decisions=_frame(tables, "decisions", schema.TABLES["decisions"].names),
+            boxes=on_kept("boxes", ["clip_id", "person_id", "x1", "y1", "x2", "y2"]),
+            actions=on_kept("actions", schema.TABLES["actions"].names),
+            captions=on_kept("captions", schema.TABLES["captions"].names),
+            qa=on_kept("qa", schema.TABLES["qa"].names),
+            splits=on_kept("splits", schema.TABLES["splits"].names),
+        )
+
+
+def _frame(tables: dict[str, pa.Table], name: str, columns: list[str]) -> pd.DataFrame:
+    return tables.get(name, schema.empty(name)).select(columns).to_pandas()
+
+
+def _by_origin(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {"all": frame, **{origin: frame[frame["origin"] == origin] for origin in ORIGINS}}
+
+
+def _percent(part: pd.Series, total: float) -> pd.Series:
+    return (100 * part / total if total else part * 0.0).astype(float).round(2)
+
+
+def overview(tables: Tables) -> pd.DataFrame:
+    """Return (statistic, all, movie, real): how much of everything the dataset holds.
+
+    People are (clip, person id) pairs with a label; where nothing is labelled, pairs with a box.
+    """
+    people = tables.actions if len(tables.actions) else tables.boxes
+    measures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], float]]] = {
+        "clips": (tables.kept, len),
+        "minutes": (tables.kept, lambda frame: round(float(_durations(frame).sum()) / 60, 2)),
+        "sources": (tables.kept, lambda frame: frame["source_id"].nunique()),
+        "clips with labels": (tables.actions, lambda frame: frame["clip_id"].nunique()),
+        "people": (people, lambda frame: len(frame[["clip_id", "person_id"]].drop_duplicates())),
+        "boxes": (tables.boxes, len),
+        "action labels": (tables.actions, len),
+        "actions used": (tables.actions, lambda frame: frame["action_id"].nunique()),
+        "captions": (tables.captions, len),
+        "question-answer pairs": (tables.qa, len),
+    }
+    result: dict[str, pd.Series] = {"statistic": pd.Series(list(measures))}
+    for column in _COLUMNS:
+        values = [measure(_by_origin(frame)[column]) for frame, measure in measures.values()]
+        result[column] = pd.Series(values, dtype="object")  # counts stay whole numbers beside the minutes
+    return pd.DataFrame(result)
+
+
+def _durations(clips: pd.DataFrame) -> pd.Series:
+    return clips["duration_s"].fillna(clips["num_frames"] / clips["fps"])
+
+
+def label_groups(tables: Tables) -> pd.DataFrame:
+    """Return (group, all, movie, real, all_percent, ...): labels in the three action groups (the paper's Table 7).
+
+    The published table has its movie and real columns swapped between rows; this one does not.
+    """
+    groups = tables.actions.assign(
+        group=tables.actions["action_id"].map(lambda action_id: BY_ID[action_id].group if action_id in BY_ID else None)
+    )
+    result = pd.DataFrame({"group": [GROUP_NAMES[group] for group in GROUPS]})
+    for column, part in _by_origin(groups).items():
+        counts = part["group"].value_counts()
+        result[column] = [int(counts.get(group, 0)) for group in GROUPS]
+    return _with_percentages(result)
+
+
+def labels_per_action(tables: Tables) -> pd.DataFrame:
+    """Return (action_id, action, group, all, movie, real, all_percent, ...) for all 50 actions, most frequent first."""
+    result = pd.DataFrame(
+        [{"action_id": action.id, "action": action.name, "group": GROUP_NAMES[action.group]} for action in ACTIONS]
+    )
+    for column, part in _by_origin(tables.actions).items():
+        counts = part["action_id"].value_counts()
+        result[column] = [int(counts.get(action.id, 0)) for action in ACTIONS]
+    result = _with_percentages(result)
+    return result.sort_values(["all", "action_id"], ascending=[False, True], ignore_index=True)
+
+
+def people_per_clip(tables: Tables) -> pd.DataFrame:
+    """Return (people, all, movie, real, all_percent, ...): clips by number of different people in them.
+
+    The published rule: different person ids among a clip's labels, clips without labels not counted. Where nothing
+    is labelled, person ids among its boxes, and clips without boxes count as 0 people.
+    """
+    labelled = len(tables.actions) > 0
+    frame = tables.actions if labelled else tables.boxes
+    people = frame.groupby("clip_id")["person_id"].nunique()
+    clips = tables.kept[["clip_id", "origin"]].assign(people=tables.kept["clip_id"].map(people).fillna(0).astype(int))
+    if labelled:
+        clips = clips[clips["people"] > 0]
+    return _counted(clips, "people")
+
+
+def labels_per_person(tables: Tables) -> pd.DataFrame:
+    """Return (labels, all, movie, real, all_percent, ...): labelled people by number of different actions."""
+    counts = tables.actions.groupby(["clip_id", "person_id", "origin"], dropna=False)["action_id"].nunique()
+    return _counted(counts.rename("labels").reset_index(), "labels")
+
+
+def _counted(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    values = sorted(int(value) for value in frame[by].unique())
+    result = pd.DataFrame({by: pd.Series(values, dtype="int64")})
+    for column, part in _by_origin(frame).items():
+        counts = part[by].value_counts()
+        result[column] = pd.Series([int(counts.get(value, 0)) for value in values], dtype="int64")
+    return _with_percentages(result)
+
+
+def _with_percentages(result: pd.DataFrame) -> pd.DataFrame:
+    for column in _COLUMNS:
+        result[f"{column}_percent"] = _percent(result[column], float(result[column].sum()))
+    return result
+
+
+def sources(tables: Tables) -> pd.DataFrame:
+    """Return (source_id, origin, clips, kept, rejected, failed, people, labels), one row a source, most clips first."""
+    clips = tables.clips
+    result = clips.groupby("source_id", dropna=False).agg(
+        origin=("origin", "first"),
+        clips=("clip_id", "size"),
+        kept=("status", lambda status: int((status == "ok").sum())),
+        rejected=("status", lambda status: int((status == "rejected").sum())),
+        failed=("status", lambda status: int((status == "error").sum())),
+    )
+    people = tables.boxes[["source_id", "clip_id", "person_id"]].drop_duplicates().groupby("source_id").size()
+    result["people"] = people.reindex(result.index, fill_value=0).astype(int)
+    result["labels"] = tables.actions.groupby("source_id").size().reindex(result.index, fill_value=0).astype(int)
+    result = result.reset_index()
+    return result.sort_values(["clips", "source_id"], ascending=[False, True], ignore_index=True)
+
+
+def decisions(tables: Tables) -> pd.DataFrame:
+    """Return (stage, clips, threshold, lowest_score, highest_score, example): clips turned down at each stage.
+
+    A clip that two stages turn down counts in both. `example` is the reason given for the first of them.
+    """
+    rejected = tables.decisions[tables.decisions["keep"] == False]  # noqa: E712 (a nullable column)
+    result = rejected.groupby("stage", dropna=False).agg(
+        clips=("clip_id", "nunique"),
+        threshold=("threshold", "first"),
+        lowest_score=("score", "min"),
+        highest_score=("score", "max"),
+        example=("reason", "first"),
+    )
+    return result.reset_index().sort_values(["clips", "stage"], ascending=[False, True], ignore_index=True)
+
+
+def split_sizes(tables: Tables) -> pd.DataFrame:
+    """Return (scheme, split, clips, sources, labels, actions) of every split."""
+    labels = tables.actions.groupby("clip_id").size()
+    actions = tables.actions[["clip_id", "action_id"]]
+    rows = []
+    order = {split: rank for rank, split in enumerate(schema.SPLITS)}
+    for (scheme, split), part in tables.splits.groupby(["scheme", "split"]):
+        inside = actions[actions["clip_id"].isin(part["clip_id"])]
+        rows.append(
+            {
+                "scheme": scheme,
+                "split": split,
+                "clips": part["clip_id"].nunique(),
+                "sources": part["source_id"].nunique(),
+                "labels": int(part["clip_id"].drop_duplicates().map(labels).fillna(0).sum()),
+                "actions": inside["action_id"].nunique(),
+            }
+        )
+    rows.sort(key=lambda row: (row["scheme"], order.get(row["split"], len(order))))
+    return pd.DataFrame(rows, columns=["scheme", "split", "clips", "sources", "labels", "actions"])

@@ -1,0 +1,231 @@
+"""Videos beside annotations: finding them, reading their metadata, taking them over safely."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.data import schema
+from microg.data.ids import split_clip_id
+from microg.errors import FormatError, IdError, VideoError, describe
+from microg.formats.base import Annotations
+from microg.video import read_frames
+
+VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Metadata of one video: frames per second, frames, display size in pixels (rotation applied), seconds."""
+
+    fps: float
+    num_frames: int
+    width: int
+    height: int
+    duration_s: float
+    sha256: str
+
+
+def probe(uri: str) -> VideoInfo:
+    """Return the metadata of a video. Raises `VideoError` when it has no decodable picture or no frame rate.
+
+    Frames are counted in the container's packets, not taken from its header, which may be wrong.
+    """
+    facts, found = read_frames(uri, [0], lambda frame: (frame.width, frame.height, frame.rotation), count=True)
+    if 0 not in found or facts.fps <= 0:
+        raise VideoError(f"{uri}: no frame can be decoded" if 0 not in found else f"{uri} has no frame rate")
+    width, height, rotation = found[0]
+    if abs(round(rotation)) % 180 == 90:
+        width, height = height, width
+    duration = facts.num_frames / facts.fps
+    return VideoInfo(facts.fps, facts.num_frames, width, height, duration, storage.sha256(uri))
+
+
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video file of a clip, and the origin (`movie`, `real`) that its folder tells, if any."""
+
+    path: str
+    origin: str | None
+
+
+def find_videos(root: str) -> dict[str, FoundVideo]:
+    """Return the videos under `root` by clip id, as absolute paths or URIs; files with other names are passed over.
+
+    Raises `FormatError` when two files have the same clip id.
+    """
+    found: dict[str, FoundVideo] = {}
+    for path in _walk(root):
+        clip_id = _clip_id(path)
+        if clip_id is None:
+            continue
+        if clip_id in found:
+            raise FormatError(f"clip {clip_id} has two videos: {found[clip_id].path} and {path}", "remove one of them")
+        found[clip_id] = FoundVideo(path, origin_of(path))
+    return found
+
+
+def origin_of(path: str) -> str | None:
+    """Return `movie` or `real` when a folder of that name is on the path (the published layout), else None."""
+    return next((part for part in reversed(PurePosixPath(path).parts[:-1]) if part in schema.ORIGINS), None)
+
+
+def with_metadata(
+    clips: pa.Table, videos: Mapping[str, FoundVideo], *, dataset_root: str | None = None, copy: bool = False
+) -> tuple[pa.Table, list[str]]:
+    """Return `clips` with uri, size, rate, length and checksum of each clip's video, and notes.
+
+    A video inside `dataset_root` gets a relative uri, any other its absolute path; with `copy` it is first copied to
+    `videos/` there. An undecodable video makes a row with status `error`; the other rows are unaffected. A clip
+    without a video keeps what it has.
+    """
+    rows, broken, without = clips.to_pylist(), 0, 0
+    inside = None if dataset_root is None else _absolute(dataset_root).rstrip("/") + "/"
+    for row in rows:
+        video = videos.get(row["clip_id"])
+        if video is None:
+            without += row["uri"] is None
+            continue
+        row["origin"] = row["origin"] or video.origin
+        row["uri"] = video.path
+        try:
+            row |= _columns(probe(video.path))
+        except (VideoError, OSError) as error:
+            broken += 1
+            row |= {"status": "error", "error": describe(error)}
+            continue
+        if copy and inside is not None and not video.path.startswith(inside):
+            row["uri"] = f"{inside}videos/{row['clip_id']}.mp4"
+            storage.write_bytes(row["uri"], storage.read_bytes(video.path))
+        if inside is not None:
+            row["uri"] = row["uri"].removeprefix(inside)
+    notes = []
+    if without:
+        notes.append(f"{without} clips have no video: their size, rate and length are unknown unless annotated")
+    if broken:
+        notes.append(f"{broken} clips have a video that cannot be read: their status is 'error'")
+    return schema.from_rows("clips", rows), notes
+
+
+def unpack_zip(archive: str, folder: str) -> dict[str, FoundVideo]:
+    """Extract the videos of a zip file into `folder`, flat, and return them by clip id.
+
+    The name of each extracted file is the validated clip id, so no member can escape. Refuses, with `FormatError`, an
+    archive with absolute or climbing names, links, encrypted members, two videos of one clip, or more bytes than the
+    disk has, before anything is written. A member that is there already with its size and checksum is passed over.
+    """
+    fs, name = storage.filesystem(archive)
+    try:
+        with fs.open(name, "rb") as file, zipfile.ZipFile(file) as bundle:
+            members = list(_members(archive, bundle))
+            _check_space(archive, folder, sum(member.file_size for _, member in members))
+            found = {}
+            for clip_id, member in members:
+                path = storage.join(_absolute(folder), f"{clip_id}.mp4")
+                if not _is_there(path, member):
+                    storage.write_bytes(path, bundle.read(member))
+                found[clip_id] = FoundVideo(path, origin_of(member.filename))
+            return found
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise FormatError(f"{archive} is not a sound zip file: {error}", "download it again") from error
+
+
+def copy_videos(
+    annotations: Annotations, folder: str, *, published_layout: bool = False
+) -> tuple[dict[str, str], list[str]]:
+    """Copy the clips' videos into `folder` and return the new paths by clip id, and notes on those that are missing.
+
+    Names are `{clip_id}.mp4`; with `published_layout` they lie in `{origin}/{source_id}/`.
+    """
+    copied: dict[str, str] = {}
+    missing = []
+    for row in annotations.clips():
+        clip_id, uri = row["clip_id"], row["uri"]
+        if uri is None or not storage.exists(annotations.resolve(uri)):
+            missing.append(clip_id)
+            continue
+        parts = [row["origin"] or "real", split_clip_id(clip_id)[0]] if published_layout else []
+        path = storage.join(folder, *parts, f"{clip_id}.mp4")
+        storage.write_bytes(path, storage.read_bytes(annotations.resolve(uri)))
+        copied[clip_id] = path
+    notes = [f"{len(missing)} clips have no video to copy (e.g. {missing[0]})"] if missing else []
+    return copied, notes
+
+
+def _members(archive: str, bundle: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+    seen: dict[str, str] = {}
+    for member in bundle.infolist():
+        name = member.filename
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if name.startswith(("/", "\\")) or ".." in parts or (parts and ":" in parts[0]):
+            raise FormatError(f"{archive}: member {name!r} points outside the archive", "do not trust this file")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise FormatError(f"{archive}: member {name!r} is a link", "do not trust this file")
+        if member.flag_bits & 1:
+            raise FormatError(f"{archive}: member {name!r} is encrypted", "extract it yourself and import the folder")
+        clip_id = None if member.is_dir() or "__MACOSX" in parts else _clip_id(name)
+        if clip_id is None:
+            continue
+        if clip_id in seen:
+            raise FormatError(f"{archive}: clip {clip_id} is there twice: {seen[clip_id]} and {name}")
+        seen[clip_id] = name
+        yield clip_id, member
+
+
+def _is_there(path: str, member: zipfile.ZipInfo) -> bool:
+    fs, name = storage.filesystem(path)
+    if not fs.exists(name) or fs.size(name) != member.file_size:
+        return False
+    return zlib.crc32(storage.read_bytes(path)) == member.CRC
+
+
+def _absolute(path: str) -> str:
+    return str(storage.local_path(path).resolve()) if storage.is_local(path) else path
+
+
+def _check_space(archive: str, target: str, needed: int) -> None:
+    if not storage.is_local(target):
+        return
+    storage.make_dirs(target)
+    status = os.statvfs(storage.local_path(target))
+    free = status.f_bavail * status.f_frsize
+    if needed > free:
+        raise FormatError(f"{archive} needs {needed / 1e9:.1f} GB and {target} has {free / 1e9:.1f} GB free")
+
+
+def _walk(root: str) -> Iterator[str]:
+    fs, path = storage.filesystem(root)
+    for name in sorted(fs.find(path)):
+        if name.lower().endswith(VIDEO_EXTENSIONS):
+            yield str(storage.local_path(name).resolve()) if storage.is_local(root) else fs.unstrip_protocol(name)
+
+
+def _clip_id(path: str) -> str | None:
+    stem, extension = os.path.splitext(path.replace("\\", "/").rsplit("/", 1)[-1])  # noqa: PTH122
+    try:
+        split_clip_id(stem)
+    except IdError:
+        return None
+    return stem if extension.lower() in VIDEO_EXTENSIONS else None
+
+
+def _columns(info: VideoInfo) -> dict[str, Any]:
+    return {
+        "fps": info.fps,
+        "num_frames": info.num_frames,
+        "width": info.width,
+        "height": info.height,
+        "duration_s": info.duration_s,
+        "sha256": info.sha256,
+        "status": "ok",
+        "error": None,
+    }

@@ -1,0 +1,1 @@
+"""This machine and what it needs: hardware, installed packages, weights, downloads."""

@@ -1,0 +1,283 @@
+"""Files of captions and answers in every shape that is around, as `TextRow`s.
+
+JSON: clip id -> caption (or list of captions, or entry, or list of pairs); a list of entries {video_id, caption,
+qa_pairs: [{Q, A}]}; a list of flat rows {video_id, question, answer}; {"captions": [...], "qa": [...]}; COCO's
+{"annotations": [{image_id, caption}]}. JSONL, CSV and Parquet hold entries or flat rows under the same names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from microg import storage
+from microg.data.ids import check_id, strip_video_extension
+from microg.errors import FormatError, IdError
+from microg.texts.items import Task, TextRow
+
+Side = Literal["prediction", "reference"]
+
+_CLIP = ("clip_id", "video_id", "video", "video_name", "image_id", "id")
+_QUESTION = ("question", "Q")
+_INDEX = ("qa_index", "question_index")
+# In the order in which they are looked for: a file may hold predictions beside references.
+_TEXTS: dict[Side, tuple[str, ...]] = {
+    "prediction": (
+        "prediction",
+        "pred",
+        "predicted_answer",
+        "response",
+        "output",
+        "generated",
+        "text",
+        "answer",
+        "A",
+        "caption",
+    ),
+    "reference": (
+        "references",
+        "reference",
+        "ground_truth",
+        "gt",
+        "target",
+        "captions",
+        "answer",
+        "A",
+        "caption",
+        "text",
+    ),
+}
+_NOT_CAPTIONS = {"answer", "A", "predicted_answer"}
+_SECTIONS: dict[str, Task | None] = {"captions": "caption", "qa": "vqa", "vqa": "vqa", "annotations": None}
+
+Record = tuple[str, Mapping[str, Any], Task | None]  # where it stands, its values, its task where the file says it
+
+
+def read_rows(path: str, side: Side) -> list[TextRow]:
+    """Read every text of a file.
+
+    Raises `FormatError` naming the entry, line or row: no clip id or a bad one, no text, a text that is null, NaN or a
+    number, more than one prediction for an item.
+    """
+    places: Counter[str] = Counter()
+    rows: list[TextRow] = []
+    for where, values, task in _records(path):
+        for row in _rows(where, values, task, side):
+            if row.task == "vqa" and row.qa_index is None:
+                row = TextRow(**{**vars(row), "place": places[row.clip_id]})
+            places[row.clip_id] += row.task == "vqa"
+            rows.append(row)
+    if not rows:
+        raise FormatError(f"{path} holds no {side}s")
+    return rows
+
+
+def _records(path: str) -> Iterator[Record]:
+    name = path.lower().removesuffix(".gz")
+    if name.endswith(".parquet"):
+        yield from _numbered(storage.read_parquet(path).to_pylist(), path, "row")
+    elif name.endswith((".csv", ".tsv")):
+        yield from _numbered(_csv(path, "\t" if name.endswith(".tsv") else ","), path, "line", first=2)
+    elif name.endswith((".json", ".jsonl", ".ndjson")):
+        yield from _json(path, lines=not name.endswith(".json"))
+    else:
+        raise FormatError(f"{path}: the form of this file is not known", "give .json, .jsonl, .csv or .parquet")
+
+
+def _csv(path: str, delimiter: str) -> list[dict[str, Any]]:
+    data = _bytes(path).removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise FormatError(f"{path} is empty", "its first line names the columns, e.g. clip_id,caption")
+    header = data.split(b"\n", 1)[0].decode("utf-8", "replace")
+    names = [name.strip().strip('"') for name in header.strip("\r").split(delimiter)]
+    try:
+        table = pa_csv.read_csv(
+            io.BytesIO(data),
+            read_options=pa_csv.ReadOptions(use_threads=False),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
+            # NaN is what pandas calls a missing text; "None." may be an answer
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=True,
+                null_values=["", "NaN", "nan"],
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise FormatError(f"cannot read {path}: {error}", "its first line names the columns") from error
+    return table.to_pylist()
+
+
+def _json(path: str, *, lines: bool) -> Iterator[Record]:
+    text = _text(path)
+    if not lines:
+        try:
+            yield from _document(_loads(text, path), path)
+            return
+        except json.JSONDecodeError as error:
+            if not error.msg.startswith("Extra data"):
+                raise FormatError(f"{path} is not valid JSON: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                found = _loads(line, path)
+            except json.JSONDecodeError as error:
+                raise FormatError(f"{path}, line {number} is not valid JSON: {error}") from error
+            if not isinstance(found, dict):
+                raise FormatError(f"{path}, line {number} is no object", "each line is one {...}")
+            yield f"{path}, line {number}", found, None
+
+
+def _document(found: Any, path: str) -> Iterator[Record]:
+    if isinstance(found, list):
+        yield from _numbered(found, path, "entry")
+        return
+    if not isinstance(found, dict):
+        raise FormatError(f"{path} holds neither a list nor an object", "see 'microg vlm score --help' for shapes")
+    sections = [name for name in _SECTIONS if isinstance(found.get(name), list)]
+    if sections and all(isinstance(entry, dict) for name in sections for entry in found[name]):
+        for name in sections:
+            yield from _numbered(found[name], f"{path}, {name}", "entry", task=_SECTIONS[name])
+        return
+    for clip, value in found.items():
+        where = f"{path}, clip {clip!r}"
+        pairs = isinstance(value, list) and value and all(isinstance(pair, dict) and _is_pair(pair) for pair in value)
+        if isinstance(value, dict):
+            yield where, {**value, "clip_id": clip}, None
+        elif pairs:
+            yield where, {"clip_id": clip, "qa_pairs": value}, None
+        else:
+            yield where, {"clip_id": clip, "caption": value}, "caption"
+
+
+def _numbered(found: list, path: str, noun: str, *, first: int = 1, task: Task | None = None) -> Iterator[Record]:
+    for number, values in enumerate(found, first):
+        if not isinstance(values, dict):
+            raise FormatError(f"{path}, {noun} {number} is {values!r}, not an object with a clip id and a text")
+        yield f"{path}, {noun} {number}", values, task
+
+
+def _rows(where: str, values: Mapping[str, Any], task: Task | None, side: Side) -> Iterator[TextRow]:
+    clip_id = _clip_id(values, where)
+    stated = values.get("task")
+    if stated is not None and stated not in ("caption", "vqa"):
+        raise FormatError(f"{where}: task {stated!r} is unknown", "it is caption or vqa")
+    task = stated or task
+    if values.get("qa_pairs") is not None:
+        for place, pair in enumerate(_pairs(values["qa_pairs"], where)):
+            at = f"{where}, qa_pairs[{place}]"
+            index = _index(pair, at)
+            texts = _texts(pair, _TEXTS[side], side, f"{at}: the answer for clip {clip_id}")
+            yield TextRow("vqa", clip_id, texts, at, index, _question(pair, at))
+        names = [name for name in _TEXTS[side] if name not in _NOT_CAPTIONS and values.get(name) is not None]
+        if names:
+            yield TextRow("caption", clip_id, _texts(values, names, side, f"{where}: the caption of {clip_id}"), where)
+        return
+    index, question = _index(values, where), _question(values, where)
+    if task == "vqa" or (task is None and (index is not None or question is not None)):
+        texts = _texts(values, _TEXTS[side], side, f"{where}: the answer for clip {clip_id}")
+        yield TextRow("vqa", clip_id, texts, where, index, question)
+        return
+    yield TextRow("caption", clip_id, _texts(values, _TEXTS[side], side, f"{where}: the caption of {clip_id}"), where)
+
+
+def _clip_id(values: Mapping[str, Any], where: str) -> str:
+    name = next((values[alias] for alias in _CLIP if values.get(alias) is not None), None)
+    if name is None:
+        raise FormatError(f"{where} names no clip", f"it needs one of {', '.join(_CLIP)}")
+    try:
+        return check_id(strip_video_extension(str(name)), "clip id")
+    except IdError as error:
+        raise FormatError(f"{where}: {error.what}", error.fix) from error
+
+
+def _texts(values: Mapping[str, Any], names: Any, side: Side, what: str) -> tuple[str, ...]:
+    name = next((name for name in names if name in values), None)
+    if name is None:
+        raise FormatError(f"{what} is not there", f"it needs one of {', '.join(names)}")
+    found = values[name]
+    many = found if isinstance(found, list | tuple) else [found]
+    texts: list[str] = []
+    for value in many:
+        text = value["caption"] if isinstance(value, dict) and "caption" in value else value
+        if not isinstance(text, str):
+            kind = "missing (null)" if text is None or text != text else f"{text!r}, not text"
+            raise FormatError(f"{what} is {kind}", 'write "" for an empty text, and leave out what a model did not say')
+        texts.append(text)
+    if not texts:
+        raise FormatError(f"{what} is an empty list")
+    if side == "prediction" and len(texts) > 1:
+        raise FormatError(f"{what} is a list of {len(texts)} texts", "give one prediction an item")
+    return tuple(texts)
+
+
+def _is_pair(values: Mapping[str, Any]) -> bool:
+    return any(name in values for name in (*_QUESTION, *_INDEX, "answer", "A"))
+
+
+def _pairs(found: Any, where: str) -> list[dict[str, Any]]:
+    if isinstance(found, str):  # as some Parquet files hold them
+        try:
+            found = json.loads(found)
+        except json.JSONDecodeError as error:
+            raise FormatError(f"{where}: qa_pairs is not JSON: {error}") from error
+    if not isinstance(found, list) or not all(isinstance(pair, dict) for pair in found):
+        raise FormatError(f"{where}: qa_pairs is no list of {{Q, A}}")
+    return found
+
+
+def _question(values: Mapping[str, Any], where: str) -> str | None:
+    found = next((values[name] for name in _QUESTION if values.get(name) is not None), None)
+    if found is not None and not isinstance(found, str):
+        raise FormatError(f"{where}: the question is {found!r}, not text")
+    return found
+
+
+def _index(values: Mapping[str, Any], where: str) -> int | None:
+    found = next((values[name] for name in _INDEX if values.get(name) is not None), None)
+    if found is None:
+        return None
+    try:
+        index = int(found)
+        whole = float(found) == index
+    except (TypeError, ValueError):
+        whole, index = False, -1
+    if not whole or index < 0 or isinstance(found, bool):
+        raise FormatError(f"{where}: qa_index {found!r} is no number", "questions of a clip count from 0")
+    return index
+
+
+def _loads(text: str, path: str) -> Any:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) < len(items):
+            twice = [name for name, number in Counter(name for name, _ in items).items() if number > 1]
+            raise FormatError(f"{path}: key {twice[0]!r} is there twice", "readers would silently take the last one")
+        return result
+
+    return json.loads(text, object_pairs_hook=pairs)
+
+
+def _text(path: str) -> str:
+    try:
+        return _bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8: {error}", "write the file again as UTF-8") from error
+
+
+def _bytes(path: str) -> bytes:
+    data = storage.read_bytes(path)
+    if not path.lower().endswith(".gz"):
+        return data
+    import gzip
+
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise FormatError(f"cannot unpack {path}: {error}") from error

@@ -1,0 +1,1 @@
+"""What curation computes on a clip: motion, scene cuts, person tracks, published boxes."""

@@ -1,0 +1,134 @@
+"""Everything curation needs to know of one clip, in one pass: decoded once, detected once, tracked, measured.
+
+Filter and tracker share the detections. Frames stream in small batches, so memory does not depend on the clip's
+length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from microg.errors import FormatError, VideoError
+from microg.models.curation.motion import MotionMeter
+from microg.models.curation.scenes import SceneScorer
+from microg.models.curation.tracking import BotSort, TrackerSettings, Tracks
+from microg.models.detection.base import Detections, Detector
+from microg.models.detection.sparse import detect_every
+from microg.models.video.probe_decode import read_frames
+
+
+@dataclass
+class Observation:
+    """What was seen in one clip. `detections` and `tracks` hold one entry a frame; `seconds` is CPU time by stage."""
+
+    num_frames: int
+    width: int
+    height: int
+    content_scores: list[float]
+    motion_published: float
+    motion_euclidean: float
+    detections: list[Detections]
+    tracks: list[Tracks]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def observe(
+    uri: str,
+    detector: Detector | None,
+    *,
+    num_frames: int,
+    stored: Sequence[Detections] | None = None,
+    tracker: TrackerSettings | None = None,
+    batch_size: int = 8,
+    frame_step: int = 1,
+) -> Observation:
+    """Observe a clip with a detector on every `frame_step`-th frame, or with `stored` detections of its frames instead.
+
+    `num_frames` is what the clip should hold: sampling of motion depends on it. Raises `VideoError` when the clip
+    cannot be decoded whole or holds no frame, and `FormatError` when `stored` are of another number of frames.
+    """
+    if detector is None and stored is None:
+        raise ValueError("either a detector or stored detections are needed")
+    scenes, motion, tracking = SceneScorer(), MotionMeter(num_frames), BotSort(tracker)
+    name = uri.rsplit("/", 1)[-1]
+    detections: list[Detections] = []
+    tracks: list[Tracks] = []
+    clock = _StageClock()
+    size = (0, 0)
+    frames = _clocked(read_frames(uri), clock)
+    if detector is not None:
+        detected = detect_every(_clocked_detect(detector, clock), frames, step=frame_step, batch_size=batch_size)
+    else:
+        detected = _replayed(stored or (), frames, name)
+    for frame, found in detected:
+        size = frame.shape[:2]
+        with clock("scenes"):
+            scenes.update(frame)
+        with clock("motion"):
+            motion.update(frame)
+        with clock("track"):
+            tracks.append(tracking.update(found, frame))
+        detections.append(found)
+    if not detections:
+        raise VideoError(f"{name} holds no frame")
+    return Observation(
+        num_frames=len(detections),
+        width=size[1],
+        height=size[0],
+        content_scores=scenes.scores,
+        motion_published=motion.published,
+        motion_euclidean=motion.euclidean,
+        detections=detections,
+        tracks=tracks,
+        seconds=clock.seconds,
+    )
+
+
+def _clocked(frames: Iterator[np.ndarray], clock: _StageClock) -> Iterator[np.ndarray]:
+    while True:
+        with clock("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _clocked_detect(detector: Detector, clock: _StageClock) -> Callable[[Sequence[np.ndarray]], list[Detections]]:
+    def detect(frames: Sequence[np.ndarray]) -> list[Detections]:
+        with clock("detect"):
+            return detector.detect(frames)
+
+    return detect
+
+
+def _replayed(
+    stored: Sequence[Detections], frames: Iterator[np.ndarray], name: str
+) -> Iterator[tuple[np.ndarray, Detections]]:
+    count = 0
+    for count, frame in enumerate(frames, start=1):
+        if count > len(stored):
+            raise FormatError(f"{name} has more frames than the {len(stored)} with stored detections")
+        yield frame, stored[count - 1]
+    if 0 < count < len(stored):
+        raise FormatError(f"{name} has {count} frames, stored detections {len(stored)}")
+
+
+class _StageClock:
+    """Sums CPU seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, stage: str) -> _StageClock:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self._started = time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.process_time() - self._started

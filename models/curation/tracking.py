@@ -1,0 +1,104 @@
+"""Multi-object tracking of one clip with BoT-SORT (ultralytics), fed by any detector's boxes.
+
+Matches ultralytics' `model.track` frame by frame, including that a track is hidden until it is confirmed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from microg.config import Config
+from microg.models.detection.base import Detections
+
+
+class TrackerSettings(Config):
+    """BoT-SORT parameters of the published pipeline (curation facts, "Track")."""
+
+    track_high_thresh: float = 0.5
+    track_low_thresh: float = 0.1
+    new_track_thresh: float = 0.6
+    track_buffer: int = 30
+    match_thresh: float = 0.8
+    fuse_score: bool = True
+    gmc_method: str = "sparseOptFlow"
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Tracked boxes of one frame, in the tracker's order.
+
+    boxes: (N, 4) float32 (x1, y1, x2, y2) in pixels, clipped to the frame; track_id: (N,) int32 from 1 within the
+    clip; confidence: (N,) float32; class_id: (N,) int32.
+    """
+
+    boxes: np.ndarray
+    track_id: np.ndarray
+    confidence: np.ndarray
+    class_id: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.track_id)
+
+
+class BotSort:
+    """Tracks one clip; make a new one for the next clip."""
+
+    def __init__(self, settings: TrackerSettings | None = None) -> None:
+        from types import SimpleNamespace
+
+        from ultralytics.trackers.bot_sort import BOTSORT
+
+        # Sets the offline environment before ultralytics is imported; neither is needed to read stored tracks.
+        from microg.models.detection import ultralytics_model as _environment  # noqa: F401
+
+        values = (settings or TrackerSettings()).model_dump()
+        self._tracker = BOTSORT(
+            args=SimpleNamespace(
+                **values,
+                tracker_type="botsort",
+                proximity_thresh=0.5,
+                appearance_thresh=0.8,
+                with_reid=False,
+                model="auto",
+                device="cpu",
+            )
+        )
+        camera: Any = _CameraMotion(self._tracker)
+        self._tracker.gmc = camera
+
+    def update(self, detections: Detections, frame: np.ndarray) -> Tracks:
+        """Advance by one frame, (H, W, 3) uint8 BGR, and return its tracked boxes."""
+        from ultralytics.engine.results import Boxes
+
+        height, width = frame.shape[:2]
+        rows = self._tracker.update(Boxes(detections.to_array(), (height, width)), frame)
+        rows = np.asarray(rows, dtype=np.float32).reshape(-1, 8)
+        boxes = rows[:, :4].copy()
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+        return Tracks(boxes, rows[:, 4].astype(np.int32), rows[:, 5].copy(), rows[:, 6].astype(np.int32))
+
+
+class _CameraMotion:
+    """Stands in for the tracker's camera motion estimate, and makes it only where there is a track to be moved by it.
+
+    The estimate between two frames depends on nothing but these frames, so leaving some out changes no other.
+    """
+
+    def __init__(self, tracker: Any) -> None:
+        self._tracker, self._estimate = tracker, tracker.gmc
+        self.method = self._estimate.method
+        self._before: np.ndarray | None = None
+
+    def apply(self, frame: np.ndarray, detections: Any = None) -> np.ndarray:
+        if not self._tracker.tracked_stracks and not self._tracker.lost_stracks:
+            self._before = frame
+            return np.eye(2, 3)
+        if self._before is not None:
+            self._estimate.reset_params()
+            self._estimate.apply(self._before)
+            self._before = None
+        return self._estimate.apply(frame, detections)

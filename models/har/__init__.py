@@ -1,0 +1,1 @@
+"""Action recognition: backbones, checkpoints, the geometry of clips, optimisation."""

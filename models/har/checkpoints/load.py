@@ -1,0 +1,204 @@
+"""Putting the tensors of a file into a model, with a report and a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from microg.errors import ConfigError, WeightsError
+from microg.models.har.backbones.registry import build
+from microg.models.har.backbones.roi_head import BoxClassifier
+from microg.models.har.checkpoints import names as naming
+from microg.models.har.checkpoints.files import StoredWeights, read_weights
+from microg.models.har.checkpoints.report import HEAD, LoadReport, Mismatch, is_allowed, listed, patterns_for
+
+_COUNTER = ".num_batches_tracked"  # no effect on results: absent in older files and in caffe2
+
+
+def load_weights(
+    model: nn.Module,
+    path: str,
+    *,
+    allow_missing: Sequence[str] = (),
+    require_head: bool = False,
+    layout: str | None = None,
+) -> LoadReport:
+    """Load a weights file of any known format into a model of `build` and report what became of each tensor.
+
+    The classification head is left as initialised where the file has none or one of another size; `require_head`
+    refuses that. Anything else that would stay as initialised is refused, and the model left untouched, unless a
+    shell-style pattern of `allow_missing` fits its name (ours or PySlowFast's). `layout` (microg, pyslowfast,
+    pytorchvideo, torchvision) forces a naming instead of taking the one that fits best: it reproduces runs that read a
+    file by the wrong names. Raises `WeightsError`, `ConfigError`.
+    """
+    inner = unwrapped(model)
+    return _load(inner, read_weights(path), allow_missing, require_head, layout)
+
+
+def open_model(path: str) -> tuple[BoxClassifier, dict[str, Any]]:
+    """Build the model that a file of `save_weights` describes, with its weights, in evaluation mode.
+
+    Returns it and the file's metadata (`model`, `num_classes`, `roi_scale` and what was saved with it).
+    Raises `WeightsError` for any other file.
+    """
+    stored = read_weights(path)
+    metadata = stored.metadata
+    if "model" not in metadata:
+        raise WeightsError(f"{path} does not say which model it is for: it was not saved by microg", "name the model")
+    model = build(metadata["model"], num_classes=metadata["num_classes"], roi_scale=metadata["roi_scale"])
+    _load(model, stored, (), True, "microg")
+    return model.eval(), metadata
+
+
+def unwrapped(model: nn.Module) -> BoxClassifier:
+    """Return the model inside DistributedDataParallel and torch.compile."""
+    while not isinstance(model, BoxClassifier):
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            raise TypeError(f"{type(model).__name__} is not a model of microg.models.har.backbones.build")
+        model = inner
+    return model
+
+
+def _load(
+    model: BoxClassifier, stored: StoredWeights, patterns: Sequence[str], require_head: bool, forced: str | None
+) -> LoadReport:
+    targets: dict[str, Tensor] = model.state_dict()
+    layout, tensors, renamed = _best_layout(model, stored, targets, forced)
+    sources: dict[str, tuple[str, Tensor]] = {ours: (name, tensors[name]) for name, ours in renamed.items()}
+    loaded: dict[str, Tensor] = {}
+    missing, mismatched = [], []
+    for name, target in targets.items():
+        if name not in sources:
+            if not name.endswith(_COUNTER):
+                missing.append(name)
+            continue
+        value = _fitted(sources[name][1], target, name)
+        if value is None:
+            mismatched.append(Mismatch(name, tuple(sources[name][1].shape), tuple(target.shape)))
+        else:
+            loaded[name] = value
+    filled = _identities(model, missing) if layout == "pytorchvideo" else {}
+    unused = [name for name in tensors if name not in renamed]
+    report = LoadReport(
+        path=stored.path,
+        container=stored.container,
+        layout=layout,
+        model=model.spec.name,
+        loaded=tuple(loaded),
+        filled=tuple(filled),
+        missing=tuple(name for name in missing if not name.startswith(HEAD) and name not in filled),
+        mismatched=tuple(mismatch for mismatch in mismatched if not mismatch.name.startswith(HEAD)),
+        unexpected=tuple(name for name in unused if not naming.is_head(name)),
+        head_loaded=all(name in loaded for name in targets if name.startswith(HEAD)),
+        head=_head_note(missing, mismatched),
+        head_unused=tuple(name for name in unused if naming.is_head(name)),
+        allowed=tuple(patterns),
+    )
+    _refuse_unfit(report, model, patterns, require_head, len(tensors))
+    broken = [name for name, value in loaded.items() if not _is_finite(value)]
+    if broken:
+        raise WeightsError(f"{stored.path}: {len(broken)} tensors hold NaN or infinity: {listed(broken)}")
+    with torch.no_grad():
+        for name, value in {**loaded, **filled}.items():
+            targets[name].copy_(value)
+    return report
+
+
+def _best_layout(
+    model: BoxClassifier, stored: StoredWeights, targets: dict[str, Tensor], forced: str | None
+) -> tuple[str, dict[str, Tensor], dict[str, str]]:
+    """Return the naming that finds most tensors, the file's tensors under it, and file name -> our name."""
+    if stored.container == "caffe2 pickle":
+        candidates = {"caffe2": naming.caffe2_layout(targets, model.spec)}
+    else:
+        candidates = naming.layouts(targets, model.spec)
+    if forced is not None:
+        if forced not in candidates:
+            raise ConfigError(f"layout {forced!r} is none of {', '.join(candidates)}, which {stored.path} may have")
+        candidates = {forced: candidates[forced]}
+    results = []
+    for layout, rename in candidates.items():
+        separate = layout == "pytorchvideo" and model.spec.family == "mvit"
+        tensors = naming.join_separate_qkv(stored.tensors) if separate else stored.tensors
+        renamed = {name: ours for name in tensors if (ours := rename(name)) in targets}
+        results.append((layout, tensors, renamed))
+    return max(results, key=lambda result: len(result[2]))
+
+
+def _fitted(value: Tensor, target: Tensor, name: str) -> Tensor | None:
+    """Return `value` in the target's shape where only axes of size 1 differ, else None.
+
+    PySlowFast keeps leading ones on position embeddings; caffe2 leaves trailing ones out.
+    """
+    if value.shape == target.shape:
+        return value
+    shape = list(value.shape)
+    if ".pos_encoding." in name:
+        while len(shape) > target.dim() and shape[0] == 1:
+            shape.pop(0)
+    shape += [1] * (target.dim() - len(shape))
+    return value.reshape(shape) if shape == list(target.shape) else None
+
+
+def _identities(model: BoxClassifier, missing: Sequence[str]) -> dict[str, Tensor]:
+    """Return values that make norms of shortcuts do nothing, where pytorchvideo's models have none."""
+    values: dict[str, Tensor] = {}
+    for name in missing:
+        module, _, kind = name.rpartition(".")
+        if module.endswith(".branch1_norm"):
+            norm: Any = model.get_submodule(module)
+            whole = torch.ones_like(norm.weight) if kind in ("weight", "running_var") else torch.zeros_like(norm.bias)
+            values[name] = whole - norm.eps if kind == "running_var" else whole
+    return values
+
+
+def _is_finite(value: Tensor) -> bool:
+    # The extremes tell as much as all values, in one pass and without another tensor of that size.
+    return value.numel() == 0 or not value.is_floating_point() or all(x.isfinite() for x in torch.aminmax(value))
+
+
+def _head_note(missing: Sequence[str], mismatched: Sequence[Mismatch]) -> str:
+    weight = HEAD + "proj.weight"
+    other = next((mismatch for mismatch in mismatched if mismatch.name == weight), None)
+    if other is not None:
+        return (
+            f"left as initialised: the file's has {other.file_shape[0]} classes of {other.file_shape[1]} features, "
+            f"the model's {other.model_shape[0]} of {other.model_shape[1]}"
+        )
+    if weight in missing:
+        return "left as initialised: the file has none that fits"
+    return "loaded"
+
+
+def _refuse_unfit(
+    report: LoadReport, model: BoxClassifier, patterns: Sequence[str], require_head: bool, file_tensors: int
+) -> None:
+    if all(name.startswith(HEAD) for name in report.loaded):
+        raise WeightsError(
+            f"{report.path} holds no weights of {report.model}: none of its {file_tensors} tensors fits; they are "
+            f"called {listed((*report.unexpected, *report.head_unused))}",
+            "name the model that the file is for",
+        )
+
+    def refused(name: str) -> bool:
+        return not is_allowed((name, naming.pyslowfast_name(name, model.spec)), patterns)
+
+    unfit = [name for name in report.not_loaded if refused(name)]
+    if unfit:
+        shown = {mismatch.name: str(mismatch) for mismatch in report.mismatched}
+        total = len(report.loaded) + len(report.filled) + len(report.not_loaded)
+        options = " ".join(f"--allow-missing '{pattern}'" for pattern in patterns_for(unfit))
+        raise WeightsError(
+            f"{report.path} would leave {len(unfit)} of {total} tensors of {report.model} as initialised: "
+            f"{listed([shown.get(name, name + ' (missing)') for name in unfit])}",
+            f"use the weights of this very configuration, or accept it with {options}",
+        )
+    if require_head and not report.head_loaded and refused(HEAD + "proj.weight"):
+        raise WeightsError(
+            f"{report.path}: the head of {report.model} would be {report.head}; scores would be noise",
+            f"fine-tune the model first, build it with the file's classes, or accept it with --allow-missing '{HEAD}*'",
+        )

@@ -1,0 +1,1 @@
+"""Video files: probing, decoding, constant frame rate, trimming, encoding, previews."""

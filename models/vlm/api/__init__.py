@@ -1,0 +1,1 @@
+"""Engines behind an API: protocols, retries, rate limits, budget, prices and cache."""

@@ -1,0 +1,323 @@
+"""What engines of all providers share: the key, the gate, retries, deadlines, and one reply for each request.
+
+A provider says how a request is written, sent and read (`OpenAiEngine`, `GeminiEngine`); everything about failure is
+here, so that it is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import random
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from microg.errors import ConfigError, describe
+from microg.models.vlm.api.gate import BudgetError, Gate, Limits, LocalGate, Outcome, Wait
+from microg.models.vlm.api.prices import Estimate, Price, estimate, price_of
+from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict
+from microg.models.vlm.api.retry import RetryPolicy
+from microg.models.vlm.base import Reply, Request, Sampling
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+# A request that has not ended this long after its own timeout was killed with its process.
+_LEASE_S = 30.0
+
+
+@dataclass
+class ApiEngine:
+    """A model behind a server; up to `concurrency` requests are under way at once, fewer when the server refuses.
+
+    `base_url` None means the provider's own. The key is read from the environment variable `key_variable` when the
+    first request is made and is kept nowhere; servers on this machine need none. `gate` None means one of this
+    engine's own, without limits on pace and money. `price` None means the table's. After `give_up_after` requests in
+    a row that failed for all their attempts the rest is answered as failed without being sent.
+    """
+
+    model: str
+    base_url: str | None = None
+    key_variable: str = ""
+    concurrency: int = 8
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    name: str = ""
+    gate: Gate | None = None
+    price: Price | None = None
+    give_up_after: int = 16
+
+    def __post_init__(self) -> None:
+        self.base_url = (self.base_url or self._default_url()).rstrip("/")
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{self.base_url!r} is no URL of a server", "it looks like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ConfigError(
+                "the server's URL holds a password or parameters, which would be written to run folders",
+                f"put the key into the environment variable {self.key_variable}",
+            )
+        self.price = self.price or price_of(self.model)
+        self.gate = self.gate or LocalGate(Limits(concurrency=self.concurrency))
+
+    @property
+    def local(self) -> bool:
+        """Whether the server is on this machine."""
+        return urlsplit(str(self.base_url)).hostname in _LOCAL
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return engine, model and server; providers add what else decides an answer."""
+        return {"engine": self.name, "model": self.model, "server": self.base_url}
+
+    def close(self) -> None:
+        """Nothing is kept between calls."""
+
+    def estimate(self, request: Request, sampling: Sampling) -> Estimate:
+        """Return the tokens that a request may take and the dollars that it costs at most."""
+        return estimate(request, sampling, self.price)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yield one reply a request, in the order they finish (see `microg.models.vlm.base.Engine`).
+
+        Leaving the iterator early cancels what is under way.
+        """
+        self.key()
+        done: queue.Queue[Reply | BaseException | None] = queue.Queue()
+        loop = asyncio.new_event_loop()
+
+        async def pump() -> None:
+            async with contextlib.aclosing(self.stream(requests, sampling)) as replies:
+                async for reply in replies:
+                    done.put(reply)
+
+        task = loop.create_task(pump())
+
+        def work() -> None:
+            try:
+                loop.run_until_complete(task)
+            except asyncio.CancelledError:
+                pass
+            except BaseException as error:
+                done.put(error)
+            finally:
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+                done.put(None)
+
+        worker = threading.Thread(target=work, name=f"{self.name}-engine", daemon=True)
+        worker.start()
+        try:
+            while (found := done.get()) is not None:
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(task.cancel)
+            worker.join()
+
+    async def stream(self, requests: Sequence[Request], sampling: Sampling) -> AsyncGenerator[Reply]:
+        """Yield the replies of `generate` in a running event loop."""
+        key = self.key()
+        done: asyncio.Queue[Reply] = asyncio.Queue()
+        waiting = iter(requests)
+        record = _Record(self.give_up_after)
+        async with self._client(key) as client:
+
+            async def work() -> None:
+                for request in waiting:
+                    done.put_nowait(await self._answer(client, request, sampling, key, record))
+
+            workers = [asyncio.create_task(work()) for _ in range(min(self.concurrency, len(requests)))]
+            try:
+                for _ in range(len(requests)):
+                    yield await _next(done, workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _answer(self, client: Any, request: Request, sampling: Sampling, key: str, record: _Record) -> Reply:
+        """Ask until there is an answer, an error that stays, or no time, attempts or money left."""
+        if record.hopeless:
+            return Reply(request.key, status="error", error=record.hopeless, attempts=0, cost=self._cost(0.0))
+        try:
+            body = self.body(request, sampling)
+            expected = self.estimate(request, sampling)
+        except ConfigError:
+            raise
+        except Exception as error:  # a request that cannot be written is a failed row, not a failed run
+            return Reply(request.key, status="error", error=f"not sent: {describe(error)}", attempts=0)
+        chance = random.Random(request.key)
+        started: float | None = None
+        cost, attempt, problem = 0.0, 0, ""
+        while attempt < self.retry.attempts:
+            left = self.retry.deadline_s - (time.monotonic() - started if started is not None else 0.0)
+            timeout = min(self.retry.timeout_s, max(left, 0.0))
+            assert self.gate is not None
+            try:
+                permit = await self.gate.start(
+                    expected.tokens, expected.cost, timeout + _LEASE_S, None if started is None else max(left, 0.0)
+                )
+            except BudgetError as error:
+                problem = f"not sent: {error}" + (f" (before: {problem})" if problem else "")
+                break
+            if isinstance(permit, Wait):
+                problem = f"gave up after {attempt} attempts: {problem}"
+                break
+            started = time.monotonic() if started is None else started
+            attempt += 1
+            answer, verdict = None, None
+            outcome = Outcome("failed")
+            try:
+                answer, verdict = await self._try(client, body, key, timeout)
+                outcome = self._outcome(answer, verdict)
+            finally:
+                cost += await self.gate.finish(permit, outcome)
+            if answer is not None:
+                record.succeeded()
+                return self._reply(request.key, answer, time.monotonic() - started, attempt, cost)
+            assert verdict is not None
+            problem = verdict.problem
+            if verdict.kind == "fatal":
+                raise ConfigError(
+                    f"{self.base_url} refuses model {self.model!r}: {problem}",
+                    f"check the model's name, the URL and the key in {self.key_variable}",
+                ) from None
+            if verdict.kind == "final":
+                record.succeeded()  # the server is there
+                break
+            wait = self.retry.wait_s(attempt, verdict.after_s, chance)
+            if attempt == self.retry.attempts or time.monotonic() - started + wait > self.retry.deadline_s:
+                problem = f"gave up after {attempt} attempts: {problem}"
+                record.failed(problem)
+                break
+            await asyncio.sleep(wait)
+        seconds = 0.0 if started is None else time.monotonic() - started
+        return Reply(
+            request.key, status="error", error=problem, latency_s=seconds, attempts=attempt, cost=self._cost(cost)
+        )
+
+    async def _try(self, client: Any, body: Any, key: str, timeout: float) -> tuple[Answer | None, Verdict | None]:
+        try:
+            # not the client's own timeout: that one begins again with every byte of a slow answer
+            async with asyncio.timeout(timeout):
+                return await self._send(client, body), None
+        except TimeoutError:
+            return None, Verdict("again", "the server did not answer in time", refused=True)
+        except TornAnswerError as error:
+            return None, Verdict("again", _without_key(str(error), key))
+        except Exception as error:
+            found = self._judge(error)
+            problem = _without_key(found.problem, key)
+            return None, Verdict(found.kind, problem, found.after_s, found.refused, found.unbilled)
+
+    def _outcome(self, answer: Answer | None, verdict: Verdict | None) -> Outcome:
+        if answer is None:
+            assert verdict is not None
+            free = verdict.unbilled or self.price is None
+            result = "refused" if verdict.refused else "failed"
+            return Outcome(result, cost=0.0 if free else None, retry_after_s=verdict.after_s)
+        tokens = cost = None
+        if answer.prompt_tokens is not None and answer.completion_tokens is not None:
+            tokens = answer.prompt_tokens + answer.completion_tokens
+            if self.price is not None:
+                cost = self.price.cost(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+        if self.price is None:
+            cost = 0.0
+        return Outcome(
+            "ok",
+            tokens,
+            cost,
+            requests_per_minute=answer.requests_per_minute,
+            tokens_per_minute=answer.tokens_per_minute,
+        )
+
+    def _reply(self, key: str, answer: Answer, seconds: float, attempts: int, cost: float) -> Reply:
+        return Reply(
+            key,
+            answer.text,
+            "ok" if answer.error is None else "error",
+            answer.error,
+            answer.finish_reason,
+            answer.prompt_tokens,
+            answer.completion_tokens,
+            seconds,
+            attempts,
+            cost=self._cost(cost),
+        )
+
+    def _cost(self, dollars: float) -> float | None:
+        return None if self.price is None else dollars
+
+    def key(self) -> str:
+        """Return the key from the environment. Raises `ConfigError` where there is none and one is needed."""
+        key = os.environ.get(self.key_variable, "").strip()
+        if key:
+            return key
+        if self.local:
+            return "none"
+        raise ConfigError(
+            f"no key for {self.base_url}: the environment variable {self.key_variable} is not set",
+            f"export {self.key_variable}=..., or name another variable",
+        )
+
+    # What a provider says.
+
+    def _default_url(self) -> str:
+        raise NotImplementedError
+
+    def _client(self, key: str) -> AbstractAsyncContextManager[Any]:
+        """Return the client that `_send` uses; closed when a batch of requests has ended."""
+        raise NotImplementedError
+
+    def body(self, request: Request, sampling: Sampling) -> Any:
+        """Return a request as the provider writes it; what is wrong with all requests raises `ConfigError`."""
+        raise NotImplementedError
+
+    async def _send(self, client: Any, body: Any) -> Answer:
+        """Send once. Raises `TornAnswerError` for a response that is no answer, else the client's own errors."""
+        raise NotImplementedError
+
+    def _judge(self, error: Exception) -> Verdict:
+        """Say what an error of `_send` means."""
+        raise NotImplementedError
+
+
+class _Record:
+    """Counts requests that failed in a row, and says when it is time to stop asking."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._failed, self.hopeless = most, 0, ""
+
+    def succeeded(self) -> None:
+        self._failed = 0
+
+    def failed(self, problem: str) -> None:
+        self._failed += 1
+        if self._failed >= self._most:
+            self.hopeless = f"not sent: {self._failed} requests in a row failed before it, the last: {problem}"
+
+
+async def _next(done: asyncio.Queue[Reply], workers: list[asyncio.Task[None]]) -> Reply:
+    """Return the next reply; raises what ended a worker."""
+    getter = asyncio.ensure_future(done.get())
+    try:
+        while True:
+            running = [worker for worker in workers if not worker.done()]
+            await asyncio.wait([getter, *running], return_when=asyncio.FIRST_COMPLETED)
+            for worker in workers:
+                if worker.done() and not worker.cancelled() and (error := worker.exception()) is not None:
+                    raise error
+            if getter.done():
+                return getter.result()
+    finally:
+        getter.cancel()
+
+
+def _without_key(text: str, key: str) -> str:
+    return text.replace(key, "[key]") if len(key) > 4 else text

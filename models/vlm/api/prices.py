@@ -1,0 +1,138 @@
+"""What requests cost: a dated table of prices, the bound of a request before it is sent, and its cost afterwards."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from microg.config import Config
+from microg.errors import ConfigError
+from microg.models.vlm.base import Request, Sampling
+
+VARIABLE = "MICROG_PRICES"
+_MILLION = 1_000_000
+# Text is at most one token a byte; what a message adds around it, and a request around its messages.
+_PER_MESSAGE, _PER_REQUEST = 16, 32
+_BYTES_PER_TOKEN = 4
+_CROP_SMALLEST, _CROP_LARGEST, _CROP_FREE = 256, 768, 384
+
+
+class Picture(Config):
+    """How many tokens a picture is (see prices.yaml)."""
+
+    rule: Literal["fixed", "tiles", "crops"]
+    tokens: int = 0
+    base: int = 0
+    tile: int = 0
+
+    def count(self, width: int, height: int) -> int:
+        """Return the tokens of a picture of this size in pixels.
+
+        >>> Picture(rule="tiles", base=85, tile=170).count(854, 480), Picture(rule="crops", tokens=258).count(854, 480)
+        (1105, 1548)
+        """
+        if self.rule == "fixed":
+            return self.tokens
+        if self.rule == "crops":
+            if max(width, height) <= _CROP_FREE:
+                return self.tokens
+            unit = min(max(int(min(width, height) / 1.5), _CROP_SMALLEST), _CROP_LARGEST)
+            return self.tokens * math.ceil(width / unit) * math.ceil(height / unit)
+        scale = min(1.0, 2048 / max(width, height))
+        scale *= 768 / (min(width, height) * scale)
+        return self.base + self.tile * math.ceil(width * scale / 512) * math.ceil(height * scale / 512)
+
+
+class LongPrice(Config):
+    """Prices of a request whose prompt has more than `over` tokens."""
+
+    over: int
+    input: float
+    output: float
+
+
+class Price(Config):
+    """US dollars per million tokens of one or several model ids (see prices.yaml)."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached_input: float | None = Field(default=None, ge=0)
+    batch: float | None = Field(default=None, gt=0, le=1)
+    long: LongPrice | None = None
+    picture: Picture
+    source: str
+    read: datetime.date
+
+    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, batch: bool = False) -> float:
+        """Return dollars; `cached_tokens` are those of the prompt that the provider had in its cache.
+
+        >>> price_of("gpt-4o").cost(1_000_000, 100_000)
+        3.5
+        """
+        charged, output = self.input, self.output
+        if self.long is not None and prompt_tokens > self.long.over:
+            charged, output = self.long.input, self.long.output
+        reused = cached_tokens if self.cached_input is not None else 0
+        dollars = (prompt_tokens - reused) * charged + reused * (self.cached_input or 0) + completion_tokens * output
+        return dollars / _MILLION * ((self.batch or 1) if batch else 1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A request before it is sent: tokens that are likely (prompt and answer), and dollars that it costs at most."""
+
+    tokens: int
+    cost: float
+
+
+def estimate(request: Request, sampling: Sampling, price: Price | None, batch: bool = False) -> Estimate:
+    """Return what a request may take. The bound counts every byte of text as a token and the longest answer."""
+    shape = json.dumps(dict(sampling.json_schema)) if sampling.json_schema else ""
+    text = sum(len(part.encode()) for part in (request.system, request.prompt, shape))
+    pictures = 0
+    if request.frames is not None:
+        rule = price.picture if price is not None else Picture(rule="tiles", base=85, tile=170)
+        pictures = rule.count(request.frames.width, request.frames.height) * len(request.frames.indices)
+    likely = text // _BYTES_PER_TOKEN + pictures + sampling.max_tokens + _PER_REQUEST
+    if price is None:
+        return Estimate(likely, 0.0)
+    most = text + pictures + 2 * _PER_MESSAGE + _PER_REQUEST
+    return Estimate(likely, price.cost(most, sampling.max_tokens, batch=batch))
+
+
+def price_of(model: str) -> Price | None:
+    """Return the price of a provider's model id, or None where the table has none. Raises `ConfigError`."""
+    own = os.environ.get(VARIABLE)
+    tables = [*([_own(own)] if own else []), _built_in()]
+    return next((price for table in tables for price in table if model in price.models), None)
+
+
+@cache
+def _built_in() -> list[Price]:
+    return _parsed("prices.yaml", resources.files("microg.models.vlm.api").joinpath("prices.yaml").read_text("utf-8"))
+
+
+@cache
+def _own(path: str) -> list[Price]:
+    if not Path(path).is_file():
+        raise ConfigError(f"the price table {path} is not there", f"correct the environment variable {VARIABLE}")
+    return _parsed(path, Path(path).read_text("utf-8"))
+
+
+def _parsed(name: str, text: str) -> list[Price]:
+    try:
+        rows: Any = yaml.safe_load(text)
+        return [Price.model_validate(row) for row in rows]
+    except (yaml.YAMLError, ValidationError, TypeError) as error:
+        raise ConfigError(f"the price table {name} is not valid: {error}") from None

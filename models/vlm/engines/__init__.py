@@ -1,0 +1,1 @@
+"""Engines that answer: the registry, and those that run a model on our own hardware."""

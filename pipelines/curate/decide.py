@@ -1,0 +1,262 @@
+"""From observations to a dataset: which clips are kept and why, whose boxes are published, what each source gave.
+
+Pure functions of tables: another threshold or rule gives another dataset without touching a video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from microg.arrow import pc
+from microg.config import Config
+from microg.data import schema
+from microg.data.ids import split_clip_id
+from microg.models.curation.box_rule import BoxRule, PersonBoxes, person_boxes
+from microg.models.curation.motion import motion_level
+from microg.models.curation.scenes import scene_cuts
+from microg.models.detection.base import PERSON
+from microg.pipelines.curate.observations import tracks_of
+
+
+class FilterSettings(Config):
+    """Thresholds of the published filter (curation facts, "Filter").
+
+    A clip is kept when at least `min_person_percentage` of its frames hold a person above `person_confidence`, and
+    at most `max_cuts` scene cuts have a content score of `scene_threshold` or more.
+    """
+
+    person_confidence: float = Field(default=0.6, ge=0.1, lt=1)
+    min_person_percentage: float = Field(default=60.0, ge=0, le=100)
+    scene_threshold: float = Field(default=40.0, gt=0)
+    max_cuts: int = Field(default=0, ge=0)
+
+
+def person_percentage(row: dict[str, Any], confidence: float) -> float:
+    """Return the share of a clip's frames, in percent, that hold a person above `confidence`."""
+    person = np.asarray(row["detection_class"]) == PERSON
+    strong = np.asarray(row["detection_confidence"], dtype=np.float32) > np.float32(confidence)
+    frames = np.asarray(row["detection_frame"])[person & strong] if len(person) else []
+    return 100.0 * len(np.unique(frames)) / row["num_frames"]
+
+
+def decide_clip(row: dict[str, Any], filters: FilterSettings) -> list[dict[str, Any]]:
+    """Return the rows of table `decisions` for one observed clip: stages decode, persons, scenes."""
+    clip_id = row["clip_id"]
+
+    def decision(stage: str, keep: bool, reason: str, score: float | None, threshold: float | None) -> dict[str, Any]:
+        return {
+            "clip_id": clip_id,
+            "stage": stage,
+            "keep": keep,
+            "reason": reason,
+            "score": score,
+            "threshold": threshold,
+        }
+
+    if row["status"] != "ok":
+        return [decision("decode", False, row["error"] or "not observed", None, None)]
+    decisions = []
+    if row["damaged"]:
+        decisions.append(decision("decode", False, f"the source is damaged here: {row['damaged']}", None, None))
+    else:
+        decisions.append(decision("decode", True, f"{row['num_frames']} frames", row["num_frames"], None))
+    percentage = person_percentage(row, filters.person_confidence)
+    keep = percentage >= filters.min_person_percentage
+    reason = f"a person above confidence {filters.person_confidence:g} in {percentage:.1f}% of frames"
+    decisions.append(decision("persons", keep, reason, percentage, filters.min_person_percentage))
+    cuts = scene_cuts(row["content_scores"], filters.scene_threshold)
+    where = f" at frame {', '.join(str(cut + 1) for cut in cuts)}" if cuts else ""
+    reason = f"{len(cuts)} scene cuts at content score {filters.scene_threshold:g}{where}"
+    decisions.append(decision("scenes", len(cuts) <= filters.max_cuts, reason, len(cuts), filters.max_cuts))
+    return decisions
+
+
+def boxes_of(row: dict[str, Any], rule: BoxRule) -> PersonBoxes:
+    """Return the person boxes that `rule` publishes for one observed clip."""
+    value = row["motion_published"] if rule.manhattan_motion else row["motion_euclidean"]
+    return person_boxes(
+        tracks_of(row), width=row["width"], height=row["height"], fps=row["fps"], level=motion_level(value), rule=rule
+    )
+
+
+def decide(observations: pa.Table, filters: FilterSettings, rule: BoxRule, root: str) -> dict[str, pa.Table]:
+    """Return the tables clips, decisions, boxes and sources of the dataset under `root`.
+
+    Boxes are given for kept clips only, as published. Every clip that was cut has a row in `clips` with status ok,
+    rejected or error, and every source a row in `sources`.
+    """
+    clips: list[dict[str, Any]] = []
+    decisions: list[dict[str, Any]] = []
+    boxes: list[pa.Table] = []
+    for row in _rows(observations):
+        if not row["clip_id"]:
+            continue
+        made = decide_clip(row, filters)
+        rejected = next((item for item in made if not item["keep"]), None)
+        failed = row["status"] != "ok" or bool(row["damaged"])
+        status = "ok" if rejected is None else "error" if failed else "rejected"
+        if rejected is None:
+            published = boxes_of(row, rule)
+            boxes.append(_boxes_table(row["clip_id"], published))
+            made.append(_track_decision(row["clip_id"], published))
+        decisions += made
+        clips.append(_clip_row(row, root, status, rejected))
+    return {
+        "clips": schema.from_rows("clips", clips),
+        "decisions": schema.from_rows("decisions", decisions),
+        "boxes": pa.concat_tables([schema.empty("boxes"), *boxes]),
+        "sources": sources(observations),
+    }
+
+
+def _rows(observations: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in observations.to_batches(max_chunksize=64):
+        yield from batch.to_pylist()
+
+
+def _source_of(row: dict[str, Any]) -> str:
+    """Return the source a row belongs to; files that are clips already are several to one source."""
+    return split_clip_id(row["clip_id"])[0] if row["clip_id"] else row["source_id"]
+
+
+def _clip_row(row: dict[str, Any], root: str, status: str, rejected: dict[str, Any] | None) -> dict[str, Any]:
+    inside = f"{root.rstrip('/')}/"
+    uri = row["uri"] or ""
+    return {
+        "clip_id": row["clip_id"],
+        "source_id": _source_of(row),
+        "sequence": row["sequence"],
+        "uri": uri.removeprefix(inside),
+        "origin": row["origin"],
+        "fps": row["fps"],
+        "num_frames": row["num_frames"],
+        "width": row["width"],
+        "height": row["height"],
+        "duration_s": row["num_frames"] / row["fps"] if row["num_frames"] and row["fps"] else None,
+        "sha256": row["sha256"],
+        "status": status,
+        "error": "" if rejected is None else f"{rejected['stage']}: {rejected['reason']}",
+    }
+
+
+def _track_decision(clip_id: str, published: PersonBoxes) -> dict[str, Any]:
+    persons = len(np.unique(published.person_id))
+    return {
+        "clip_id": clip_id,
+        "stage": "track",
+        "keep": True,
+        "score": float(persons),
+        "threshold": None,
+        "reason": f"{persons} persons in {len(published)} boxes",
+    }
+
+
+def _boxes_table(clip_id: str, published: PersonBoxes) -> pa.Table:
+    columns: dict[str, Any] = {
+        "clip_id": pa.array([clip_id] * len(published), pa.string()),
+        "frame": published.frame,
+        "person_id": published.person_id,
+    }
+    columns |= {
+        name: published.boxes[:, index].astype(np.float64) for index, name in enumerate(("x1", "y1", "x2", "y2"))
+    }
+    columns["confidence"] = published.confidence
+    return pa.table(columns, schema=schema.TABLES["boxes"])
+
+
+def sources(observations: pa.Table) -> pa.Table:
+    """Return table `sources`: what became of each raw file, with a reason for whatever is missing.
+
+    Files that are clips already give one row for each source they were cut from, with the first one's uri.
+    """
+    light = observations.select(
+        [
+            "clip_id",
+            "source_id",
+            "source_uri",
+            "origin",
+            "source_size",
+            "source_fps",
+            "source_width",
+            "source_height",
+            "source_duration_s",
+            "tail_s",
+            "decode_errors",
+            "status",
+            "error",
+            "damaged",
+            "stretch",
+            "stretches",
+        ]
+    )
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for row in light.to_pylist():
+        by_source.setdefault(_source_of(row), []).append(row)
+    return schema.from_rows("sources", [_source_row(rows) for _, rows in sorted(by_source.items())])
+
+
+def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    first = rows[0]
+    by_stretch = {(row["source_uri"], row["stretch"]): row for row in rows}
+    by_file = {row["source_uri"]: row for row in rows}
+    durations = [row["source_duration_s"] for row in by_file.values() if row["source_duration_s"] is not None]
+    decode_errors = [error for row in by_stretch.values() for error in row["decode_errors"] or []]
+    failures = [row["error"] for row in rows if row["status"] == "error"]
+    cut = sum(1 for row in rows if row["clip_id"])
+    tail = by_stretch[max(by_stretch)]["tail_s"] or 0.0
+    if failures:
+        status, error = "error", failures[0]
+    elif decode_errors:
+        status, error = "error", f"VideoError: {len(decode_errors)} parts cannot be decoded: {decode_errors[0]}"
+    elif not cut:
+        status, error = "rejected", f"shorter than one clip: {tail:.2f} s"
+    else:
+        status, error = "ok", ""
+    return {
+        "source_id": _source_of(first),
+        "uri": first["source_uri"],
+        "origin": first["origin"],
+        "size_bytes": sum(row["source_size"] for row in by_file.values()),
+        "fps": first["source_fps"],
+        "width": first["source_width"],
+        "height": first["source_height"],
+        "duration_s": sum(durations) if durations else None,
+        "clips": cut,
+        "tail_s": tail,
+        "decode_errors": len(decode_errors),
+        "status": status,
+        "error": error,
+    }
+
+
+def compare_rules(observations: pa.Table, filters: FilterSettings, rules: dict[str, BoxRule]) -> list[dict[str, Any]]:
+    """Return, for each rule, what it publishes for the kept clips: boxes, persons, and clips left without a box."""
+    totals = {
+        name: {
+            "rule": name,
+            "kept_clips": 0,
+            "high_motion_clips": 0,
+            "boxes": 0,
+            "persons": 0,
+            "clips_without_boxes": 0,
+        }
+        for name in rules
+    }
+    for row in _rows(observations.filter(pc.equal(observations["status"], "ok"))):
+        if not all(item["keep"] for item in decide_clip(row, filters)):
+            continue
+        for name, rule in rules.items():
+            published = boxes_of(row, rule)
+            motion = row["motion_published"] if rule.manhattan_motion else row["motion_euclidean"]
+            total = totals[name]
+            total["kept_clips"] += 1
+            total["high_motion_clips"] += motion_level(motion) == "high"
+            total["boxes"] += len(published)
+            total["persons"] += len(np.unique(published.person_id))
+            total["clips_without_boxes"] += len(published) == 0
+    return list(totals.values())

@@ -1,0 +1,137 @@
+"""The `observations` table of a curation: one row a clip with all that decoding and detection gave.
+
+Decisions, boxes and samples are pure functions of these rows (`microg.pipelines.curate.decide`), so new thresholds and
+rules need no second decoding. Boxes are stored flat: `*_frame` (0-based), `*_box` (4 values a box), confidence and
+class.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from microg import storage
+from microg.models.curation.tracking import Tracks
+from microg.models.detection.base import Detections
+from microg.pipelines.core.part_files import WRITTEN, Parts
+
+if TYPE_CHECKING:
+    from microg.models.curation.observe import Observation
+
+STAGES = ("trim", "decode", "detect", "scenes", "motion", "track")
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),  # the clip id; for a stretch of footage without clips, its stretch id
+        ("clip_id", pa.string()),
+        ("source_id", pa.string()),
+        ("sequence", pa.int32()),
+        ("stretch", pa.int32()),
+        ("stretches", pa.int32()),
+        ("stretch_clips", pa.int32()),
+        ("uri", pa.string()),
+        ("status", pa.string()),  # ok | error | empty (a stretch without a whole clip)
+        ("error", pa.string()),
+        ("damaged", pa.string()),
+        ("source_uri", pa.string()),
+        ("source_fingerprint", pa.string()),
+        ("source_size", pa.int64()),
+        ("origin", pa.string()),
+        ("source_fps", pa.float64()),
+        ("source_width", pa.int32()),
+        ("source_height", pa.int32()),
+        ("source_duration_s", pa.float64()),
+        ("decode_errors", pa.list_(pa.string())),
+        ("tail_s", pa.float64()),
+        ("fps", pa.float64()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("content_scores", pa.list_(pa.float32())),
+        ("motion_published", pa.float64()),
+        ("motion_euclidean", pa.float64()),
+        ("detection_frame", pa.list_(pa.int32())),
+        ("detection_box", pa.list_(pa.float32())),
+        ("detection_confidence", pa.list_(pa.float32())),
+        ("detection_class", pa.list_(pa.int32())),
+        ("track_frame", pa.list_(pa.int32())),
+        ("track_box", pa.list_(pa.float32())),
+        ("track_confidence", pa.list_(pa.float32())),
+        ("track_class", pa.list_(pa.int32())),
+        ("track_id", pa.list_(pa.int32())),
+        *((f"{stage}_s", pa.float32()) for stage in STAGES),
+        (WRITTEN, pa.int64()),  # nanoseconds since the epoch: of two rows with one key the newest counts
+    ]
+)
+
+
+def to_row(observation: Observation) -> dict[str, Any]:
+    """Return the columns that hold an observation."""
+    row: dict[str, Any] = {
+        "num_frames": observation.num_frames,
+        "width": observation.width,
+        "height": observation.height,
+        "content_scores": observation.content_scores,
+        "motion_published": observation.motion_published,
+        "motion_euclidean": observation.motion_euclidean,
+    }
+    for prefix, per_frame in (("detection", observation.detections), ("track", observation.tracks)):
+        row |= {
+            f"{prefix}_frame": np.repeat(np.arange(len(per_frame)), [len(item) for item in per_frame]),
+            f"{prefix}_box": _joined([item.boxes.ravel() for item in per_frame]),
+            f"{prefix}_confidence": _joined([item.confidence for item in per_frame]),
+            f"{prefix}_class": _joined([item.class_id for item in per_frame]),
+        }
+    row["track_id"] = _joined([item.track_id for item in observation.tracks])
+    return row | {f"{stage}_s": seconds for stage, seconds in observation.seconds.items()}
+
+
+def detections_of(row: dict[str, Any]) -> list[Detections]:
+    """Return the detections of each frame of an observed clip."""
+    boxes, confidence, class_id, edges = _flat(row, "detection")
+    return [Detections(boxes[a:b], confidence[a:b], class_id[a:b]) for a, b in edges]
+
+
+def tracks_of(row: dict[str, Any]) -> list[Tracks]:
+    """Return the tracked boxes of each frame of an observed clip."""
+    boxes, confidence, class_id, edges = _flat(row, "track")
+    track_id = np.asarray(row["track_id"], dtype=np.int32)
+    return [Tracks(boxes[a:b], track_id[a:b], confidence[a:b], class_id[a:b]) for a, b in edges]
+
+
+def _flat(row: dict[str, Any], prefix: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    frame = np.asarray(row[f"{prefix}_frame"], dtype=np.int32)
+    edges = np.searchsorted(frame, np.arange(row["num_frames"] + 1))
+    return (
+        np.asarray(row[f"{prefix}_box"], dtype=np.float32).reshape(-1, 4),
+        np.asarray(row[f"{prefix}_confidence"], dtype=np.float32),
+        np.asarray(row[f"{prefix}_class"], dtype=np.int32),
+        [(int(a), int(b)) for a, b in pairwise(edges)],
+    )
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.float32)
+
+
+def _parts(root: str) -> Parts:
+    return Parts(storage.join(root, "observations"), SCHEMA, "key")
+
+
+def commit(root: str, rows: list[dict[str, Any]]) -> None:
+    """Append rows as one new file, atomically."""
+    _parts(root).append(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
+def read(root: str, columns: list[str] | None = None) -> pa.Table:
+    """Return the newest row of each key, sorted by key."""
+    return _parts(root).newest(columns)
+
+
+def compact(root: str, *, when_more_than: int = 16) -> None:
+    """Join many small files into one."""
+    _parts(root).compact(when_more_than)

@@ -1,0 +1,129 @@
+"""Last stage of a curation: an actor that holds the detector, observes clips one by one, and commits each."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.errors import describe
+from microg.models.curation.tracking import TrackerSettings
+from microg.models.detection.base import Detector, DetectorSettings
+from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.curate import observations
+from microg.system.weights import cache_folder
+
+ABORT = "abort"
+# What an observed clip tells the driver.
+REPORT = pa.schema(
+    [
+        ("key", pa.string()),
+        ("clip_id", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        *((f"{stage}_s", pa.float32()) for stage in observations.STAGES),
+    ]
+)
+
+
+class Observer:
+    """Observes with a detector, or with the stored detections of folder `detections`.
+
+    `weights` are name and content of the weights file, so that a node needs no copy of its own. When they cannot be
+    used, the first call says so: Ray would try a constructor that raises again and again.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        ledger: Any,
+        *,
+        tracker: TrackerSettings,
+        detector: DetectorSettings,
+        weights: tuple[str, bytes] | None = None,
+        detections: str | None = None,
+        threads: int = 1,
+    ) -> None:
+        _limit_threads(threads)
+        self._root, self._ledger = root, ledger
+        self._tracker, self._settings, self._stored = tracker, detector, detections
+        self._detector: Detector | None = None
+        self._broken: Exception | None = None
+        if detections is None and weights is not None:
+            from microg.models.detection.load import load_detector
+
+            try:
+                local = detector.replaced(weights=str(_local_weights(*weights)))
+                self._detector = load_detector(local, threads=threads)
+            except Exception as error:
+                self._broken = error
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Observe and commit a batch; returns one small row a clip, for the progress display.
+
+        What keeps every clip from being done (a detector that cannot be loaded, a folder that cannot be written) is
+        reported as a row of status `ABORT`, on which the driver ends the run: Ray would drop the error's type.
+        """
+        reports = []
+        for row in batch.to_pylist():
+            try:
+                if self._broken is not None:
+                    raise self._broken
+                row = self._guarded(row) if row["status"] == "observe" else row
+                row["written"] = time.time_ns()
+                observations.commit(self._root, [row])
+                reports.append({name: row.get(name) for name in REPORT.names})
+            except Exception as error:
+                reports.append({"key": row["key"], "status": ABORT, "error": describe(error)})
+        return pa.Table.from_pylist(reports, schema=REPORT)
+
+    def _guarded(self, row: dict[str, Any]) -> dict[str, Any]:
+        if ledgers.crashed_before(self._ledger, row["key"]):
+            return row | {"status": "error", "error": "WorkerCrashed: observing this clip kills its worker"}
+        try:
+            row = row | self._observed(row) | {"status": "ok"}
+        except Exception as error:
+            row = row | {"status": "error", "error": describe(error)}
+        ledgers.settled(self._ledger, row["key"])
+        return row
+
+    def _observed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns that observing a clip adds to its row."""
+        from microg.models.curation.observe import observe
+        from microg.models.detection.replay import read_detections
+
+        stored = None
+        if self._stored is not None:
+            stored = read_detections(self._stored, row["clip_id"], row["num_frames"])
+        seen = observe(
+            row["uri"],
+            self._detector,
+            num_frames=row["num_frames"],
+            stored=stored,
+            tracker=self._tracker,
+            batch_size=self._settings.batch_size,
+            frame_step=self._settings.frame_step,
+        )
+        return observations.to_row(seen)
+
+
+def _limit_threads(threads: int) -> None:
+    """Keep the numeric libraries of this process to `threads` threads: one actor a core, not each on all cores."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def _local_weights(name: str, content: bytes) -> Path:
+    """Return a file with the weights on this node."""
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    target = cache_folder() / "weights" / f"by-content-{digest}" / name
+    if not target.is_file():
+        storage.write_bytes(str(target), content)
+    return target

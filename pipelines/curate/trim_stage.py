@@ -1,0 +1,173 @@
+"""First stages of a curation: probe each raw file, and cut it into clips, a stretch of footage at a time.
+
+Imports no torch: these are short tasks in many worker processes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.data.ids import make_clip_id
+from microg.errors import describe
+from microg.models.video.probe_decode import VideoInfo, probe
+from microg.models.video.trim import TrimSettings, trim
+from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.curate import observations
+from microg.pipelines.curate.find_footage import clip_identity
+
+# Clips of one stretch of footage: the unit of trimming in parallel and of trimming again after a crash.
+STRETCH_CLIPS = 10
+
+
+def probe_source(source: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield the work rows of one raw file, to be cut into clips of `seconds`: its stretches, or one terminal row when
+    it cannot be read."""
+    row = _blank(source)
+    try:
+        info = probe(source["uri"])
+    except Exception as error:
+        yield row | {"status": "error", "error": describe(error)}
+        return
+    row |= _facts(info)
+    # Without an index by time a seek lands anywhere, so such a file is cut in one go.
+    count = max(1, math.ceil(info.duration_s / (seconds * STRETCH_CLIPS))) if info.seekable else 1
+    for stretch in range(count):
+        key = f"{source['source_id']}#{stretch}"
+        yield row | {"key": key, "stretch": stretch, "stretches": count, "status": "trim"}
+
+
+def existing_clip(source: dict[str, Any]) -> dict[str, Any]:
+    """Return the work row of a raw file that is a clip already, or its terminal row when it cannot be read."""
+    clip_id, _, sequence = clip_identity(source["source_id"])
+    uri = source["uri"]
+    row = _blank(source) | {"key": clip_id, "clip_id": clip_id, "sequence": sequence, "uri": uri, "stretch_clips": 1}
+    try:
+        info = probe(uri)
+        digest = storage.sha256(storage.local_path(uri)) if storage.is_local(uri) else None
+    except Exception as error:
+        return row | {"status": "error", "error": describe(error)}
+    frames = info.num_frames or round(info.duration_s * info.fps)
+    size = {"width": info.width, "height": info.height, "num_frames": frames}
+    return row | _facts(info) | size | {"status": "observe", "fps": info.fps, "sha256": digest}
+
+
+def _blank(source: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "key": f"{source['source_id']}#0",
+        "source_id": source["source_id"],
+        "source_uri": source["uri"],
+        "origin": source["origin"],
+        "source_fingerprint": source["fingerprint"],
+        "source_size": source["size"],
+        "stretch": 0,
+        "stretches": 1,
+        "stretch_clips": 0,
+        "decode_errors": [],
+        "tail_s": 0.0,
+        "error": "",
+        "damaged": "",
+    }
+
+
+def _facts(info: VideoInfo) -> dict[str, Any]:
+    return {
+        "source_fps": info.fps,
+        "source_width": info.width,
+        "source_height": info.height,
+        "source_duration_s": info.duration_s,
+    }
+
+
+def trim_stretch(
+    row: dict[str, Any], settings: TrimSettings, folder: str, done: frozenset[str]
+) -> list[dict[str, Any]]:
+    """Cut one stretch into `folder`; return its clips that are not done, or a terminal row when it gives none."""
+    started = time.process_time()
+    first = row["stretch"] * STRETCH_CLIPS
+    last = row["stretch"] == row["stretches"] - 1
+    result = trim(
+        row["source_uri"],
+        row["source_id"],
+        folder,
+        probe(row["source_uri"]),
+        settings,
+        first=first,
+        stop=None if last else first + STRETCH_CLIPS,
+        skip=_Done(row["source_id"], done),
+    )
+    row = row | {"stretch_clips": result.count, "decode_errors": result.errors, "tail_s": result.tail_s}
+    if not result.count:
+        return [row | {"status": "empty"}]
+    seconds = (time.process_time() - started) / max(len(result.clips), 1)
+    return [
+        row
+        | {
+            "key": clip.clip_id,
+            "clip_id": clip.clip_id,
+            "sequence": clip.sequence,
+            "uri": clip.uri,
+            "status": "observe",
+            "damaged": clip.damaged,
+            "fps": float(settings.fps),
+            "width": clip.width,
+            "height": clip.height,
+            "num_frames": clip.num_frames,
+            "sha256": clip.sha256,
+            "trim_s": seconds,
+        }
+        for clip in result.clips
+    ]
+
+
+class _Done:
+    """The sequence numbers of one source's clips that are done; the last stretch may hold more than it should."""
+
+    def __init__(self, source_id: str, done: frozenset[str]) -> None:
+        self._source_id, self._done = source_id, done
+
+    def __contains__(self, sequence: object) -> bool:
+        return isinstance(sequence, int) and make_clip_id(self._source_id, sequence) in self._done
+
+
+class Cutting:
+    """Task bodies of both stages; Arrow in, Arrow out, one terminal row for whatever goes wrong.
+
+    `trim` None means that the files are clips already. Clips in `done` are counted, not cut.
+    """
+
+    def __init__(self, trim: TrimSettings | None, folder: str, done: list[str], ledger: Any) -> None:
+        self._trim, self._folder, self._ledger = trim, folder, ledger
+        self._done = frozenset(done)
+
+    def probe(self, batch: pa.Table) -> pa.Table:
+        """Probe a batch of sources."""
+        sources = batch.to_pylist()
+        if self._trim is None:
+            return _table([existing_clip(source) for source in sources])
+        return _table([row for source in sources for row in probe_source(source, self._trim.seconds)])
+
+    def cut(self, batch: pa.Table) -> pa.Table:
+        """Cut a batch of stretches."""
+        return _table([result for row in batch.to_pylist() for result in self._guarded(row)])
+
+    def _guarded(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        if row["status"] != "trim" or self._trim is None:
+            return [row]
+        if ledgers.crashed_before(self._ledger, row["key"]):
+            return [row | {"status": "error", "error": "WorkerCrashed: trimming this footage kills its worker"}]
+        try:
+            rows = trim_stretch(row, self._trim, self._folder, self._done)
+        except Exception as error:
+            rows = [row | {"status": "error", "error": describe(error)}]
+        ledgers.settled(self._ledger, row["key"])
+        return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=observations.SCHEMA)

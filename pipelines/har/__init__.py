@@ -1,0 +1,1 @@
+"""Key frames to predictions, training and sweeps of action recognition."""

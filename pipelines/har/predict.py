@@ -1,0 +1,197 @@
+"""Key frames to `har_predictions` on Ray Data: decode -> score, in one streaming pass.
+
+Every key frame's rows are committed as they are made: kill anything at any time and the same call does what is missing.
+A sample that fails becomes an error row with its reason.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from microg import storage
+from microg.config import Config, Resources
+from microg.data.label_space import LABEL_SPACES
+from microg.errors import ConfigError, WeightsError
+from microg.models.har.backbones.registry import backbone
+from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.stage import each_once
+from microg.pipelines.har.predict_stage import Model, Precision, Predictor
+from microg.pipelines.har.sample_tables import to_table
+from microg.pipelines.har.samples import View, decode_rows
+from microg.system.weights import find_weights
+
+if TYPE_CHECKING:
+    from microg.models.har.backbones.roi_head import BoxClassifier
+    from microg.models.har.checkpoints import LoadReport
+
+# Key frames of a block: one decoding task, and what is lost when a worker dies.
+_BLOCK_ROWS, _BLOCK_BYTES = 16, 64 * 2**20
+
+
+class PredictSettings(Config):
+    """What decides predictions. `weights_digest` and `label_space` are filled in when the weights are read.
+
+    view: `test` is the full frame, `val` the centre crop by which training selects its best epoch.
+    """
+
+    model: str | None = None
+    roi_scale: Literal["published", "true"] | None = None
+    label_space: str | None = None
+    weights: str | None = None
+    weights_digest: str | None = None
+    allow_missing: tuple[str, ...] = ()
+    split: Literal["train", "val", "test", "all"] = "test"
+    scheme: str = "published"
+    view: Literal["test", "val"] = "test"
+    precision: Precision = "float32"
+    limit: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    device: str = "auto"
+    resources: Resources = Resources()
+
+    volatile = frozenset({"weights", "limit", "batch_size", "device", "resources"})
+
+    @field_validator("roi_scale", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return "true" if value is True else value  # YAML reads the bare word as a boolean
+
+
+def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSettings, LoadReport]:
+    """Build the model of `settings` with its weights; return it, the settings filled in, and what was loaded.
+
+    `settings.weights` is a file of any known format, or the run folder of a training, whose best weights are taken.
+    Our own files say which model they are for; others need `settings.model`. The classification head must be there.
+    Raises `WeightsError`, and `ConfigError` when the weights are of another model.
+    """
+    from microg.models.har.backbones.registry import build
+    from microg.models.har.checkpoints import load_weights
+    from microg.models.har.checkpoints.files import read_weights
+
+    path = weights_file(settings.weights)
+    stored = read_weights(path).metadata
+    name = settings.model or stored.get("model")
+    if name is None:
+        raise ConfigError(f"{path} does not say which model it is for", "name it with --model")
+    spec = backbone(name)
+    if stored.get("model", spec.name) != spec.name:
+        raise ConfigError(f"{path} holds weights of {stored['model']}, not of {spec.name}", "leave --model out")
+    classes = stored.get("num_classes", spec.num_classes)
+    roi_scale = settings.roi_scale or stored.get("roi_scale", "published")
+    network = build(spec.name, num_classes=classes, roi_scale=roi_scale)
+    report = load_weights(network, path, allow_missing=settings.allow_missing, require_head=True)
+    filled = settings.replaced(
+        model=spec.name,
+        roi_scale=roi_scale,
+        weights=path,
+        weights_digest=storage.sha256(path)[:16],
+        label_space=label_space_of(classes, settings.label_space or stored.get("label_space")),
+    )
+    return network.eval(), filled, report
+
+
+def weights_file(path: str | None) -> str:
+    """Return the weights file that `path` means: a name that is searched for, a path or URI, or a training's run."""
+    if path is None:
+        raise ConfigError("which weights to use is missing", "--weights FILE, or the run folder of 'microg har train'")
+    if storage.exists(storage.join(path, "run.json")):
+        best = storage.join(path, "checkpoints", "best.pt")
+        if not storage.exists(best):
+            raise WeightsError(f"run {path} has no best weights yet", "train until its first validation")
+        return best
+    found = find_weights(path) if storage.is_local(path) else None
+    return str(found) if found is not None else path
+
+
+def with_device(settings: PredictSettings) -> tuple[PredictSettings, str]:
+    """Return the settings with the resources of one actor, and its device, on the connected Ray.
+
+    `auto` is one GPU an actor where Ray has any. Raises `ConfigError` for a device that no actor can be given.
+    """
+    from microg.pipelines.core.session import on_device
+
+    asked = settings.device
+    if asked not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device {asked!r} is not known", "auto, cpu or cuda: Ray gives each actor its own GPU")
+    resources, device = on_device(
+        settings.resources, None if asked == "auto" else asked, "use --device cpu, or connect to a cluster that has one"
+    )
+    return settings.replaced(resources=resources), device
+
+
+def label_space_of(classes: int, declared: str | None = None) -> str:
+    """Return the label space of a model with so many classes. Raises `ConfigError` when none has that many."""
+    fitting = [name for name, space in LABEL_SPACES.items() if len(space) == classes]
+    if declared in fitting:
+        return declared
+    if declared is not None or not fitting:
+        wanted = f"label space {declared}" if declared else "a known label space"
+        raise ConfigError(f"a model of {classes} classes is not of {wanted}")
+    return fitting[0]
+
+
+def run_prediction(
+    key_frames: pa.Table,
+    root: str,
+    settings: PredictSettings,
+    network: BoxClassifier,
+    *,
+    device: str,
+    on_row: Callable[[dict[str, Any]], None],
+) -> None:
+    """Score `key_frames` into `root` on the connected Ray; `on_row` gets each key frame's report.
+
+    Raises `ConfigError` when Ray cannot give what `settings.resources` asks for, and `WorkerError` when no sample can
+    be scored: the model cannot be made, `root` cannot be written, or Ray gives up.
+    """
+    import ray
+
+    from microg.pipelines.core.session import pool_size
+
+    resources = settings.resources
+    least = pool_size(resources)
+    most = max(least, resources.max_actors)
+    ledger, scope = ledgers.process_ledger(), uuid.uuid4().hex
+    view = View.of(backbone(network.spec.name), settings.view)
+    state = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    model = Model(
+        network.spec.name,
+        network.num_classes,
+        network.roi_scale,
+        label_space_of(network.num_classes, settings.label_space),
+        [ray.put(state)],
+        device,
+        settings.precision,
+        settings.batch_size,
+        threads=0 if resources.gpus else max(1, int(resources.cpus)),
+    )
+    rows = max(1, min(max(_BLOCK_ROWS, settings.batch_size), _BLOCK_BYTES // view.clip_bytes))
+    blocks = [key_frames.slice(start, rows).combine_chunks() for start in range(0, key_frames.num_rows, rows)]
+    dataset = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            partial(_decode, view=view, ledger=ledger, scope=scope), batch_size=None, batch_format="pyarrow", num_cpus=1
+        )
+        .map_batches(
+            Predictor,
+            fn_constructor_args=(root, model, view, ledger, f"{scope}/model"),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus or None,
+            memory=resources.memory_gb * 2**30 or None,
+            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
+        )
+    )
+    for row in each_once(dataset, "key", "no sample can be scored"):
+        on_row(row)
+
+
+def _decode(block: pa.Table, *, view: View, ledger: Any, scope: str) -> pa.Table:
+    return to_table(decode_rows(block.to_pylist(), view, ledger=ledger, scope=scope))

@@ -1,0 +1,97 @@
+"""What a training run keeps on disk: where it is, the state to go on from, and the best weights.
+
+`checkpoints/progress.json` names the state file that belongs to it and is replaced last, so a kill at any moment
+leaves a pair that fits. `checkpoints/best.pt` holds the weights of the best epoch in the project's own format.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from microg import storage
+from microg.data import schema
+from microg.errors import DatasetError
+from microg.pipelines.har.train.plan import Position
+
+_FORMAT = "microg-train/1"
+BEST = "best.pt"
+
+
+@dataclass
+class Progress:
+    """Where a run is: what is done, one row an epoch, sums of the epoch under way, and the best epoch so far."""
+
+    epoch: int = 0
+    iteration: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    partial: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    finished: bool = False
+    failures: list[str] = field(default_factory=list)
+    state: str | None = None
+
+    @property
+    def position(self) -> Position:
+        """The place in the plan of samples."""
+        return Position(self.epoch, self.iteration)
+
+
+class RunFiles:
+    """The training files of the run folder `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._folder = storage.join(root, "checkpoints")
+
+    @property
+    def best(self) -> str:
+        """Path of the best weights."""
+        return storage.join(self._folder, BEST)
+
+    def progress(self) -> Progress:
+        """Return how far the run is; a new one is at its start. Raises `DatasetError` when the file is damaged."""
+        path = storage.join(self._folder, "progress.json")
+        if not storage.exists(path):
+            return Progress()
+        found = storage.read_json(path)
+        try:
+            if found.pop("format") != _FORMAT:
+                raise ValueError("another format")
+            return Progress(**found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{path} does not tell where training is: {error}", "start another run") from error
+
+    def save(self, progress: Progress, state: dict[str, Any]) -> None:
+        """Commit `state` (tensors and plain values) and `progress` together, then remove the state before."""
+        import torch
+
+        before = progress.state
+        name = f"state-{progress.epoch:05d}-{progress.iteration:06d}.pt"
+        if before == name:  # the same place again, such as an epoch before and after its validation
+            name = name.replace(".pt", "-b.pt")
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        storage.write_bytes(storage.join(self._folder, name), buffer.getbuffer())
+        progress.state = name
+        self._commit(progress)
+        if before is not None:
+            storage.remove(storage.join(self._folder, before))
+
+    def _commit(self, progress: Progress) -> None:
+        storage.write_json(storage.join(self._folder, "progress.json"), {"format": _FORMAT, **asdict(progress)})
+
+    def load(self, progress: Progress) -> dict[str, Any] | None:
+        """Return the state that belongs to `progress`, tensors on the CPU; None at the start of a run."""
+        if progress.state is None:
+            return None
+        import torch
+
+        data = storage.read_bytes(storage.join(self._folder, progress.state))
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+    def write_history(self, progress: Progress) -> None:
+        """Write table `har_train`: one row a finished epoch."""
+        table = schema.from_rows("har_train", progress.history)
+        storage.write_parquet(storage.join(self.root, "tables", "har_train.parquet"), table)

@@ -1,0 +1,113 @@
+"""What training needs, read and checked before anything is started or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.actions.rows import TRUTH_ROWS, conform_rows
+from microg.actions.truth import read_truth
+from microg.data.key_frames import check_labels, read_key_frames
+from microg.data.label_space import label_space
+from microg.errors import WeightsError
+from microg.pipelines.har.train.loop import Job
+from microg.pipelines.har.train.plan import Plan
+from microg.pipelines.har.train.settings import TrainConfig
+from microg.system.weights import find_weights, search_folders
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run: what will be trained on what. `train_rows` are the key frames trained on."""
+
+    config: TrainConfig
+    job: Job
+    train_rows: pa.Table
+    fingerprint: str
+
+    def load_report(self) -> dict[str, Any]:
+        """Load the initial weights and return what fitted. Raises `WeightsError` when too little did."""
+        from microg.models.har.checkpoints import load_weights
+        from microg.pipelines.har.train.worker import new_model
+
+        assert self.job.weights is not None
+        asked = self.config.weights
+        model = new_model(self.config)
+        report = load_weights(model, self.job.weights, allow_missing=asked.allow_missing, layout=asked.layout)
+        return report.to_dict()
+
+
+def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
+    """Read and check everything that training needs, before anything is started or written.
+
+    Raises `MicrogError` naming the row whose box or action cannot be used, the split that is empty, or the weights that
+    are not there.
+    """
+    from microg.models.har.backbones.registry import backbone
+    from microg.pipelines.har.samples import View
+    from microg.pipelines.har.train.stream import Views
+
+    spec, space = backbone(config.model.name), label_space(config.label_space)
+    trained = read_key_frames(dataset, "train", config.scheme, labelled=True)
+    train_rows = trained.rows.slice(0, config.limit)
+    val_rows = read_key_frames(dataset, "val", config.scheme).rows.slice(0, config.limit)
+    for rows in (train_rows, val_rows):
+        check_labels(rows, space)
+    plan = Plan(
+        train_rows.num_rows,
+        val_rows.num_rows,
+        config.batch,
+        config.micro,
+        config.resources.workers,
+        config.epochs,
+        config.validation.every,
+        config.seed,
+    )
+    weights = find_initial_weights(config)
+    if weights is not None:
+        config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
+    views = Views(
+        View.of(spec, "train" if config.train_geometry == "crop" else "test", config.seed, repeated_clips=plan.train),
+        View.of(spec, config.validation.geometry, config.seed, repeated_clips=plan.val),
+    )
+    job = Job(storage.absolute(run_root), config, plan, views, weights, val_rows, val_truth(dataset, config, val_rows))
+    return Prepared(config, job, train_rows, trained.fingerprint)
+
+
+def find_initial_weights(config: TrainConfig) -> str | None:
+    """Return the path of the weights that training starts from, None for random ones. Raises `WeightsError`."""
+    name = config.weights.file
+    if name is None:
+        return None
+    found = find_weights(name)
+    if found is None:
+        looked = ", ".join(str(folder) for folder in search_folders())
+        about = f" ({config.weights.about})" if config.weights.about else ""
+        raise WeightsError(
+            f"the initial weights {name!r}{about} are not in any of {looked}",
+            "put the file there, give another with --weights FILE, or start from random weights with --weights none",
+        )
+    return str(found)
+
+
+def val_truth(dataset: str, config: TrainConfig, rows: pa.Table) -> pa.Table:
+    """Return the truth (`TRUTH_ROWS`) of the val key frames `rows`.
+
+    A dataset's own rows, repeated labels included, which the paper's protocol counts; else what the key frames hold.
+    """
+    if storage.exists(storage.join(dataset, "dataset.json")):
+        truth = read_truth(dataset, label_space(config.label_space), split="val", scheme=config.scheme).rows
+        names = zip(truth["clip_id"].to_pylist(), truth["frame"].to_pylist(), strict=True)
+        kept = set(rows["key"].to_pylist())
+        return truth.filter(pa.array([f"{clip_id}:{frame}" in kept for clip_id, frame in names]))
+    found = [
+        (row["clip_id"], row["frame"], *row["boxes"][4 * place : 4 * place + 4], action_id, person_id)
+        for row in rows.to_pylist()
+        for place, (person_id, labels) in enumerate(zip(row["person_id"], row["labels"], strict=True))
+        for action_id in labels or [None]
+    ]
+    columns = dict(zip(TRUTH_ROWS.names[1:], (pa.array(values) for values in zip(*found, strict=True)), strict=True))
+    return conform_rows(columns, TRUTH_ROWS, dataset)

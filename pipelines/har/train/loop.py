@@ -1,0 +1,271 @@
+"""The loop of one worker: steps, validation, checkpoints, and going on from wherever the run was left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from microg.data.label_space import label_space
+from microg.errors import TrainingError
+from microg.models.har.checkpoints import save_weights
+from microg.models.har.normalise import normalise
+from microg.models.har.training.augment import quarter_turns
+from microg.models.har.training.optimizers import set_learning_rate
+from microg.models.har.training.schedule import learning_rate
+from microg.models.har.training.step import Stepper, box_loss
+from microg.pipelines.har.samples import SampleBatch
+from microg.pipelines.har.train.checkpoints import Progress, RunFiles
+from microg.pipelines.har.train.plan import Plan
+from microg.pipelines.har.train.settings import TrainConfig
+from microg.pipelines.har.train.stream import Piece, Views
+from microg.pipelines.har.train.tensorboard_log import Board
+from microg.pipelines.har.train.validation import Scorer, ValSums
+from microg.pipelines.har.train.worker_group import Link
+
+_SUMS = ("loss_sum", "cells", "clips", "boxes", "failed")
+_FAILURES_KEPT = 100
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a run needs; sent to it by Ray. `val_rows` and `val_truth` describe the val split."""
+
+    root: str
+    config: TrainConfig
+    plan: Plan
+    views: Views
+    weights: str | None
+    val_rows: pa.Table
+    val_truth: pa.Table
+
+
+class TrainLoop:
+    """Runs one worker's part of a job from `progress` on.
+
+    `model` is the bare model on `device`; `stepper` may hold it wrapped. Only rank 0 writes.
+    """
+
+    def __init__(
+        self, job: Job, link: Link, model: nn.Module, stepper: Stepper, progress: Progress, device: torch.device
+    ) -> None:
+        self.job, self.link, self.model, self.stepper, self.device = job, link, model, stepper, device
+        self.progress = progress
+        self._files = RunFiles(job.root)
+        self._scorer = Scorer(job.val_rows, job.val_truth, label_space(job.config.label_space))
+        self._saved = time.monotonic()
+        self._board = Board(job.root if job.config.tensorboard and link.rank == 0 else None, self._steps_done())
+        self._lr, self._loss = 0.0, float("nan")
+
+    def run(self, work: Iterator[Piece]) -> bool:
+        """Train to the end; return False when asked to stop before it, with everything saved."""
+        plan, progress = self.job.plan, self.progress
+        try:
+            while progress.epoch < plan.epochs:
+                if not self._train_epoch(work):
+                    return False
+                scores: dict[str, Any] = {}
+                if plan.validates(progress.epoch):
+                    self._save()  # a kill while validating repeats no step
+                    found = self._validate(work)
+                    if found is None:
+                        return False
+                    scores = found
+                self._finish_epoch(scores)
+        finally:
+            self._board.close()
+        return True
+
+    def _train_epoch(self, work: Iterator[Piece]) -> bool:
+        plan, progress = self.job.plan, self.progress
+        self.stepper.model.train()
+        while progress.iteration < plan.iterations:
+            started = time.monotonic()
+            self._lr = self._rate(progress.iteration)
+            set_learning_rate(self.stepper.optimizer, self._lr)
+            sums, waited, failures = self._step(work)
+            # the wish to stop travels with the sums, so that all workers end at the same step
+            *totals, stop = self.link.total([*sums, float(self.link.update(self._where("training")))])
+            progress.iteration += 1
+            self._add(dict(zip(_SUMS, totals, strict=True)), waited, time.monotonic() - started, failures)
+            self._loss = totals[0] / max(totals[1], 1)
+            self._board.step(self._steps_done(), self._loss, self._lr)
+            if stop:
+                self._save()
+                return False
+            if time.monotonic() - self._saved > self.job.config.checkpoint_every_s:
+                self._save()
+        return True
+
+    def _step(self, work: Iterator[Piece]) -> tuple[list[float], float, list[str]]:
+        """Compute one optimizer step; return sums in the order of `_SUMS`, seconds waited, and what failed."""
+        plan, totals, waited, failures = self.job.plan, [0.0] * len(_SUMS), 0.0, []
+        for turn in range(plan.micro_batches):
+            asked = time.monotonic()
+            piece = next(work)
+            waited += time.monotonic() - asked
+            failures += [f"{key} {reason}" for key, reason in piece.errors]
+            if not piece.batches:
+                raise TrainingError(
+                    f"no sample of a batch could be decoded: {'; '.join(failures[:3])}",
+                    "run 'microg data validate' on the dataset",
+                )
+            number = self._micro_batch_number(turn)
+            torch.manual_seed(number)  # so dropout depends on the place in the run: no generator's state is kept
+            boxes_in_all = sum(len(batch.boxes) for batch in piece.batches)
+            for batch in piece.batches:  # several where whole frames differ in size
+                losses = self.stepper.forward_backward(
+                    *self._to_device(batch, number if self.job.config.quarter_turns else None),
+                    batch.keys,
+                    share=(len(batch.boxes) / boxes_in_all if boxes_in_all else 1.0) / plan.micro_batches,
+                    last=turn + 1 == plan.micro_batches and batch is piece.batches[-1],
+                )
+                cells = losses.boxes * batch.labels.shape[1]
+                for place, value in enumerate((losses.loss_sum, cells, len(batch.keys), losses.boxes)):
+                    totals[place] += value
+            totals[-1] += len(piece.errors)
+        self.stepper.step()
+        return totals, waited, failures
+
+    def _rate(self, iteration: int) -> float:
+        plan = self.job.plan
+        return learning_rate(self.job.config.schedule, self.progress.epoch + iteration / plan.iterations, plan.epochs)
+
+    def _micro_batch_number(self, turn: int) -> int:
+        """Return a number that a micro-batch has in this run alone, whoever computes it."""
+        plan, progress = self.job.plan, self.progress
+        step = progress.epoch * plan.iterations + progress.iteration
+        number = (step * plan.micro_batches + turn) * plan.workers + self.link.rank
+        return (self.job.config.seed * 0x9E3779B1 + number) % 2**63
+
+    def _to_device(
+        self, batch: SampleBatch, turned: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return clips as the model takes them, boxes and labels; `turned` seeds quarter turns."""
+        clips, boxes = batch.clips.to(self.device, non_blocking=True), batch.boxes.to(self.device)
+        if turned is not None:
+            turns = np.random.default_rng(turned).integers(0, 4, len(batch.keys))
+            clips, boxes = quarter_turns(clips, boxes, turns.tolist())
+        clips = normalise(clips)
+        if self.job.config.step.channels_last:
+            clips = clips.contiguous(memory_format=torch.channels_last_3d)
+        return clips, boxes, batch.labels.to(self.device)
+
+    def _validate(self, work: Iterator[Piece]) -> dict[str, Any] | None:
+        """Return the scores of the val split, the same on every worker; None when asked to stop."""
+        plan, sums, started, waited = self.job.plan, ValSums([], [], []), time.monotonic(), 0.0
+        self.model.eval()
+        left = plan.val_rounds
+        while left > 0:
+            asked = time.monotonic()
+            piece = next(work)
+            waited += time.monotonic() - asked
+            left -= plan.blocks
+            sums.failed += [f"{key} {reason}" for key, reason in piece.errors]
+            for batch in piece.batches:
+                with torch.inference_mode():
+                    clips, boxes, labels = self._to_device(batch)
+                    logits = self.model(clips, boxes).float()
+                    sums.loss_sum += float(box_loss(logits, labels)) * labels.numel()
+                sums.tables.append(self._scorer.rows(batch, logits.cpu().numpy()))
+                sums.keys += batch.keys
+            if self.link.total([float(self.link.update(self._where("validation")))])[0]:
+                return None
+        parts = self.link.gather(sums)
+        scores = self._scorer.scores(parts) if self.link.rank == 0 else {}
+        failures = [failure for part in parts for failure in part.failed]
+        self._keep_failures(failures)
+        scores = self.link.gather(scores)[0]
+        return {**scores, "val_s": time.monotonic() - started, "val_failed": len(failures)}
+
+    def _finish_epoch(self, scores: dict[str, Any]) -> None:
+        progress, partial, config = self.progress, self.progress.partial, self.job.config
+        chosen = scores.get(f"val_map_{config.validation.select}")
+        best = chosen is not None and (progress.best is None or chosen > progress.best["map"])
+        number = progress.epoch + 1
+        seconds = partial.get("train_s", 0.0)
+        row = {
+            "epoch": number,
+            "steps": number * self.job.plan.iterations,
+            "lr": self._rate(self.job.plan.iterations - 1),
+            "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
+            **{name: int(partial.get(name, 0)) for name in ("clips", "boxes")},
+            "failed": int(partial.get("failed", 0)) + scores.get("val_failed", 0),
+            "train_s": seconds,
+            "wait_s": partial.get("wait_s", 0.0),
+            "step_s": seconds - partial.get("wait_s", 0.0),
+            "val_s": scores.get("val_s"),
+            "clips_per_s": partial.get("clips", 0.0) / max(seconds, 1e-9),
+            **{name: scores.get(name) for name in _VAL_COLUMNS},
+            "best": best,
+        }
+        progress.history.append(row)
+        if best:
+            progress.best = {"epoch": number, "map": chosen, "select": config.validation.select}
+        progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
+        progress.finished = progress.epoch == self.job.plan.epochs
+        if self.link.rank == 0:
+            self._board.epoch(row)
+            if best or (progress.best is None and progress.finished):
+                save_weights(self.model, self._files.best, epoch=number, **self._about())
+            self._files.write_history(progress)
+        self._save()
+        self.link.report({**row, "epochs": self.job.plan.epochs, "best_map": (progress.best or {}).get("map")})
+
+    def _about(self) -> dict[str, Any]:
+        config = self.job.config
+        return {
+            "row": config.row,
+            "variant": config.variant,
+            "label_space": config.label_space,
+            "best": self.progress.best,
+        }
+
+    def _save(self) -> None:
+        """Commit where the run is; the weights are the same on all workers, so one of them writes."""
+        if self.link.rank == 0:
+            self._files.save(self.progress, {"model": self.model.state_dict(), **self.stepper.state()})
+        self._saved = time.monotonic()
+
+    def _add(self, totals: dict[str, float], waited: float, seconds: float, failures: list[str]) -> None:
+        partial = self.progress.partial
+        for name, value in {**totals, "wait_s": waited, "train_s": seconds}.items():
+            partial[name] = partial.get(name, 0.0) + value
+        self._keep_failures(failures)
+
+    def _keep_failures(self, failures: list[str]) -> None:
+        known = self.progress.failures
+        known += [failure for failure in dict.fromkeys(failures) if failure not in known][: _FAILURES_KEPT - len(known)]
+
+    def _steps_done(self) -> int:
+        return self.progress.epoch * self.job.plan.iterations + self.progress.iteration
+
+    def _where(self, phase: str) -> dict[str, Any]:
+        progress, partial = self.progress, self.progress.partial
+        return {
+            "phase": phase,
+            "epoch": progress.epoch,
+            "steps": self._steps_done(),
+            "iterations": self.job.plan.iterations,
+            "lr": self._lr,
+            "loss": self._loss,
+            "best": progress.best,
+            "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
+        }
+
+
+_VAL_COLUMNS = (
+    "val_loss",
+    "val_map_paper",
+    "val_map_corrected",
+    "val_f1_paper",
+    "val_f1_corrected",
+    "val_auroc",
+    "val_boxes",
+)

@@ -1,0 +1,234 @@
+"""Training a HAR model on Ray Train: one function that trains a run to its end, from wherever it was left.
+
+Our own checkpoints are the only truth: Ray Train starts workers, joins them for data-parallel training and restarts
+them when one dies; each new group goes on from the run folder. Commands and Tune trials call the same function.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from microg import storage
+from microg.config import Resources
+from microg.errors import ConfigError, WorkerError
+from microg.pipelines.core import session
+from microg.pipelines.har.train.checkpoints import Progress, RunFiles
+from microg.pipelines.har.train.checks import Prepared, prepare
+from microg.pipelines.har.train.settings import TrainConfig
+from microg.runs import Run, exclusive
+
+COMMAND = "har train"
+_LOOK_EVERY_S = 0.5
+_AHEAD_BYTES = 512 * 2**20  # how far decoding runs ahead of each worker
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+def train(
+    config: TrainConfig, dataset: str, run_root: str, *, callbacks: Sequence[Any] = (), watch: Watch | None = None
+) -> dict[str, Any]:
+    """Train `config` on `dataset` in the run folder `run_root` until its last epoch, and return what came out.
+
+    A run that was left, however it ended, goes on from its last checkpoint; a finished one returns at once.
+    `callbacks` are Ray Train's (`TuneReportCallback()` in a Tune trial): each epoch reports a row of table `har_train`
+    with `best_map`. `watch` gets the workers' progress about twice a second. Ctrl-C (`KeyboardInterrupt`) saves after
+    the step under way and stops, a second one stops at once. Raises `RunConflictError` when the folder holds another
+    run, and `MicrogError` for what the user can mend.
+    """
+    prepared = prepare(config, dataset, run_root)
+    root = prepared.job.root
+    with exclusive(root):
+        run = Run.start(root, COMMAND, prepared.config, dataset=prepared.fingerprint)
+        files = RunFiles(root)
+        before = files.progress()
+        restarts = 0
+        if not before.finished:
+            restarts = _fit(prepared, callbacks, watch or (lambda _: None))
+        progress = files.progress()
+        result = summary(prepared, progress) | {"resumed_from": _place(before) if run.resumed else None}
+        result |= {"restarts": restarts, "already_finished": before.finished}
+        if not before.finished:
+            run.finish(result)
+        return result
+
+
+def summary(prepared: Prepared, progress: Progress) -> dict[str, Any]:
+    """Return what a run's progress amounts to."""
+    history = progress.history
+    return {
+        "run": prepared.job.root,
+        "model": prepared.config.model.name,
+        "variant": prepared.config.variant,
+        "epochs": progress.epoch,
+        "complete": progress.finished,
+        "best": progress.best,
+        "weights": RunFiles(prepared.job.root).best if progress.best else None,
+        "failures": progress.failures,
+        "key_frames": {"train": prepared.job.plan.train, "val": prepared.job.plan.val},
+        "history": history,
+        "throughput": throughput(history),
+    }
+
+
+def throughput(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the closing block of all epochs (see `microg.pipelines.core.telemetry`), with the share of training spent
+    waiting.
+
+    The rate is that of training without validation. The bottleneck is `validation` where it takes more time than
+    training, `decoding` where workers wait for clips more than a third of the time, else `model`.
+    """
+    if not history:
+        return None
+    total = {name: sum(row[name] or 0 for row in history) for name in ("clips", "train_s", "wait_s", "step_s", "val_s")}
+    share = total["wait_s"] / max(total["train_s"], 1e-9)
+    bottleneck = "validation" if total["val_s"] > total["train_s"] else "decoding" if share > 1 / 3 else "model"
+    clips, stages = max(total["clips"], 1), {"wait": "wait_s", "step": "step_s", "validate": "val_s"}
+    return {
+        "unit": "clips",
+        "rows": total["clips"],
+        "failed": sum(row["failed"] or 0 for row in history),
+        "wall_s": total["train_s"] + total["val_s"],
+        "rows_per_s": total["clips"] / max(total["train_s"], 1e-9),
+        "stages": {stage: total[name] / clips for stage, name in stages.items()},
+        "wait_share": share,
+        "bottleneck": bottleneck,
+    }
+
+
+def _place(progress: Progress) -> dict[str, int]:
+    return {"epoch": progress.epoch, "iteration": progress.iteration}
+
+
+def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
+    """Run Ray Train in a thread and watch it from this one; return how often workers were restarted."""
+    import ray
+    from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from microg.pipelines.har.train.monitor import Monitor
+    from microg.pipelines.har.train.stream import run_dataset
+    from microg.pipelines.har.train.worker import train_worker
+
+    job, resources = prepared.job, prepared.config.resources
+    with _kept_handler(signal.SIGTERM):
+        session.connect(Resources(address=resources.address))
+    gpus = worker_resources(prepared.config)
+    monitor = ray.remote(num_cpus=0)(Monitor).remote()
+    rows = (prepared.train_rows, job.val_rows)
+    plan, views, decode_cpus = job.plan, job.views, resources.decode_cpus
+
+    def samples() -> Any:  # called for each new group of workers: it goes on where the last one was saved
+        return run_dataset(plan, RunFiles(job.root).progress().position, rows, views, cpus=decode_cpus)
+
+    scratch = storage.join(job.root, "ray")
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "monitor": monitor, "threads": worker_threads(prepared.config, gpus)},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": resources.worker_cpus, **({"GPU": gpus} if gpus else {})},
+        ),
+        # a new name each time: Ray Train would take a finished one for done
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:12]}",
+            storage_path=scratch,
+            callbacks=list(callbacks),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
+        ),
+        datasets={"samples": samples},
+        dataset_config=DataConfig(execution_options=session.ordered_execution(_AHEAD_BYTES * resources.workers)),
+    )
+    try:
+        return _watched(trainer, monitor, watch)
+    finally:
+        storage.remove_tree(scratch)
+
+
+@contextmanager
+def _kept_handler(number: signal.Signals) -> Iterator[None]:
+    """Put a signal's handler back afterwards: starting Ray replaces that of SIGTERM by one that prints a stack."""
+    handler = signal.getsignal(number)
+    yield
+    if threading.current_thread() is threading.main_thread() and callable(handler):
+        signal.signal(number, handler)
+
+
+def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
+    """Run `trainer.fit()` to its end. Raises the workers' own error, or `KeyboardInterrupt` once all is saved."""
+    import ray
+
+    ended: list[BaseException | None] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    interrupted, progress = False, {}
+    while thread.is_alive():
+        try:
+            thread.join(_LOOK_EVERY_S)
+            progress = ray.get(monitor.look.remote())[0] or progress
+            if progress and not interrupted:
+                watch(progress)
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            monitor.stop.remote()
+            watch({**progress, "phase": "stopping"})
+    _, failure, trouble, starts = ray.get(monitor.look.remote())
+    if failure is not None:
+        raise failure
+    if interrupted:
+        raise KeyboardInterrupt
+    if ended and ended[0] is not None:
+        # Ray's own report of a worker's error is cut short
+        lines = [line.strip() for line in (trouble or str(ended[0])).splitlines() if line.strip()] or ["no message"]
+        raise WorkerError(
+            f"training failed {starts} times, the last time with: {lines[-1]}",
+            "run the same command again to resume; --debug shows the whole report",
+        ) from (ended[0] if trouble is None else RuntimeError(trouble))
+    return max(starts - 1, 0)
+
+
+def worker_resources(config: TrainConfig) -> float:
+    """Return the GPUs of one worker on the connected Ray. Raises `ConfigError` when the workers do not fit."""
+    import ray
+
+    resources, there = config.resources, ray.cluster_resources()
+    gpus = resources.worker_gpus
+    if gpus is None:
+        gpus = 1.0 if there.get("GPU", 0) >= resources.workers else 0.0
+    cpus = resources.workers * resources.worker_cpus + resources.decode_cpus
+    if cpus > there.get("CPU", 0) or gpus * resources.workers > there.get("GPU", 0):
+        raise ConfigError(
+            f"{resources.workers} workers of {resources.worker_cpus:g} CPUs and {gpus:g} GPUs, and a decoder of "
+            f"{resources.decode_cpus:g} CPUs, do not fit: Ray has {there.get('CPU', 0):g} CPUs and "
+            f"{there.get('GPU', 0):g} GPUs",
+            "lower --num-workers or resources.worker_cpus, or connect to a larger cluster",
+        )
+    return gpus
+
+
+def worker_threads(config: TrainConfig, gpus: float) -> int:
+    """Return torch's threads a worker: as asked, else on a CPU this machine's cores but one, shared among workers.
+
+    The one is for decoding. Threads that wait for one another on cores which are busy otherwise cost three times the
+    time of one thread.
+    """
+    from microg.system.hardware import usable_cores
+
+    if config.resources.threads or gpus:
+        return config.resources.threads
+    return max(1, (int(usable_cores()) - 1) // config.resources.workers) if config.resources.address is None else 0

@@ -1,0 +1,112 @@
+"""What runs in each Ray Train worker: device, model, data-parallel wrapping, then the loop."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from microg.errors import MicrogError, WorkerError
+from microg.pipelines.har.train.loop import Job
+from microg.pipelines.har.train.settings import TrainConfig
+
+
+def train_worker(arguments: dict[str, Any]) -> None:
+    """Entry point of a worker; `arguments` hold the `job`, the `monitor` actor and `threads` of torch (0: as it is).
+
+    An error that a second attempt cannot mend is left with the monitor: the group that Ray then starts ends at once.
+    """
+    import ray
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    job: Job = arguments["job"]
+    monitor = arguments["monitor"]
+    if ray.get(monitor.stopping.remote()):
+        return
+    if arguments["threads"]:
+        torch.set_num_threads(arguments["threads"])
+    device = ray.train.torch.get_device()
+    try:
+        _train(job, monitor, device)
+    except Exception as error:
+        if isinstance(error, MicrogError) and not isinstance(error, WorkerError):
+            ray.get(monitor.fail.remote(error))
+        else:  # a fresh start may help
+            ray.get(monitor.trouble.remote(traceback.format_exc()))
+        raise
+
+
+def _train(job: Job, monitor: Any, device: Any) -> None:
+    import ray
+    import ray.train
+
+    from microg.data.label_space import label_space
+    from microg.pipelines.har.train.checkpoints import RunFiles
+    from microg.pipelines.har.train.loop import TrainLoop
+    from microg.pipelines.har.train.stream import ahead, pieces
+    from microg.pipelines.har.train.worker_group import RayLink
+
+    link = RayLink(monitor, device)
+    if link.rank == 0:
+        ray.get(monitor.started.remote())
+    files = RunFiles(job.root)
+    progress = files.progress()
+    model, stepper = prepare(job, device, files.load(progress), distributed=link.world > 1)
+    shard: Any = ray.train.get_dataset_shard("samples")
+    blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
+    space = label_space(job.config.label_space)
+    work = ahead(
+        pieces(blocks, job.plan, link.rank, progress.position, job.views, space), job.config.resources.prefetch
+    )
+    TrainLoop(job, link, model, stepper, progress, device).run(work)
+
+
+def prepare(job: Job, device: Any, state: dict[str, Any] | None, *, distributed: bool) -> tuple[Any, Any]:
+    """Return the model and its stepper on `device`: as `state` left them, or with initial weights."""
+    import torch
+    from torch import nn
+
+    from microg.models.har.checkpoints import load_weights
+    from microg.models.har.training.optimizers import build_optimizer
+    from microg.models.har.training.step import Stepper
+
+    config = job.config
+    model: nn.Module = new_model(config)
+    if state is not None:
+        model.load_state_dict(state["model"])
+    elif job.weights is not None:
+        load_weights(model, job.weights, allow_missing=config.weights.allow_missing, layout=config.weights.layout)
+    if config.step.sync_batch_norm and distributed:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.step.channels_last:
+        model = model.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+    model = model.to(device)
+    optimizer = build_optimizer(model, config.optimizer, config.schedule.lr)
+    wrapped: Any = model
+    if distributed:
+        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    if config.step.compile:
+        wrapped = torch.compile(wrapped, dynamic=True)
+    stepper = Stepper(wrapped, optimizer, config.step, config.optimizer, device)
+    if state is not None:
+        stepper.load_state(state)
+    return model, stepper
+
+
+def new_model(config: TrainConfig) -> Any:
+    """Return the model of a run with random weights: the same ones for the same seed."""
+    import torch
+
+    from microg.data.label_space import label_space
+    from microg.models.har.backbones.registry import build
+
+    torch.manual_seed(config.seed)
+    settings = config.model
+    return build(
+        settings.name,
+        num_classes=len(label_space(config.label_space)),
+        roi_scale=settings.roi_scale,
+        dropout=settings.dropout,
+        drop_path=settings.drop_path,
+    )

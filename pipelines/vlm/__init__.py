@@ -1,0 +1,1 @@
+"""Clips to captions and answers, and their scores."""

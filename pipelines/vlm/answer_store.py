@@ -1,0 +1,95 @@
+"""Where answers lie while they are made, and the table `generations` they become at the end.
+
+Each block of clips is committed as one small file, atomically; of two rows of one item the newest counts. The table is
+written when everything asked has a row, so that an unfinished run cannot be scored unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.arrow import pc
+from microg.data import schema
+from microg.errors import RunConflictError
+from microg.pipelines.core.part_files import WRITTEN, Parts
+from microg.pipelines.vlm.questions import order_of
+from microg.runs import differences
+
+TABLE = "generations"
+KEY = "key"
+SCHEMA = schema.schema_of(TABLE).append(pa.field(KEY, pa.string()))
+_ENGINE = "engine.json"
+
+
+def fingerprint_hash(fingerprint: Mapping[str, Any]) -> str:
+    """Return a short hash of an engine's fingerprint."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def claim(root: str, fingerprint: Mapping[str, Any]) -> None:
+    """Record which engine makes the rows of a run.
+
+    Raises `RunConflictError` when another one began it, naming what differs: answers of two would be mixed.
+    """
+    path = storage.join(root, _ENGINE)
+    asked = json.loads(json.dumps(fingerprint, default=str))
+    if not storage.exists(path):
+        storage.write_json(path, asked)
+        return
+    different = differences(storage.read_json(path), asked)
+    if different:
+        raise RunConflictError(
+            f"run folder {root} was begun by another engine: {'; '.join(different)}",
+            "give another run name, or the same model, server and engine settings to resume",
+        )
+
+
+def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Append rows as one new file, atomically."""
+    now = time.time_ns() // 1000
+    _parts(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
+
+
+def finished_keys(root: str) -> set[str]:
+    """Return the keys of items that have an answer; those with errors are to be tried again."""
+    table = _parts(root).newest([KEY, "status"])
+    return set(table.filter(pc.equal(table["status"], "ok"))[KEY].to_pylist())
+
+
+def spent(root: str) -> float:
+    """Return the dollars that committed rows cost, as far as that is known."""
+    return float(pc.sum(_parts(root).newest(["cost"])["cost"]).as_py() or 0.0)
+
+
+def answered(root: str) -> list[dict[str, Any]]:
+    """Return task, clip_id, qa_index and text of every committed answer."""
+    table = _parts(root).newest(["task", "clip_id", "qa_index", "text", "status"])
+    return table.filter(pc.equal(table["status"], "ok")).to_pylist()
+
+
+def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
+    """Write the table of everything that was ever asked in this run; return it, and the rows of `keys` alone.
+
+    Raises `WorkerError` when rows of `keys` are missing.
+    """
+    parts = _parts(root)
+    mine = parts.complete(list(keys))
+    result = order_of(schema.conform(TABLE, parts.newest().drop_columns([KEY])))
+    storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
+    return result, mine
+
+
+def compact(root: str, *, when_more_than: int = 16) -> None:
+    """Join many small files into one."""
+    _parts(root).compact(when_more_than)
+
+
+def _parts(root: str) -> Parts:
+    return Parts(storage.join(root, "parts"), SCHEMA, KEY)

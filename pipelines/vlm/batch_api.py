@@ -1,0 +1,142 @@
+"""Clips to `generations` through a provider's batch mode: decoded and submitted block by block, then waited for.
+
+The provider does the work, so there are no actors. What was submitted lies in the run folder with the columns of its
+rows: the same call after a kill or Ctrl-C goes on waiting for the same batches, and submits only what none of them
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.errors import ConfigError
+from microg.models.vlm.api.budget import Budget
+from microg.models.vlm.api.openai import OpenAiEngine
+from microg.models.vlm.api.openai_batch import OpenAiBatch
+from microg.models.vlm.base import Sampling
+from microg.models.vlm.cards import ModelCard
+from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.prompts import Prompt
+from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.session import surfaced
+from microg.pipelines.vlm import answer_store
+from microg.pipelines.vlm.answer_stage import asked_columns, claimed, drawn_alike, rows_of, told_by
+from microg.pipelines.vlm.clip_tables import Shown, decode_block, from_table
+from microg.pipelines.vlm.generate import api_files, engine_settings
+from microg.pipelines.vlm.questions import blocks_of, key_of, sizes_of, without
+from microg.pipelines.vlm.settings import GenerateSettings
+from microg.texts.items import TASKS, Task
+
+# Of one submission: few enough to hold their frames, many enough for few batches.
+_CLIPS, _BYTES = 64, 128 * 2**20
+
+
+def run_batches(
+    clips: pa.Table,
+    root: str,
+    settings: GenerateSettings,
+    card: ModelCard,
+    *,
+    on_rows: Callable[[list[dict[str, Any]]], None],
+    on_wait: Callable[[str], None],
+) -> float:
+    """Answer `clips` (rows of `microg.pipelines.vlm.questions.CLIPS`) into `root`; return the dollars that the run has
+    cost so far.
+
+    `on_rows` gets rows as they are committed, `on_wait` how far batches are. Decoding runs on the connected Ray. Raises
+    `ConfigError` where a model has no batch mode or the cap on costs does not allow a batch, and `BatchError` when the
+    service refuses.
+    """
+    engine = open_engine(card, max_cost=settings.max_cost, **engine_settings(settings, card))
+    if not isinstance(engine, OpenAiEngine):
+        raise ConfigError(f"{card.title} has no batch mode here", "OpenAI's models have one: leave --batch out")
+    engine.key()
+    common = claimed(root, card, engine)
+    # of all tasks: an earlier invocation may have submitted others than this one asks for
+    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
+    samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
+    files = api_files(root, settings)
+    progress = _Waiting(on_wait)
+    with closing(Budget(settings.max_cost, files.spent, files.account)) as budget:
+        batch = OpenAiBatch(
+            engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.heard
+        )
+        under_way = {name for found in batch.pending() for name in found.requests}
+        for block in _decoded(without(clips, under_way), settings):
+            good = [clip for clip in block if not clip.error]
+            failed = [row for clip in block if clip.error for row in rows_of(clip, clip.error, prompts, common)]
+            if failed:
+                answer_store.commit(root, failed)
+                on_rows(failed)
+            _submit(batch, good, prompts, samplings, common)
+        pending = batch.pending()
+        for number, found in enumerate(pending):
+            progress.begin(number, len(pending))
+            replies = batch.collect(found)
+            columns = [found.about[reply.key] for reply in replies]
+            rows = [
+                {**known, **told_by(prompts[known["task"]], reply)}
+                for known, reply in zip(columns, replies, strict=True)
+            ]
+            answer_store.commit(root, rows)
+            batch.done(found, replies)
+            on_rows(rows)
+        return budget.spent
+
+
+def _submit(
+    batch: OpenAiBatch,
+    clips: Sequence[Shown],
+    prompts: Mapping[Task, Prompt],
+    samplings: Mapping[Task, Sampling],
+    common: Mapping[str, Any],
+) -> None:
+    about = {
+        key_of(asked.item): {**asked_columns(clip, asked, prompts[asked.item.task]), **common}
+        for clip in clips
+        for asked in clip.asked
+    }
+    for task, requests in drawn_alike(clips, prompts):
+        batch.submit(requests, samplings[task], about)
+
+
+def _decoded(clips: pa.Table, settings: GenerateSettings) -> Any:
+    """Yield clips with their frames, block by block, in order."""
+    if not clips.num_rows:
+        return
+    import ray
+
+    from microg.pipelines.core.session import ordered_execution
+
+    policy = settings.policy()
+    blocks = blocks_of(clips, sizes_of(clips, policy), _CLIPS, _BYTES)
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        partial(decode_block, policy=policy, ledger=ledgers.process_ledger()),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+    )
+    dataset.context.execution_options = ordered_execution(4 * _BYTES)
+    with surfaced():
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from_table(table)  # pyright: ignore[reportArgumentType]
+
+
+class _Waiting:
+    """Says how far the batches are, whatever the service tells of one."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._where = ""
+
+    def begin(self, number: int, count: int) -> None:
+        self._where = f"batch {number + 1} of {count}"
+
+    def heard(self, counts: Mapping[str, int]) -> None:
+        self._tell(f"{self._where}: {counts.get('completed', 0):,} of {counts.get('total', 0):,} requests")

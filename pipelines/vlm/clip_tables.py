@@ -1,0 +1,151 @@
+"""A clip as a model is shown it, and how it travels from the decoding task to the engine: pixels as plain bytes, once.
+
+A clip is decoded once; all that is asked about it shares the frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from microg.errors import VideoError, describe
+from microg.models.vlm.base import Frames
+from microg.models.vlm.sampling import FramePolicy
+from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.har.sample_tables import pixel_column, pixel_views
+from microg.texts.items import ItemKey
+
+_CRASHED = "WorkerCrashed: decoding this clip kills its worker"
+_ASKED = ("task", "qa_index", "question")
+
+SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("task", pa.list_(pa.string())),
+        ("qa_index", pa.list_(pa.int32())),
+        ("question", pa.list_(pa.string())),
+        ("pixels", pa.large_binary()),
+        ("shape", pa.list_(pa.int32())),
+        ("indices", pa.list_(pa.int32())),
+        ("fps", pa.float64()),
+        ("num_frames", pa.int32()),
+        ("frame_hash", pa.string()),
+        ("error", pa.string()),
+        ("seconds", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing asked about a clip; `question` is None for a caption."""
+
+    item: ItemKey
+    question: str | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip's frames, or why there are none (`error`), what is asked about it, and the seconds that decoding took."""
+
+    clip_id: str
+    asked: tuple[Asked, ...]
+    frames: Frames | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+
+def decode_block(block: pa.Table, *, policy: FramePolicy, ledger: Any = None, scope: str = "") -> pa.Table:
+    """Decode a block of `microg.pipelines.vlm.questions.CLIPS` to `SCHEMA`; a clip that cannot be decoded carries its
+    error.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+
+    def decode(rows: Sequence[dict[str, Any]]) -> list[Shown]:
+        return [_decoded(row, policy) for row in rows]
+
+    rows = block.to_pylist()
+    shown = ledgers.together_or_alone(
+        decode,
+        rows,
+        name=lambda row: row["clip_id"],
+        ledger=ledger,
+        scope=f"{scope}/decode",
+        crashed=_CRASHED,
+        failed=lambda row, error: Shown(row["clip_id"], _asked(row), error=error),
+    )
+    return to_table(shown)
+
+
+def _decoded(row: dict[str, Any], policy: FramePolicy) -> Shown:
+    from microg.models.vlm.frames import read_clip
+
+    started = time.monotonic()
+    frames, error = None, ""
+    try:
+        if row["uri"] is None:
+            raise VideoError(f"clip {row['clip_id']} has no video", "its uri in table 'clips' is empty")
+        frames = read_clip(row["uri"], [policy], key_frame=row["key_frame"])[0]
+        assert frames.sha256  # here, where many processes work, and not in the engine's
+    except Exception as problem:
+        error = describe(problem)
+    return Shown(row["clip_id"], _asked(row), frames, error, time.monotonic() - started)
+
+
+def to_table(clips: Sequence[Shown]) -> pa.Table:
+    """Return clips as a table of `SCHEMA`; pixels are copied once."""
+    none = np.empty(0, np.uint8)
+    rows = [
+        {
+            "clip_id": clip.clip_id,
+            "error": clip.error,
+            "seconds": clip.seconds,
+            "task": [asked.item.task for asked in clip.asked],
+            "qa_index": [asked.item.qa_index for asked in clip.asked],
+            "question": [asked.question for asked in clip.asked],
+            **(
+                {}
+                if clip.frames is None
+                else {
+                    "shape": clip.frames.pixels.shape,
+                    "indices": clip.frames.indices,
+                    "fps": clip.frames.fps,
+                    "num_frames": clip.frames.num_frames,
+                    "frame_hash": clip.frames.sha256,
+                }
+            ),
+        }
+        for clip in clips
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    pixels = pixel_column([none if clip.frames is None else clip.frames.pixels for clip in clips])
+    return table.set_column(SCHEMA.get_field_index("pixels"), SCHEMA.field("pixels"), pixels)
+
+
+def from_table(table: pa.Table) -> list[Shown]:
+    """Return the clips of a table of `SCHEMA`; pixels are read-only views of the table's memory."""
+    clips = []
+    for batch in table.to_batches():
+        views = pixel_views(batch["pixels"])
+        for row, pixels in zip(batch.drop_columns(["pixels"]).to_pylist(), views, strict=True):
+            frames = None
+            if row["shape"] is not None:
+                indices = tuple(row["indices"])
+                frames = Frames(pixels.reshape(row["shape"]), indices, row["fps"], row["num_frames"])
+                vars(frames)["sha256"] = row["frame_hash"]  # as its `cached_property` would
+            clips.append(Shown(row["clip_id"], _asked(row), frames, row["error"], row["seconds"]))
+    return clips
+
+
+def _asked(row: dict[str, Any]) -> tuple[Asked, ...]:
+    return tuple(
+        Asked(ItemKey(task, row["clip_id"], index), question)
+        for task, index, question in zip(*(row[name] for name in _ASKED), strict=True)
+    )

@@ -1,0 +1,190 @@
+"""Clips to `generations` on Ray Data: decode -> ask, in one streaming pass.
+
+Every block's rows are committed as they are made: kill anything at any time and the same call does what is missing. An
+item that fails becomes an error row with its reason. Pixels make one hop, from the decoding task to the engine's actor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.errors import ConfigError
+from microg.models.vlm.api.prices import Price
+from microg.models.vlm.base import Sampling
+from microg.models.vlm.cards import ModelCard
+from microg.models.vlm.prompts import Prompt
+from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.stage import each_once
+from microg.pipelines.vlm import answer_store
+from microg.pipelines.vlm.answer_stage import Generator, Job
+from microg.pipelines.vlm.clip_tables import decode_block
+from microg.pipelines.vlm.live_scores import LiveSender
+from microg.pipelines.vlm.questions import blocks_of, sizes_of
+from microg.pipelines.vlm.settings import GenerateSettings
+from microg.pipelines.vlm.shared_gate import shared_gate
+from microg.system.weights import cache_folder
+from microg.texts.items import Task
+
+if TYPE_CHECKING:
+    from microg.models.vlm.api.gate import GateStatus
+
+# Clips of a block: what an engine works on at once, and what is lost when an actor dies. A model that runs here fills
+# its batches from one block; requests to a server wait for each other in the gate.
+_LOCAL_CLIPS, _API_CLIPS, _BLOCK_BYTES = 64, 8, 96 * 2**20
+# So that requests of one block are under way while the last of another come back.
+_API_ACTORS, _API_CPUS = 2, 0.5
+_GPU_MEMORY = 0.9
+
+
+def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSettings, str]:
+    """Return the settings with the resources of one actor on the connected Ray, and where the model runs.
+
+    A model on GPUs takes `tensor_parallel` of them, or the fraction in `resources.gpus`; on CPUs there is one copy,
+    unless `resources.max_actors` allows more, and on this machine it has all cores but one, which decodes. Raises
+    `ConfigError` for a device that no actor can be given.
+    """
+    from microg.pipelines.core.session import on_device, spare_cores
+
+    resources = settings.resources
+    if card.api:
+        few = {} if resources.max_actors else {"max_actors": max(_API_ACTORS, resources.min_actors)}
+        fewer = {} if "cpus" in resources.model_fields_set else {"cpus": _API_CPUS}
+        return settings.replaced(resources=resources.replaced(gpus=0.0, **few, **fewer).model_dump()), card.engine
+    if settings.tensor_parallel > 1:
+        if 0 < resources.gpus != settings.tensor_parallel:
+            raise ConfigError(
+                f"resources.gpus={resources.gpus:g} with tensor_parallel={settings.tensor_parallel}",
+                "leave resources.gpus out: one actor takes as many GPUs as the model is spread over",
+            )
+        resources = resources.replaced(gpus=float(settings.tensor_parallel))
+    asked = None if settings.device == "auto" else settings.device
+    resources, device = on_device(resources, asked, "use --set device=cpu, or connect to a cluster that has one")
+    if device == "cpu":
+        actors = resources.max_actors or resources.min_actors
+        few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
+        resources = resources.replaced(max_actors=actors, **few)
+    return settings.replaced(resources=resources.model_dump()), device
+
+
+def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
+    """Return what an engine is told beside its card: how many requests, or how much of how many GPUs."""
+    if card.api:
+        return {name: value for name, value in settings.api.engine().items() if name not in card.settings}
+    told: dict[str, Any] = {}
+    if settings.tensor_parallel > 1:
+        told["tensor_parallel"] = settings.tensor_parallel
+    if 0 < settings.resources.gpus < 1 and card.engine == "vllm":
+        told["gpu_memory_utilization"] = round(_GPU_MEMORY * settings.resources.gpus, 3)
+    return {name: value for name, value in told.items() if name not in card.settings}
+
+
+def run_generation(
+    clips: pa.Table,
+    root: str,
+    settings: GenerateSettings,
+    card: ModelCard,
+    *,
+    device: str,
+    on_clip: Callable[[dict[str, Any]], None],
+    price: Price | None = None,
+    live: LiveSender | None = None,
+) -> GateStatus | None:
+    """Answer what `clips` (of `microg.pipelines.vlm.questions.CLIPS`) ask into `root` on the connected Ray; returns an
+    API's account.
+
+    `on_clip` gets each clip's report (see `microg.pipelines.vlm.answer_stage.REPORT`), `live` the states of what is
+    answered. Raises `ConfigError` when Ray cannot give what `settings.resources` ask for, and `WorkerError` when
+    nothing can be answered: the engine cannot be opened or no request can succeed, `root` cannot be written, or Ray
+    gives up.
+    """
+    import ray
+
+    from microg.pipelines.core.session import DECODE_CPUS, pool_size
+
+    resources, scope = settings.resources, uuid.uuid4().hex
+    least = pool_size(resources)
+    most = max(least, resources.max_actors)
+    cache = gate = None
+    if card.api:
+        files = api_files(root, settings)
+        cache = files.cache
+        # a gate of this run: its account goes on where the run's earlier invocations left it
+        name = f"{card.engine}-{scope[:8]}"
+        gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, spent=files.spent, journal=files.account)
+    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
+    samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
+    told = engine_settings(settings, card)
+    if price is not None:  # workers need not find the price table
+        told["price"] = price
+    job = Job(root, card, prompts, samplings, gate, cache, settings.max_cost, told, live)
+    ledger, policy = ledgers.process_ledger(), settings.policy()
+    per_block = settings.clips_per_block or (_API_CLIPS if card.api else _LOCAL_CLIPS)
+    if card.api:  # all actors have something to do
+        per_block = min(per_block, math.ceil(clips.num_rows / least))
+    blocks = blocks_of(clips, sizes_of(clips, policy), per_block, _BLOCK_BYTES)
+    dataset = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            partial(decode_block, policy=policy, ledger=ledger, scope=scope),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=DECODE_CPUS,
+        )
+        .map_batches(
+            Generator,
+            fn_constructor_args=(job, ledger, scope),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus or None,
+            memory=resources.memory_gb * 2**30 or None,
+            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
+            **(_on_this_node() if card.api else {}),
+        )
+    )
+    try:
+        for report in each_once(dataset, "clip_id", "nothing can be answered"):
+            on_clip(report)
+        return None if gate is None else gate.status()
+    finally:
+        if gate is not None:
+            ray.kill(gate.actor)
+
+
+@dataclass(frozen=True)
+class ApiFiles:
+    """Files on this machine: replies of an API, and the account of costs; spent: dollars until now, at least."""
+
+    cache: str
+    account: str
+    spent: float
+
+
+def api_files(root: str, settings: GenerateSettings) -> ApiFiles:
+    """Return what an API model needs beside its run folder.
+
+    The files lie in the run folder, or in this user's cache folder where that is on S3 or the like: another machine
+    that goes on with the run asks again what was under way, and takes from the rows what was spent.
+    """
+    if storage.is_local(root):
+        folder, spent = storage.local_path(root), 0.0
+    else:
+        folder = cache_folder() / "api" / hashlib.sha256(root.encode()).hexdigest()[:16]
+        spent = answer_store.spent(root)
+    return ApiFiles(settings.cache or str(folder / "replies.sqlite"), str(folder / "account.sqlite"), spent)
+
+
+def _on_this_node() -> dict[str, Any]:
+    """Return Ray options that keep actors where the cache is: a file that nodes do not share safely."""
+    import ray
+
+    return {"label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}

@@ -1,0 +1,185 @@
+"""What is asked of which clip: one row a clip with its questions, of all clips of a dataset or a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from microg.arrow import pc
+from microg.data.dataset import Dataset
+from microg.errors import DatasetError
+from microg.models.vlm.sampling import FramePolicy
+from microg.pipelines.vlm.settings import GenerateSettings
+from microg.texts.items import TASKS, ItemKey, Task
+
+# One row a clip; `task`, `qa_index` (null for a caption) and `question` are of what is asked about it.
+CLIPS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("uri", pa.string()),
+        ("key_frame", pa.int32()),
+        ("fps", pa.float64()),
+        ("num_frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("task", pa.list_(pa.string())),
+        ("qa_index", pa.list_(pa.int32())),
+        ("question", pa.list_(pa.string())),
+    ]
+)
+# What clips are taken for that the dataset does not describe: the published ones are like this.
+_FPS, _FRAMES, _WIDTH, _HEIGHT = 30.0, 90, 854, 480
+
+
+@dataclass(frozen=True)
+class AskedClips:
+    """Rows of `CLIPS` in the dataset's order, its fingerprint, and what was noticed."""
+
+    clips: pa.Table
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Size:
+    """What of a clip a model will be shown, before it is decoded: frames, and their width and height in pixels."""
+
+    frames: int
+    width: int
+    height: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the pixels."""
+        return self.frames * self.width * self.height * 3
+
+
+def key_of(item: ItemKey) -> str:
+    """Return an item's name among those of all tasks.
+
+    >>> key_of(ItemKey("vqa", "Apollo13_032", 4))
+    'vqa:Apollo13_032:4'
+    """
+    return f"{item.task}:{item.id}"
+
+
+def read_asked(settings: GenerateSettings) -> AskedClips:
+    """Read what `settings` ask of which clips.
+
+    Only clips with status ok. Where the dataset has captions, captions are asked of the clips that have one, unless
+    `settings.all_clips`. Raises `DatasetError` when there is nothing to ask.
+    """
+    dataset, notes = Dataset.open(settings.dataset), []
+    clips = dataset.table("clips")
+    kept = clips.filter(pc.equal(clips["status"], "ok"))
+    if kept.num_rows < clips.num_rows:
+        notes.append(f"{clips.num_rows - kept.num_rows} clips with status rejected or error were left out")
+    if settings.split:
+        kept = kept.filter(pc.is_in(kept["clip_id"], dataset.split_clips(settings.split, settings.scheme)))
+    questions = _questions(dataset)
+    captioned = set(dataset.table("captions")["clip_id"].to_pylist())
+    everywhere = settings.all_clips or not captioned
+    rows = []
+    for row in kept.sort_by("clip_id").select([name for name in CLIPS.names if name in kept.column_names]).to_pylist():
+        asked: dict[str, list[Any]] = {"task": [], "qa_index": [], "question": []}
+        if "caption" in settings.tasks and (everywhere or row["clip_id"] in captioned):
+            _add(asked, "caption", None, None)
+        if "vqa" in settings.tasks:
+            for index, question in questions.get(row["clip_id"], ()):
+                _add(asked, "vqa", index, question)
+        if asked["task"]:
+            rows.append({**row, **asked, "uri": dataset.resolve(row["uri"]) if row["uri"] else None})
+    if "vqa" in settings.tasks and not questions:
+        raise DatasetError(
+            f"dataset {settings.dataset} has no questions",
+            "ask for --task caption only, or make some with 'microg data make-qa'",
+        )
+    if not rows:
+        raise DatasetError(f"nothing can be asked of dataset {settings.dataset}: it has no usable clip for this")
+    if len(rows) < kept.num_rows:
+        notes.append(f"{kept.num_rows - len(rows)} clips have neither caption nor question and are not asked about")
+    if settings.policy().kind == "key":
+        keys = _key_frames(dataset)
+        rows = [{**row, "key_frame": keys.get(row["clip_id"])} for row in rows]
+    table = pa.Table.from_pylist(rows[: settings.limit], schema=CLIPS)
+    return AskedClips(table, dataset.fingerprint(), tuple(notes))
+
+
+def items_of(clips: pa.Table) -> Iterator[ItemKey]:
+    """Yield the items of rows of `CLIPS`, in order."""
+    columns = (clips[name].to_pylist() for name in ("clip_id", "task", "qa_index"))
+    for clip_id, tasks, indices in zip(*columns, strict=True):
+        for task, index in zip(tasks, indices, strict=True):
+            yield ItemKey(task, clip_id, index)
+
+
+def without(clips: pa.Table, done: set[str]) -> pa.Table:
+    """Return rows of `CLIPS` without the items whose keys (see `key_of`) are in `done`."""
+    rows = []
+    for row in clips.to_pylist():
+        left = [
+            place
+            for place, (task, index) in enumerate(zip(row["task"], row["qa_index"], strict=True))
+            if key_of(ItemKey(task, row["clip_id"], index)) not in done
+        ]
+        if left:
+            rows.append({**row, **{name: [row[name][i] for i in left] for name in ("task", "qa_index", "question")}})
+    return pa.Table.from_pylist(rows, schema=CLIPS)
+
+
+def sizes_of(clips: pa.Table, policy: FramePolicy) -> list[Size]:
+    """Return what each clip of `CLIPS` will show, as far as the dataset tells."""
+    result = []
+    for row in clips.select(["fps", "num_frames", "width", "height", "key_frame"]).to_pylist():
+        num_frames, key = row["num_frames"] or _FRAMES, row["key_frame"]
+        try:
+            count = len(policy.indices(num_frames, row["fps"] or _FPS, None if key is None else key - 1))
+        except Exception:  # a clip that the policy refuses is an error row later
+            count = 0
+        size = row["width"] or _WIDTH, row["height"] or _HEIGHT
+        result.append(Size(count, *(size if policy.resize is None else policy.resize.target(*size))))
+    return result
+
+
+def blocks_of(clips: pa.Table, sizes: Sequence[Size], most_clips: int, most_bytes: int) -> list[pa.Table]:
+    """Cut clips into blocks of at most so many clips and bytes of pixels, at least one clip each."""
+    blocks, start, size = [], 0, 0
+    for place, each in enumerate(sizes):
+        if place > start and (place - start >= most_clips or size + each.num_bytes > most_bytes):
+            blocks.append(clips.slice(start, place - start).combine_chunks())
+            start, size = place, 0
+        size += each.num_bytes
+    return [*blocks, clips.slice(start).combine_chunks()] if len(sizes) else []
+
+
+def order_of(table: pa.Table) -> pa.Table:
+    """Return rows of `generations` by clip, task and question."""
+    places = pa.array([TASKS.index(task) for task in table["task"].to_pylist()], pa.int8())
+    order = pc.sort_indices(
+        table.select(["clip_id", "qa_index"]).append_column("place", places),
+        sort_keys=[("clip_id", "ascending"), ("place", "ascending"), ("qa_index", "ascending")],
+    )
+    return table.take(order)
+
+
+def _add(asked: dict[str, list[Any]], task: Task, index: int | None, question: str | None) -> None:
+    for name, value in (("task", task), ("qa_index", index), ("question", question)):
+        asked[name].append(value)
+
+
+def _questions(dataset: Dataset) -> dict[str, list[tuple[int, str]]]:
+    found: dict[str, list[tuple[int, str]]] = {}
+    for row in dataset.table("qa").sort_by([("clip_id", "ascending"), ("qa_index", "ascending")]).to_pylist():
+        found.setdefault(row["clip_id"], []).append((row["qa_index"], row["question"]))
+    return found
+
+
+def _key_frames(dataset: Dataset) -> dict[str, int]:
+    """Return the key frame of each clip that has exactly one; of the others the policy takes the middle."""
+    frames: dict[str, set[int]] = {}
+    for row in dataset.table("samples").select(["clip_id", "frame"]).to_pylist():
+        frames.setdefault(row["clip_id"], set()).add(row["frame"])
+    return {clip_id: found.pop() for clip_id, found in frames.items() if len(found) == 1}

@@ -1,0 +1,203 @@
+"""Settings of a generation run, and the model card they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from microg.config import Config, Resources
+from microg.errors import ConfigError
+from microg.models.vlm.api.gate import Limits
+from microg.models.vlm.api.retry import RetryPolicy
+from microg.models.vlm.base import Sampling
+from microg.models.vlm.cards import ModelCard, card, names
+from microg.models.vlm.cards.folder import folder_card, is_checkpoint
+from microg.models.vlm.prompts import Prompt, prompt
+from microg.models.vlm.sampling import FramePolicy, Uniform
+from microg.texts.items import TASKS, Task
+
+Engine = Literal["vllm", "transformers", "openai", "gemini"]
+
+
+class PromptIds(Config):
+    """Which prompt asks each task."""
+
+    caption: str = "caption-v1"
+    vqa: str = "vqa-v1"
+
+
+def prompt_for(ids: PromptIds, task: Task) -> Prompt:
+    """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
+    found = prompt(getattr(ids, task))
+    if found.task != task:
+        raise ConfigError(f"prompt {found.id} is for task {found.task}, not {task}", "see 'microg vlm prompts'")
+    return found
+
+
+class SamplingSettings(Config):
+    """How text is drawn; the default is greedy. `max_tokens` is of one reply, thinking included."""
+
+    max_tokens: int = Field(default=256, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int | None = 0
+    stop: tuple[str, ...] = ()
+
+    def of(self, asked: Prompt) -> Sampling:
+        """Return the sampling of a prompt's requests."""
+        return Sampling(**self.model_dump(), json_schema=asked.json_schema)
+
+
+class ApiSettings(Config):
+    """What a provider allows, over all actors (see `microg.models.vlm.api.gate.Limits`), and how often a request is
+    sent again.
+
+    attempts, timeout_s, deadline_s, first_wait_s: see `microg.models.vlm.api.retry.RetryPolicy`. give_up_after: so
+    many requests in a row that failed for all their attempts, and an actor sends no more of its block. poll_s: seconds
+    between two looks at a batch.
+    """
+
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    concurrency: int = Field(default=16, ge=1, le=1000)
+    attempts: int = Field(default=6, ge=1)
+    timeout_s: float = Field(default=120.0, gt=0)
+    deadline_s: float = Field(default=300.0, gt=0)
+    first_wait_s: float = Field(default=0.5, gt=0)
+    give_up_after: int = Field(default=16, ge=1)
+    poll_s: float = Field(default=30.0, gt=0)
+
+    def limits(self) -> Limits:
+        """Return them as the gate takes them."""
+        return Limits(self.requests_per_minute, self.tokens_per_minute, self.concurrency)
+
+    def engine(self) -> dict[str, Any]:
+        """Return them as an API engine's settings."""
+        retry = RetryPolicy(self.attempts, self.deadline_s, self.timeout_s, self.first_wait_s)
+        return {"concurrency": self.concurrency, "retry": retry, "give_up_after": self.give_up_after}
+
+
+class GenerateSettings(Config):
+    """What decides answers, and how and where they are made.
+
+    model: a model card's name or file, a checkpoint folder, or with `url` the name under which a server has it. url:
+    an OpenAI-compatible server. frames None: as the card says. split None: all clips. all_clips: also those that have
+    no caption, where the dataset has captions. settings: of the engine, beside the card's. tensor_parallel: GPUs that
+    one copy of the model is spread over. cache: file of replies of API models, kept in the run folder where that is on
+    this machine. batch: use the provider's batch mode. live_scores: show scores so far, where the dataset has
+    references. clips_per_block: how many an actor is given at once, 0: as suits the engine. `model_id`, `engine`,
+    `frames` and `prompt_hashes` are filled in by `resolve`.
+
+    Tasks and the number of clips may grow from one invocation to the next; what is decided by the engine's settings is
+    checked by its fingerprint (`generation_rows.claim`).
+    """
+
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {
+            "model",
+            "url",
+            "dataset",
+            "tasks",
+            "all_clips",
+            "limit",
+            "settings",
+            "api",
+            "cache",
+            "max_cost",
+            "device",
+            "tensor_parallel",
+            "batch",
+            "live_scores",
+            "clips_per_block",
+            "resources",
+        }
+    )
+    model: str = ""
+    model_id: str = ""
+    engine: Engine | None = None
+    url: str | None = None
+    dataset: str = ""
+    tasks: tuple[Task, ...] = TASKS
+    prompts: PromptIds = PromptIds()
+    prompt_hashes: dict[str, str] = Field(default_factory=dict)
+    frames: FramePolicy | None = None
+    sampling: SamplingSettings = SamplingSettings()
+    split: Literal["train", "val", "test"] | None = None
+    scheme: str = "published"
+    all_clips: bool = False
+    limit: int | None = Field(default=None, ge=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    api: ApiSettings = ApiSettings()
+    cache: str | None = None
+    max_cost: float | None = Field(default=None, ge=0)
+    batch: bool = False
+    live_scores: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tensor_parallel: int = Field(default=1, ge=1)
+    clips_per_block: int = Field(default=0, ge=0)
+    resources: Resources = Resources()
+
+    def prompt_of(self, task: Task) -> Prompt:
+        """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
+        return prompt_for(self.prompts, task)
+
+    def policy(self) -> FramePolicy:
+        """Return how frames are sampled, once `resolve` filled it in."""
+        if self.frames is None:
+            raise ValueError("frames are not resolved")
+        return self.frames
+
+
+def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
+    """Return the settings with everything filled in that a card decides, and the card to run, engine settings included.
+
+    Raises `ConfigError` for a model, prompt or engine that is not there, or that cannot run.
+    """
+    found = _card(settings)
+    given = {**found.settings, **settings.settings}
+    if settings.engine is not None and settings.engine != found.engine:
+        found = found.replaced(engine=settings.engine, runs="yes", settings={})
+        given = settings.settings
+    if settings.url is not None:
+        given = {**given, "base_url": settings.url}
+    found = found.replaced(settings=given).require()
+    if not settings.tasks:
+        raise ConfigError("no task is asked for", f"tasks are {' and '.join(TASKS)}")
+    hashes = {task: settings.prompt_of(task).hash for task in TASKS}
+    filled = settings.replaced(
+        model_id=found.title if is_checkpoint(found.hub_id) else found.hub_id,
+        engine=found.engine,
+        frames=(settings.frames or found.frames).model_dump(),
+        prompt_hashes=hashes,
+        tasks=tuple(task for task in TASKS if task in settings.tasks),
+    )
+    return filled, found
+
+
+def _card(settings: GenerateSettings) -> ModelCard:
+    name = settings.model
+    if not name:
+        raise ConfigError("which model to ask is missing", "--model CARD; 'microg vlm models' lists them")
+    if is_checkpoint(name):
+        if settings.url is not None:
+            raise ConfigError("a checkpoint folder is not asked through a server", "give --model or --url its name")
+        return folder_card(name)
+    if settings.url is None:
+        return card(name)
+    served = card(name) if name in names() or name.endswith((".yaml", ".yml")) else None
+    if served is not None:
+        own = served.settings if served.engine == "openai" else {}
+        return served.replaced(engine="openai", runs="yes", why="", to_run="", shutdown=None, settings=own)
+    plain: Mapping[str, Any] = {"name": _plain(name), "title": name, "hub_id": name, "engine": "openai"}
+    return ModelCard(
+        **plain, frames=Uniform(count=8), chat_template="the server's", context=1_000_000, runs="yes", settings={}
+    )
+
+
+def _plain(name: str) -> str:
+    """Return a model's name in the form of a card's."""
+    import re
+
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"

@@ -1,0 +1,1 @@
+"""Clips, captions and answers as pictures and cards."""

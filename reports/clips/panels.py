@@ -1,0 +1,196 @@
+"""Qualitative panels of action recognition (the paper's Figures 3 and 4): key frames, truth, what each model says."""
+
+# pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from microg.actions.predictions import read_predictions
+from microg.data.dataset import Dataset
+from microg.data.key_frames import read_key_frames
+from microg.data.taxonomy import BY_ID
+from microg.errors import MicrogError, VideoError
+from microg.metrics.har.boxes import iou
+from microg.reports.clips.cards import spread
+from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, person_colour
+from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders.sources import model_name, predictions_path
+
+_CONSIDERED = 2000  # key frames ranked, spread over the data
+_MOST_SAID = 6
+
+
+@dataclass(frozen=True)
+class Said:
+    """One action a model names: its probability, and whether it is true."""
+
+    action: str
+    probability: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class ModelSays:
+    """What a model says of a person: actions from p = 0.5, and true ones it misses, with their probabilities."""
+
+    model: str
+    said: tuple[Said, ...]
+    missed: tuple[Said, ...]
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class PersonPanel:
+    """A person, the colour of the box, true actions, and what each model says."""
+
+    person_id: int
+    colour: str
+    truth: tuple[str, ...]
+    models: tuple[ModelSays, ...]
+
+
+@dataclass(frozen=True)
+class ActionPanel:
+    """One key frame. `picture` is a data URI, or None and `problem` says why; f1 is that of the first model."""
+
+    clip_id: str
+    frame: int
+    picture: str | None
+    problem: str | None
+    f1: float
+    people: tuple[PersonPanel, ...]
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """A run's probabilities by key frame: boxes (n, 4), normalised, and probabilities (n, classes)."""
+
+    name: str
+    ids: np.ndarray
+    by_key: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
+
+
+def action_panels(
+    runs: Sequence[RunFolder], dataset: Dataset, limit: int, style: PictureStyle
+) -> tuple[list[ActionPanel], list[str]]:
+    """Return at most `limit` panels from the best to the worst answered key frame, and why some runs are not there.
+
+    `runs` are runs of `har score` on this dataset. Key frames are ranked by F1 of the first run's answers at p = 0.5.
+    """
+    notes: list[str] = []
+    models = [found for run in runs if (found := _scores(run, notes)) is not None]
+    if not models or limit <= 0:
+        return [], notes
+    settings = runs[0].config.get("score", {})
+    try:
+        key_frames = read_key_frames(dataset.root, settings.get("split", "test"), settings.get("scheme", "published"))
+    except MicrogError as error:
+        return [], [*notes, f"no pictures of actions: {error.what}"]
+    rows = [row for row in key_frames.rows.to_pylist() if any(row["labels"])]
+    rows = [row for row in spread(rows, _CONSIDERED) if (row["clip_id"], row["frame"]) in models[0].by_key]
+    ranked = sorted(rows, key=lambda row: (-_f1(row, models[0]), row["key"]))
+    return [_panel(row, models, style) for row in spread(ranked, limit)], notes
+
+
+def _scores(run: RunFolder, notes: list[str]) -> _Scores | None:
+    path = predictions_path(run)
+    if path is None:
+        notes.append(f"{run.name}: its predictions are no longer where it read them, so that nothing can be shown")
+        return None
+    if run.config.get("label_space") != "microg50":
+        notes.append(f"{run.name}: its classes are not the 50 actions, so that its answers are not shown")
+        return None
+    try:
+        found = read_predictions(path, score_kind=run.config.get("score_kind"), space=run.config.get("label_space"))
+    except MicrogError as error:
+        notes.append(f"{run.name}: {error.what}")
+        return None
+    frame = found.rows.to_pandas()
+    score = frame["score"].to_numpy(dtype=float)
+    frame["p"] = 1 / (1 + np.exp(-score)) if found.score_kind == "logit" else score
+    frame["clip_id"] = frame["clip_id"].astype(str)
+    ids = np.array(found.space.ids)
+    boxes = ["x1", "y1", "x2", "y2"]
+    wide = frame.pivot_table(
+        index=["clip_id", "frame", *boxes], columns="action_id", values="p", aggfunc="first", sort=False
+    ).reindex(columns=ids)
+    by_key: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+    flat = wide.reset_index()
+    values, places = wide.to_numpy(dtype=float), flat[boxes].to_numpy(dtype=float)
+    for (clip, number), members in flat.groupby(["clip_id", "frame"], sort=False).indices.items():
+        by_key[str(clip), int(number)] = (places[members], np.nan_to_num(values[members]))
+    name = model_name(run)
+    return _Scores(f"{name} ({run.name})" if name else run.name, ids, by_key)
+
+
+def _of_person(model: _Scores, row: dict[str, Any], place: int) -> np.ndarray | None:
+    """Return the probabilities of the predicted box that lies on a person's, None where none overlaps by half."""
+    found = model.by_key.get((row["clip_id"], row["frame"]))
+    if found is None:
+        return None
+    boxes, probabilities = found
+    own = np.array(row["boxes"][4 * place : 4 * place + 4], dtype=float)
+    overlap = iou(boxes, np.broadcast_to(own, boxes.shape))
+    best = int(np.argmax(overlap))
+    return probabilities[best] if overlap[best] >= 0.5 else None
+
+
+def _f1(row: dict[str, Any], model: _Scores) -> float:
+    hits = wrong = missed = 0
+    for place, labels in enumerate(row["labels"]):
+        probabilities = _of_person(model, row, place)
+        said = set() if probabilities is None else set(model.ids[probabilities >= 0.5].tolist())
+        hits, wrong, missed = (
+            hits + len(said & set(labels)),
+            wrong + len(said - set(labels)),
+            missed + len(set(labels) - said),
+        )
+    return 2 * hits / max(2 * hits + wrong + missed, 1)
+
+
+def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle) -> ActionPanel:
+    people = []
+    for place, person in enumerate(row["person_id"]):
+        labels = set(row["labels"][place])
+        says = tuple(_says(model, _of_person(model, row, place), labels) for model in models)
+        people.append(PersonPanel(person, person_colour(person), tuple(_names(sorted(labels))), says))
+    picture, problem = None, None
+    try:
+        if not row["uri"]:
+            problem = "it has no video"
+        else:
+            corners = [row["boxes"][4 * place : 4 * place + 4] for place in range(len(people))]
+            boxes = [Box(person, *box) for person, box in zip(row["person_id"], corners, strict=True)]
+            picture = clip_picture(row["uri"], row["frame"], boxes, style, normalised=True)
+    except VideoError as error:
+        problem = error.what
+    return ActionPanel(row["clip_id"], row["frame"], picture, problem, _f1(row, models[0]), tuple(people))
+
+
+def _says(model: _Scores, probabilities: np.ndarray | None, labels: set[int]) -> ModelSays:
+    if probabilities is None:
+        return ModelSays(model.name, (), tuple(Said(name, 0.0, False) for name in _names(sorted(labels))))
+    order = np.argsort(-probabilities, kind="stable")
+    said = [int(place) for place in order if probabilities[place] >= 0.5]
+    missed = [int(place) for place in order if probabilities[place] < 0.5 and int(model.ids[place]) in labels]
+    return ModelSays(
+        model.name,
+        tuple(_said(model, place, probabilities, labels) for place in said[:_MOST_SAID]),
+        tuple(_said(model, place, probabilities, labels) for place in missed),
+        max(len(said) - _MOST_SAID, 0),
+    )
+
+
+def _said(model: _Scores, place: int, probabilities: np.ndarray, labels: set[int]) -> Said:
+    action = int(model.ids[place])
+    return Said(_names([action])[0], float(probabilities[place]), action in labels)
+
+
+def _names(ids: Sequence[int]) -> list[str]:
+    return [BY_ID[number].name if number in BY_ID else f"unknown action {number}" for number in ids]

@@ -1,0 +1,1 @@
+"""Known defects of published runs, shown from data."""

@@ -1,0 +1,1 @@
+"""The pages: report, leaderboard, dataset."""

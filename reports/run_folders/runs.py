@@ -1,0 +1,151 @@
+"""Run folders as reports read them: which kind a folder is, what was asked, how it ended, its tables.
+
+A run that is not finished, or that lacks a table, is read as far as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from microg import storage
+from microg.data import schema
+from microg.errors import DatasetError
+
+# The kinds a report has something to show of; runs of other commands are listed only.
+KINDS = ("curate", "har train", "har sweep", "har predict", "har score", "vlm generate", "vlm score")
+# Folders of a run that hold runs of its own (a sweep's trials) or no runs at all.
+_CLOSED = frozenset({"trials", "checkpoints", "tables", "videos", "parts", "plots", "tensorboard", "observations"})
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run folder; `manifest` is its `run.json`, `metrics` its `metrics.json` (empty while it is unfinished)."""
+
+    root: str
+    name: str
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+    problem: str | None = None
+
+    @property
+    def command(self) -> str:
+        """Return the command that made the run, such as `har score`."""
+        return str(self.manifest.get("command", ""))
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the run has come to its end at least once."""
+        return bool(self.metrics)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return the full configuration."""
+        found = self.manifest.get("full_config")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def row(self) -> str | None:
+        """Return the name of the published row that the run is compared with, None where it has none."""
+        section = self.config.get("score")
+        found = (section if isinstance(section, dict) else self.config).get("row")
+        return found if isinstance(found, str) else None
+
+    def has(self, table: str) -> bool:
+        """Tell whether the run has written a table."""
+        return storage.exists(self._path(table)) or storage.exists(storage.join(self.root, "tables", table))
+
+    def table(self, name: str) -> pa.Table:
+        """Return a table of the run, without rows when it was not written. Raises `DatasetError` when it is damaged."""
+        if storage.exists(self._path(name)):
+            return schema.conform(name, storage.read_parquet(self._path(name)))
+        return storage.read_parquet_folder(storage.join(self.root, "tables", name), schema.schema_of(name))
+
+    def _path(self, table: str) -> str:
+        return storage.join(self.root, "tables", f"{table}.parquet")
+
+    @cached_property
+    def is_dataset(self) -> bool:
+        """Tell whether the folder is a dataset too, as those of `microg curate` are."""
+        return storage.exists(storage.join(self.root, "dataset.json"))
+
+
+def read_run(root: str, name: str | None = None) -> RunFolder:
+    """Read one run folder. Raises `DatasetError` when `root` is none, or its `run.json` is damaged."""
+    root = root.rstrip("/") or root
+    path = storage.join(root, "run.json")
+    if not storage.exists(path):
+        what = "is not a run folder: it has no run.json" if storage.exists(root) else "is not there"
+        raise DatasetError(f"{root} {what}", "give folders that microg commands wrote (their --run or --out)")
+    manifest = storage.read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("command"), str):
+        raise DatasetError(f"{path} does not describe a run", "was it cut off while it was written? Make the run again")
+    metrics, problem = {}, None
+    ended = storage.join(root, "metrics.json")
+    if storage.exists(ended):
+        try:
+            found = storage.read_json(ended)
+            metrics = found if isinstance(found, dict) else {}
+        except DatasetError as error:
+            problem = error.what
+    return RunFolder(root, name or PurePosixPath(root).name, manifest, metrics, problem)
+
+
+def find_runs(paths: Iterable[str]) -> list[RunFolder]:
+    """Read the run folders at these paths, or in them where a path is a folder of runs (or a demo's).
+
+    Each run comes once, in the order given and then by path, with a name that tells it from the others. Raises
+    `DatasetError` when a path is no run folder and holds none.
+    """
+    roots: dict[str, None] = {}
+    for path in paths:
+        path = storage.absolute(path)
+        own = storage.exists(storage.join(path, "run.json"))
+        inside = [] if own and read_run(path).command != "demo" else _inside(path)
+        if not own and not inside:
+            read_run(path)  # raises, saying what it is instead
+        roots |= dict.fromkeys([*([path] if own else []), *inside])
+    names = _short_names(list(roots))
+    return [read_run(root, names[root]) for root in roots]
+
+
+def _inside(path: str) -> list[str]:
+    """Return the run folders below a folder, sorted; what lies inside a run is its own."""
+    fs, plain = storage.filesystem(path)
+    if not fs.isdir(plain):
+        return []
+    found: list[str] = []
+    level = [plain.rstrip("/")]
+    for _ in range(_DEPTH):
+        below: list[str] = []
+        for folder in level:
+            for entry in sorted(fs.ls(folder, detail=True), key=lambda entry: entry["name"]):
+                name = entry["name"].rstrip("/")
+                if entry["type"] != "directory" or PurePosixPath(name).name in _CLOSED:
+                    continue
+                if fs.exists(f"{name}/run.json"):
+                    found.append(name)
+                else:
+                    below.append(name)
+        level = below
+    prefix = path.rstrip("/")[: -len(plain.rstrip("/"))] if path.rstrip("/").endswith(plain.rstrip("/")) else ""
+    return [prefix + name for name in sorted(found)]
+
+
+def _short_names(roots: list[str]) -> dict[str, str]:
+    """Return the shortest end of each path that tells it from the others."""
+    names = {}
+    for root in roots:
+        parts = [part for part in root.split("/") if part]
+        for length in range(1, len(parts) + 1):
+            name = "/".join(parts[-length:])
+            if sum(f"/{other.strip('/')}".endswith(f"/{name}") for other in roots) == 1:
+                break
+        names[root] = name
+    return names

@@ -1,0 +1,190 @@
+"""Rows of the captioning and question tables: published ones, those of `vlm score` runs, and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from microg.arrow import pc
+from microg.metrics.published import PublishedTextRow, text_row, text_rows
+from microg.metrics.text import registry
+from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders.sources import model_name, predictions_run
+from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, verdict_of
+
+TextTask = Literal["caption", "vqa"]
+PROTOCOLS = ("paper", "standard")
+PUBLISHED_ITEMS = {"caption": 1238, "vqa": 7428}
+_LAST = {"caption": "S-BERT", "vqa": "S-VQA"}
+_BASELINES = {
+    ("constant", "caption"): "one caption for every clip",
+    ("constant", "vqa"): "one answer to every question",
+    ("blind", "caption"): "another clip's reference",
+    ("blind", "vqa"): "the likeliest answer to the question",
+    ("shuffled", "caption"): "the model's caption of another clip",
+    ("shuffled", "vqa"): "its answer to another clip",
+}
+
+
+def columns(task: TextTask) -> tuple[str, ...]:
+    """Return the score columns of the paper's table.
+
+    >>> columns("vqa")[4]
+    'S-VQA'
+    """
+    return ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR", _LAST[task], "BERTScore")
+
+
+def text_table(runs: Sequence[RunFolder], task: TextTask) -> ResultTable:
+    """Return Table 4 (captioning) or Table 5 (questions)."""
+    heads = (
+        Head("Model", number=False),
+        Head("Frames"),
+        *(Head(f"{title} (%)", score=True) for title in columns(task)),
+    )
+    rows: list[Row] = []
+    mine = [run for run in runs if task in run.metrics.get("tasks", {})]
+    known = [name for name in text_rows() if task in text_row(name).scores]
+    for name in known:
+        row = text_row(name)
+        rows.append(_published(row, task))
+        for run in mine:
+            if (run.row or "").lower() == name:
+                rows += _rows_of(run, task, row)
+    for run in mine:
+        if (run.row or "").lower() not in known:
+            rows += _rows_of(run, task, None)
+    rows += _baseline_rows(mine, task)
+    title = "Captioning" if task == "caption" else "Question answering"
+    return ResultTable(4 if task == "caption" else 5, title, heads, tuple(rows), _notes())
+
+
+def baseline_about(system: str, task: TextTask) -> str:
+    """Say what a system that sees no video does.
+
+    >>> baseline_about("blind", "vqa")
+    'the likeliest answer to the question'
+    """
+    return _BASELINES.get((system, task), "sees no video")
+
+
+def items_of(run: RunFolder, task: TextTask) -> int:
+    """Return how many captions or answers a run scored."""
+    return int(run.metrics.get("coverage", {}).get(task, {}).get("items", 0))
+
+
+def on_published_data(run: RunFolder, task: TextTask) -> bool:
+    """Tell whether a run scored as many items as the published dataset has."""
+    return items_of(run, task) == PUBLISHED_ITEMS[task]
+
+
+def scores_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, Cell]:
+    """Return the paper's columns of a run, in percent, with intervals over clips; empty where not scored so.
+
+    A score made by another encoder than the paper's is in no column.
+    """
+    found = run.metrics.get("tasks", {}).get(task, {}).get(protocol)
+    if not isinstance(found, dict):
+        return {}
+    kind = "qa" if task == "vqa" else "caption"
+    cells = {}
+    for name, value in found.get("scores", {}).items():
+        column = registry.column(name, kind)
+        if column is None or value is None:
+            continue
+        limits = found.get("intervals", {}).get(name) or {}
+        low, high = (limits.get(end) for end in ("low", "high"))
+        cells[column] = Cell(
+            value * registry.PERCENT,
+            low=None if low is None else low * registry.PERCENT,
+            high=None if high is None else high * registry.PERCENT,
+        )
+    return cells
+
+
+def _published(row: PublishedTextRow, task: TextTask) -> Row:
+    doubts = row.doubts.get(task, {})
+    cells = [Cell(row.scores[task].get(title), doubt=doubts.get(title)) for title in columns(task)]
+    note = "; ".join(f"{title} is doubtful: {why}" for title, why in doubts.items())
+    about = (Cell(text=row.title), Cell(float(row.frames), digits=0))
+    return Row("published", (*about, *cells), run=row.name, protocol="paper", note=note)
+
+
+def _rows_of(run: RunFolder, task: TextTask, row: PublishedTextRow | None) -> list[Row]:
+    same = on_published_data(run, task)
+    name = run.metrics.get("model") or model_name(run) or ""
+    frames = _frames_of(run)
+    rows = []
+    for protocol in PROTOCOLS:
+        found = scores_of(run, task, protocol)
+        if not found:
+            continue
+        cells = [found.get(title, Cell()) for title in columns(task)]
+        if protocol == "paper" and row is not None and same:
+            said = row.scores[task]
+            cells = [_beside(cell, said.get(title)) for title, cell in zip(columns(task), cells, strict=True)]
+        note = ""
+        if protocol == "paper" and not same:
+            note = (
+                f"{items_of(run, task):,} items, not the published {PUBLISHED_ITEMS[task]:,}: "
+                "not compared with published rows"
+            )
+        about = (Cell(text=name), frames)
+        rows.append(Row("ours", (*about, *cells), run=run.name, protocol=protocol, note=note))
+    return rows
+
+
+def _frames_of(run: RunFolder) -> Cell:
+    """Return how many frames the answers were made from, empty where that is not known."""
+    made = predictions_run(run)
+    if made is None or not made.has("generations"):
+        return Cell()
+    lengths = pc.list_value_length(made.table("generations")["frame_indices"]).drop_null()
+    return Cell(float(pc.mode(lengths)[0]["mode"].as_py()), digits=0) if len(lengths) else Cell()
+
+
+def _beside(cell: Cell, published: float | None) -> Cell:
+    if published is None or cell.value is None:
+        return cell
+    difference = cell.value - published
+    verdict = None
+    if cell.low is not None and cell.high is not None:
+        verdict = verdict_of(difference, cell.low - published, cell.high - published)
+    return Cell(cell.value, low=cell.low, high=cell.high, difference=difference, verdict=verdict)
+
+
+def baselines_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, dict[str, Cell]]:
+    """Return the paper's columns, in percent, of each system that sees no video; empty where none was scored."""
+    found = run.metrics.get("tasks", {}).get(task, {}).get(protocol) or {}
+    kind = "qa" if task == "vqa" else "caption"
+    result = {}
+    for system, scores in (found.get("baselines") or {}).items():
+        by_column = {registry.column(name, kind): value for name, value in scores.items()}
+        values = {title: by_column.get(title) for title in columns(task)}
+        result[system] = {
+            title: Cell() if value is None else Cell(value * registry.PERCENT) for title, value in values.items()
+        }
+    return result
+
+
+def _baseline_rows(runs: Sequence[RunFolder], task: TextTask) -> list[Row]:
+    """Return the baselines of each set of references, once."""
+    rows, seen = [], set()
+    for run in runs:
+        found = run.metrics["tasks"][task].get("paper") or {}
+        corpus = (found.get("corpus") or {}).get("hash")
+        if corpus in seen:
+            continue
+        seen.add(corpus)
+        for system, cells in baselines_of(run, task, "paper").items():
+            about = (Cell(text=f"{system}: {baseline_about(system, task)}"), Cell(0.0, digits=0))
+            rows.append(Row("baseline", (*about, *cells.values()), run=run.name, protocol="paper"))
+    return rows
+
+
+def _notes() -> tuple[str, ...]:
+    return (
+        "in percent, CIDEr-D x 100; paper: raw strings, standard: COCO's tokenizer and lower case",
+        "[95% interval over clips] (difference to the published value; * where the interval excludes it)",
+        "baselines see no video: what they reach can be had without looking",
+    )

@@ -1,0 +1,230 @@
+"""Cutting and observing without Ray: rows in, rows out, one for whatever goes wrong; and the reference's numbers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from microg.models.curation.box_rule import PUBLISHED, frame_interval
+from microg.models.curation.motion import motion_level
+from microg.models.curation.tracking import TrackerSettings
+from microg.models.detection.base import DetectorSettings
+from microg.models.video.trim import TrimSettings
+from microg.pipelines.core import attempts as ledger
+from microg.pipelines.core.attempts import AttemptLedger
+from microg.pipelines.curate import observations
+from microg.pipelines.curate.decide import FilterSettings, boxes_of, decide, decide_clip
+from microg.pipelines.curate.find_footage import Footage, list_footage
+from microg.pipelines.curate.observe_stage import ABORT, Observer
+from microg.pipelines.curate.pipeline import remaining
+from microg.pipelines.curate.trim_stage import Cutting, existing_clip, probe_source
+from tests.support.curation import HEIGHT, write_detections, write_footage
+
+TRIM = TrimSettings(height=HEIGHT)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> AttemptLedger:
+    """The ledger of this process, called without Ray."""
+    counts = AttemptLedger()
+    handle: Any = SimpleNamespace(
+        start=SimpleNamespace(remote=counts.start), finish=SimpleNamespace(remote=counts.finish)
+    )
+    monkeypatch.setattr(ledger, "crashed_before", lambda _, key: handle.start.remote(key) > ledger.MAX_ATTEMPTS)
+    monkeypatch.setattr(ledger, "settled", lambda _, key: handle.finish.remote(key))
+    return counts
+
+
+def sources_of(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"source_id": f.source_id, "uri": f.uri, "origin": f.origin, "size": f.size, "fingerprint": f.fingerprint}
+        for f in list_footage(str(folder))[0]
+    ]
+
+
+def sources_table(folder: Path) -> pa.Table:
+    return pa.Table.from_pylist(sources_of(folder))
+
+
+def make_observer(root: Path, detections: Path) -> Observer:
+    return Observer(str(root), None, tracker=TrackerSettings(), detector=DetectorSettings(), detections=str(detections))
+
+
+def test_long_footage_is_cut_in_stretches_of_ten_clips_each_done_once(tmp_path: Path, attempts: AttemptLedger):
+    write_footage(tmp_path / "raw" / "long.mp4", seconds=33.5)
+    cutting = Cutting(TRIM, str(tmp_path / "videos"), ["long_001", "long_010"], None)
+    work = cutting.probe(sources_table(tmp_path / "raw"))
+    assert work["key"].to_pylist() == ["long#0", "long#1"]
+    cut = cutting.cut(work).to_pylist()
+    assert [row["clip_id"] for row in cut if row["clip_id"]] == [f"long_{k:03d}" for k in (0, *range(2, 10))]
+    assert [(row["stretch"], row["stretch_clips"]) for row in cut if row["sequence"] == 2] == [(0, 10)]
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == sorted(
+        f"{row['clip_id']}.mp4" for row in cut if row["clip_id"]
+    )
+    assert {row["stretch"] for row in cut} == {0}  # the second stretch's only clip is done
+
+
+def test_what_cannot_be_read_is_one_terminal_row_with_its_reason(tmp_path: Path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "broken.mp4").write_bytes(b"no video at all")
+    (tmp_path / "raw" / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    rows = [row for source in sources_of(tmp_path / "raw") for row in probe_source(source, 3.0)]
+    assert [(row["key"], row["status"], row["error"].split(":")[0]) for row in rows] == [
+        ("broken#0", "error", "VideoError"),
+        ("gone#0", "error", "VideoAccessError"),
+    ]
+    clips = [existing_clip(source) for source in sources_of(tmp_path / "raw")]
+    assert [(row["key"], row["clip_id"], row["status"]) for row in clips] == [
+        ("broken_000", "broken_000", "error"),
+        ("gone_000", "gone_000", "error"),
+    ]
+
+
+def test_footage_that_kills_its_worker_again_and_again_becomes_an_error_row(tmp_path: Path, attempts: AttemptLedger):
+    write_footage(tmp_path / "raw" / "a.mp4")
+    cutting = Cutting(TRIM, str(tmp_path / "videos"), [], None)
+    work = cutting.probe(sources_table(tmp_path / "raw"))
+    for _ in range(ledger.MAX_ATTEMPTS):
+        attempts.start("a#0")  # began, and never ended
+    (row,) = cutting.cut(work).to_pylist()
+    assert (row["status"], row["error"]) == ("error", "WorkerCrashed: trimming this footage kills its worker")
+    assert not (tmp_path / "videos").exists()
+    other = Cutting(TRIM, str(tmp_path / "videos"), [], None)
+    attempts.finish("a#0")  # a new run has a new ledger
+    assert other.cut(work)["status"].to_pylist() == ["observe"]
+
+
+def test_an_observed_clip_is_committed_before_the_next_and_reported_without_its_boxes(
+    tmp_path: Path, attempts: AttemptLedger
+):
+    write_footage(tmp_path / "raw" / "a.mp4", seconds=6.2)
+    write_detections(tmp_path / "dets", "a_000")
+    cutting = Cutting(TRIM, str(tmp_path / "set" / "videos"), [], None)
+    work = cutting.cut(cutting.probe(sources_table(tmp_path / "raw")))
+    observer = make_observer(tmp_path / "set", tmp_path / "dets")
+    reports = [observer(work.slice(k, 1)).to_pylist()[0] for k in range(2)]
+    assert [(row["clip_id"], row["status"]) for row in reports] == [("a_000", "ok"), ("a_001", "error")]
+    assert reports[1]["error"].startswith("FormatError: there are no stored detections for clip a_001")
+    assert reports[0]["decode_s"] > 0
+    seen = observations.read(str(tmp_path / "set"))
+    assert seen["status"].to_pylist() == ["ok", "error"]
+    assert len(list((tmp_path / "set" / "observations").iterdir())) == 2
+    assert attempts.start("a_000") == 1
+
+
+def test_a_detector_that_cannot_be_loaded_is_told_by_the_first_call(tmp_path: Path):
+    weights = ("bad.pt", b"no weights")
+    observer = Observer(str(tmp_path), None, tracker=TrackerSettings(), detector=DetectorSettings(), weights=weights)
+    work = pa.Table.from_pylist([{"key": "a_000", "status": "observe"}])
+    (report,) = observer(work).to_pylist()
+    assert report["status"] == ABORT
+    assert report["error"].startswith("WeightsError: bad.pt ")
+    assert not (tmp_path / "observations").exists()
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run(tmp_path: Path, attempts: AttemptLedger):
+    (tmp_path / "observations").write_text("in the way")
+    observer = make_observer(tmp_path, tmp_path)
+    (report,) = observer(pa.Table.from_pylist([{"key": "a#0", "status": "empty"}])).to_pylist()
+    assert report["status"] == ABORT
+    assert "Exists" in report["error"] or "Directory" in report["error"]
+
+
+def done_after(root: Path, *rows: dict[str, Any], fingerprint: str = "1") -> tuple[list[str], list[str]]:
+    base = {"stretch": 0, "stretches": 1, "stretch_clips": 1, "error": "", "status": "ok", "source_fingerprint": "1"}
+    for number, row in enumerate(rows):
+        key = row["clip_id"] or "a#0"
+        observations.commit(str(root), [base | {"key": key, "source_id": "a", "written": number} | row])
+    left, done = remaining([Footage("a", "/raw/a.mp4", "real", 1, fingerprint)], str(root))
+    return [item.source_id for item in left], done
+
+
+def test_footage_is_done_when_all_its_clips_are(tmp_path: Path):
+    two = {"stretch_clips": 2}
+    assert done_after(tmp_path, {"clip_id": "a_000"} | two) == (["a"], ["a_000"])
+    assert done_after(tmp_path, {"clip_id": "a_001"} | two) == ([], ["a_000", "a_001"])
+
+
+def test_a_file_that_changed_is_done_again_whole(tmp_path: Path):
+    assert done_after(tmp_path, {"clip_id": "a_000"}, fingerprint="2") == (["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        ("VideoError: no moov", False),
+        ("VideoAccessError: Permission denied", True),
+        ("WorkerCrashed: it does", True),
+        ("OSError: No space left on device", True),
+    ],
+)
+def test_what_failed_is_tried_again_unless_the_video_itself_is_at_fault(tmp_path: Path, error: str, again: bool):
+    failed = {"clip_id": None, "status": "error", "error": error, "stretch_clips": 0}
+    assert done_after(tmp_path, failed) == (["a"] if again else [], [])
+
+
+def test_footage_with_a_stretch_that_was_never_cut_is_not_done(tmp_path: Path):
+    assert done_after(tmp_path, {"clip_id": "a_000", "stretches": 2}) == (["a"], ["a_000"])
+    assert done_after(tmp_path, {"clip_id": "a_010", "stretches": 2, "stretch": 1})[0] == []
+
+
+# --- the reference's numbers -----------------------------------------------------------------------------------------
+
+FAST = [
+    "bbb_noperson_000",
+    "bikes_cuts_001",
+    "carphone_000",
+    "kin_armwrestle_000",
+    "nasa_13013_001",
+    "ntu_one_000",
+    "raw25_000",
+    "ucf_makeup_001",
+]
+
+
+def check_against_reference(oracles: Path, root: Path, clip_ids: list[str]) -> None:
+    folder = oracles / "curation"
+    wanted = {row["clip"]: row for row in csv.DictReader((folder / "clips.csv").open())}
+    published: dict[str, list[tuple[str, ...]]] = {clip_id: [] for clip_id in clip_ids}
+    for row in csv.DictReader((folder / "bounding_box.csv").open()):
+        if row["video_id"].removesuffix(".mp4") in published:
+            published[row["video_id"].removesuffix(".mp4")].append(tuple(row.values())[1:])
+    observer = make_observer(root, folder / "dets")
+    for source in sources_of(folder / "clips"):
+        if source["source_id"] in published:
+            observer(pa.Table.from_pylist([existing_clip(source)], schema=observations.SCHEMA))
+    seen = observations.read(str(root))
+    clips = {row["clip_id"]: row for row in decide(seen, FilterSettings(), PUBLISHED, str(root))["clips"].to_pylist()}
+    assert sorted(clips) == sorted(clip_ids)
+    for row in seen.to_pylist():
+        expected = wanted[row["clip_id"]]
+        assert str(clips[row["clip_id"]]["status"] == "ok") == expected["keep"], row["clip_id"]
+        assert row["num_frames"] == int(expected["frames"])
+        assert row["motion_published"] == pytest.approx(float(expected["motion_value"]), abs=1e-3)
+        level = motion_level(row["motion_published"])
+        assert (level, frame_interval(row["fps"], level)) == (expected["motion_level"], int(expected["frame_interval"]))
+        boxes = boxes_of(row, PUBLISHED)
+        mine = [
+            (str(frame), str(person), *(str(value) for value in box))
+            for frame, person, box in zip(boxes.frame, boxes.person_id, boxes.boxes, strict=True)
+        ]
+        assert sorted(mine) == sorted(published[row["clip_id"]]), row["clip_id"]
+        scores = {item["stage"]: item["score"] for item in decide_clip(row, FilterSettings())}
+        assert scores["persons"] == pytest.approx(float(expected["person_pct_predict"]), abs=1e-3)
+        assert scores["scenes"] == int(expected["scene_changes"])
+
+
+def test_the_references_decisions_motion_and_boxes(oracles: Path, tmp_path: Path, attempts: AttemptLedger):
+    check_against_reference(oracles, tmp_path, FAST)
+
+
+@pytest.mark.slow
+def test_the_references_decisions_motion_and_boxes_on_all_clips(oracles: Path, tmp_path: Path, attempts: AttemptLedger):
+    clip_ids = [row["clip"] for row in csv.DictReader((oracles / "curation" / "clips.csv").open())]
+    assert len(clip_ids) == 21
+    check_against_reference(oracles, tmp_path, clip_ids)

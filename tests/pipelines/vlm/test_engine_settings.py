@@ -1,0 +1,19 @@
+"""What the generation run tells an engine must be settings that the engine has."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from microg.models.vlm.cards import card
+from microg.models.vlm.engines.vllm import VllmEngine
+from microg.pipelines.vlm.generate import engine_settings
+from microg.pipelines.vlm.settings import GenerateSettings
+
+
+def test_gpus_of_an_actor_reach_vllm_by_the_names_it_has() -> None:
+    fields = {each.name for each in dataclasses.fields(VllmEngine)}
+    spread = GenerateSettings(tensor_parallel=4)
+    shared = GenerateSettings.model_validate({"resources": {"gpus": 0.5}})
+    told = [engine_settings(settings, card("qwen2.5-vl-7b")) for settings in (spread, shared)]
+    assert told == [{"tensor_parallel": 4}, {"gpu_memory_utilization": 0.45}]
+    assert set().union(*told) <= fields
