@@ -174,13 +174,16 @@ def test_working_directory_upload_leaves_out_what_is_large_or_private(tmp_path: 
         ".github/workflows/ci.yml",
         "benchmarks/curate.py",
         "microg/__pycache__/a.pyc",
+        "models/devices.py",
+        "recipes/curate.yaml",
     ]
     wanted = [
         "microg/data/ids.py",
         "jobs/curate.py",
-        "recipes/curate.yaml",
         "pyproject.toml",
-        "reports/pages/templates/a.j2",
+        "microg/reports/pages/templates/a.j2",
+        "microg/recipes/har/tiny.yaml",
+        "microg/models/vlm/cards/gpt-4o.yaml",
     ]
     assert [relative for relative in unwanted if not left_out(relative)] == []
     assert [relative for relative in wanted if left_out(relative)] == []

@@ -137,7 +137,7 @@ def run_tables() -> str:
 
 
 def _schemas(tables: dict[str, Any]) -> str:
-    source = (ROOT / "microg" / "schema.py").read_text()
+    source = (ROOT / "microg" / "data" / "schema.py").read_text()
     parts = []
     for name, schema in tables.items():
         found = re.search(rf'((?:    # .*\n)*)    "{name}": pa\.schema', source)

@@ -65,7 +65,10 @@ def split(words: list[str]) -> tuple[str, Any, list[str]]:
 
 def shown(text: str) -> Iterator[list[str]]:
     """Yield the words after `microg` of every command in blocks of shell, also of scripts that are submitted."""
-    scripts = {f"{found.callback.__module__.replace('.', '/')}.py": name for name, found in commands().items()}
+    scripts = {
+        f"{found.callback.__module__.removeprefix('microg.').replace('.', '/')}.py": name
+        for name, found in commands().items()
+    }
     for block in _BLOCK.finditer(text):
         for line in re.sub(r"\\\n", " ", block[2]).splitlines():
             words = shlex.split(line, comments=True)

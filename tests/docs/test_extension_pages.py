@@ -36,7 +36,7 @@ def block(page: str, title: str) -> str:
 
 def as_module(monkeypatch: pytest.MonkeyPatch, page: str, path: str) -> types.ModuleType:
     """Make the block importable as the module that its title says."""
-    name = path.removesuffix(".py").replace("/", ".")
+    name = "microg." + path.removesuffix(".py").replace("/", ".")
     assert not (PAGES.parents[1] / path).exists()
     module = types.ModuleType(name)
     monkeypatch.setitem(sys.modules, name, module)
