@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from microg.demo.tiny_models import Size
 from microg.demo.tiny_models.save import Parts, language_model
+from microg.demo.tiny_models.size import Size
 from microg.demo.tiny_models.tokenizer import chat_template, train
 
 _BEGIN, _END, _IMAGE, _VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"

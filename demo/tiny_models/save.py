@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from microg.demo.tiny_models import Size
+from microg.demo.tiny_models.size import Size
 from microg.demo.tiny_models.tokenizer import END, PAD
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from microg.demo.tiny_models import Size
 from microg.demo.tiny_models.save import Parts, clip_encoder, language_model
+from microg.demo.tiny_models.size import Size
 from microg.demo.tiny_models.tokenizer import train
 
 _IMAGE, _VIDEO = "<image>", "<video>"

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from microg.config import Config
-from microg.demo.tiny_models import Size
+from microg.demo.tiny_models.size import Size
 from microg.models.har.training.settings import ScheduleSettings
 from microg.models.vlm.prompts import Prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform

@@ -40,8 +40,8 @@ def build_quantized(
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from microg.models.detection.letterbox import letterbox
     from microg.models.detection.network_backends import to_network_input
-    from microg.models.detection.yolo import letterbox
 
     if not frames:
         raise WeightsError("cannot calibrate INT8 weights without frames", "give footage that can be decoded")

@@ -13,8 +13,8 @@ import numpy as np
 from microg.models.detection import export, network_backends
 from microg.models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
 from microg.models.detection.lazy_boxes import LazyBoxes
+from microg.models.detection.letterbox import letterbox, to_frame
 from microg.models.detection.suppression import non_maximum_suppression
-from microg.models.detection.ultralytics_model import STRIDE
 
 _MAX_DETECTIONS = 300
 # Far more than any frame is wide: boxes of different classes moved apart by it never overlap.
@@ -61,21 +61,6 @@ def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> net
     return LazyBoxes(network(split.trunk, threads), branches, CONFIDENCE_FLOOR)
 
 
-def letterbox(frame: np.ndarray, image_size: int) -> np.ndarray:
-    """Scale an (H, W, 3) uint8 BGR frame into `image_size` and pad it with grey to multiples of the stride."""
-    import cv2
-
-    height, width = frame.shape[:2]
-    ratio = min(image_size / height, image_size / width)
-    new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    if (width, height) != (new_width, new_height):
-        frame = cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    pad_x, pad_y = (image_size - new_width) % STRIDE / 2, (image_size - new_height) % STRIDE / 2
-    top, bottom = round(pad_y - 0.1), round(pad_y + 0.1)
-    left, right = round(pad_x - 0.1), round(pad_x + 0.1)
-    return cv2.copyMakeBorder(frame, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-
-
 def select(output: np.ndarray, confidence: float, iou_threshold: float) -> np.ndarray:
     """Return (N, 6) float32 rows (x1, y1, x2, y2, confidence, class) of one frame, in input pixels.
 
@@ -90,10 +75,3 @@ def select(output: np.ndarray, confidence: float, iou_threshold: float) -> np.nd
     rows = np.column_stack([centre - half, centre + half, best[best > confidence], class_id]).astype(np.float32)
     keep = non_maximum_suppression(rows[:, :4] + rows[:, 5:] * _CLASS_OFFSET, rows[:, 4], iou_threshold)
     return rows[keep[:_MAX_DETECTIONS]]
-
-
-def to_frame(boxes: np.ndarray, input_shape: tuple[int, ...], frame_shape: tuple[int, ...]) -> np.ndarray:
-    """Map (N, 4) boxes from letterboxed input pixels to the frame, clipped to it; shapes are (height, width)."""
-    from ultralytics.utils import ops
-
-    return ops.scale_boxes(input_shape, boxes.copy(), frame_shape)  # type: ignore[arg-type, return-value]

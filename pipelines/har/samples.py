@@ -34,7 +34,7 @@ _CRASHED = "WorkerCrashed: decoding this sample kills its worker"
 
 
 class ClipSpec(Protocol):
-    """What decoding needs to know of a model (`microg.models.har.backbones.registry.BackboneSpec` has it)."""
+    """What decoding needs to know of a model (`microg.models.har.backbones.spec.BackboneSpec` has it)."""
 
     @property
     def frames(self) -> int: ...

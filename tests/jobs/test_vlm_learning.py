@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microg import storage
-from microg.jobs.demo import LESSONS
+from microg.demo.story import LESSONS
 from microg.metrics.text.answers import exactly
 from microg.metrics.text.baselines import question_prior
 from microg.texts.pairs import Pair, pair

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import RoIAlign
 
 from microg.models.har.backbones.pytorchvideo_builders import create_roi_head
-from microg.models.har.backbones.registry import BackboneSpec, RoiScale
+from microg.models.har.backbones.spec import BackboneSpec, RoiScale
 
 RESOLUTION = 7
 

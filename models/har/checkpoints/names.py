@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from microg.models.har.backbones.registry import BackboneSpec
+from microg.models.har.backbones.spec import BackboneSpec
 from microg.models.har.checkpoints import caffe2
 
 Rename = Callable[[str], str | None]
