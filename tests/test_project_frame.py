@@ -12,6 +12,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+STEPS = (
+    "sync",
+    "run ruff check .",
+    "run ruff format --check .",
+    "run lint-imports --no-cache --no-logo",
+    "run pyright",
+    "run pytest",
+)
 
 
 @pytest.fixture
@@ -41,13 +49,10 @@ def test_ci_installs_uv_where_missing_then_checks_everything_in_the_repository(b
     code, log = run_ci(bare)
     assert code == 0
     assert log[0] == "python3 -m pip install --quiet uv"
-    assert log[1:] == [
-        f"uv {words} in {bare / 'repo'}"
-        for words in ("sync", "run ruff check .", "run ruff format --check .", "run pyright", "run pytest")
-    ]
+    assert log[1:] == [f"uv {words} in {bare / 'repo'}" for words in STEPS]
 
 
-@pytest.mark.parametrize("step", ["sync", "run ruff check .", "run ruff format --check .", "run pyright", "run pytest"])
+@pytest.mark.parametrize("step", STEPS)
 def test_ci_fails_with_the_first_step_that_fails(bare: Path, step: str):
     code, log = run_ci(bare, fail=step)
     assert code != 0
@@ -71,7 +76,7 @@ def test_ci_script_is_executable_and_the_workflow_runs_it():
 
 def test_hooks_use_the_tools_of_the_environment():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    assert [hook["id"] for hook in hooks] == ["ruff", "ruff-format", "pyright"]
+    assert [hook["id"] for hook in hooks] == ["ruff", "ruff-format", "import-linter", "pyright"]
     assert all(hook["entry"].startswith("uv run ") for hook in hooks)
 
 
