@@ -37,7 +37,7 @@ from microg.jobs import (
     vlm_score,
     vlm_train,
 )
-from microg.jobs.common import make_app, run
+from microg.jobs.common import make_app, mount, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 data_app = make_app("Get, make, check, convert and describe datasets.")
@@ -46,7 +46,7 @@ har_app = make_app("Recognise human actions: train and run models, predict and s
 app.add_typer(har_app, name="har")
 vlm_app = make_app("Ask vision-language models about clips, and score what they say.")
 app.add_typer(vlm_app, name="vlm")
-app.command("curate")(curate.curate)
+mount(app, curate.curate)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("report", epilog=report.EPILOG)(report.report)

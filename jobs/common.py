@@ -8,30 +8,187 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperOption
+from typer.models import OptionInfo
 
 from microg.errors import MicrogError, describe
+
+if TYPE_CHECKING:
+    from microg.config import Setting
 
 EXIT_FAILED_ROWS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Ray address (auto, ray://host:10001, host:6379); default: a local Ray.")
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class SettingOption(OptionInfo):
+    """An option that sets one setting: its help is the setting's description, with bounds and default."""
+
+    def __init__(self, key: str, names: tuple[str, ...], of: str | None, note: str, **more: Any) -> None:
+        super().__init__(default=..., param_decls=names, **more)
+        self.key, self.of, self.note = key, of, note
+
+
+def setting(key: str, *names: str, of: str | None = None, note: str = "", metavar: str | None = None) -> Any:
+    """Return the option that sets the setting `key`.
+
+    Args:
+        key: Dotted key of the setting.
+        names: Names of the option; without any, the parameter's.
+        of: Settings class as "module:class", where it is not the command's.
+        note: What the help of the option says beside the setting's description.
+        metavar: How help writes the value.
+    """
+    return SettingOption(key, names, of, note, metavar=metavar)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandInfo:
+    """How a function is called from the command line.
+
+    Attributes:
+        words: What follows `microg`.
+        settings: Class of the settings that options and `--set` change, as "module:class", resolved when it is needed.
+        epilog: What help says below the options.
+    """
+
+    words: str
+    settings: str | None
+    epilog: str | None
+
+
+COMMANDS: dict[Callable[..., None], CommandInfo] = {}
+
+
+def command(words: str, *, settings: str | None = None, epilog: str | None = None) -> Callable[[F], F]:
+    """Return a decorator that makes a function the command `microg WORDS` (see `CommandInfo`)."""
+
+    def register(function: F) -> F:
+        COMMANDS[function] = CommandInfo(words=words, settings=settings, epilog=epilog)
+        return function
+
+    return register
+
+
+class SettingsCommand(TyperCommand):
+    """A command whose help of options comes from its settings, and whose `--settings` lists what `--set` takes.
+
+    The settings are imported only when their help or list is wanted.
+    """
+
+    @property
+    def function(self) -> Callable[..., None]:
+        """The function of `COMMANDS` that this calls."""
+        return cast(Any, self.callback).__wrapped__
+
+    def options(self) -> dict[str, SettingOption]:
+        """Return the options that set settings, by the function's parameter."""
+        hints = get_type_hints(self.function, include_extras=True)
+        found = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+        return {name: each for name, parts in found.items() for each in parts if isinstance(each, SettingOption)}
+
+    def settings(self) -> list[Setting]:
+        """Return what `--set` takes."""
+        return settings_in(COMMANDS[self.function].settings)
+
+    def describe_options(self) -> None:
+        """Write the help of options from the settings that they set."""
+        options = self.options()
+        for param in self.params:
+            if isinstance(param, TyperOption) and param.name in options:
+                option = options[param.name]
+                known = {each.key: each for each in settings_in(option.of or COMMANDS[self.function].settings)}
+                param.help = known[option.key].text(option.note)
+                param.show_default = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        self.describe_options()
+        super().format_help(ctx, formatter)
+
+
+def settings_in(path: str | None) -> list[Setting]:
+    """Return the settings of the class at "module:class"; none of None."""
+    from microg.config import settings_of
+
+    if path is None:
+        return []
+    module, _, name = path.partition(":")
+    return list(settings_of(getattr(import_module(module), name)))
+
+
+def show_settings(settings: list[Setting]) -> None:
+    """Print keys, defaults and meanings, section by section."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("key", "default", "meaning"):
+        table.add_column(heading, overflow="fold")
+    section = None
+    for each in settings:
+        if each.section != section:
+            section = each.section
+            table.add_row("", "", f"[bold]{escape(section)}[/]")
+        table.add_row(
+            each.key, escape(each.default), escape(each.meaning + (f" [{each.allowed}]" if each.allowed else ""))
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _list_settings(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        show_settings(cast(SettingsCommand, context.command).settings())
+        raise typer.Exit
+
+
+AddressOption = Annotated[str | None, setting("resources.address", "--address")]
+LimitOption = Annotated[int | None, setting("limit", "--limit")]
+SplitOption = Annotated[str | None, setting("split", "--split")]
+SchemeOption = Annotated[str | None, setting("scheme", "--scheme")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", "--recipe", help="Recipe with the settings: a YAML file, or a name in recipes/."),
 ]
-ConfigOption = Annotated[str | None, typer.Option("--config", help="YAML recipe with the settings.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be given repeatedly.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting (see --settings); may be given repeatedly."),
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N rows.")]
+SettingsOption = Annotated[
+    bool,
+    typer.Option(
+        "--settings",
+        is_eager=True,
+        expose_value=False,
+        callback=_list_settings,
+        help="List every key of --set with its default and meaning, and stop.",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 ProfileOption = Annotated[
     bool,
     typer.Option("--profile", help="Write what each worker did when to timeline.json in the run folder, for Perfetto."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def given(context: typer.Context) -> dict[str, Any]:
+    """Return what the options of this call set: dotted keys with the values that stand on the command line."""
+    values: dict[str, Any] = {}
+    for name, option in cast(SettingsCommand, context.command).options().items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            values[option.key] = context.params[name]
+    return values
 
 
 def make_app(help_text: str) -> typer.Typer:
@@ -43,6 +200,44 @@ def make_app(help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def mount(app: typer.Typer, function: Callable[..., None]) -> None:
+    """Add a function of `COMMANDS` to an application, by the last of its words."""
+    info = COMMANDS[function]
+    app.command(info.words.rpartition(" ")[2], cls=SettingsCommand, epilog=info.epilog)(function)
+
+
+def main(help_text: str) -> None:
+    """Run a job's script: the one command that it registered, or its commands by name."""
+    app = make_app(help_text)
+    for function in COMMANDS:
+        mount(app, function)
+    run(app)
+
+
+def finish(
+    report: dict[str, Any],
+    show: Callable[[dict[str, Any]], None],
+    *,
+    as_json: bool,
+    failed: object = False,
+    profile: str | None = None,
+) -> None:
+    """End a command: print its report, and exit with code 1 where rows failed.
+
+    Args:
+        report: What the command found out.
+        show: Prints the report for people.
+        as_json: Whether to print it as JSON instead.
+        failed: Whether something failed; a count or a list will do.
+        profile: Run folder that gets the timeline of `--profile`, or None.
+    """
+    if profile is not None:
+        report = profiled(report, profile)
+    print_json(report) if as_json else show(report)
+    if failed:
+        raise typer.Exit(EXIT_FAILED_ROWS)
 
 
 def print_json(value: Any) -> None:

@@ -12,7 +12,6 @@ import typer
 
 from microg.errors import ConfigError
 from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
     AddressOption,
     ConfigOption,
     DryRunOption,
@@ -20,10 +19,12 @@ from microg.jobs.common import (
     LimitOption,
     ProfileOption,
     SetOption,
-    make_app,
-    print_json,
-    profiled,
-    run,
+    SettingsOption,
+    command,
+    finish,
+    given,
+    main,
+    setting,
 )
 
 if TYPE_CHECKING:
@@ -45,29 +46,13 @@ class Profile(str, Enum):
     fast = "fast"
 
 
-class DetectorBackend(str, Enum):
-    """What runs the detector."""
-
-    auto = "auto"
-    torch = "torch"
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-
-
-class Origin(str, Enum):
-    """Where footage comes from, unless a folder named movie or real says so."""
-
-    movie = "movie"
-    real = "real"
-
-
+@command("curate", settings="microg.pipelines.curate.pipeline:CurateSettings")
 def curate(
+    context: typer.Context,
     raw_dir: Annotated[str, typer.Argument(metavar="RAW_DIR", help="Folder (or URI) with raw videos, or one video.")],
     out: Annotated[str | None, typer.Argument(metavar="OUT", help="Dataset folder to make or to resume.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Detector weights: a name, searched for, or a path.")] = None,
-    detector_backend: Annotated[
-        DetectorBackend | None, typer.Option(help="What runs the detector; auto: the fastest measured here.")
-    ] = None,
+    weights: Annotated[str | None, setting("detector.weights")] = None,
+    detector_backend: Annotated[str | None, setting("detector.backend")] = None,
     detector_profile: Annotated[
         Profile | None,
         typer.Option(
@@ -75,17 +60,13 @@ def curate(
             "INT8 weights calibrated on this footage. Both say how far they agree with exact."
         ),
     ] = None,
-    rotations: Annotated[
-        int | None, typer.Option(help="4 also looks at each frame turned by 90, 180 and 270 degrees; 4 x the work.")
-    ] = None,
-    detections: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Replay stored detections instead of running a detector.")
-    ] = None,
+    rotations: Annotated[int | None, setting("detector.rotations")] = None,
+    detections: Annotated[str | None, setting("detections", metavar="DIR")] = None,
     rule: Annotated[
         Rule | None, typer.Option(help="published: the paper's boxes. corrected: its quirks fixed.")
     ] = None,
-    origin: Annotated[Origin | None, typer.Option(help="Origin of files outside folders named movie or real.")] = None,
-    pretrimmed: Annotated[bool, typer.Option("--pretrimmed", help="The files are clips already: do not cut.")] = False,
+    origin: Annotated[str | None, setting("origin")] = None,
+    pretrimmed: Annotated[bool, setting("pretrimmed", "--pretrimmed")] = False,
     previews: Annotated[bool, typer.Option("--previews", help="Also write annotated preview videos.")] = False,
     compare_rules: Annotated[
         bool, typer.Option("--compare-rules", help="Also tell what each fix of the published rule changes.")
@@ -95,6 +76,7 @@ def curate(
     ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -113,69 +95,53 @@ def curate(
     - `microg curate data/mine --refilter --set filter.min_person_percentage=50 --rule corrected`
     - `microg curate s3://bucket/footage s3://bucket/mine --address auto`
     """
-    chosen: dict[str, Any] = {
-        "detector.weights": weights,
-        "detector.backend": detector_backend and detector_backend.value,
-        "detector.rotations": rotations,
-        "detections": detections,
-        "origin": origin and origin.value,
-        "pretrimmed": pretrimmed or None,
-        "limit": limit,
-        "resources.address": address,
-    }
-    if detector_profile is not None:
-        if detections is not None:
-            raise ConfigError(
-                "--detector-profile says how to detect, but --detections replays what was detected", "drop one"
-            )
-        from microg.models.detection.base import PROFILES
-
-        chosen |= {f"detector.{key}": value for key, value in PROFILES[detector_profile.value].items()}
-    options = [f"{key}={value}" for key, value in chosen.items() if value is not None] + list(overrides or [])
+    if detector_profile is not None and detections is not None:
+        raise ConfigError(
+            "--detector-profile says how to detect, but --detections replays what was detected", "drop one"
+        )
     from microg.jobs.commands.curate import run as curate_run
+    from microg.jobs.commands.curate.show import show
 
+    def settings(base: dict[str, Any]) -> CurateSettings:
+        return _settings(config, rule, detector_profile, [given(context), *(overrides or [])], base)
+
+    profile_folder = None
     if refilter:
-        dataset = _absolute(out or raw_dir)
         report = curate_run.refilter(
-            dataset,
-            lambda before: _settings(config, options, rule, before),
-            compare_rules=compare_rules,
-            dry_run=dry_run,
-            previews=previews,
+            _absolute(out or raw_dir), settings, compare_rules=compare_rules, dry_run=dry_run, previews=previews
         )
     else:
         if out is None:
             raise ConfigError("where to write is missing", "microg curate RAW_DIR OUT")
-        settings = _settings(config, options, rule, {})
         report = curate_run.curate_footage(
             _absolute(raw_dir),
             _absolute(out),
-            settings,
+            settings({}),
             compare_rules=compare_rules,
             previews=previews,
             dry_run=dry_run,
         )
-        if profile and not dry_run:
-            report = profiled(report, report["out"])
-    if as_json:
-        print_json(report)
-    else:
-        from microg.jobs.commands.curate.show import show
-
-        show(report)
-    failed = sum(report.get("counts", {}).get(name, 0) for name in ("sources_failed", "clips_failed"))
-    if not dry_run and (failed or report.get("preview_errors")):
-        raise typer.Exit(EXIT_FAILED_ROWS)
+        profile_folder = report["out"] if profile and not dry_run else None
+    counts = report.get("counts", {})
+    failed = counts.get("sources_failed") or counts.get("clips_failed") or report.get("preview_errors")
+    finish(report, show, as_json=as_json, failed=failed and not dry_run, profile=profile_folder)
 
 
-def _settings(config: str | None, options: list[str], rule: Rule | None, base: dict[str, Any]) -> CurateSettings:
+def _settings(
+    config: str | None, rule: Rule | None, profile: Profile | None, overrides: list[Any], base: dict[str, Any]
+) -> CurateSettings:
+    """Build the settings: `base`, the recipe, what `--rule` and `--detector-profile` mean, then `overrides`."""
     from microg.config import load_config
     from microg.models.curation.box_rule import RULES
+    from microg.models.detection.base import PROFILES
     from microg.pipelines.curate.pipeline import CurateSettings
 
-    if rule is not None:  # as overrides, so that the option wins over a recipe's rule
-        options = [f"rule.{name}={kept}" for name, kept in RULES[rule.value].model_dump().items()] + options
-    settings = load_config(CurateSettings, config, options, **base)
+    named: dict[str, Any] = {}
+    if rule is not None:
+        named |= {f"rule.{name}": kept for name, kept in RULES[rule.value].model_dump().items()}
+    if profile is not None:
+        named |= {f"detector.{key}": value for key, value in PROFILES[profile.value].items()}
+    settings = load_config(CurateSettings, config, [named, *overrides], **base)
     if settings.detections is not None:
         settings = settings.replaced(detections=_absolute(settings.detections))
     return settings
@@ -188,6 +154,4 @@ def _absolute(path: str) -> str:
 
 
 if __name__ == "__main__":
-    app = make_app("Curate raw footage.")
-    app.command()(curate)
-    run(app)
+    main("Curate raw footage.")

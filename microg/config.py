@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from microg import storage
 from microg.errors import ConfigError
@@ -21,8 +23,9 @@ _RECIPES = Path(__file__).parent / "recipes"
 class Config(BaseModel):
     """Base of all configuration sections: frozen, and an unknown key is an error.
 
-    Keys named in `volatile` say where and how fast something runs, not what comes out: they do not count in
-    `digest`, so that a run may be resumed on another machine.
+    Every field has a description, of which help, documentation and errors are made (see `settings_of`). Keys named in
+    `volatile` say where and how fast something runs, not what comes out: they do not count in `digest`, so that a run
+    may be resumed on another machine.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,19 +48,18 @@ class Config(BaseModel):
 
 
 class Resources(Config):
-    """What one job may use; the default suits a laptop.
-
-    `cpus`, `gpus` and `memory_gb` are per actor of the job's main pool; `min_actors`/`max_actors` bound that pool
-    (`max_actors` 0: one per core). `address` is a Ray address; None starts a local Ray. None of it counts in `digest`.
-    """
+    """What one job may use; the default suits a laptop, and none of it changes results."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"cpus", "gpus", "memory_gb", "min_actors", "max_actors", "address"})
-    cpus: float = Field(default=1.0, ge=0)
-    gpus: float = Field(default=0.0, ge=0)
-    memory_gb: float = Field(default=0.0, ge=0)
-    min_actors: int = Field(default=1, ge=1)
-    max_actors: int = Field(default=0, ge=0)
-    address: str | None = None
+    cpus: float = Field(default=1.0, ge=0, description="CPUs that each actor of the job's main pool declares.")
+    gpus: float = Field(default=0.0, ge=0, description="GPUs that each actor of the main pool declares.")
+    memory_gb: float = Field(default=0.0, ge=0, description="Memory that each actor declares, in GB; 0 declares none.")
+    min_actors: int = Field(default=1, ge=1, description="Fewest actors of the main pool.")
+    max_actors: int = Field(default=0, ge=0, description="Most actors of the main pool; 0 means one per core.")
+    address: str | None = Field(
+        default=None,
+        description="Address of a Ray cluster (auto, ray://host:10001, host:6379); without it a local Ray starts.",
+    )
 
 
 def _identity(value: Any, plain: Any) -> Any:
@@ -74,10 +76,20 @@ def _identity(value: Any, plain: Any) -> Any:
 C = TypeVar("C", bound=BaseModel)
 
 
-def load_config(model: type[C], /, recipe: str | None = None, overrides: Iterable[str] = (), **defaults: Any) -> C:
-    """Build a configuration: `defaults`, then the YAML file `recipe`, then `key.sub=value` overrides.
+def load_config(
+    model: type[C], /, recipe: str | None = None, overrides: Iterable[str | Mapping[str, Any]] = (), **defaults: Any
+) -> C:
+    """Build a configuration: `defaults`, then the YAML file `recipe`, then `overrides`, the last one first in rank.
 
-    Values of overrides are read as YAML (`0.5`, `true`, `[1, 2]`, `text`). Raises `ConfigError` naming the key.
+    Args:
+        model: Class of the configuration.
+        recipe: File or name of a recipe, or None.
+        overrides: `key.sub=value` texts, whose values are read as YAML (`0.5`, `true`, `[1, 2]`, `text`), and mappings
+            of dotted keys to values, which replace what was there.
+        defaults: Values by key.
+
+    Raises:
+        ConfigError: A value or a key is wrong; the error names the key and says what it means.
     """
     values: dict[str, Any] = {
         key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in defaults.items()
@@ -85,13 +97,109 @@ def load_config(model: type[C], /, recipe: str | None = None, overrides: Iterabl
     if recipe is not None:
         values = merged(values, read_recipe(recipe))
     for override in overrides:
-        values = merged(values, _parse_override(override))
+        if isinstance(override, str):
+            values = merged(values, _parse_override(override))
+        else:
+            for key, value in override.items():
+                values = merged(merged(values, nested(key, None)), nested(key, value))
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(model, item["loc"], item["type"], item["msg"]) for item in error.errors())
-        known = ", ".join(model.model_fields)
-        raise ConfigError(f"bad configuration: {problems}", f"keys at the top level: {known}") from error
+        found = error.errors()
+        problems = "; ".join(_problem(model, item["loc"], item["type"], item["msg"]) for item in found)
+        meanings = dict.fromkeys(_meaning(model, item["loc"]) for item in found if item["type"] != "extra_forbidden")
+        known = f"keys at the top level: {', '.join(model.model_fields)}"
+        raise ConfigError(f"bad configuration: {problems}", "; ".join(filter(None, meanings)) or known) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key that `--set` takes.
+
+    Attributes:
+        key: Dotted name.
+        meaning: Sentence that says what the value is.
+        allowed: Bounds or choices, "" where any value of the type will do.
+        default: Default as YAML, "" where a value must be given.
+        section: Purpose of the section that the key belongs to.
+    """
+
+    key: str
+    meaning: str
+    allowed: str
+    default: str
+    section: str
+
+    def text(self, note: str = "") -> str:
+        """Return the meaning, a note, and in brackets what is allowed and what is the default."""
+        bounds = [self.allowed] if self.allowed else []
+        bounds += [f"default: {self.default}"] if self.default not in ("", "null", "[]", "{}", "''", "false") else []
+        return " ".join(filter(None, (self.meaning, note, f"[{'; '.join(bounds)}]" if bounds else "")))
+
+
+def settings_of(model: type[BaseModel], prefix: str = "", base: BaseModel | None = None) -> Iterator[Setting]:
+    """Yield every setting of a configuration, also of its sections; defaults are those of `base` where it is given."""
+    purpose = (model.__doc__ or "").strip().partition("\n")[0]
+    for name, field in model.model_fields.items():
+        default = getattr(base, name) if base is not None else field.get_default(call_default_factory=True)
+        sections = _sections(field.annotation)
+        if sections != [field.annotation]:
+            yield Setting(
+                key=prefix + name,
+                meaning=field.description or "",
+                allowed=_allowed(field),
+                default="" if base is None and field.is_required() else _as_yaml(default),
+                section=purpose,
+            )
+        inner: dict[str, Setting] = {}
+        for section in sections:  # several where a value may be of one of several kinds
+            for setting in settings_of(section, f"{prefix}{name}.", default if isinstance(default, section) else None):
+                inner.setdefault(setting.key, setting)
+        yield from inner.values()
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """Return the configuration classes that a value may be of, not those of items in collections."""
+    if _is_section(annotation):
+        return [annotation]
+    if get_origin(annotation) in (dict, list, tuple):
+        return []
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}
+
+
+def _allowed(field: FieldInfo) -> str:
+    choices = _choices(field.annotation)
+    if choices:
+        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+    bounds = {name: getattr(each, name) for each in field.metadata for name in _BOUNDS if hasattr(each, name)}
+    words = [f"{bounds.pop('ge')} to {bounds.pop('le')}"] if {"ge", "le"} <= set(bounds) else []
+    return ", ".join([*words, *(f"{_BOUNDS[name]} {value}" for name, value in bounds.items())])
+
+
+def _choices(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [] if _is_section(annotation) else [word for part in get_args(annotation) for word in _choices(part)]
+
+
+def _as_yaml(value: Any) -> str:
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    plain = list(plain) if isinstance(plain, tuple) else plain
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+
+
+def _meaning(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """Return what the setting at fault means, "" where no description says it."""
+    parts = [str(part) for part in location]
+    known = {found.key: found for found in settings_of(model)}
+    for end in range(len(parts), 0, -1):
+        for key in (".".join(parts[:end]), ".".join([parts[0], *parts[2:end]])):  # the second may name a kind
+            if key in known and known[key].meaning:
+                return f"{key}: {known[key].text()}"
+    return ""
 
 
 def recipe_path(recipe: str) -> str:

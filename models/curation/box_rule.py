@@ -1,7 +1,7 @@
 """From tracked boxes to the person boxes that are published: the reference's rule, and each of its quirks' fix.
 
 A clip is processed every `interval`-th frame (by frame rate and motion); what a processed frame decides is held until
-the next one (curation facts, "Track").
+the next one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from microg.config import Config
 from microg.models.curation.tracking import Tracks
@@ -24,26 +25,33 @@ _MIN_AREA = {"low": 0.10, "high": 0.20}
 
 
 class BoxRule(Config):
-    """Which quirks of the reference are kept. All True (the default) is the `published` rule.
+    """Which quirks of the reference the person boxes keep; all of them are the `published` rule."""
 
-    - `count_other_classes`: objects that are no persons use up person ids and detection counts.
-    - `area_floor`: boxes below 10% (low motion) or 20% (high motion) of the frame are dropped.
-    - `skip_frames`: only every interval-th frame is processed and its boxes are held in between, from the first
-      processed frame on; otherwise every frame is its own.
-    - `late_start`: a person is written from the last of its first MIN_DETECTIONS detections on; otherwise from the
-      first one, if it reaches that many in the clip.
-    - `manhattan_motion`: motion counts |dx| + |dy| per point instead of its length.
-    - `video_extension`: `bounding_boxes.csv` names clips with `.mp4`, every other file without.
-    - `focus`: while one person covers more than half of the frame, nobody else is written.
-    """
-
-    count_other_classes: bool = True
-    area_floor: bool = True
-    skip_frames: bool = True
-    late_start: bool = True
-    manhattan_motion: bool = True
-    video_extension: bool = True
-    focus: bool = True
+    count_other_classes: bool = Field(
+        default=True, description="Objects that are no persons use up person ids and detection counts."
+    )
+    area_floor: bool = Field(
+        default=True, description="Boxes below 10% (low motion) or 20% (high motion) of the frame are dropped."
+    )
+    skip_frames: bool = Field(
+        default=True,
+        description="Only every interval-th frame is processed, and its boxes are held until the next, from the first "
+        "processed frame on; otherwise every frame is its own.",
+    )
+    late_start: bool = Field(
+        default=True,
+        description="A person is written from the last of its first detections that are required on; otherwise from "
+        "the first one, if the clip has as many.",
+    )
+    manhattan_motion: bool = Field(
+        default=True, description="Motion counts |dx| + |dy| per point instead of the vector's length."
+    )
+    video_extension: bool = Field(
+        default=True, description="bounding_boxes.csv names clips with .mp4, every other file without."
+    )
+    focus: bool = Field(
+        default=True, description="While one person covers more than half of the frame, nobody else is written."
+    )
 
     @property
     def name(self) -> str:

@@ -9,21 +9,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from microg.config import Config
 from microg.models.detection.base import Detections
 
 
 class TrackerSettings(Config):
-    """BoT-SORT parameters of the published pipeline (curation facts, "Track")."""
+    """BoT-SORT's parameters; the defaults are those of the published pipeline."""
 
-    track_high_thresh: float = 0.5
-    track_low_thresh: float = 0.1
-    new_track_thresh: float = 0.6
-    track_buffer: int = 30
-    match_thresh: float = 0.8
-    fuse_score: bool = True
-    gmc_method: str = "sparseOptFlow"
+    track_high_thresh: float = Field(
+        default=0.5, description="Detections at or above this confidence are matched with tracks first."
+    )
+    track_low_thresh: float = Field(
+        default=0.1, description="Detections above this confidence are matched second, with tracks left over."
+    )
+    new_track_thresh: float = Field(default=0.6, description="An unmatched detection starts a track from this on.")
+    track_buffer: int = Field(default=30, description="Frames for which a lost track is kept.")
+    match_thresh: float = Field(default=0.8, description="Largest distance (1 - IoU, fused) at which a match is made.")
+    fuse_score: bool = Field(default=True, description="Multiply the IoU by the detection's confidence.")
+    gmc_method: str = Field(
+        default="sparseOptFlow", description="How ultralytics compensates the camera's motion; none does not."
+    )
 
 
 @dataclass(frozen=True)

@@ -58,24 +58,34 @@ class Detector(Protocol):
 
 
 class DetectorSettings(Config):
-    """Which detector, and how it runs.
+    """Which detector finds people, and how it runs."""
 
-    `weights`: a name such as yolo11n.pt, searched for as `microg.system.weights` says, or a path. With `frame_step` n
-    the network sees every n-th frame, and boxes between are interpolated; `precision` int8 uses quantised weights.
-    Both are faster and give other numbers: `PROFILES`. `rotations` 4 also looks at the frame turned by 90, 180 and 270
-    degrees and merges what it finds, because plain detectors miss bodies that are not upright.
-    """
-
-    weights: str = "yolo11n.pt"
-    backend: Backend = "auto"
-    image_size: int = Field(default=640, ge=64, le=4096, multiple_of=32)
-    precision: Literal["float32", "int8"] = "float32"
-    frame_step: int = Field(default=1, ge=1, le=15)
-    rotations: Literal[1, 4] = 1
-    iou_threshold: float = Field(default=0.7, gt=0, le=1)
-    batch_size: int = Field(default=8, ge=1)
-    device: str = "auto"
-    calibration: str | None = None
+    weights: str = Field(default="yolo11n.pt", description="Detector weights: a path, or a name that is searched for.")
+    backend: Backend = Field(
+        default="auto", description="What runs the detector; auto takes the fastest measured on this kind of machine."
+    )
+    image_size: int = Field(
+        default=640, ge=64, le=4096, multiple_of=32, description="Longer side of the detector's input in pixels."
+    )
+    precision: Literal["float32", "int8"] = Field(
+        default="float32", description="Numbers that the network computes with; int8 is faster and gives other boxes."
+    )
+    frame_step: int = Field(
+        default=1, ge=1, le=15, description="The network sees every n-th frame; boxes between are interpolated."
+    )
+    rotations: Literal[1, 4] = Field(
+        default=1,
+        description="4 also looks at each frame turned by 90, 180 and 270 degrees, because plain detectors miss bodies "
+        "that are not upright; it is 4 times the work.",
+    )
+    iou_threshold: float = Field(
+        default=0.7, gt=0, le=1, description="IoU above which the weaker of two boxes is suppressed."
+    )
+    batch_size: int = Field(default=8, ge=1, description="Frames that the network sees at a time.")
+    device: str = Field(default="auto", description="Device of the backend torch: auto, cpu or cuda.")
+    calibration: str | None = Field(
+        default=None, description="INT8 weights, which the command calibrates on the footage and fills in."
+    )
 
     volatile = frozenset({"batch_size", "device", "calibration"})
 

@@ -1,4 +1,4 @@
-"""Cutting raw footage into clips of equal length, frame rate and height (paper section 3; curation facts, "Trim").
+"""Cutting raw footage into clips of equal length, frame rate and height (section 3 of the paper).
 
 Any container, codec, frame rate and size goes in; out come H.264 mp4 files of exactly `seconds * fps` frames with a
 key frame first and no audio, encoded on one thread, so that the same input gives the same bytes.
@@ -25,18 +25,18 @@ _WIDEST = 16384
 
 
 class TrimSettings(Config):
-    """Geometry, rate and encoding of clips. `crf` and `preset` are libx264's.
+    """Length, rate, size and encoding of the clips."""
 
-    `square_pixels`: stretch anamorphic footage (DVDs, some broadcasts) to its displayed shape. The reference keeps the
-    stored pixels, so people from such footage are as wide as they were stored.
-    """
-
-    seconds: float = Field(default=3.0, gt=0, le=600)
-    fps: int = Field(default=30, ge=1, le=240)
-    height: int = Field(default=480, ge=16, le=4320, multiple_of=2)
-    crf: int = Field(default=20, ge=0, le=51)
-    preset: Preset = "veryfast"
-    square_pixels: bool = False
+    seconds: float = Field(default=3.0, gt=0, le=600, description="Length of a clip in seconds.")
+    fps: int = Field(default=30, ge=1, le=240, description="Frames per second of a clip.")
+    height: int = Field(default=480, ge=16, le=4320, multiple_of=2, description="Height of a clip in pixels.")
+    crf: int = Field(default=20, ge=0, le=51, description="Constant rate factor of libx264; less is better and larger.")
+    preset: Preset = Field(default="veryfast", description="Preset of libx264, speed against size.")
+    square_pixels: bool = Field(
+        default=False,
+        description="Stretch anamorphic footage (DVDs, some broadcasts) to its displayed shape; the reference keeps "
+        "the stored pixels.",
+    )
 
     @property
     def frames_per_clip(self) -> int:

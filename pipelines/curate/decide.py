@@ -24,16 +24,18 @@ from microg.pipelines.curate.observations import tracks_of
 
 
 class FilterSettings(Config):
-    """Thresholds of the published filter (curation facts, "Filter").
+    """Which clips are kept: the thresholds of the published filter."""
 
-    A clip is kept when at least `min_person_percentage` of its frames hold a person above `person_confidence`, and
-    at most `max_cuts` scene cuts have a content score of `scene_threshold` or more.
-    """
-
-    person_confidence: float = Field(default=0.6, ge=0.1, lt=1)
-    min_person_percentage: float = Field(default=60.0, ge=0, le=100)
-    scene_threshold: float = Field(default=40.0, gt=0)
-    max_cuts: int = Field(default=0, ge=0)
+    person_confidence: float = Field(
+        default=0.6, ge=0.1, lt=1, description="A detection counts as a person above this confidence."
+    )
+    min_person_percentage: float = Field(
+        default=60.0, ge=0, le=100, description="Percentage of a clip's frames that must hold a person."
+    )
+    scene_threshold: float = Field(
+        default=40.0, gt=0, description="A frame is a scene cut when its content score reaches this."
+    )
+    max_cuts: int = Field(default=0, ge=0, description="Most scene cuts that a kept clip may have.")
 
 
 def person_percentage(row: dict[str, Any], confidence: float) -> float:

@@ -36,12 +36,18 @@ class CurateSettings(Config):
     tracker: TrackerSettings = TrackerSettings()
     filter: FilterSettings = FilterSettings()
     rule: BoxRule = PUBLISHED
-    origin: Literal["movie", "real"] = "real"
-    pretrimmed: bool = False
-    detections: str | None = None
-    # First digits of the SHA-256 of the weights' file: its name alone does not say what made the boxes.
-    weights_digest: str | None = None
-    limit: int | None = Field(default=None, ge=1)
+    origin: Literal["movie", "real"] = Field(
+        default="real", description="Origin of footage outside folders named movie or real."
+    )
+    pretrimmed: bool = Field(default=False, description="The files are clips already: they are not cut.")
+    detections: str | None = Field(
+        default=None, description="Folder of stored detections, which are replayed instead of running a detector."
+    )
+    weights_digest: str | None = Field(
+        default=None,
+        description="First digits of the SHA-256 of the detector's weights; filled in by the command.",
+    )
+    limit: int | None = Field(default=None, ge=1, description="Take only the first N videos.")
     resources: Resources = Resources()
 
     volatile = frozenset({"resources", "limit"})

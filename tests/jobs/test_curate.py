@@ -334,7 +334,7 @@ def test_an_option_wins_over_the_recipe(curate, no_ray, tmp_path):
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("rule: {area_floor: true}\nfilter: {max_cuts: 3}\n")
-    settings = _settings(str(recipe), ["filter.max_cuts=2"], Rule.corrected, {})
+    settings = _settings(str(recipe), Rule.corrected, None, ["filter.max_cuts=2"], {})
     assert settings.rule.name == "corrected"
     assert settings.filter.max_cuts == 2
 
