@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from microg.errors import ConfigError
+from microg.texts.items import TASKS, Task
 
 _HAR = Path(__file__).with_name("har.yaml")
 _VLM = Path(__file__).with_name("vlm.yaml")
@@ -73,7 +74,7 @@ class PublishedTextRow:
     name: str
     title: str
     frames: int
-    scores: Mapping[str, Mapping[str, float]]
+    scores: Mapping[Task, Mapping[str, float]]
     doubts: Mapping[str, Mapping[str, str]]
 
 
@@ -89,7 +90,7 @@ def text_row(name: str) -> PublishedTextRow:
     found = rows.get(name.lower())
     if found is None:
         raise ConfigError(f"there is no published row {name!r}", f"rows are {', '.join(rows)}")
-    scores = {task: found[task] for task in ("caption", "vqa") if task in found}
+    scores = {task: found[task] for task in TASKS if task in found}
     return PublishedTextRow(name.lower(), found["title"], found["frames"], scores, found.get("doubts", {}))
 
 

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from microg.errors import ConfigError
 from microg.metrics.text.state import ItemState
-
-Task = Literal["caption", "qa"]
+from microg.texts.items import Task
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,12 @@ NGRAM_METRICS = tuple(metric.name for metric in _ALL if metric.feed == "tokens")
 
 # Scores under their exact names: one made with another encoder has another name, and so no published column.
 _COLUMNS: dict[str, dict[Task, str]] = {
-    "cider": {"caption": "CIDEr", "qa": "CIDEr"},
-    "bleu_4": {"caption": "BLEU-4", "qa": "BLEU-4"},
-    "meteor": {"caption": "METEOR", "qa": "METEOR"},
-    "rouge_l": {"caption": "ROUGE-L", "qa": "ROUGE-L"},
-    "sbert": {"caption": "S-BERT", "qa": "S-VQA"},
-    "bertscore_f1": {"caption": "BERTScore", "qa": "BERTScore"},
+    "cider": {"caption": "CIDEr", "vqa": "CIDEr"},
+    "bleu_4": {"caption": "BLEU-4", "vqa": "BLEU-4"},
+    "meteor": {"caption": "METEOR", "vqa": "METEOR"},
+    "rouge_l": {"caption": "ROUGE-L", "vqa": "ROUGE-L"},
+    "sbert": {"caption": "S-BERT", "vqa": "S-VQA"},
+    "bertscore_f1": {"caption": "BERTScore", "vqa": "BERTScore"},
 }
 PERCENT = 100.0  # scores are fractions (CIDEr-D 0 to 10); tables print them times this
 
@@ -113,7 +112,7 @@ def title(value: str) -> str:
 def column(value: str, task: Task) -> str | None:
     """Return the paper's column for a score, None when the paper has none for it.
 
-    >>> column("sbert", "qa"), column("bleu_1", "qa")
+    >>> column("sbert", "vqa"), column("bleu_1", "vqa")
     ('S-VQA', None)
     """
     return _COLUMNS.get(value, {}).get(task)

@@ -31,6 +31,15 @@ class ItemKey(NamedTuple):
         """
         return self.clip_id if self.qa_index is None else f"{self.clip_id}:{self.qa_index}"
 
+    @property
+    def qualified_id(self) -> str:
+        """Return the item's name among those of all tasks.
+
+        >>> ItemKey("vqa", "Apollo13_032", 4).qualified_id
+        'vqa:Apollo13_032:4'
+        """
+        return f"{self.task}:{self.id}"
+
 
 @dataclass(frozen=True)
 class TextRow:

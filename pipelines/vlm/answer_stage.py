@@ -21,7 +21,6 @@ from microg.pipelines.core.stage import ABORT
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.clip_tables import Asked, Shown, from_table
 from microg.pipelines.vlm.live_scores import LiveSender
-from microg.pipelines.vlm.questions import key_of
 from microg.pipelines.vlm.shared_gate import SharedGate
 from microg.texts.items import Task
 
@@ -139,10 +138,8 @@ class Generator:
             self._broken = 0
         except MicrogError as error:
             self._hopeless = error
-        return [
-            {key_of(asked.item): replies[key_of(asked.item)] for asked in clip.asked if key_of(asked.item) in replies}
-            for clip in clips
-        ]
+        keys = [[asked.item.qualified_id for asked in clip.asked] for clip in clips]
+        return [{key: replies[key] for key in mine if key in replies} for mine in keys]
 
     def _replies(self, requests: Sequence[Request], task: Task) -> Iterator[Reply]:
         prompt, sampling = self._job.prompts[task], self._job.samplings[task]
@@ -185,7 +182,7 @@ def drawn_alike(clips: Sequence[Shown], prompts: Mapping[Task, Prompt]) -> list[
             task = asked.item.task
             fields = {} if asked.question is None else {"question": asked.question}
             _, requests = groups.setdefault(task if prompts[task].json_schema else None, (task, []))
-            requests.append(prompts[task].request(key_of(asked.item), clip.frames, **fields))
+            requests.append(prompts[task].request(asked.item.qualified_id, clip.frames, **fields))
     return list(groups.values())
 
 
@@ -203,7 +200,7 @@ def rows_of(
     """
     rows = []
     for asked in clip.asked:
-        key, prompt = key_of(asked.item), prompts[asked.item.task]
+        key, prompt = asked.item.qualified_id, prompts[asked.item.task]
         if isinstance(answers, str):
             told: dict[str, Any] = {"status": "error", "error": answers, "attempts": 0}
         elif key in answers:
@@ -230,7 +227,7 @@ def asked_columns(clip: Shown, asked: Asked, prompt: Prompt) -> dict[str, Any]:
         }
     )
     return {
-        "key": key_of(asked.item),
+        "key": asked.item.qualified_id,
         **asked.item._asdict(),
         "question": asked.question,
         "prompt_id": prompt.id,

@@ -29,7 +29,7 @@ from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.answer_stage import asked_columns, claimed, drawn_alike, rows_of, told_by
 from microg.pipelines.vlm.clip_tables import Shown, decode_block, from_table
 from microg.pipelines.vlm.generate import api_files, engine_settings
-from microg.pipelines.vlm.questions import blocks_of, key_of, sizes_of, without
+from microg.pipelines.vlm.questions import blocks_of, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings
 from microg.texts.items import TASKS, Task
 
@@ -98,7 +98,7 @@ def _submit(
     common: Mapping[str, Any],
 ) -> None:
     about = {
-        key_of(asked.item): {**asked_columns(clip, asked, prompts[asked.item.task]), **common}
+        asked.item.qualified_id: {**asked_columns(clip, asked, prompts[asked.item.task]), **common}
         for clip in clips
         for asked in clip.asked
     }

@@ -57,15 +57,6 @@ class Size:
         return self.frames * self.width * self.height * 3
 
 
-def key_of(item: ItemKey) -> str:
-    """Return an item's name among those of all tasks.
-
-    >>> key_of(ItemKey("vqa", "Apollo13_032", 4))
-    'vqa:Apollo13_032:4'
-    """
-    return f"{item.task}:{item.id}"
-
-
 def read_asked(settings: GenerateSettings) -> AskedClips:
     """Read what `settings` ask of which clips.
 
@@ -117,13 +108,13 @@ def items_of(clips: pa.Table) -> Iterator[ItemKey]:
 
 
 def without(clips: pa.Table, done: set[str]) -> pa.Table:
-    """Return rows of `CLIPS` without the items whose keys (see `key_of`) are in `done`."""
+    """Return rows of `CLIPS` without the items whose `qualified_id` is in `done`."""
     rows = []
     for row in clips.to_pylist():
         left = [
             place
             for place, (task, index) in enumerate(zip(row["task"], row["qa_index"], strict=True))
-            if key_of(ItemKey(task, row["clip_id"], index)) not in done
+            if ItemKey(task, row["clip_id"], index).qualified_id not in done
         ]
         if left:
             rows.append({**row, **{name: [row[name][i] for i in left] for name in ("task", "qa_index", "question")}})

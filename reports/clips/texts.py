@@ -18,7 +18,7 @@ from microg.reports.clips.cards import clip_cards, spread
 from microg.reports.clips.pictures import PictureStyle
 from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import model_name
-from microg.reports.tables.text_tables import TextTask
+from microg.texts.items import Task
 
 _Key = tuple[str, int | None]  # clip id, index of the question
 _PIECES = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[\W_]+")
@@ -75,7 +75,7 @@ class ClipTexts:
 
 
 def clip_texts(
-    runs: Sequence[RunFolder], task: TextTask, dataset: Dataset | None, limit: int, style: PictureStyle
+    runs: Sequence[RunFolder], task: Task, dataset: Dataset | None, limit: int, style: PictureStyle
 ) -> list[ClipTexts]:
     """Return at most `limit` clips, from the best to the worst described by all models together.
 
@@ -180,18 +180,18 @@ def _shown(scores: dict[str, float]) -> tuple[tuple[str, str], ...]:
     return tuple((title, f"{100 * value:.0f}") for title, value in known[:4])
 
 
-def _rank_value(scores: dict[str, float], task: TextTask) -> float:
+def _rank_value(scores: dict[str, float], task: Task) -> float:
     wanted = ("sbert", "rouge_l", "cider") if task == "caption" else ("token_f1", "rouge_l")
     return next((scores[name] for name in wanted if name in scores), 0.0)
 
 
-def _pairs(run: RunFolder, task: TextTask) -> dict[_Key, dict[str, Any]]:
+def _pairs(run: RunFolder, task: Task) -> dict[_Key, dict[str, Any]]:
     table = run.table("text_pairs")
     rows = table.filter(pc.equal(table["task"], task)).to_pylist()
     return {(row["clip_id"], row["qa_index"]): row for row in rows}
 
 
-def _item_scores(run: RunFolder, task: TextTask) -> dict[_Key, dict[str, float]]:
+def _item_scores(run: RunFolder, task: Task) -> dict[_Key, dict[str, float]]:
     table = run.table("text_items")
     table = table.filter(pc.equal(table["task"], task))
     if not table.num_rows:

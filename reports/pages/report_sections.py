@@ -32,7 +32,7 @@ from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import dataset_of
 from microg.reports.tables.har_tables import describe_data
 from microg.reports.tables.result_table import ResultTable
-from microg.reports.tables.text_tables import TextTask
+from microg.texts.items import Task
 
 if TYPE_CHECKING:
     from microg.reports.pages.report import ReportOptions
@@ -148,9 +148,7 @@ def actions(
     return section("actions", "What was seen", "actions", groups=groups) if groups else None
 
 
-def texts(
-    runs: Sequence[RunFolder], task: TextTask, given: Sequence[Dataset], options: ReportOptions
-) -> Section | None:
+def texts(runs: Sequence[RunFolder], task: Task, given: Sequence[Dataset], options: ReportOptions) -> Section | None:
     """Show captions with marked details (Figure 5), or answers of several models side by side (Figure 6)."""
     scored = [run for run in runs if run.command == "vlm score" and task in run.metrics.get("tasks", {})]
     clips = []

@@ -13,8 +13,9 @@ from microg.reports.run_folders.runs import KINDS, RunFolder
 from microg.reports.run_folders.sources import model_name
 from microg.reports.tables.har_tables import METRICS, scores_of
 from microg.reports.tables.result_table import Cell, percent, rounded
-from microg.reports.tables.text_tables import TextTask, columns
+from microg.reports.tables.text_tables import columns
 from microg.reports.tables.text_tables import scores_of as text_scores_of
+from microg.texts.items import Task
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _har_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
 
 def _text_numbers(run: RunFolder) -> list[tuple[str, str, str]]:
     result = []
-    names: dict[TextTask, str] = {"caption": "captions", "vqa": "answers"}
+    names: dict[Task, str] = {"caption": "captions", "vqa": "answers"}
     for task, name in names.items():
         for protocol in ("paper", "standard"):
             cells = text_scores_of(run, task, protocol)

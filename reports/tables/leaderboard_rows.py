@@ -12,7 +12,7 @@ from microg.reports.run_folders.sources import model_name
 from microg.reports.tables import har_tables as har
 from microg.reports.tables import text_tables as text
 from microg.reports.tables.result_table import Cell, Origin, percent
-from microg.reports.tables.text_tables import TextTask
+from microg.texts.items import Task
 
 _PUBLISHED = "published"
 
@@ -63,7 +63,7 @@ def entries(board: Board, runs: Sequence[RunFolder]) -> list[Entry]:
         mine = [run for run in runs if run.command == "har score" and run.metrics.get("protocols")]
         mine = [run for run in mine if har.is_fine_tuned(run) == (board is HAR)]
         return [*_published_har(board), *(entry for run in mine for entry in _har(run))] if mine else []
-    task: TextTask = "caption" if board is CAPTIONS else "vqa"
+    task: Task = "caption" if board is CAPTIONS else "vqa"
     mine = [run for run in runs if run.command == "vlm score" and task in run.metrics.get("tasks", {})]
     if not mine:
         return []
@@ -110,7 +110,7 @@ def _har(run: RunFolder) -> list[Entry]:
     return rows
 
 
-def _published_texts(task: TextTask) -> list[Entry]:
+def _published_texts(task: Task) -> list[Entry]:
     found = []
     for name in text_rows():
         row = text_row(name)
@@ -123,7 +123,7 @@ def _published_texts(task: TextTask) -> list[Entry]:
     return found
 
 
-def _texts(run: RunFolder, task: TextTask) -> list[Entry]:
+def _texts(run: RunFolder, task: Task) -> list[Entry]:
     data, title = _text_data(run, task)
     counts = run.metrics.get("coverage", {}).get(task, {})
     bad = sum(int(counts.get(what) or 0) for what in ("missing", "failed", "empty"))
@@ -138,14 +138,14 @@ def _texts(run: RunFolder, task: TextTask) -> list[Entry]:
     return rows
 
 
-def _text_data(run: RunFolder, task: TextTask) -> tuple[str, str]:
+def _text_data(run: RunFolder, task: Task) -> tuple[str, str]:
     if text.on_published_data(run, task):
         return _PUBLISHED, _title("references")
     noun = "captions" if task == "caption" else "answers"
     return str(run.config.get("references_digest")), f"{text.items_of(run, task):,} {noun}"
 
 
-def _baselines(runs: Sequence[RunFolder], task: TextTask) -> list[Entry]:
+def _baselines(runs: Sequence[RunFolder], task: Task) -> list[Entry]:
     rows: dict[tuple[str, str, str], Entry] = {}
     for run in runs:
         data, title = _text_data(run, task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from microg.arrow import pc
 from microg.metrics.published import PublishedTextRow, text_row, text_rows
@@ -11,8 +10,8 @@ from microg.metrics.text import registry
 from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import model_name, predictions_run
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, verdict_of
+from microg.texts.items import Task
 
-TextTask = Literal["caption", "vqa"]
 PROTOCOLS = ("paper", "standard")
 PUBLISHED_ITEMS = {"caption": 1238, "vqa": 7428}
 _LAST = {"caption": "S-BERT", "vqa": "S-VQA"}
@@ -26,7 +25,7 @@ _BASELINES = {
 }
 
 
-def columns(task: TextTask) -> tuple[str, ...]:
+def columns(task: Task) -> tuple[str, ...]:
     """Return the score columns of the paper's table.
 
     >>> columns("vqa")[4]
@@ -35,7 +34,7 @@ def columns(task: TextTask) -> tuple[str, ...]:
     return ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR", _LAST[task], "BERTScore")
 
 
-def text_table(runs: Sequence[RunFolder], task: TextTask) -> ResultTable:
+def text_table(runs: Sequence[RunFolder], task: Task) -> ResultTable:
     """Return Table 4 (captioning) or Table 5 (questions)."""
     heads = (
         Head("Model", number=False),
@@ -59,7 +58,7 @@ def text_table(runs: Sequence[RunFolder], task: TextTask) -> ResultTable:
     return ResultTable(4 if task == "caption" else 5, title, heads, tuple(rows), _notes())
 
 
-def baseline_about(system: str, task: TextTask) -> str:
+def baseline_about(system: str, task: Task) -> str:
     """Say what a system that sees no video does.
 
     >>> baseline_about("blind", "vqa")
@@ -68,17 +67,17 @@ def baseline_about(system: str, task: TextTask) -> str:
     return _BASELINES.get((system, task), "sees no video")
 
 
-def items_of(run: RunFolder, task: TextTask) -> int:
+def items_of(run: RunFolder, task: Task) -> int:
     """Return how many captions or answers a run scored."""
     return int(run.metrics.get("coverage", {}).get(task, {}).get("items", 0))
 
 
-def on_published_data(run: RunFolder, task: TextTask) -> bool:
+def on_published_data(run: RunFolder, task: Task) -> bool:
     """Tell whether a run scored as many items as the published dataset has."""
     return items_of(run, task) == PUBLISHED_ITEMS[task]
 
 
-def scores_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, Cell]:
+def scores_of(run: RunFolder, task: Task, protocol: str) -> dict[str, Cell]:
     """Return the paper's columns of a run, in percent, with intervals over clips; empty where not scored so.
 
     A score made by another encoder than the paper's is in no column.
@@ -86,10 +85,9 @@ def scores_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, Cell]:
     found = run.metrics.get("tasks", {}).get(task, {}).get(protocol)
     if not isinstance(found, dict):
         return {}
-    kind = "qa" if task == "vqa" else "caption"
     cells = {}
     for name, value in found.get("scores", {}).items():
-        column = registry.column(name, kind)
+        column = registry.column(name, task)
         if column is None or value is None:
             continue
         limits = found.get("intervals", {}).get(name) or {}
@@ -102,7 +100,7 @@ def scores_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, Cell]:
     return cells
 
 
-def _published(row: PublishedTextRow, task: TextTask) -> Row:
+def _published(row: PublishedTextRow, task: Task) -> Row:
     doubts = row.doubts.get(task, {})
     cells = [Cell(row.scores[task].get(title), doubt=doubts.get(title)) for title in columns(task)]
     note = "; ".join(f"{title} is doubtful: {why}" for title, why in doubts.items())
@@ -110,7 +108,7 @@ def _published(row: PublishedTextRow, task: TextTask) -> Row:
     return Row("published", (*about, *cells), run=row.name, protocol="paper", note=note)
 
 
-def _rows_of(run: RunFolder, task: TextTask, row: PublishedTextRow | None) -> list[Row]:
+def _rows_of(run: RunFolder, task: Task, row: PublishedTextRow | None) -> list[Row]:
     same = on_published_data(run, task)
     name = run.metrics.get("model") or model_name(run) or ""
     frames = _frames_of(run)
@@ -153,13 +151,12 @@ def _beside(cell: Cell, published: float | None) -> Cell:
     return Cell(cell.value, low=cell.low, high=cell.high, difference=difference, verdict=verdict)
 
 
-def baselines_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, dict[str, Cell]]:
+def baselines_of(run: RunFolder, task: Task, protocol: str) -> dict[str, dict[str, Cell]]:
     """Return the paper's columns, in percent, of each system that sees no video; empty where none was scored."""
     found = run.metrics.get("tasks", {}).get(task, {}).get(protocol) or {}
-    kind = "qa" if task == "vqa" else "caption"
     result = {}
     for system, scores in (found.get("baselines") or {}).items():
-        by_column = {registry.column(name, kind): value for name, value in scores.items()}
+        by_column = {registry.column(name, task): value for name, value in scores.items()}
         values = {title: by_column.get(title) for title in columns(task)}
         result[system] = {
             title: Cell() if value is None else Cell(value * registry.PERCENT) for title, value in values.items()
@@ -167,7 +164,7 @@ def baselines_of(run: RunFolder, task: TextTask, protocol: str) -> dict[str, dic
     return result
 
 
-def _baseline_rows(runs: Sequence[RunFolder], task: TextTask) -> list[Row]:
+def _baseline_rows(runs: Sequence[RunFolder], task: Task) -> list[Row]:
     """Return the baselines of each set of references, once."""
     rows, seen = [], set()
     for run in runs:

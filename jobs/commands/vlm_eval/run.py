@@ -73,7 +73,7 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     Raises `MicrogError` for whatever the user can put right before anything is written.
     """
     from microg.pipelines.vlm import answer_store
-    from microg.pipelines.vlm.questions import items_of, key_of
+    from microg.pipelines.vlm.questions import items_of
 
     asked = _prepared(settings, folder)
     settings = asked.settings
@@ -87,7 +87,7 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
         if asked.left.num_rows:
             report |= _ask(asked)
         answer_store.compact(asked.folder)
-        wanted = [key_of(item) for item in items_of(asked.found.clips)]
+        wanted = [item.qualified_id for item in items_of(asked.found.clips)]
         table, mine = answer_store.finish(asked.folder, wanted)
         report |= _outcome(table, mine) | {"generations": run.path("tables", "generations.parquet")}
         run.finish(report)

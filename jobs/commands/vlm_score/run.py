@@ -68,7 +68,7 @@ def beside_published(report: TextReport, published: PublishedTextRow) -> list[di
     A score made with another encoder than the paper's is not ours in its column.
     """
     task = report.pairs.task
-    columns = {registry.column(name, "qa" if task == "vqa" else task): value for name, value in report.scores.items()}
+    columns = {registry.column(name, task): value for name, value in report.scores.items()}
     rows = []
     for column, said in published.scores.get(task, {}).items():
         ours = _plain(columns.get(column, math.nan) * registry.PERCENT)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from microg.metrics.text import registry
 from microg.metrics.text.titles import title
+from microg.texts.items import Task
 
 _SLICED = {"caption": ("cider", "bleu_4", "rouge_l"), "vqa": ("exact_match", "token_f1", "rouge_l", "cider")}
 _KINDS = {"answer_type": "answer type", "question_type": "question", "origin": "origin"}
@@ -45,7 +46,7 @@ def _coverage(task: str, counts: Mapping[str, int]) -> str:
     return f"[bold]{task}[/]: {', '.join(parts)}"
 
 
-def _overall(task: str, by_protocol: Mapping[str, Any], document: dict[str, Any]) -> Table:
+def _overall(task: Task, by_protocol: Mapping[str, Any], document: dict[str, Any]) -> Table:
     published = document.get("published", {}).get("tasks", {}).get(task, [])
     name = document.get("published", {}).get("title", "")
     head = "scores x 100 with 95% intervals over clips"
@@ -73,7 +74,7 @@ def _overall(task: str, by_protocol: Mapping[str, Any], document: dict[str, Any]
             if found["valid"] is not None:
                 cells.append(_percent(found["valid"]["scores"].get(score)))
         if published:
-            row = columns.get(registry.column(score, "qa" if task == "vqa" else "caption") or "")
+            row = columns.get(registry.column(score, task) or "")
             doubt = "?" if row and row["doubt"] else ""
             cells.append(f"{row['published']:.2f}{doubt}" if row else "")
             cells.append(f"{row['difference']:+.2f}" if row and row["difference"] is not None else "")

@@ -18,22 +18,21 @@ from pydantic import Field, ValidationError, model_validator
 from microg.config import Config
 from microg.errors import ConfigError
 from microg.models.vlm.base import Frames, Request
+from microg.texts.items import Task
 
 # What annotators wrote where a clip does not tell; about 7% of the published answers.
 UNANSWERABLE = "Not mentioned."
-
-Task = Literal["caption", "vqa", "text"]
 
 
 class Prompt(Config):
     """What a model is asked. `{name}` in `user` is replaced by the field of that name.
 
-    `fields` are the names a caller must give; `json_schema` the shape of a structured answer, of which `answer_field`
-    is the text that is scored.
+    `task` text: about no clip. `fields` are the names a caller must give; `json_schema` the shape of a structured
+    answer, of which `answer_field` is the text that is scored.
     """
 
     id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*-v[1-9][0-9]*$")
-    task: Task
+    task: Task | Literal["text"]
     about: str
     system: str = ""
     user: str

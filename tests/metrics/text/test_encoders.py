@@ -78,7 +78,7 @@ def test_bundled_sentence_encoder_fills_the_published_column_and_an_empty_answer
     assert state.info is not None
     assert state.info.published
     assert state.per_item()[1]["sbert"] == pytest.approx([1.0, 0.0])
-    assert registry.column(*state.compute(), task="qa") == "S-VQA"
+    assert registry.column(*state.compute(), task="vqa") == "S-VQA"
 
 
 def test_another_encoder_is_named_and_has_no_published_column() -> None:

@@ -181,6 +181,6 @@ def test_published_rows_are_percent_by_task_and_column():
     assert [name for name in text_rows() if text_row(name).doubts] == ["llava_next", "video_llava"]
     for name in text_rows():
         for task, columns in text_row(name).scores.items():
-            assert set(columns) == {registry.column(value, "qa" if task == "vqa" else "caption") for value in COLUMNS}
+            assert set(columns) == {registry.column(value, task) for value in COLUMNS}
     with pytest.raises(ConfigError, match="rows are video_chatgpt"):
         text_row("gpt5")

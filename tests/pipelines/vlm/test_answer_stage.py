@@ -21,7 +21,7 @@ from microg.pipelines.core.stage import ABORT
 from microg.pipelines.vlm import answer_stage, answer_store
 from microg.pipelines.vlm.answer_stage import Generator, Job
 from microg.pipelines.vlm.clip_tables import decode_block, from_table
-from microg.pipelines.vlm.questions import blocks_of, items_of, key_of, read_asked, sizes_of, without
+from microg.pipelines.vlm.questions import blocks_of, items_of, read_asked, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings, resolve
 from tests.support.helpers import make_dataset
 
@@ -253,10 +253,10 @@ def test_frames_travel_unchanged_and_errors_with_them(settings: GenerateSettings
 
 def test_finished_items_are_left_out_and_blocks_keep_their_bounds(settings: GenerateSettings) -> None:
     clips = asked_of(settings)
-    keys = [key_of(item) for item in items_of(clips)]
+    keys = [item.qualified_id for item in items_of(clips)]
     assert len(keys) == len(set(keys)) == 28
     left = without(clips, set(keys[:7]) | {"vqa:filmA_001:3"})
-    assert [key_of(item) for item in items_of(left)] == [key for key in keys[7:] if key != "vqa:filmA_001:3"]
+    assert [item.qualified_id for item in items_of(left)] == [key for key in keys[7:] if key != "vqa:filmA_001:3"]
     sizes = sizes_of(clips, settings.policy())
     assert [size.num_bytes for size in sizes] == [3 * 96 * 64 * 3] * 4
     assert [block.num_rows for block in blocks_of(clips, sizes, 3, 10**9)] == [3, 1]
