@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from microg.jobs.common import JsonOption, make_app, print_json, run
+
+if TYPE_CHECKING:
+    from microg.reports.pages.report import WrittenPage
 
 EPILOG = """
 **Examples**
@@ -59,7 +62,8 @@ def report(
     from microg.console import ProgressDisplay
     from microg.errors import ConfigError
     from microg.reports.clips.pictures import PictureStyle
-    from microg.reports.pages.report import SECTIONS, ReportOptions, build
+    from microg.reports.options import ReportOptions
+    from microg.reports.pages.report import build, section_names
 
     if leaderboard:
         from microg.reports.pages.leaderboard import build_leaderboard
@@ -70,7 +74,7 @@ def report(
         raise ConfigError("no run is given", "name run folders, or a folder of runs with --leaderboard DIR")
     style = PictureStyle(width=picture_width, quality=picture_quality, form="webp")
     options = ReportOptions(title=title, max_clips=max_clips, picture=style)
-    with ProgressDisplay("report", len(SECTIONS), unit="sections") as progress:
+    with ProgressDisplay("report", len(section_names()), unit="sections") as progress:
         document = build(
             runs,
             out or "report.html",
@@ -81,7 +85,7 @@ def report(
     show(document, as_json)
 
 
-def show(document: dict[str, Any], as_json: bool) -> None:
+def show(document: WrittenPage, as_json: bool) -> None:
     """Print what was written, and what could not be shown."""
     if as_json:
         print_json(document)

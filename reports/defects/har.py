@@ -36,8 +36,8 @@ _STATISTICS_LABELS = {"movie": 1416 + 1198 + 1037, "real": 3788 + 2950 + 2872}
 
 def defects(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) -> list[Defect]:
     """Return all known defects with what these runs, the published numbers and arithmetic show of them."""
-    scored = [run for run in runs if run.command == "har score" and run.finished]
-    texts = [run for run in runs if run.command == "vlm score" and run.finished]
+    scored = [run for run in runs if "protocols" in run.metrics]
+    texts = [run for run in runs if "tasks" in run.metrics]
     return [
         roi_scale(scored),
         unloaded_weights(runs),
@@ -104,8 +104,8 @@ def unloaded_weights(runs: Sequence[RunFolder]) -> Defect:
     ]
     evidence, found = [], []
     for run in runs:
-        loaded = run.metrics.get("weights_loaded") if run.command == "har predict" else None
-        lost = [name for what in ("missing", "mismatched") for name in (loaded or {}).get(what) or []]
+        loaded = run.metrics.get("weights_loaded") or {}
+        lost = [name for what in ("missing", "mismatched") for name in loaded.get(what) or []]
         if lost:
             found.append(run.name)
             evidence.append(f"{run.name}: {len(lost)} tensors not loaded, such as {lost[0]}")

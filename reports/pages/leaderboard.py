@@ -14,16 +14,15 @@ from typing import Any
 
 from microg import storage
 from microg.errors import DatasetError
-from microg.reports.pages.dataset_page import render_page
-from microg.reports.pages.report import places
-from microg.reports.pages.sections import Section, environment, section
+from microg.reports.html import environment, render_page, section
+from microg.reports.pages.report import WrittenPage, page_and_tables, written_page
 from microg.reports.run_folders.runs import find_runs
-from microg.reports.tables import standings
-from microg.reports.tables.leaderboard_rows import BOARDS, Board, Entry, entries
+from microg.reports.run_kinds.registry import of_kind, run_kinds
+from microg.reports.tables.leaderboard_rows import Board, Entry
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _OrderedBoard:
     """A board as the page has it: its entries in order, and the choices of its switches."""
 
     board: Board
@@ -32,118 +31,92 @@ class _Shown:
     data: tuple[tuple[str, str], ...]
 
 
-def build_leaderboard(
-    paths: Sequence[str], out: str = "leaderboard.html", *, title: str | None = None
-) -> dict[str, Any]:
+def build_leaderboard(paths: Sequence[str], out: str = "leaderboard.html", *, title: str | None = None) -> WrittenPage:
     """Write the leaderboard of all scored runs in these folders; returns what was written and read.
 
     `out` is a page (`.html`) or a folder; the rows lie beside it as CSV and JSON. Raises `DatasetError` when a folder
     holds no run, or no run has scores.
     """
     runs = find_runs(paths)
-    boards = []
-    for board in BOARDS:
-        found = standings.against_best(entries(board, runs), runs, board)
-        if found:
-            boards.append(_shown(board, found))
+    boards = [
+        _ordered(board, entries)
+        for kind in run_kinds()
+        for board in kind.boards
+        if (entries := board.ranked(of_kind(runs, kind)))
+    ]
     if not boards:
         raise DatasetError(
             f"none of the {len(runs)} runs there has scores", "score them first: 'microg har score', 'microg vlm score'"
         )
-    page, _ = places(out)
+    page, _ = page_and_tables(out)
     if not out.endswith((".html", ".htm")):
         page = storage.join(out, "leaderboard.html")
     stem = page.rpartition(".")[0]
-    sections = [_section(shown) for shown in boards]
-    scored = {entry.run for shown in boards for entry in shown.entries if entry.run}
+    sections = [section(one.board.key, one.board.title, "board", **vars(one)) for one in boards]
+    scored = {entry.run for one in boards for entry in one.entries if entry.run}
     left = [run.name for run in runs if run.name not in scored]
     sections.append(section("about", "About", "board_about", runs=len(scored), left=left))
+    subtitle = f"{len(scored)} scored run{'s' if len(scored) != 1 else ''} beside the published rows"
     script = environment.get_template("leaderboard.js").render()
-    text = render_page(title or "MicroG-Bench leaderboard", _subtitle(len(scored)), sections, script=script)
+    text = render_page(title or "MicroG-Bench leaderboard", subtitle, sections, script=script)
     files = {
         page: text,
         f"{stem}.csv": _csv(boards),
-        f"{stem}.json": json.dumps([_plain(shown) for shown in boards], indent=2, ensure_ascii=False) + "\n",
+        f"{stem}.json": json.dumps([_plain(one) for one in boards], indent=2, ensure_ascii=False) + "\n",
     }
     for path, content in files.items():
         storage.write_bytes(path, content.encode("utf-8", "replace"))
-    notes = [f"{name}: has no scores to rank" for name in left]
-    return {
-        "page": page,
-        "bytes": len(text.encode("utf-8", "replace")),
-        "files": list(files),
-        "notes": notes,
-        "runs": [{"run": run.root, "command": run.command, "finished": run.finished} for run in runs],
-    }
+    return written_page(page, text, list(files), [f"{name}: has no scores to rank" for name in left], runs)
 
 
-def _subtitle(count: int) -> str:
-    return f"{count} scored run{'s' if count != 1 else ''} beside the published rows"
-
-
-def _shown(board: Board, found: Sequence[Entry]) -> _Shown:
+def _ordered(board: Board, entries: Sequence[Entry]) -> _OrderedBoard:
     """Order the entries: by data, the most runs first, then by protocol, then by falling main score."""
-    count = {entry.data: sum(other.data == entry.data and other.run != "" for other in found) for entry in found}
-    data = sorted({entry.data: entry.data_title for entry in found}.items(), key=lambda item: (-count[item[0]], item))
-    protocols = [name for name in board.protocols if any(entry.protocol == name for entry in found)]
+    count = {entry.data: sum(other.data == entry.data and other.run != "" for other in entries) for entry in entries}
+    data = sorted({entry.data: entry.data_title for entry in entries}.items(), key=lambda one: (-count[one[0]], one))
+    protocols = [name for name in board.protocols if any(entry.protocol == name for entry in entries)]
     place = {name: number for number, (name, _) in enumerate(data)}
 
     def order(entry: Entry) -> tuple[int, int, float, str]:
-        value = entry.cells[board.main].value if board.main in entry.cells else None
+        value = board.score(entry)
         low = float("inf") if value is None else -value
         return place[entry.data], protocols.index(entry.protocol), low, entry.name
 
     ranked: list[Entry] = []
-    rank, group = 0, None
-    for entry in sorted(found, key=order):
-        here = (entry.data, entry.protocol)
-        rank = rank + 1 if here == group else 1
-        group = here
-        ranked.append(replace(entry, rank=rank))
-    return _Shown(board, tuple(ranked), tuple(protocols), tuple(data))
+    ranks: dict[tuple[str, str], int] = {}
+    for entry in sorted(entries, key=order):
+        group = (entry.data, entry.protocol)
+        ranks[group] = ranks.get(group, 0) + 1
+        ranked.append(replace(entry, rank=ranks[group]))
+    return _OrderedBoard(board, tuple(ranked), tuple(protocols), tuple(data))
 
 
-def _section(shown: _Shown) -> Section:
-    return section(
-        shown.board.key,
-        shown.board.title,
-        "board",
-        board=shown.board,
-        entries=shown.entries,
-        protocols=shown.protocols,
-        data=shown.data,
-    )
-
-
-def _plain(shown: _Shown) -> dict[str, Any]:
-    rows = []
-    for entry in shown.entries:
-        scores = {
-            key: {name: value for name, value in asdict(cell).items() if name in ("value", "low", "high", "doubt")}
-            for key, cell in entry.cells.items()
+def _plain(ordered: _OrderedBoard) -> dict[str, Any]:
+    rows = [
+        {
+            "rank": entry.rank,
+            "name": entry.name,
+            "origin": entry.origin,
+            "run": entry.run,
+            "data": entry.data_title,
+            "protocol": entry.protocol,
+            "scores": {
+                key: {name: getattr(cell, name) for name in ("value", "low", "high", "doubt")}
+                for key, cell in entry.cells.items()
+            },
+            "against_best": None if entry.against is None else asdict(entry.against),
         }
-        rows.append(
-            {
-                "rank": entry.rank,
-                "name": entry.name,
-                "origin": entry.origin,
-                "run": entry.run,
-                "data": entry.data_title,
-                "protocol": entry.protocol,
-                "scores": scores,
-                "against_best": entry.against,
-            }
-        )
-    return {"board": shown.board.title, "rows": rows}
+        for entry in ordered.entries
+    ]
+    return {"board": ordered.board.title, "rows": rows}
 
 
-def _csv(boards: Sequence[_Shown]) -> str:
+def _csv(boards: Sequence[_OrderedBoard]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["board", "data", "protocol", "rank", "origin", "name", "run", "metric", "value", "low", "high"])
-    for shown in boards:
-        for entry in shown.entries:
-            about = (shown.board.title, entry.data_title, entry.protocol, entry.rank, entry.origin)
+    for ordered in boards:
+        for entry in ordered.entries:
+            about = (ordered.board.title, entry.data_title, entry.protocol, entry.rank, entry.origin)
             names = ["'" + text if text.startswith(("=", "+", "-", "@")) else text for text in (entry.name, entry.run)]
             for key, cell in entry.cells.items():
                 if cell.value is not None:

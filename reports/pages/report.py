@@ -6,48 +6,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 from microg import storage
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError
-from microg.reports.clips.pictures import PictureStyle
+from microg.reports.html import Section, render_page
+from microg.reports.options import ReportOptions
 from microg.reports.pages import report_sections as parts
-from microg.reports.pages.dataset_page import render_page
-from microg.reports.pages.sections import Section
 from microg.reports.run_folders.runs import RunFolder, find_runs
 from microg.reports.run_folders.sources import datasets_of
-from microg.reports.tables.paper_tables import paper_tables
+from microg.reports.run_kinds.kind import SectionInputs
+from microg.reports.run_kinds.registry import of_kind, run_kinds
+from microg.reports.tables.data_table import data_table
+from microg.reports.tables.result_table import ResultTable
 from microg.reports.tables.table_formats import write_tables
 
 Progress = Callable[[str], None]
-# In reading order.
-SECTIONS = (
-    "overview",
-    "tables",
-    "classes",
-    "actions",
-    "captions",
-    "answers",
-    "text scores",
-    "training",
-    "sweeps",
-    "costs",
-    "warnings",
-    "defects",
-    "provenance",
-)
 
 
-@dataclass(frozen=True)
-class ReportOptions:
-    """How much a page shows: clips with pictures a section, and how pictures are made."""
+class ListedRun(TypedDict):
+    """A run that a page was made of."""
 
-    title: str | None = None
-    max_clips: int = 12
-    picture: PictureStyle = field(default_factory=lambda: PictureStyle(width=480, quality=70, form="webp"))
+    run: str
+    command: str
+    finished: bool
+
+
+class WrittenPage(TypedDict):
+    """What was written and read: the page and its size, all files, what could not be shown and why, the runs."""
+
+    page: str
+    bytes: int
+    files: list[str]
+    notes: list[str]
+    runs: list[ListedRun]
+
+
+def section_names() -> list[str]:
+    """Return the names of all sections of a report, in reading order."""
+    of_kinds = (part.name for kind in run_kinds() for part in kind.sections)
+    return ["overview", "tables", *of_kinds, "costs", "warnings", "defects", "provenance"]
 
 
 def build(
@@ -56,59 +56,74 @@ def build(
     *,
     datasets: Sequence[str] = (),
     options: ReportOptions | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Write the report of run folders, or of folders that hold them; returns what was written and read.
+    progress: Progress = lambda name: None,
+) -> WrittenPage:
+    """Write the report of run folders, or of folders that hold them.
 
-    `out` is the page (`.html`), with the tables in a folder beside it, or a folder for `report.html` and `tables/`.
-    `datasets` stand in for those that runs name but that are not there any more; `progress` is told each of `SECTIONS`
-    when it is done. The result has `page`, `files`, `runs` and `notes` (what could not be shown, and why). Raises
-    `DatasetError` for what is no run folder.
+    Args:
+        runs: The folders.
+        out: The page (`.html`), with the tables in a folder beside it, or a folder for `report.html` and `tables/`.
+        datasets: Datasets that stand in for those that runs name but that are no longer where they were.
+        options: How much is shown.
+        progress: Called with each of `section_names` when it is done.
+
+    Returns:
+        What was written and read.
+
+    Raises:
+        DatasetError: A folder is no run folder and holds none.
     """
-    options = options or ReportOptions()
-    tell = progress or (lambda _: None)
     found = find_runs(runs)
     given = [Dataset.open(path) for path in datasets]
-    page, folder = places(out)
+    page, folder = page_and_tables(out)
     known = datasets_of(found, given)
     tables = paper_tables(found, known)
     files = write_tables(tables, folder)
-    notes: list[str] = []
-    makers: dict[str, Callable[[], Section | None]] = {
-        "overview": lambda: parts.overview(found),
-        "tables": lambda: parts.tables(tables, PurePosixPath(folder).name),
-        "classes": lambda: parts.classes(found),
-        "actions": lambda: parts.actions(found, given, options, notes),
-        "captions": lambda: parts.texts(found, "caption", given, options),
-        "answers": lambda: parts.texts(found, "vqa", given, options),
-        "text scores": lambda: parts.text_plots(found),
-        "training": lambda: parts.training(found),
-        "sweeps": lambda: parts.sweeps(found),
-        "costs": lambda: parts.costs_section(found),
-        "warnings": lambda: parts.remarks_section(found, notes),
-        "defects": lambda: parts.defects_section(found, known),
-        "provenance": lambda: parts.provenance_section(found),
-    }
-    sections = []
-    for name in SECTIONS:
-        sections.append(makers[name]())
-        tell(name)
-    title = options.title or _title(found)
+    inputs = SectionInputs(datasets=given, options=options or ReportOptions(), notes=[])
+    sections: list[Section | None] = []
+
+    def add(name: str, section: Section | None) -> None:
+        sections.append(section)
+        progress(name)
+
+    add("overview", parts.overview(found))
+    add("tables", parts.tables(tables, PurePosixPath(folder).name))
+    for kind in run_kinds():
+        for part in kind.sections:
+            usable = part.runs(of_kind(found, kind))
+            add(part.name, part.make(usable, inputs) if usable else None)
+    add("costs", parts.costs(found))
+    add("warnings", parts.warnings(found, inputs.notes))
+    add("defects", parts.known_defects(found, known))
+    add("provenance", parts.provenance(found))
+    title = inputs.options.title or (f"Report of {found[0].name}" if len(found) == 1 else "MicroG-Bench report")
     text = render_page(title, _subtitle(found), sections)
     storage.write_bytes(page, text.encode("utf-8", "replace"))
+    return written_page(page, text, [page, *files], inputs.notes, found)
+
+
+def written_page(
+    page: str, text: str, files: Sequence[str], notes: Sequence[str], runs: Sequence[RunFolder]
+) -> WrittenPage:
+    """Return the record of a page."""
     return {
         "page": page,
         "bytes": len(text.encode("utf-8", "replace")),
-        "files": [page, *files],
-        "notes": notes,
-        "runs": [{"run": run.root, "command": run.command, "finished": run.finished} for run in found],
+        "files": list(files),
+        "notes": list(notes),
+        "runs": [{"run": run.root, "command": run.command, "finished": run.finished} for run in runs],
     }
 
 
-def places(out: str) -> tuple[str, str]:
+def paper_tables(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) -> list[ResultTable]:
+    """Return Tables 1 to 5 in the paper's shape; those that no run adds to hold the published rows only."""
+    return [data_table(datasets), *(table for kind in run_kinds() for table in kind.paper_tables(of_kind(runs, kind)))]
+
+
+def page_and_tables(out: str) -> tuple[str, str]:
     """Return where the page and the folder of tables go.
 
-    >>> places("a/report.html"), places("a/b/")
+    >>> page_and_tables("a/report.html"), page_and_tables("a/b/")
     (('a/report.html', 'a/report_tables'), ('a/b/report.html', 'a/b/tables'))
 
     Raises `ConfigError` when `out` is a run folder's own record.
@@ -118,10 +133,6 @@ def places(out: str) -> tuple[str, str]:
     if PurePosixPath(out).name in ("run.json", "metrics.json"):
         raise ConfigError(f"--out {out} would overwrite a run's record", "give a page (.html) or a folder")
     return storage.join(out, "report.html"), storage.join(out, "tables")
-
-
-def _title(runs: Sequence[RunFolder]) -> str:
-    return f"Report of {runs[0].name}" if len(runs) == 1 else "MicroG-Bench report"
 
 
 def _subtitle(runs: Sequence[RunFolder]) -> str:

@@ -17,11 +17,10 @@ from microg import storage
 from microg.data import schema
 from microg.errors import DatasetError
 
-# The kinds a report has something to show of; runs of other commands are listed only.
-KINDS = ("curate", "har train", "har sweep", "har predict", "har score", "vlm generate", "vlm score")
 # Folders of a run that hold runs of its own (a sweep's trials) or no runs at all.
 _CLOSED = frozenset({"trials", "checkpoints", "tables", "videos", "parts", "plots", "tensorboard", "observations"})
 _DEPTH = 4
+_COMMANDS_OF_STEPS = frozenset({"demo"})  # their run folders hold the runs of their steps
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def find_runs(paths: Iterable[str]) -> list[RunFolder]:
     for path in paths:
         path = storage.absolute(path)
         own = storage.exists(storage.join(path, "run.json"))
-        inside = [] if own and read_run(path).command != "demo" else _inside(path)
+        inside = _inside(path) if not own or read_run(path).command in _COMMANDS_OF_STEPS else []
         if not own and not inside:
             read_run(path)  # raises, saying what it is instead
         roots |= dict.fromkeys([*([path] if own else []), *inside])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from microg import storage
 from microg.data.dataset import Dataset
@@ -77,3 +78,11 @@ def datasets_of(runs: Iterable[RunFolder], given: Sequence[Dataset] = ()) -> lis
         if dataset is not None:
             found.setdefault(storage.absolute(dataset.root), dataset)
     return list(found.values())
+
+
+def group_by_truth(runs: Iterable[RunFolder], digest: str) -> list[list[RunFolder]]:
+    """Return the runs in groups that scored the same truth; `digest` names the setting that holds its hash."""
+    groups: dict[tuple[Any, Any], list[RunFolder]] = {}
+    for run in runs:
+        groups.setdefault((run.config.get(digest), run.config.get("label_space")), []).append(run)
+    return list(groups.values())

@@ -1,14 +1,18 @@
-"""Rows of the HAR tables: published ones, and those of `har score` runs with intervals and differences."""
+"""Action recognition in tables and on leaderboards: published rows, and `har score` runs with their intervals."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from microg.metrics.bootstrap import Distribution, compare
 from microg.metrics.published import PublishedRow, har_row, har_rows
 from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import model_name
+from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, percent, verdict_of
 
 METRICS = {"map": "mAP@0.5", "f1": "F1", "recall": "Recall", "auroc": "AUROC"}
@@ -37,6 +41,7 @@ _ORDER = (
 )
 _TITLE = re.compile(r"(?P<arch>.+?)[ -](?P<backbone>R50|R101|B|S|L) (?P<frames>\d+)x(?P<rate>\d+)")
 _BACKBONES = {"B": "B-CONV"}  # as the paper prints it
+_PUBLISHED_TITLE = "the published test set"
 
 
 def har_table(runs: Sequence[RunFolder], *, fine_tuned: bool) -> ResultTable:
@@ -171,3 +176,80 @@ def _notes(fine_tuned: bool) -> tuple[str, ...]:
     if not fine_tuned:
         notes.append("published F1 and recall are averages over 80 AVA classes, not comparable with Table 2's over 50")
     return tuple(notes)
+
+
+def _board_rows(runs: Sequence[RunFolder], *, fine_tuned: bool) -> list[Entry]:
+    mine = [run for run in runs if run.metrics.get("protocols") and is_fine_tuned(run) == fine_tuned]
+    if not mine:
+        return []
+    rows = []
+    for row in map(har_row, har_rows()):
+        if (row.label_space == "microg50") == fine_tuned:
+            cells = {metric: Cell(percent(row.scores.get(metric))) for metric in METRICS}
+            cells["params"] = Cell(row.params / 1e6)
+            about = f"epoch {row.epoch}" if row.epoch else row.label_space
+            rows.append(
+                Entry(
+                    name=row.title,
+                    origin="published",
+                    protocol="paper",
+                    data=PUBLISHED_DATA,
+                    data_title=_PUBLISHED_TITLE,
+                    cells=cells,
+                    about=about,
+                )
+            )
+    return rows + [entry for run in mine for entry in _run_entries(run)]
+
+
+def _run_entries(run: RunFolder) -> list[Entry]:
+    published = on_published_data(run) and "/val/" not in (run.row or "")
+    space = str(run.metrics.get("label_space", ""))
+    same = published and "transfer" not in run.metrics
+    title = _PUBLISHED_TITLE if published else describe_data(run)
+    if "transfer" in run.metrics:
+        title += f", classes shared with {run.metrics['transfer'].get('onto', space)}"
+    warnings = len(run.metrics.get("findings", []))
+    return [
+        Entry(
+            name=run.name,
+            origin="ours",
+            protocol=protocol,
+            data=PUBLISHED_DATA if same else f"{run.config.get('truth_digest')}-{space}",
+            data_title=title,
+            cells=cells,
+            run=run.name,
+            about=model_name(run) or "",
+            note=f"{warnings} warning{'s' if warnings != 1 else ''}" if warnings else "",
+        )
+        for protocol in PROTOCOLS
+        if (cells := scores_of(run, protocol))
+    ]
+
+
+def _resamples(run: RunFolder, protocol: str) -> Distribution | None:
+    """Return the resampled mAP: the scorer stores that of the corrected protocol only."""
+    return read_resamples(run, "har_bootstrap", "map", unit="clip") if protocol == "corrected" else None
+
+
+def _compare(first: Distribution, second: Distribution, scores: tuple[float, float]) -> Difference:
+    found = compare(first, second, scores, "map")
+    return Difference(found.difference, found.low, found.high)
+
+
+BOARD = Board(
+    key="har",
+    title="Action recognition",
+    columns={**METRICS, "params": "Params (M)"},
+    main="map",
+    protocols=PROTOCOLS,
+    entries=partial(_board_rows, fine_tuned=True),
+    resamples=_resamples,
+    compare=_compare,
+)
+ZERO_SHOT_BOARD = replace(
+    BOARD,
+    key="zero-shot",
+    title="Action recognition, other label spaces",
+    entries=partial(_board_rows, fine_tuned=False),
+)

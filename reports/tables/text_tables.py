@@ -1,20 +1,27 @@
-"""Rows of the captioning and question tables: published ones, those of `vlm score` runs, and baselines."""
+"""Captions and answers in tables and on leaderboards: published rows, `vlm score` runs, and baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from microg.arrow import pc
+from microg.metrics.bootstrap import Distribution
 from microg.metrics.published import PublishedTextRow, text_row, text_rows
 from microg.metrics.text import registry
+from microg.metrics.text.intervals import compare_texts
 from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import model_name, predictions_run
+from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, verdict_of
 from microg.texts.items import Task
 
 PROTOCOLS = ("paper", "standard")
 PUBLISHED_ITEMS = {"caption": 1238, "vqa": 7428}
 _LAST = {"caption": "S-BERT", "vqa": "S-VQA"}
+_RANKING = "sbert"  # the score in the column `_LAST`
+NOUNS: dict[Task, str] = {"caption": "captions", "vqa": "answers"}
+_PUBLISHED_TITLE = "the published references"
 _BASELINES = {
     ("constant", "caption"): "one caption for every clip",
     ("constant", "vqa"): "one answer to every question",
@@ -185,3 +192,101 @@ def _notes() -> tuple[str, ...]:
         "[95% interval over clips] (difference to the published value; * where the interval excludes it)",
         "baselines see no video: what they reach can be had without looking",
     )
+
+
+def _board_rows(runs: Sequence[RunFolder], *, task: Task) -> list[Entry]:
+    mine = [run for run in runs if task in run.metrics.get("tasks", {})]
+    if not mine:
+        return []
+    rows = []
+    for row in map(text_row, text_rows()):
+        if task in row.scores:
+            doubts = row.doubts.get(task, {})
+            rows.append(
+                Entry(
+                    name=row.title,
+                    origin="published",
+                    protocol="paper",
+                    data=PUBLISHED_DATA,
+                    data_title=_PUBLISHED_TITLE,
+                    cells={key: Cell(row.scores[task].get(key), doubt=doubts.get(key)) for key in columns(task)},
+                    about=f"{row.frames} frames",
+                )
+            )
+    baselines: dict[tuple[str, str, str], Entry] = {}
+    for run in mine:
+        rows += _run_entries(run, task)
+        for entry in _baseline_entries(run, task):
+            baselines.setdefault((entry.data, entry.protocol, entry.name), entry)
+    return [*rows, *baselines.values()]
+
+
+def _run_entries(run: RunFolder, task: Task) -> list[Entry]:
+    data, title = _data(run, task)
+    counts = run.metrics.get("coverage", {}).get(task, {})
+    bad = sum(int(counts.get(what) or 0) for what in ("missing", "failed", "empty"))
+    return [
+        Entry(
+            name=run.name,
+            origin="ours",
+            protocol=protocol,
+            data=data,
+            data_title=title,
+            cells={key: cells.get(key, Cell()) for key in columns(task)},
+            run=run.name,
+            about=str(run.metrics.get("model") or model_name(run) or ""),
+            note=f"{bad:,} of {counts.get('items', 0):,} without a text" if bad else "",
+        )
+        for protocol in PROTOCOLS
+        if (cells := scores_of(run, task, protocol))
+    ]
+
+
+def _baseline_entries(run: RunFolder, task: Task) -> list[Entry]:
+    data, title = _data(run, task)
+    return [
+        Entry(
+            name=system,
+            origin="baseline",
+            protocol=protocol,
+            data=data,
+            data_title=title,
+            cells=cells,
+            about=baseline_about(system, task),
+        )
+        for protocol in PROTOCOLS
+        for system, cells in baselines_of(run, task, protocol).items()
+    ]
+
+
+def _data(run: RunFolder, task: Task) -> tuple[str, str]:
+    """Return the key of the references that a run was scored on, and what they are in words."""
+    if on_published_data(run, task):
+        return PUBLISHED_DATA, _PUBLISHED_TITLE
+    return str(run.config.get("references_digest")), f"{items_of(run, task):,} {NOUNS[task]}"
+
+
+def _resamples(run: RunFolder, protocol: str, *, task: Task) -> Distribution | None:
+    return read_resamples(run, "text_bootstrap", _RANKING, task=task, protocol=protocol)
+
+
+def _compare(first: Distribution, second: Distribution, scores: tuple[float, float]) -> Difference:
+    found = compare_texts(first, second, scores, _RANKING)
+    return Difference(found["difference"], found["low"], found["high"])
+
+
+def _board(key: str, title: str, task: Task) -> Board:
+    return Board(
+        key=key,
+        title=title,
+        columns={column: column for column in columns(task)},
+        main=_LAST[task],
+        protocols=PROTOCOLS,
+        entries=partial(_board_rows, task=task),
+        resamples=partial(_resamples, task=task),
+        compare=_compare,
+    )
+
+
+CAPTION_BOARD = _board("captions", "Captioning", "caption")
+ANSWER_BOARD = _board("answers", "Question answering", "vqa")

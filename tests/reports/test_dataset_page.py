@@ -15,8 +15,8 @@ import pytest
 from microg.data.dataset import Dataset
 from microg.reports.clips.cards import clip_cards, gallery_cards
 from microg.reports.clips.pictures import Box, draw_boxes, key_frame, person_colour
-from microg.reports.pages.dataset_page import render_page, write_dataset_page
-from microg.reports.pages.sections import flatten
+from microg.reports.html import render_page
+from microg.reports.pages.dataset_page import flatten, write_dataset_page
 from microg.validation import validate
 from tests.support.browser import look
 from tests.support.helpers import make_dataset

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from microg.jobs import cli
 from microg.reports.pages.leaderboard import build_leaderboard
+from microg.reports.pages.report import WrittenPage
 from microg.reports.run_folders.runs import find_runs
-from microg.reports.tables.leaderboard_rows import HAR, entries
-from microg.reports.tables.standings import against_best
+from microg.reports.tables.har_tables import BOARD
 from tests.support import scored_runs
 from tests.support.browser import look
 from tests.support.command_line import refused
@@ -39,16 +39,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(runs: Path) -> dict[str, Any]:
+def built(runs: Path) -> WrittenPage:
     return build_leaderboard([str(runs)], str(runs.parent / "board.html"))
 
 
-def _boards(built: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _boards(built: WrittenPage) -> dict[str, list[dict[str, Any]]]:
     document = json.loads(Path(built["files"][2]).read_text(encoding="utf-8"))
     return {board["board"]: board["rows"] for board in document}
 
 
-def test_runs_are_ranked_with_those_on_the_same_data_only(built: dict[str, Any]) -> None:
+def test_runs_are_ranked_with_those_on_the_same_data_only(built: WrittenPage) -> None:
     boards = _boards(built)
     assert set(boards) == {"Action recognition", "Captioning", "Question answering"}
     actions = boards["Action recognition"]
@@ -65,7 +65,7 @@ def test_runs_are_ranked_with_those_on_the_same_data_only(built: dict[str, Any])
 
 def test_the_difference_to_the_best_is_that_of_the_scorers_resamples(runs: Path) -> None:
     found = find_runs([str(runs)])
-    rows = against_best(entries(HAR, found), found, HAR)
+    rows = BOARD.ranked(found)
     poor = next(row for row in rows if (row.name, row.protocol) == ("poor-actions", "corrected"))
     drawn = {}
     for name in ("good-actions", "poor-actions"):
@@ -74,14 +74,14 @@ def test_the_difference_to_the_best_is_that_of_the_scorers_resamples(runs: Path)
         drawn[name] = part["value"].to_numpy()
     assert poor.against is not None
     values = {row.name: row.cells["map"].value or 0.0 for row in rows if row.protocol == "corrected"}
-    assert poor.against["difference"] == pytest.approx(values["poor-actions"] - values["good-actions"])
+    assert poor.against.difference == pytest.approx(values["poor-actions"] - values["good-actions"])
     width = np.diff(np.quantile(drawn["poor-actions"] - drawn["good-actions"], (0.025, 0.975)))[0]
-    assert poor.against["high"] - poor.against["low"] == pytest.approx(100 * width)
+    assert poor.against.high - poor.against.low == pytest.approx(100 * width)
     assert next(row for row in rows if row.is_best).name == "good-actions"
     assert all(row.against is None for row in rows if row.protocol == "paper")
 
 
-def test_the_page_runs_only_its_own_script_and_escapes_texts(built: dict[str, Any]) -> None:
+def test_the_page_runs_only_its_own_script_and_escapes_texts(built: WrittenPage) -> None:
     source = Path(built["page"]).read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -91,7 +91,7 @@ def test_the_page_runs_only_its_own_script_and_escapes_texts(built: dict[str, An
     assert not re.search(r"(src|href)=\"(?!#|data:)", source)
 
 
-def test_rows_lie_beside_the_page_as_csv(built: dict[str, Any]) -> None:
+def test_rows_lie_beside_the_page_as_csv(built: WrittenPage) -> None:
     with Path(built["files"][1]).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     best = [row for row in rows if (row["run"], row["protocol"], row["metric"]) == ("good-actions", "corrected", "map")]
@@ -144,7 +144,7 @@ _USE = """(() => {
 })()"""
 
 
-def test_a_browser_sorts_searches_and_switches_protocols_without_errors(built: dict[str, Any], tmp_path: Path) -> None:
+def test_a_browser_sorts_searches_and_switches_protocols_without_errors(built: WrittenPage, tmp_path: Path) -> None:
     seen = look(Path(built["page"]), tmp_path, script=_USE)
     assert (seen["width"], seen["needed"]) == (390, 390)
     assert (seen["fetched"], seen["console"]) == ([], [])

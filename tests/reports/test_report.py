@@ -8,7 +8,6 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -17,9 +16,9 @@ from microg.errors import DatasetError
 from microg.jobs import cli
 from microg.metrics.published import har_row
 from microg.reports.defects.har import defects
-from microg.reports.pages.report import SECTIONS, ReportOptions, build
+from microg.reports.options import ReportOptions
+from microg.reports.pages.report import WrittenPage, build, paper_tables, section_names
 from microg.reports.run_folders.runs import find_runs, read_run
-from microg.reports.tables.paper_tables import paper_tables
 from microg.reports.tables.result_table import Cell, ResultTable
 from microg.reports.tables.table_formats import as_csv, latex, markdown
 from microg.runs import Run
@@ -48,11 +47,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(runs: Path) -> dict[str, Any]:
+def built(runs: Path) -> WrittenPage:
     told: list[str] = []
     options = ReportOptions(max_clips=3)
     document = build([str(runs)], str(runs.parent / "out" / "page.html"), options=options, progress=told.append)
-    assert tuple(told) == SECTIONS
+    assert told == section_names()
     return document
 
 
@@ -131,7 +130,7 @@ def test_a_damaged_summary_is_told_and_does_not_stop_the_report(tmp_path: Path) 
     assert "not valid JSON" in _Page(document["page"]).text
 
 
-def test_the_page_has_every_section_and_its_tags_nest(built: dict[str, Any]) -> None:
+def test_the_page_has_every_section_and_its_tags_nest(built: WrittenPage) -> None:
     page = _Page(built["page"])
     for anchor in (
         "overview",
@@ -152,7 +151,7 @@ def test_the_page_has_every_section_and_its_tags_nest(built: dict[str, Any]) -> 
         assert f"#{anchor}" in page.links
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(built: dict[str, Any]) -> None:
+def test_the_page_fetches_nothing_and_runs_nothing(built: WrittenPage) -> None:
     page = _Page(built["page"])
     assert "script" not in page.tags
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
@@ -160,14 +159,14 @@ def test_the_page_fetches_nothing_and_runs_nothing(built: dict[str, Any]) -> Non
     assert page.source.count("<img") == page.source.count('loading="lazy"') > 10
 
 
-def test_texts_from_data_are_shown_as_text(built: dict[str, Any]) -> None:
+def test_texts_from_data_are_shown_as_text(built: WrittenPage) -> None:
     page = _Page(built["page"])
     # marks cut the hostile text into pieces; as text it is whole again
     assert page.text.count("<script>alert('x')</script>") >= 3
     assert "{{ 7 * 7 }}" in page.text
 
 
-def test_panels_say_what_is_right_wrong_and_missed(built: dict[str, Any]) -> None:
+def test_panels_say_what_is_right_wrong_and_missed(built: WrittenPage) -> None:
     source = _Page(built["page"]).source
     part = source.split('<section id="actions">')[1].split("</section>")[0]
     assert part.count('class="card seen"') == 3
@@ -262,7 +261,7 @@ def test_a_difference_is_significant_when_the_interval_excludes_the_published_va
     assert "*" in markdown(ResultTable(2, "x", paper_tables([run])[1].heads, (row,)))
 
 
-def test_table_files_hold_the_numbers_and_escape_what_is_hostile(built: dict[str, Any], runs: Path) -> None:
+def test_table_files_hold_the_numbers_and_escape_what_is_hostile(built: WrittenPage, runs: Path) -> None:
     files = {Path(path).name for path in built["files"]}
     assert {"table2_action_recognition_fine.csv", "table4_captioning.md", "table5_question_answering.tex"} <= files
     assert all(Path(path).is_file() for path in built["files"])
@@ -302,7 +301,7 @@ def test_split_leakage_is_counted_per_scheme(runs: Path) -> None:
     assert frame.loc["source", "% sharing a source with train"] == 0
 
 
-def test_costs_come_from_the_runs(built: dict[str, Any]) -> None:
+def test_costs_come_from_the_runs(built: WrittenPage) -> None:
     part = _Page(built["page"]).source.split('<section id="costs">')[1].split("</section>")[0]
     text = re.sub(r"<[^>]+>|\s+", " ", part)
     assert re.search(r"good-test +har predict +4 +key frames +2 +2 +decode", re.sub(" +", " ", text))
@@ -334,7 +333,7 @@ def test_equal_runs_give_equal_pages(runs: Path, tmp_path: Path) -> None:
     assert Path(pages[0]).read_bytes() == Path(pages[1]).read_bytes()
 
 
-def test_a_browser_fits_the_report_on_a_phone_and_fetches_nothing(built: dict[str, Any], tmp_path: Path) -> None:
+def test_a_browser_fits_the_report_on_a_phone_and_fetches_nothing(built: WrittenPage, tmp_path: Path) -> None:
     seen = look(Path(built["page"]), tmp_path)
     assert (seen["width"], seen["needed"]) == (390, 390)
     assert seen["images"] > 10

@@ -1,7 +1,4 @@
-"""Tables 1 to 5 in the paper's shape: published rows, our runs beside them, and what tells them apart.
-
-1 the data, 2 fine-tuned action recognition, 3 action recognition without fine-tuning, 4 captioning, 5 questions.
-"""
+"""Table 1 in the paper's shape: what the published dataset and ours hold."""
 
 from __future__ import annotations
 
@@ -9,10 +6,7 @@ from collections.abc import Sequence
 
 from microg.data.dataset import Dataset
 from microg.data.statistics import Tables, overview
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.tables.har_tables import har_table
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row
-from microg.reports.tables.text_tables import text_table
 
 # The published dataset as its authors count it: how many clips, actions, labels, boxes, captions and questions.
 _PUBLISHED_DATA = {
@@ -34,19 +28,6 @@ _DATA_HEADS = {
     "captions": "Captions",
     "question-answer pairs": "QA pairs",
 }
-
-
-def paper_tables(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) -> list[ResultTable]:
-    """Return the five tables; those that no run adds to hold the published rows only."""
-    scored = [run for run in runs if run.command == "har score"]
-    texts = [run for run in runs if run.command == "vlm score"]
-    return [
-        data_table(datasets),
-        har_table(scored, fine_tuned=True),
-        har_table(scored, fine_tuned=False),
-        text_table(texts, "caption"),
-        text_table(texts, "vqa"),
-    ]
 
 
 def data_table(datasets: Sequence[Dataset]) -> ResultTable:

@@ -1,0 +1,1 @@
+"""What a report makes of the runs of each command."""

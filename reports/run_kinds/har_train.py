@@ -1,0 +1,70 @@
+"""Runs of `microg har train`: a plot of each training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from microg.errors import MicrogError
+from microg.metrics.published import har_row
+from microg.reports.html import Section, picture, section
+from microg.reports.plots.training import training_curves
+from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportSection, RunKind, SectionInputs
+from microg.reports.tables.result_table import percent, rounded
+
+
+def _headlines(run: RunFolder) -> list[Headline]:
+    best = run.metrics.get("best") or {}
+    value = percent(best.get("map"))
+    score = [] if value is None else [Headline("best val mAP %", rounded(value, 2), f"epoch {best.get('epoch')}")]
+    return [*score, Headline("epochs", str(run.metrics.get("epochs", "")))]
+
+
+def _remarks(run: RunFolder) -> list[Remark]:
+    failures = run.metrics.get("failures") or []
+    if not failures:
+        return []
+    return [Remark(run.name, "failed-rows", f"{len(failures)} clips could not be used", tuple(map(str, failures[:3])))]
+
+
+def _cost(run: RunFolder, last: Cost | None) -> Cost:
+    history = run.metrics.get("history") or run.table("har_train").to_pylist()
+    seconds = sum((epoch.get("train_s") or 0.0) + (epoch.get("val_s") or 0.0) for epoch in history)
+    clips = sum(epoch.get("clips") or 0 for epoch in history)
+    trained = sum(epoch.get("train_s") or 0.0 for epoch in history)
+    rate = clips / trained if trained else None
+    return Cost(
+        items=clips, unit="clips", seconds=seconds, rate=rate, bottleneck=None if last is None else last.bottleneck
+    )
+
+
+def _curves(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:
+    figures = []
+    for run in runs:
+        plot = training_curves(run.table("har_train").to_pandas(), run.name, _published_epochs(run))
+        figures += [(run.name, *picture(plot))] if plot is not None else []
+    return section("training", "Training", "curves", figures=figures, tables=[]) if figures else None
+
+
+def _published_epochs(run: RunFolder) -> dict[int, dict[str, float]]:
+    """Return the published validation scores of the row that a training run is compared with."""
+    if run.row is None:
+        return {}
+    found = {}
+    for epoch in range(1, 201):
+        try:
+            found[epoch] = dict(har_row(f"{run.row.partition('/')[0]}/val/{epoch}").scores)
+        except MicrogError:
+            continue
+    return found
+
+
+KIND = RunKind(
+    command="har train",
+    tables=("har_train",),
+    headlines=_headlines,
+    remarks=_remarks,
+    failed_rows=lambda run: len(run.metrics.get("failures") or []),
+    cost=_cost,
+    sections=(ReportSection(name="training", make=_curves, tables=("har_train",), unfinished=True),),
+)
