@@ -35,10 +35,10 @@ from microg.models.curation.tracking import TrackerSettings, Tracks
 from microg.models.detection.agreement import agreement, iou_matrix
 from microg.models.detection.base import PROFILES, Detections, DetectorSettings
 from microg.models.detection.load import load_detector
-from microg.models.video.probe_decode import probe
 from microg.pipelines.curate.calibrate import calibrate
 from microg.pipelines.curate.find_footage import Footage
 from microg.system.weights import require_weights
+from microg.video import probe
 
 WEIGHED_EVERY = 10  # looks: the kernel walks through all pages of a process to tell its memory
 
@@ -82,7 +82,8 @@ class Sequential:
             boxes = found.cpu().numpy()
             ids = boxes.id if boxes.id is not None else np.empty(0)
             rows = boxes if boxes.id is not None else boxes[:0]
-            tracks.append(Tracks(rows.xyxy, ids.astype(np.int32), rows.conf, rows.cls.astype(np.int32)))
+            ids, classes = ids.astype(np.int32), rows.cls.astype(np.int32)
+            tracks.append(Tracks(boxes=rows.xyxy, track_id=ids, confidence=rows.conf, class_id=classes))
         info = probe(clip)
         published = person_boxes(tracks, width=info.width, height=info.height, fps=info.fps, level=motion_level(motion))
         return {"percentage": 100 * seen / frames, "cuts": cuts, "motion": motion, "boxes": published}

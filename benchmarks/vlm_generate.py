@@ -26,7 +26,7 @@ from benchmarks.tiny_server import server_process
 from microg.jobs.common import JsonOption, make_app, print_json, run
 from microg.models.vlm.base import Request
 from microg.models.vlm.engines.registry import open_engine
-from microg.models.vlm.frames import read_clip
+from microg.models.vlm.frames import sample_frames
 from microg.pipelines.core import session
 from microg.pipelines.vlm.generate import engine_settings, run_generation, with_device
 from microg.pipelines.vlm.questions import read_asked
@@ -85,7 +85,7 @@ def _loop(settings: GenerateSettings) -> float:
     prompts = {task: settings.prompt_of(task) for task in settings.tasks}
     requests: list[Request] = []
     for row in read_asked(settings).clips.to_pylist():
-        frames = read_clip(row["uri"], [policy])[0]
+        frames = sample_frames(row["uri"], [policy])[0]
         for task, index, question in zip(row["task"], row["qa_index"], row["question"], strict=True):
             fields = {} if question is None else {"question": question}
             requests.append(prompts[task].request(f"{row['clip_id']}:{task}:{index}", frames, **fields))

@@ -1,4 +1,9 @@
-"""Single frames of a video, decoded with PyAV, for checks and pictures (pipelines stream whole clips elsewhere)."""
+"""Opening, probing and decoding videos with PyAV.
+
+PyAV is the only decoder because it is self-contained, survives `fork`, and lets one damaged packet be skipped instead
+of ending the file. It does not apply rotation metadata and does not choose the best of several streams by itself: both
+are done here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import av
+import av.container
 import numpy as np
 
 from microg import storage
@@ -15,15 +21,44 @@ from microg.errors import VideoAccessError, VideoError
 
 T = TypeVar("T")
 
+# Longer than any footage; a header that says more is broken, and would make millions of stretches of work.
+_LONGEST_S = 1e6
+# Containers with an index of their packets by time: a seek lands where it should, and times are the same from
+# wherever reading starts. In a transport stream, say, the clock may jump back.
+_INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
 
-@dataclass(frozen=True)
-class VideoFacts:
-    """What a video file says of itself: size in pixels as displayed, frames per second, number of coded frames."""
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a video's header and its first frame say.
+
+    Attributes:
+        width: Pixels of the upright frame, as displayed.
+        height: As `width`.
+        rotation: Degrees (0, 90, 180 or 270) by which a frame must be turned anticlockwise to stand upright.
+        pixel_aspect: One pixel's width over its height as displayed, upright.
+        fps: Frames per second; 30 where `has_rate` is false.
+        has_rate: Whether the header gives a frame rate.
+        num_frames: Coded frames by the header, 0 where it does not say; or as counted in the file's packets.
+        duration_s: Seconds by the header, 0 where it does not say.
+        codec: FFmpeg's name of the codec.
+        has_timestamps: False where the container stores no presentation times (AVI): frames are timed by their index.
+        seekable: Whether reading may start in the middle: only then can a video be cut in several stretches.
+        first_pts: Time of the first decodable frame in the stream's time base.
+    """
 
     width: int
     height: int
+    rotation: int
+    pixel_aspect: float
     fps: float
+    has_rate: bool
     num_frames: int
+    duration_s: float
+    codec: str
+    has_timestamps: bool
+    seekable: bool
+    first_pts: int | None
 
 
 @contextmanager
@@ -55,57 +90,168 @@ def _video_stream(container: Any, uri: str) -> Any:
     return stream
 
 
-def read_frames(
-    uri: str, wanted: Iterable[int], convert: Callable[[Any], T], *, count: bool = False
-) -> tuple[VideoFacts, dict[int, T]]:
-    """Decode frames by their 0-based number in display order; returns the video's facts and number -> converted frame.
+def probe(uri: str) -> VideoInfo:
+    """Read a video's properties; decodes one frame, because only frames tell the rotation.
 
-    `convert` gets the PyAV frame. Decoding stops after the last wanted frame; with `count` the rest of the file is
-    read without decoding, so that `num_frames` counts coded frames instead of trusting the header, and a file cut
-    short is noticed. A wanted frame that the video lacks is left out. Raises `VideoError`.
+    Raises `VideoError`, also when no frame can be decoded.
     """
-    missing = set(wanted)
-    last = max(missing, default=-1)
+    with open_video(uri) as (container, stream):
+        first = next(decode_stream(container, stream, errors=[]), None)
+        if first is None:
+            raise VideoError(f"{_name(uri)} has no frame that can be decoded")
+        info = _info(container, stream, first)
+        if info.duration_s > _LONGEST_S:
+            raise VideoError(f"{_name(uri)} claims to last {info.duration_s:.3g} s: its header is damaged")
+        return info
+
+
+def _info(container: Any, stream: Any, first: av.VideoFrame | None, packets: int | None = None) -> VideoInfo:
+    """Return a video's properties from its first frame, or from the header alone; `packets` were counted."""
+    rate = float(stream.average_rate or stream.base_rate or stream.guessed_rate or 0)
+    duration = container.duration / av.time_base if container.duration else 0.0
+    if stream.duration and stream.time_base:
+        duration = float(stream.duration * stream.time_base)
+    rotation = 0 if first is None else _rotation(first)
+    picture = stream.codec_context if first is None else first
+    width, height, aspect = picture.width, picture.height, float(stream.sample_aspect_ratio or 1)
+    if rotation in (90, 270):
+        width, height, aspect = height, width, 1 / aspect
+    # AVI stores no presentation times, and PyAV's guesses are out of order.
+    timed = container.format.name != "avi" and first is not None and first.pts is not None
+    return VideoInfo(
+        width=width,
+        height=height,
+        rotation=rotation,
+        pixel_aspect=aspect,
+        fps=rate or 30.0,
+        has_rate=rate > 0,
+        num_frames=int(stream.frames) if packets is None else packets,
+        duration_s=duration,
+        codec=stream.codec_context.name,
+        has_timestamps=timed,
+        seekable=timed and is_indexed(container),
+        first_pts=first.pts if timed and first is not None else None,
+    )
+
+
+def is_indexed(container: av.container.InputContainer) -> bool:
+    """Tell whether the container has an index by time: its times are true, and the same from wherever one reads."""
+    return not _INDEXED.isdisjoint(container.format.name.split(","))
+
+
+def decode_stream(
+    container: av.container.InputContainer, stream: av.VideoStream, errors: list[str]
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a stream; a damaged packet adds a line to `errors` and is skipped.
+
+    Damage that ends the file ends the iteration, with a line in `errors`.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.FFmpegError, OSError) as error:
+            errors.append(_reason(error))
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            errors.append(_reason(error))
+            continue
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                yield frame
+
+
+def decode_frames(uri: str) -> Iterator[np.ndarray]:
+    """Yield the frames of a video in order, upright, as (H, W, 3) uint8 BGR arrays.
+
+    Raises `VideoError` when anything cannot be decoded: a clip is whole or it is an error.
+    """
+    with open_video(uri) as (container, stream):
+        errors: list[str] = []
+        for frame in decode_stream(container, stream, errors):
+            if errors:
+                break
+            yield _upright(frame, "bgr24")
+        if errors:
+            raise VideoError(f"{_name(uri)} is damaged: {errors[0]}")
+
+
+def decode_frames_at(
+    uri: str, numbers: Iterable[int], convert: Callable[[Any], T], *, count: bool = False
+) -> tuple[VideoInfo, dict[int, T]]:
+    """Decode frames by their 0-based number in display order, from the start up to the last of them.
+
+    Args:
+        uri: The video.
+        numbers: Wanted frames.
+        convert: Makes the result of a PyAV frame, such as `upright_rgb`.
+        count: Read the rest of the file without decoding it, so that `num_frames` counts coded frames instead of
+            trusting the header, and a file cut short is noticed.
+
+    Returns:
+        The video's properties, from its header alone where no frame is wanted, and the converted frames by number; one
+        that the video lacks is left out.
+
+    Raises:
+        VideoError: The video cannot be read, is damaged before the last wanted frame, or holds no frames.
+    """
+    wanted = set(numbers)
+    last = max(wanted, default=-1)
     found: dict[int, T] = {}
-    packets = number = rotation = 0
+    first: av.VideoFrame | None = None
+    packets = number = 0
     with open_video(uri) as (container, stream):
         for packet in container.demux(stream):
             packets += bool(packet.size)
             if number <= last:
                 for frame in packet.decode():
-                    rotation = frame.rotation
-                    if number in missing:
+                    first = first or frame
+                    if number in wanted:
                         found[number] = convert(frame)
                     number += 1
             elif not count:
                 break
-        rate = stream.average_rate
-        width, height = _displayed(stream.codec_context.width, stream.codec_context.height, rotation)
-        num_frames = packets if count else int(stream.frames)
-        facts = VideoFacts(width, height, float(rate) if rate else 0.0, num_frames)
+        info = _info(container, stream, first, packets if count else None)
     if packets == 0:
         raise VideoError(f"{uri} holds no frames")
-    return facts, found
+    return info, found
 
 
 def count_frames(uri: str) -> int:
     """Return the number of coded frames of a video, reading it without decoding. Raises `VideoError`."""
-    return read_frames(uri, [], lambda frame: None, count=True)[0].num_frames
+    return decode_frames_at(uri, [], lambda frame: None, count=True)[0].num_frames
 
 
 def read_rgb(uri: str, number: int) -> np.ndarray:
     """Return one frame (0-based), upright, as (height, width, 3) uint8 RGB. Raises `VideoError` when not there."""
-    _, found = read_frames(uri, [number], upright_rgb)
+    _, found = decode_frames_at(uri, [number], upright_rgb)
     if number not in found:
         raise VideoError(f"{uri} has no frame {number + 1}")
     return found[number]
 
 
-def upright_rgb(frame: Any) -> np.ndarray:
+def upright_rgb(frame: av.VideoFrame) -> np.ndarray:
     """Return a PyAV frame, upright, as (height, width, 3) uint8 RGB."""
-    # PyAV leaves the display rotation (degrees counter-clockwise) to the caller.
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=frame.rotation // 90 % 4))
+    return _upright(frame, "rgb24")
 
 
-def _displayed(width: int, height: int, rotation: int) -> tuple[int, int]:
-    return (height, width) if rotation % 180 else (width, height)
+def _upright(frame: av.VideoFrame, pixel_format: str) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format=pixel_format), k=_rotation(frame) // 90))
+
+
+def _rotation(frame: av.VideoFrame) -> int:
+    """Return by how many degrees (0, 90, 180, 270) a frame must be turned anticlockwise to stand upright."""
+    return round(frame.rotation / 90) % 4 * 90
+
+
+def _name(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1]
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())

@@ -18,7 +18,7 @@ from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import TrainingError, VideoError
 from microg.models.vlm.base import Frames
 from microg.models.vlm.engines.chat import Chat
-from microg.models.vlm.frames import read_clip
+from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.sampling import FramePolicy
 
 _SIDES = ("left", "right")
@@ -73,7 +73,7 @@ class Feed:
             return
         policies: Any = [Later(self._settings.frames, share) for share in shares(views)]
         stored: dict[str, np.ndarray] = {}
-        for view, frames in enumerate(read_clip(clip.uri, policies)):
+        for view, frames in enumerate(sample_frames(clip.uri, policies)):
             pixels, seconds = resized(self._chat.processor, frames)
             stored |= {
                 f"frames{view}": pixels,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from microg import storage
 from microg.data.ids import check_id
 from microg.errors import MicrogError, VideoError, describe
 from microg.formats.base import Annotations
-from microg.video import open_video, read_frames
+from microg.video import decode_frames, probe
 
 _JPEG_QUALITY = 95
 _PUBLISHED_FPS = 30.0
@@ -31,8 +29,8 @@ def frame_size(root: str, clip_id: str) -> tuple[int, int] | None:
     uri = storage.join(root, "frames", relative_path(clip_id, 1))
     if not storage.exists(uri):
         return None
-    facts, _ = read_frames(uri, [0], lambda frame: None)
-    return facts.width, facts.height
+    info = probe(uri)
+    return info.width, info.height
 
 
 def export(annotations: Annotations, clip_ids: Iterable[str], root: str) -> tuple[list[str], list[str]]:
@@ -65,12 +63,9 @@ def _write_frames(annotations: Annotations, row: dict[str, Any], root: str) -> i
     import cv2
 
     number = 0
-    with open_video(annotations.resolve(row["uri"])) as (container, stream):
-        for number, frame in enumerate(container.decode(stream), 1):
-            # PyAV reports the counter-clockwise angle by which a player turns the picture; rot90 turns that way too.
-            image = np.rot90(frame.to_ndarray(format="bgr24"), round(frame.rotation / 90))
-            encoded, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(image), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-            if not encoded:
-                raise VideoError(f"frame {number} cannot be written as JPEG")
-            storage.write_bytes(storage.join(root, "frames", relative_path(row["clip_id"], number)), jpeg.tobytes())
+    for number, frame in enumerate(decode_frames(annotations.resolve(row["uri"])), 1):
+        encoded, jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not encoded:
+            raise VideoError(f"frame {number} cannot be written as JPEG")
+        storage.write_bytes(storage.join(root, "frames", relative_path(row["clip_id"], number)), jpeg.tobytes())
     return number

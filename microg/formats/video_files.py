@@ -18,36 +18,23 @@ from microg.data import schema
 from microg.data.ids import split_clip_id
 from microg.errors import FormatError, IdError, VideoError, describe
 from microg.formats.base import Annotations
-from microg.video import read_frames
+from microg.video import decode_frames_at
 
 VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """Metadata of one video: frames per second, frames, display size in pixels (rotation applied), seconds."""
+def video_columns(uri: str) -> dict[str, Any]:
+    """Return what table `clips` says of a video: rate, frames, display size in pixels, seconds, checksum, status.
 
-    fps: float
-    num_frames: int
-    width: int
-    height: int
-    duration_s: float
-    sha256: str
-
-
-def probe(uri: str) -> VideoInfo:
-    """Return the metadata of a video. Raises `VideoError` when it has no decodable picture or no frame rate.
-
-    Frames are counted in the container's packets, not taken from its header, which may be wrong.
+    Frames are counted in the container's packets, not taken from its header, which may be wrong. Raises `VideoError`
+    when it has no decodable picture or no frame rate.
     """
-    facts, found = read_frames(uri, [0], lambda frame: (frame.width, frame.height, frame.rotation), count=True)
-    if 0 not in found or facts.fps <= 0:
-        raise VideoError(f"{uri}: no frame can be decoded" if 0 not in found else f"{uri} has no frame rate")
-    width, height, rotation = found[0]
-    if abs(round(rotation)) % 180 == 90:
-        width, height = height, width
-    duration = facts.num_frames / facts.fps
-    return VideoInfo(facts.fps, facts.num_frames, width, height, duration, storage.sha256(uri))
+    info, found = decode_frames_at(uri, [0], lambda frame: True, count=True)
+    if not found or not info.has_rate:
+        raise VideoError(f"{uri} has no frame rate" if found else f"{uri}: no frame can be decoded")
+    columns = {name: getattr(info, name) for name in ("fps", "num_frames", "width", "height")}
+    duration = info.num_frames / info.fps
+    return {**columns, "duration_s": duration, "sha256": storage.sha256(uri), "status": "ok", "error": None}
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ def with_metadata(
         row["origin"] = row["origin"] or video.origin
         row["uri"] = video.path
         try:
-            row |= _columns(probe(video.path))
+            row |= video_columns(video.path)
         except (VideoError, OSError) as error:
             broken += 1
             row |= {"status": "error", "error": describe(error)}
@@ -216,16 +203,3 @@ def _clip_id(path: str) -> str | None:
     except IdError:
         return None
     return stem if extension.lower() in VIDEO_EXTENSIONS else None
-
-
-def _columns(info: VideoInfo) -> dict[str, Any]:
-    return {
-        "fps": info.fps,
-        "num_frames": info.num_frames,
-        "width": info.width,
-        "height": info.height,
-        "duration_s": info.duration_s,
-        "sha256": info.sha256,
-        "status": "ok",
-        "error": None,
-    }

@@ -17,7 +17,7 @@ from microg.errors import MicrogError, VideoError
 from microg.validation.findings import Finding, where
 from microg.validation.near_duplicates import FRAMES, Signature, near_duplicates, signature
 from microg.validation.partitions import split_of
-from microg.video import VideoFacts, read_frames
+from microg.video import VideoInfo, decode_frames_at
 
 _SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 _GREY = 64
@@ -58,7 +58,7 @@ def check_files(dataset: Dataset, clips: pa.Table) -> tuple[list[Finding], list[
 
 @dataclass(frozen=True)
 class _Inspected:
-    facts: VideoFacts | None
+    info: VideoInfo | None
     signature: Signature | None
     problem: str | None
     sha256: str | None
@@ -92,18 +92,18 @@ def _inspect(row: dict[str, Any]) -> _Inspected:
     wanted = sorted({int(index) for index in np.linspace(0, max((row["num_frames"] or 1) - 1, 0) // 2, FRAMES)})
     digest = None
     try:
-        facts, found = read_frames(row["resolved"], wanted, _grey, count=True)
+        info, found = decode_frames_at(row["resolved"], wanted, _grey, count=True)
         if row["sha256"] and storage.is_local(row["resolved"]):
             digest = storage.sha256(storage.local_path(row["resolved"]))
     except (MicrogError, OSError) as error:
         what = error.what if isinstance(error, VideoError) else str(error)
         return _Inspected(None, None, what, None)
     if not found:
-        return _Inspected(facts, None, "no frame can be decoded", digest)
+        return _Inspected(info, None, "no frame can be decoded", digest)
     # A clip of fewer frames than wanted stands for itself by its last one.
     frames = [found.get(index, found[max(found)]) for index in wanted]
     frames += [frames[-1]] * (FRAMES - len(frames))
-    return _Inspected(facts, signature(frames), None, digest)
+    return _Inspected(info, signature(frames), None, digest)
 
 
 def _grey(frame: Any) -> np.ndarray:
@@ -112,13 +112,13 @@ def _grey(frame: Any) -> np.ndarray:
 
 def _judge(row: dict[str, Any], seen: _Inspected) -> list[Finding]:
     clip_id = row["clip_id"]
-    if seen.problem is not None or seen.facts is None:
+    if seen.problem is not None or seen.info is None:
         return [Finding("error", "video_unreadable", "videos", clip_id, seen.problem or "unreadable")]
     findings = []
     different = [
-        f"{name} {getattr(seen.facts, name):g}, the table says {row[name]:g}"
+        f"{name} {getattr(seen.info, name):g}, the table says {row[name]:g}"
         for name, tolerance in (("width", 0), ("height", 0), ("num_frames", 0), ("fps", 0.01))
-        if row[name] is not None and abs(getattr(seen.facts, name) - row[name]) > tolerance
+        if row[name] is not None and abs(getattr(seen.info, name) - row[name]) > tolerance
     ]
     if different:
         findings.append(Finding("error", "video_mismatch", "videos", clip_id, "; ".join(different)))

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from microg.config import Config
 from microg.models.curation.tracking import Tracks
-from microg.models.detection.base import PERSON
+from microg.models.detection.base import PERSON, Boxes
 
 _MIN_CONFIDENCE = 0.55
 _FOCUS_FRACTION = 0.5
@@ -70,21 +70,17 @@ CORRECTED = BoxRule(
 RULES = {"published": PUBLISHED, "corrected": CORRECTED}
 
 
-@dataclass(frozen=True)
-class PersonBoxes:
-    """Published boxes of one clip, by frame.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PersonBoxes(Boxes):
+    """Published boxes of one clip (int32, truncated), by frame; confidence is that of the processed frame.
 
-    frame: (N,) int32 from 1; person_id: (N,) int32 from 1 in order of first appearance; boxes: (N, 4) int32 pixels
-    (x1, y1, x2, y2), truncated; confidence: (N,) float32 of the processed frame the box comes from.
+    Attributes:
+        frame: (N,) int32 from 1.
+        person_id: (N,) int32 from 1 in order of first appearance.
     """
 
     frame: np.ndarray
     person_id: np.ndarray
-    boxes: np.ndarray
-    confidence: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.frame)
 
 
 def frame_interval(fps: float, level: str) -> int:
@@ -124,10 +120,10 @@ def person_boxes(
             ]
         rows += [(number, person) for person in held]
     return PersonBoxes(
-        np.array([number for number, _ in rows], dtype=np.int32),
-        np.array([person.person_id for _, person in rows], dtype=np.int32),
-        np.array([person.box for _, person in rows], dtype=np.int32).reshape(-1, 4),
-        np.array([person.confidence for _, person in rows], dtype=np.float32),
+        frame=np.array([number for number, _ in rows], dtype=np.int32),
+        person_id=np.array([person.person_id for _, person in rows], dtype=np.int32),
+        boxes=np.array([person.box for _, person in rows], dtype=np.int32).reshape(-1, 4),
+        confidence=np.array([person.confidence for _, person in rows], dtype=np.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""How much a clip moves: sparse optical flow over sampled groups of frames (curation facts, "Motion")."""
+"""How much a clip moves: sparse optical flow over sampled groups of frames."""
 
 from __future__ import annotations
 

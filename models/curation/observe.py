@@ -18,7 +18,7 @@ from microg.models.curation.scenes import SceneScorer
 from microg.models.curation.tracking import BotSort, TrackerSettings, Tracks
 from microg.models.detection.base import Detections, Detector
 from microg.models.detection.sparse import detect_every
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 
 
 @dataclass
@@ -59,7 +59,7 @@ def observe(
     tracks: list[Tracks] = []
     clock = _StageClock()
     size = (0, 0)
-    frames = _clocked(read_frames(uri), clock)
+    frames = _clocked(decode_frames(uri), clock)
     if detector is not None:
         detected = detect_every(_clocked_detect(detector, clock), frames, step=frame_step, batch_size=batch_size)
     else:

@@ -6,13 +6,13 @@ Matches ultralytics' `model.track` frame by frame, including that a track is hid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field
 
 from microg.config import Config
-from microg.models.detection.base import Detections
+from microg.models.detection.base import Boxes, Detections
 
 
 class TrackerSettings(Config):
@@ -33,21 +33,28 @@ class TrackerSettings(Config):
     )
 
 
-@dataclass(frozen=True)
-class Tracks:
-    """Tracked boxes of one frame, in the tracker's order.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tracks(Boxes):
+    """Tracked boxes (float32) of one frame, clipped to it, in the tracker's order.
 
-    boxes: (N, 4) float32 (x1, y1, x2, y2) in pixels, clipped to the frame; track_id: (N,) int32 from 1 within the
-    clip; confidence: (N,) float32; class_id: (N,) int32.
+    Attributes:
+        track_id: (N,) int32 from 1 within the clip.
+        class_id: (N,) int32.
     """
 
-    boxes: np.ndarray
     track_id: np.ndarray
-    confidence: np.ndarray
     class_id: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.track_id)
+    @classmethod
+    def from_tracker(cls, rows: np.ndarray, width: int, height: int) -> Self:
+        """Build from ultralytics' (N, 8) rows (x1, y1, x2, y2, track, confidence, class, detection)."""
+        rows = np.asarray(rows, dtype=np.float32).reshape(-1, 8)
+        return cls(
+            boxes=rows[:, :4].clip(0, np.array([width, height, width, height], np.float32)),
+            track_id=rows[:, 4].astype(np.int32),
+            confidence=rows[:, 5].copy(),
+            class_id=rows[:, 6].astype(np.int32),
+        )
 
 
 class BotSort:
@@ -78,15 +85,11 @@ class BotSort:
 
     def update(self, detections: Detections, frame: np.ndarray) -> Tracks:
         """Advance by one frame, (H, W, 3) uint8 BGR, and return its tracked boxes."""
-        from ultralytics.engine.results import Boxes
+        from ultralytics.engine.results import Boxes as UltralyticsBoxes
 
         height, width = frame.shape[:2]
-        rows = self._tracker.update(Boxes(detections.to_array(), (height, width)), frame)
-        rows = np.asarray(rows, dtype=np.float32).reshape(-1, 8)
-        boxes = rows[:, :4].copy()
-        boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
-        boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
-        return Tracks(boxes, rows[:, 4].astype(np.int32), rows[:, 5].copy(), rows[:, 6].astype(np.int32))
+        rows = self._tracker.update(UltralyticsBoxes(detections.to_array(), (height, width)), frame)
+        return Tracks.from_tracker(rows, width, height)
 
 
 class _CameraMotion:

@@ -1,10 +1,10 @@
-"""What a detector is: frames in, boxes with confidence and class out."""
+"""What a detector is: frames in, boxes with confidence and class out; and what all kinds of boxes share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import Field
@@ -18,35 +18,58 @@ CONFIDENCE_FLOOR = 0.1
 Backend = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 
-@dataclass(frozen=True)
-class Detections:
-    """Boxes of one frame, by descending confidence.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Boxes:
+    """N boxes, and of each what the other fields say; `select` picks some.
 
-    boxes: (N, 4) float32 (x1, y1, x2, y2) in pixels of the frame; confidence: (N,) float32; class_id: (N,) int32 of
-    the detector's classes (0 is a person).
+    Attributes:
+        boxes: (N, 4) (x1, y1, x2, y2) in pixels of the frame.
+        confidence: (N,) float32.
+
+    Raises:
+        ValueError: Fields of another shape.
     """
 
     boxes: np.ndarray
     confidence: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            expected = (len(self.boxes), 4) if name == "boxes" else (len(self.boxes),)
+            if values.shape != expected:
+                raise ValueError(f"{name} of {type(self).__name__} must have shape {expected}, not {values.shape}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, rows: np.ndarray | slice) -> Self:
+        """Return the boxes at `rows`: a mask, indices or a slice."""
+        return type(self)(**{name: values[rows] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections(Boxes):
+    """Boxes (float32) of one frame, by descending confidence.
+
+    Attributes:
+        class_id: (N,) int32 of the detector's classes (0 is a person).
+    """
+
     class_id: np.ndarray
 
     @classmethod
-    def from_array(cls, rows: np.ndarray) -> Detections:
+    def from_array(cls, rows: np.ndarray) -> Self:
         """Build from (N, 6) rows (x1, y1, x2, y2, confidence, class)."""
         rows = np.asarray(rows, dtype=np.float32).reshape(-1, 6)
-        return cls(rows[:, :4].copy(), rows[:, 4].copy(), rows[:, 5].astype(np.int32))
+        return cls(boxes=rows[:, :4].copy(), confidence=rows[:, 4].copy(), class_id=rows[:, 5].astype(np.int32))
 
     def to_array(self) -> np.ndarray:
         """Return (N, 6) float32 rows (x1, y1, x2, y2, confidence, class)."""
         return np.column_stack([self.boxes, self.confidence, self.class_id]).astype(np.float32).reshape(-1, 6)
 
-    def __len__(self) -> int:
-        return len(self.confidence)
-
-    def persons(self, above: float) -> Detections:
+    def persons(self, above: float) -> Self:
         """Return the person boxes with confidence > `above`."""
-        keep = (self.class_id == PERSON) & (self.confidence > above)
-        return Detections(self.boxes[keep], self.confidence[keep], self.class_id[keep])
+        return self.select((self.class_id == PERSON) & (self.confidence > above))
 
 
 class Detector(Protocol):

@@ -7,6 +7,7 @@ is measured in `benchmarks/synthetic_recall.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def unrotate(detections: Detections, turns: int, *, width: int, height: int) -> 
         3: (y1, height - x2, y2, height - x1),
     }[turns % 4]
     boxes = np.stack(mapped, axis=1).astype(np.float32).reshape(-1, 4)
-    return Detections(boxes, detections.confidence, detections.class_id)
+    return replace(detections, boxes=boxes)
 
 
 def merge(views: Sequence[Detections], iou_threshold: float) -> Detections:

@@ -18,15 +18,14 @@ import numpy as np
 from microg import storage
 from microg.errors import VideoAccessError, VideoError
 from microg.formats.ava_frames import relative_path
-from microg.models.video.probe_decode import is_indexed
-from microg.video import count_frames, open_video, read_frames
+from microg.video import count_frames, decode_frames_at, is_indexed, open_video, upright_rgb
 
 _REMOTE_READERS = 8
 # More than any codec delays a frame: after so many further packets, the display order of earlier ones is known.
 _MOST_REORDERED = 32
 
 
-def read_clip(uri: str, wanted: Iterable[int]) -> dict[int, np.ndarray]:
+def read_clip_frames(uri: str, wanted: Iterable[int]) -> dict[int, np.ndarray]:
     """Return frames by their 0-based number, upright, as (H, W, 3) uint8 RGB.
 
     A `uri` that ends in "/" is a folder `{clip_id}/` with `{clip_id}_000001.jpg` and so on. Raises `VideoError` when
@@ -40,8 +39,8 @@ def read_clip(uri: str, wanted: Iterable[int]) -> dict[int, np.ndarray]:
     return found
 
 
-def clip_length(uri: str) -> int:
-    """Return how many frames a video or a folder of JPEGs has. Raises as `read_clip`."""
+def count_clip_frames(uri: str) -> int:
+    """Return how many frames a video or a folder of JPEGs has. Raises as `read_clip_frames`."""
     if not uri.endswith("/"):
         return count_frames(uri)
     fs, path = storage.filesystem(uri)
@@ -58,8 +57,8 @@ class FrameCache:
         self._limit, self._size = limit, 0
         self._kept: OrderedDict[tuple[str, tuple[int, ...]], dict[int, np.ndarray]] = OrderedDict()
 
-    def read_clip(self, uri: str, wanted: Iterable[int], *, clips: int) -> dict[int, np.ndarray]:
-        """Return what `read_clip` returned for the same request before, or read it; the arrays must not be changed.
+    def read(self, uri: str, wanted: Iterable[int], *, clips: int) -> dict[int, np.ndarray]:
+        """Return what `read_clip_frames` gave for the same request before, or read it; the arrays must not be changed.
 
         Nothing is kept of a dataset whose `clips` would not all fit: they would push each other out before they are
         asked for again.
@@ -68,7 +67,7 @@ class FrameCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        found = read_clip(uri, key[1])
+        found = read_clip_frames(uri, key[1])
         if clips * _bytes(found) > self._limit:
             return found
         self._kept[key] = found
@@ -97,10 +96,10 @@ def _read_video(uri: str, numbers: Sequence[int]) -> dict[int, np.ndarray]:
                 context.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
                 for frame in context.decode(packet):
                     if frame.pts in wanted:
-                        found[wanted[frame.pts]] = _rgb(frame)
+                        found[wanted[frame.pts]] = upright_rgb(frame)
                 if len(found) == len(numbers):
                     return found
-    return read_frames(uri, numbers, _rgb)[1]
+    return decode_frames_at(uri, numbers, upright_rgb)[1]
 
 
 def _packets(container: Any, stream: Any, first: int, last: int) -> tuple[list[av.Packet], list[int]]:
@@ -124,12 +123,6 @@ def _packets(container: Any, stream: Any, first: int, last: int) -> tuple[list[a
         if len(times) > last:
             break
     return packets, times
-
-
-def _rgb(frame: Any) -> np.ndarray:
-    # PyAV leaves the display rotation (degrees counter-clockwise) to the caller.
-    image = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, k=turn)) if (turn := frame.rotation // 90 % 4) else image
 
 
 def _read_folder(uri: str, numbers: list[int]) -> dict[int, np.ndarray]:

@@ -15,8 +15,7 @@ import av
 import av.filter
 
 from microg.errors import VideoError
-from microg.models.video.probe_decode import VideoInfo, decode
-from microg.video import open_video
+from microg.video import VideoInfo, decode_stream, open_video
 
 # Ticks a second: a common multiple of the usual frame rates.
 _TICKS = 90_000 * 1001
@@ -50,7 +49,7 @@ def constant_rate(
         found: list[str] = []
         shown: _Shown | None = None
         damage = ""
-        for frame in decode(container, stream, found):
+        for frame in decode_stream(container, stream, found):
             ticks = clock.ticks(frame)
             index = _output_frame(ticks, fps)
             lost = found[-1] if found else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from microg.errors import VideoError
 from microg.models.video.encode import Mp4Writer
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 
 # (person_id, x1, y1, x2, y2)
 Box = tuple[int, float, float, float, float]
@@ -46,7 +46,7 @@ def write_preview(uri: str, boxes: Mapping[int, Sequence[Box]], target: str, fps
     rate = Fraction(fps).limit_denominator(1001)
     writer: Mp4Writer | None = None
     with ExitStack() as unfinished:
-        for number, frame in enumerate(read_frames(uri), start=1):
+        for number, frame in enumerate(decode_frames(uri), start=1):
             height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
             if writer is None:
                 writer = unfinished.enter_context(

@@ -18,7 +18,7 @@ from microg.data.ids import make_clip_id
 from microg.errors import VideoError
 from microg.models.video.constant_rate import constant_rate
 from microg.models.video.encode import Mp4Writer, Preset
-from microg.models.video.probe_decode import VideoInfo
+from microg.video import VideoInfo
 
 # libx264 takes no wider frame; no camera makes one.
 _WIDEST = 16384

@@ -2,7 +2,7 @@
 
 What happens to one row, whatever the engine:
 
-    clip uri --models.vlm.frames.read_clip(policy)--> Frames --+
+    clip uri --models.vlm.frames.sample_frames(policy)--> Frames --+
     question --models.vlm.prompts.Prompt.render---> text ------+--> Request --Engine.generate(sampling)--> Reply
 
 Engines are shown `Frames` that were already sampled and never see the video, so that no engine, processor or server

@@ -13,32 +13,28 @@ import numpy as np
 from microg.errors import VideoError
 from microg.models.vlm.base import Frames
 from microg.models.vlm.sampling import FramePolicy, Resize
-from microg.video import read_frames, upright_rgb
-
-# Where a header gives no rate.
-_DEFAULT_FPS = 30.0
+from microg.video import decode_frames_at, upright_rgb
 
 
-def read_clip(uri: str, policies: Sequence[FramePolicy], *, key_frame: int | None = None) -> list[Frames]:
+def sample_frames(uri: str, policies: Sequence[FramePolicy], *, key_frame: int | None = None) -> list[Frames]:
     """Decode a clip once; return for each policy its frames, upright RGB, in the order the policy gives them.
 
     `key_frame` counts from 1, as in the dataset's tables. The number of frames is counted in the file, not taken from
     its header. Raises `VideoError` when the clip is damaged, holds no frames, or a policy refuses it.
     """
-    facts, _ = read_frames(uri, (), lambda frame: None, count=True)
-    for num_frames in (facts.num_frames, None):
+    counted, _ = decode_frames_at(uri, (), lambda frame: None, count=True)
+    for num_frames in (counted.num_frames, None):
         if num_frames is None:  # fewer frames come out than are stored, as where an edit list hides some: count those
-            num_frames = len(read_frames(uri, range(facts.num_frames), lambda frame: True)[1])
-        indices = [_indices(policy, num_frames, facts.fps or _DEFAULT_FPS, key_frame) for policy in policies]
+            num_frames = len(decode_frames_at(uri, range(counted.num_frames), lambda frame: True)[1])
+        indices = [_indices(policy, num_frames, counted.fps, key_frame) for policy in policies]
         wanted = {index for listed in indices for index in listed}
-        header, pixels = read_frames(uri, wanted, upright_rgb)
-        if header.num_frames > facts.num_frames:
+        header, pixels = decode_frames_at(uri, wanted, upright_rgb)
+        if header.num_frames > counted.num_frames:
             name = uri.rsplit("/", 1)[-1]
-            raise VideoError(f"{name} is damaged: it holds {facts.num_frames} of {header.num_frames} frames")
+            raise VideoError(f"{name} is damaged: it holds {counted.num_frames} of {header.num_frames} frames")
         if wanted <= pixels.keys():
-            fps = facts.fps or _DEFAULT_FPS
             return [
-                Frames(_stacked(pixels, listed, policy.resize), tuple(listed), fps, num_frames)
+                Frames(_stacked(pixels, listed, policy.resize), tuple(listed), counted.fps, num_frames)
                 for policy, listed in zip(policies, indices, strict=True)
             ]
     raise VideoError(f"{uri.rsplit('/', 1)[-1]} is damaged: frames that were there once cannot be decoded again")

@@ -71,14 +71,14 @@ def _sample(uri: str, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
     Both are empty where it cannot be decoded.
     """
-    from microg.models.video.probe_decode import probe, read_frames
+    from microg.video import decode_frames, probe
 
     try:
         fps = probe(uri).fps
         apart = {round(seconds * fps) for seconds in _CALIBRATION_SECONDS}
         following = [round((_COMPARED_FROM_S + k / _CLIP_FPS) * fps) for k in range(count)]
         seen: dict[int, np.ndarray] = {}
-        for index, frame in enumerate(read_frames(uri)):
+        for index, frame in enumerate(decode_frames(uri)):
             if index in apart or index in following:
                 seen[index] = frame
             if index >= max(*apart, *following):

@@ -8,18 +8,20 @@ class.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from microg import storage
 from microg.models.curation.tracking import Tracks
-from microg.models.detection.base import Detections
+from microg.models.detection.base import Boxes, Detections
 from microg.pipelines.core.part_files import WRITTEN, Parts
 
 if TYPE_CHECKING:
     from microg.models.curation.observe import Observation
+
+AnyBoxes = TypeVar("AnyBoxes", bound=Boxes)
 
 STAGES = ("trim", "decode", "detect", "scenes", "motion", "track")
 
@@ -92,26 +94,27 @@ def to_row(observation: Observation) -> dict[str, Any]:
 
 def detections_of(row: dict[str, Any]) -> list[Detections]:
     """Return the detections of each frame of an observed clip."""
-    boxes, confidence, class_id, edges = _flat(row, "detection")
-    return [Detections(boxes[a:b], confidence[a:b], class_id[a:b]) for a, b in edges]
+    return _by_frame(row, "detection", Detections(**_columns(row, "detection")))
 
 
 def tracks_of(row: dict[str, Any]) -> list[Tracks]:
     """Return the tracked boxes of each frame of an observed clip."""
-    boxes, confidence, class_id, edges = _flat(row, "track")
     track_id = np.asarray(row["track_id"], dtype=np.int32)
-    return [Tracks(boxes[a:b], track_id[a:b], confidence[a:b], class_id[a:b]) for a, b in edges]
+    return _by_frame(row, "track", Tracks(**_columns(row, "track"), track_id=track_id))
 
 
-def _flat(row: dict[str, Any], prefix: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[int, int]]]:
+def _columns(row: dict[str, Any], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        "boxes": np.asarray(row[f"{prefix}_box"], dtype=np.float32).reshape(-1, 4),
+        "confidence": np.asarray(row[f"{prefix}_confidence"], dtype=np.float32),
+        "class_id": np.asarray(row[f"{prefix}_class"], dtype=np.int32),
+    }
+
+
+def _by_frame(row: dict[str, Any], prefix: str, boxes: AnyBoxes) -> list[AnyBoxes]:
     frame = np.asarray(row[f"{prefix}_frame"], dtype=np.int32)
     edges = np.searchsorted(frame, np.arange(row["num_frames"] + 1))
-    return (
-        np.asarray(row[f"{prefix}_box"], dtype=np.float32).reshape(-1, 4),
-        np.asarray(row[f"{prefix}_confidence"], dtype=np.float32),
-        np.asarray(row[f"{prefix}_class"], dtype=np.int32),
-        [(int(a), int(b)) for a, b in pairwise(edges)],
-    )
+    return [boxes.select(slice(a, b)) for a, b in pairwise(edges)]
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:

@@ -15,11 +15,11 @@ import pyarrow as pa
 from microg import storage
 from microg.data.ids import make_clip_id
 from microg.errors import describe
-from microg.models.video.probe_decode import VideoInfo, probe
 from microg.models.video.trim import TrimSettings, trim
 from microg.pipelines.core import attempts as ledgers
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.find_footage import clip_identity
+from microg.video import VideoInfo, probe
 
 # Clips of one stretch of footage: the unit of trimming in parallel and of trimming again after a crash.
 STRETCH_CLIPS = 10

@@ -151,13 +151,13 @@ def _cut(rows: Sequence[dict[str, Any]], view: View, epoch: int) -> list[Sample]
     uri = rows[0]["uri"]
     if uri is None:
         raise VideoError(f"clip {rows[0]['clip_id']} has no video", "its uri in table 'clips' is empty")
-    length = rows[0]["num_frames"] or clip_frames.clip_length(uri)
+    length = rows[0]["num_frames"] or clip_frames.count_clip_frames(uri)
     wanted = [clip_geometry.frame_indices(row["frame"], view.frames, view.sampling_rate, length) for row in rows]
     numbers = {int(number) for numbers in wanted for number in numbers}
     if view.repeated_clips:
-        found = _frame_cache().read_clip(uri, numbers, clips=view.repeated_clips)
+        found = _frame_cache().read(uri, numbers, clips=view.repeated_clips)
     else:
-        found = clip_frames.read_clip(uri, numbers)
+        found = clip_frames.read_clip_frames(uri, numbers)
     samples = []
     for row, numbers in zip(rows, wanted, strict=True):
         distinct, places = np.unique(numbers, return_inverse=True)  # a clamped clip repeats its first or last frame

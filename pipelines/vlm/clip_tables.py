@@ -85,14 +85,14 @@ def decode_block(block: pa.Table, *, policy: FramePolicy, ledger: Any = None, sc
 
 
 def _decoded(row: dict[str, Any], policy: FramePolicy) -> Shown:
-    from microg.models.vlm.frames import read_clip
+    from microg.models.vlm.frames import sample_frames
 
     started = time.monotonic()
     frames, error = None, ""
     try:
         if row["uri"] is None:
             raise VideoError(f"clip {row['clip_id']} has no video", "its uri in table 'clips' is empty")
-        frames = read_clip(row["uri"], [policy], key_frame=row["key_frame"])[0]
+        frames = sample_frames(row["uri"], [policy], key_frame=row["key_frame"])[0]
         assert frames.sha256  # here, where many processes work, and not in the engine's
     except Exception as problem:
         error = describe(problem)

@@ -20,13 +20,13 @@ from microg.data.dataset import Dataset
 from microg.errors import ConfigError, WorkerError
 from microg.models.har.backbones.registry import backbone, build
 from microg.models.har.checkpoints import export_pyslowfast, save_weights
-from microg.models.video.probe_decode import read_frames
 from microg.pipelines.har import predict as predict_pipeline
 from microg.pipelines.har import prediction_store
 from microg.pipelines.har.predict import label_space_of
 from microg.pipelines.har.predict_stage import Predictor
 from microg.pipelines.har.sample_tables import Sample
 from microg.pipelines.har.samples import by_size
+from microg.video import decode_frames
 from tests.support.clips import FRAMES, make_clips
 from tests.support.processes import check_gone, family, microg, start_microg, wait_for
 
@@ -90,7 +90,7 @@ def logits_by_loop(dataset: Path, weights: Path) -> dict[str, np.ndarray]:
         people[row["person_id"]] = [row["x1"], row["y1"], row["x2"], row["y2"]]
     result = {}
     for (clip_id, frame), people in boxes.items():
-        images = [image[..., ::-1] for image in read_frames(opened.video_uri(clip_id))]
+        images = [image[..., ::-1] for image in decode_frames(opened.video_uri(clip_id))]
         height, width = images[0].shape[:2]
         ratio = SIDE / min(height, width)
         size = (SIDE, int(height / width * SIDE)) if width < height else (int(width / height * SIDE), SIDE)

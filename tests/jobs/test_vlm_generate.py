@@ -16,7 +16,7 @@ from microg.demo.tiny_models import build
 from microg.jobs.commands.vlm_score.settings import load_vlm_score_config
 from microg.metrics.published import text_row, text_rows
 from microg.models.vlm import cards
-from microg.models.vlm.frames import read_clip
+from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import Uniform
 from microg.pipelines.vlm.settings import GenerateSettings
@@ -94,7 +94,7 @@ def test_each_clip_gets_a_caption_and_all_answers_once_with_the_frames_it_was_sh
         assert (row["model"], row["engine"], row["attempts"], row["cached"]) == ("m", "openai", 1, False)
         assert (row["prompt_tokens"], row["completion_tokens"]) == (7, 3)
         assert row["prompt_hash"] == prompt(row["prompt_id"]).hash
-        frames = read_clip(str(data / f"videos/{row['clip_id']}.mp4"), [Uniform(count=3)])[0]
+        frames = sample_frames(str(data / f"videos/{row['clip_id']}.mp4"), [Uniform(count=3)])[0]
         assert row["frame_indices"] == list(frames.indices) == [0, 5, FRAMES - 1]
         assert (row["frame_hash"], row["width"], row["height"]) == (frames.sha256, WIDTH, HEIGHT)
     assert len(server.requests) == ROWS

@@ -10,7 +10,7 @@ import pytest
 
 from microg import storage
 from microg.demo.tiny_models import build
-from microg.models.vlm.frames import read_clip
+from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.sampling import Uniform
 from tests.support.helpers import make_dataset
 from tests.support.processes import check_gone, family, start_microg, wait_for
@@ -70,6 +70,6 @@ def test_killed_in_the_middle_each_item_is_answered_once(folder: Path, tmp_path:
     assert process.wait(timeout=600) == 0, log.read_text()
     assert f"{7 * len(done)} done before" in log.read_text()
     for row in table_of(run):
-        frames = read_clip(str(folder / f"data/videos/{row['clip_id']}.mp4"), [Uniform(count=9)])[0]
+        frames = sample_frames(str(folder / f"data/videos/{row['clip_id']}.mp4"), [Uniform(count=9)])[0]
         assert (row["frame_indices"], row["frame_hash"]) == (list(frames.indices), frames.sha256)
         assert row["engine"] == engine

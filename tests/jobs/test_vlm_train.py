@@ -17,7 +17,7 @@ from microg.demo.tiny_vlm.train import train
 from microg.errors import ConfigError, DatasetError
 from microg.models.vlm.cards.folder import folder_card
 from microg.models.vlm.engines.transformers import TransformersEngine
-from microg.models.vlm.frames import read_clip
+from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import parse_policy
 from microg.pipelines.har.train.checkpoints import RunFiles
@@ -136,7 +136,7 @@ def test_a_model_that_learnt_a_few_clips_repeats_their_answers_where_it_is_serve
     ]
     requests = []
     for row in rows:
-        [shown] = read_clip(f"{dataset}/videos/{row['clip_id']}.mp4", [card.frames])
+        [shown] = sample_frames(f"{dataset}/videos/{row['clip_id']}.mp4", [card.frames])
         requests.append(prompt("vqa-v1").request(row["answer"], shown, question=row["question"]))
     replies = list(engine.generate(requests, prompt_sampling()))
     assert sum(reply.text == reply.key for reply in replies) >= len(rows) - 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from microg.errors import VideoError
-from microg.video import read_frames, read_rgb
+from microg.video import decode_frames_at, read_rgb
 from tests.support.helpers import moving_scene, write_video
 
 
@@ -23,7 +23,7 @@ def test_a_frame_is_the_one_asked_for(tmp_path: Path) -> None:
 def test_counting_reads_the_whole_file_and_decodes_only_what_is_needed(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", moving_scene(4))
     seen: list[int] = []
-    facts, found = read_frames(str(path), [0, 3], lambda frame: seen.append(frame.pts) or len(seen), count=True)
+    facts, found = decode_frames_at(str(path), [0, 3], lambda frame: seen.append(frame.pts) or len(seen), count=True)
     assert (facts.width, facts.height, facts.fps, facts.num_frames) == (96, 64, 30.0, 12)
     assert sorted(found) == [0, 3]
     assert len(seen) == 2
@@ -57,7 +57,7 @@ def test_files_on_other_filesystems_are_read(tmp_path: Path) -> None:
 
 
 def test_a_rotated_video_comes_upright(videos: Path) -> None:
-    facts, _ = read_frames(str(videos / "made_portrait_rot.mp4"), [0], lambda frame: None)
+    facts, _ = decode_frames_at(str(videos / "made_portrait_rot.mp4"), [0], lambda frame: None)
     picture = read_rgb(str(videos / "made_portrait_rot.mp4"), 0)
     assert picture.shape[:2] == (facts.height, facts.width)
     assert facts.height > facts.width

@@ -39,10 +39,13 @@ def observed_row(
     detections, tracks = [], []
     for frame in range(frames):
         there = frame < person_frames
-        scores = np.full(int(there), confidence, np.float32)
-        classes = np.zeros(int(there), np.int32)
-        detections.append(Detections(boxes if there else none, scores, classes))
-        tracks.append(Tracks(boxes if there else none, np.ones(int(there), np.int32), scores, classes))
+        found = Detections(
+            boxes=boxes if there else none,
+            confidence=np.full(int(there), confidence, np.float32),
+            class_id=np.zeros(int(there), np.int32),
+        )
+        detections.append(found)
+        tracks.append(Tracks(**vars(found), track_id=np.ones(int(there), np.int32)))
     seen = Observation(
         num_frames=frames,
         width=WIDTH,

@@ -118,7 +118,7 @@ def _refuse_other_footage(out: str, footage: list[Footage], seen: list[dict[str,
 
 
 def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
-    from microg.models.video.probe_decode import probe
+    from microg.video import probe
 
     clips, unreadable = 0, 0
     for item in left:

@@ -19,7 +19,7 @@ from microg.data.taxonomy import ACTIONS
 from microg.errors import ConfigError, FormatError, MicrogError
 from microg.formats.base import new_clips
 from microg.formats.labelmap import label_map_text, parse_action, parse_label_map
-from microg.formats.video_files import probe, unpack_zip
+from microg.formats.video_files import unpack_zip, video_columns
 from tests.support.annotations import rows, small_tables
 from tests.support.helpers import FPS, FRAMES, HEIGHT, WIDTH, moving_scene, write_video
 
@@ -289,8 +289,8 @@ def test_two_videos_of_one_clip_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_turned_video_has_its_displayed_size(videos: Path) -> None:
-    info = probe(str(videos / "made_portrait_rot.mp4"))
-    assert (info.width, info.height) == (280, 496)
+    columns = video_columns(str(videos / "made_portrait_rot.mp4"))
+    assert (columns["width"], columns["height"]) == (280, 496)
 
 
 def test_the_label_map_is_the_published_one() -> None:

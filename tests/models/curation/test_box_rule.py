@@ -28,10 +28,10 @@ def frame(*objects: tuple) -> Tracks:
     """Return one frame's tracks; an object is (track id, box[, confidence[, class]])."""
     filled = [(*item, *(0.9, 0)[len(item) - 2 :]) for item in objects]
     return Tracks(
-        np.array([item[1] for item in filled], np.float32).reshape(-1, 4),
-        np.array([item[0] for item in filled], np.int32),
-        np.array([item[2] for item in filled], np.float32),
-        np.array([item[3] for item in filled], np.int32),
+        boxes=np.array([item[1] for item in filled], np.float32).reshape(-1, 4),
+        track_id=np.array([item[0] for item in filled], np.int32),
+        confidence=np.array([item[2] for item in filled], np.float32),
+        class_id=np.array([item[3] for item in filled], np.int32),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from microg.models.curation.motion import GROUP_FRAMES, MotionMeter, group_starts, motion_level
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 
 
 def squares(shift: tuple[float, float], spots: int = 12) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_motion_of_real_clips_is_that_of_the_reference(oracles: Path):
     for row in rows:
         meter = MotionMeter(int(row["frames"]))
         # Of clips this short only the first group is sampled.
-        for frame in islice(read_frames(str(oracles / "curation" / "clips" / f"{row['clip']}.mp4")), GROUP_FRAMES):
+        for frame in islice(decode_frames(str(oracles / "curation" / "clips" / f"{row['clip']}.mp4")), GROUP_FRAMES):
             meter.update(frame)
         assert meter.published == pytest.approx(float(row["motion_value"]), abs=1e-3), row["clip"]
         assert motion_level(meter.published) == row["motion_level"], row["clip"]

@@ -13,7 +13,7 @@ from microg.models.curation.motion import MotionMeter
 from microg.models.curation.observe import Observation, observe
 from microg.models.curation.scenes import SceneScorer
 from microg.models.detection.base import Detections
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 from tests.support.footage import damage_packet, write_footage
 from tests.support.helpers import FRAMES, moving_scene, write_video
 
@@ -49,7 +49,7 @@ def test_a_clip_is_detected_once_in_batches_and_all_measures_see_all_frames(tmp_
     assert len(seen.detections) == len(seen.tracks) == len(seen.content_scores) == FRAMES
     assert {tuple(found.track_id) for found in seen.tracks[1:]} == {(1,)}
     scenes, motion = SceneScorer(), MotionMeter(FRAMES)
-    for frame in read_frames(path):
+    for frame in decode_frames(path):
         scenes.update(frame)
         motion.update(frame)
     assert seen.content_scores == scenes.scores

@@ -10,13 +10,13 @@ import pytest
 import scenedetect
 
 from microg.models.curation.scenes import SceneScorer, scene_cuts
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 from tests.support.helpers import moving_scene, write_video
 
 
 def scores_of(path: Path) -> list[float]:
     scorer = SceneScorer()
-    for frame in read_frames(str(path)):
+    for frame in decode_frames(str(path)):
         scorer.update(frame)
     return scorer.scores
 

@@ -11,7 +11,7 @@ import pytest
 from microg.models.curation.tracking import BotSort, TrackerSettings, Tracks
 from microg.models.detection.base import Detections
 from microg.models.detection.replay import read_detections
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 from tests.support.helpers import moving_scene
 
 # Few objects and many, cuts, high motion, objects that are never tracked; the others take 12 seconds.
@@ -66,7 +66,7 @@ def test_tracks_from_stored_detections_are_those_of_the_reference(oracles: Path,
     expected = oracle(folder, clip)
     tracker = BotSort()
     seen = 0
-    for number, frame in enumerate(read_frames(str(folder / "clips" / f"{clip}.mp4")), start=1):
+    for number, frame in enumerate(decode_frames(str(folder / "clips" / f"{clip}.mp4")), start=1):
         tracks = tracker.update(stored[number - 1], frame)
         rows = np.array(expected.get(number, [])).reshape(-1, 7)
         assert tracks.track_id.tolist() == rows[:, 4].astype(int).tolist(), number

@@ -18,7 +18,7 @@ from microg.models.detection.agreement import agreement, iou_matrix
 from microg.models.detection.base import Detections, DetectorSettings
 from microg.models.detection.load import load_detector
 from microg.models.detection.quantize import build_quantized
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 
 BLANK = np.zeros((48, 64, 3), np.uint8)
 
@@ -103,7 +103,7 @@ def test_int8_weights_that_were_not_built_are_an_error_that_says_how(person_weig
 
 def test_quantised_weights_find_nearly_what_exact_ones_find(oracles: Path, person_weights: Path, tmp_path: Path):
     clip = oracles / "curation" / "clips" / "kin_armwrestle_000.mp4"
-    frames = list(islice(read_frames(str(clip)), 0, 40, 5))
+    frames = list(islice(decode_frames(str(clip)), 0, 40, 5))
     level = logging.getLogger().level
     target = tmp_path / "out" / "int8.onnx"
     build_quantized(person_weights, frames[::2], 320, str(target))

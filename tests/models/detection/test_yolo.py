@@ -19,7 +19,7 @@ from microg.models.detection.base import CONFIDENCE_FLOOR, Backend, DetectorSett
 from microg.models.detection.letterbox import letterbox, to_frame
 from microg.models.detection.load import load_detector
 from microg.models.detection.yolo import YoloDetector, select
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 
 
 def reference(oracles: Path, clip: str, frame: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_every_backend_finds_what_the_reference_found(oracles: Path, person_weig
     boxes = 0
     # A wide clip and a nearly square one: two network input shapes; a batch that is not full.
     for clip, count in (("sintel_cuts_000", 4), ("kin_armwrestle_002", 5)):
-        frames = list(islice(read_frames(str(oracles / "curation" / "clips" / f"{clip}.mp4")), count))
+        frames = list(islice(decode_frames(str(oracles / "curation" / "clips" / f"{clip}.mp4")), count))
         for number, found in enumerate(detector.detect(frames), start=1):
             expected = reference(oracles, clip, number)
             assert found.class_id.tolist() == expected[:, 5].astype(int).tolist(), (clip, number)
@@ -49,7 +49,7 @@ def test_every_backend_finds_what_the_reference_found(oracles: Path, person_weig
 @pytest.mark.gpu
 def test_a_gpu_finds_what_the_reference_found(oracles: Path, person_weights: Path):
     detector = YoloDetector(DetectorSettings(backend="torch", device="cuda"), person_weights)
-    frame = next(read_frames(str(oracles / "curation" / "clips" / "kin_armwrestle_002.mp4")))
+    frame = next(decode_frames(str(oracles / "curation" / "clips" / "kin_armwrestle_002.mp4")))
     found, expected = detector.detect([frame])[0].persons(0.5), reference(oracles, "kin_armwrestle_002", 1)
     expected = expected[(expected[:, 5] == 0) & (expected[:, 4] > 0.5)]
     assert np.abs(found.boxes - expected[:, :4]).max() < 2  # convolutions in TF32

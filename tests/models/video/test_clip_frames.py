@@ -11,8 +11,8 @@ import pytest
 from microg.errors import VideoAccessError, VideoError
 from microg.formats.ava_frames import relative_path
 from microg.models.video import clip_frames
-from microg.models.video.clip_frames import FrameCache, clip_length, read_clip
-from microg.models.video.probe_decode import read_frames
+from microg.models.video.clip_frames import FrameCache, count_clip_frames, read_clip_frames
+from microg.video import decode_frames
 from tests.support.footage import number_of, numbered, write_footage
 
 FRAMES = 80
@@ -32,15 +32,15 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_chosen_frames_are_those_of_the_whole_video(tmp_path: Path, name: str, wanted: list[int]) -> None:
     path = write_footage(tmp_path / name, FRAMES, **KINDS[name])
-    everything = [frame[..., ::-1] for frame in read_frames(str(path))]
+    everything = [frame[..., ::-1] for frame in decode_frames(str(path))]
     assert len(everything) == FRAMES
-    found = read_clip(str(path), wanted)
+    found = read_clip_frames(str(path), wanted)
     assert sorted(found) == wanted
     for number, frame in found.items():
         np.testing.assert_array_equal(frame, everything[number])
         if name != "mpeg4.avi":
             assert number_of(frame) == number
-    assert clip_length(str(path)) == FRAMES
+    assert count_clip_frames(str(path)) == FRAMES
 
 
 def test_frames_that_no_chosen_frame_needs_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +48,7 @@ def test_frames_that_no_chosen_frame_needs_are_not_decoded(tmp_path: Path, monke
     given = []
     real = clip_frames._packets
     monkeypatch.setattr(clip_frames, "_packets", lambda *args: given.append(real(*args)) or given[-1])
-    assert sorted(read_clip(str(path), [70])) == [70]
+    assert sorted(read_clip_frames(str(path), [70])) == [70]
     packets, times = given[0]
     assert len(times) == FRAMES
     assert packets[0].is_keyframe
@@ -58,8 +58,8 @@ def test_frames_that_no_chosen_frame_needs_are_not_decoded(tmp_path: Path, monke
 def test_real_videos_give_the_frames_of_a_full_decode(videos: Path) -> None:
     for name in ("kin_armwrestle.mp4", "nasa_13013.mp4", "carphone.mp4", "made_portrait_rot.mp4", "made_vfr.mp4"):
         wanted = list(range(13, 70, 8))
-        found = read_clip(str(videos / name), wanted)
-        for number, frame in enumerate(read_frames(str(videos / name))):
+        found = read_clip_frames(str(videos / name), wanted)
+        for number, frame in enumerate(decode_frames(str(videos / name))):
             if number in found:
                 np.testing.assert_array_equal(found[number], frame[..., ::-1])
             if number > wanted[-1]:
@@ -72,39 +72,39 @@ def test_a_folder_of_frames_is_read_by_name(tmp_path: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), numbered(frame))
     folder = f"{tmp_path}/frames/a_000/"
-    found = read_clip(folder, [0, 4])
+    found = read_clip_frames(folder, [0, 4])
     assert [number_of(found[0]), number_of(found[4])] == [1, 5]
-    assert clip_length(folder) == 5
+    assert count_clip_frames(folder) == 5
     with pytest.raises(VideoAccessError, match="a_000_000006"):
-        read_clip(folder, [5])
+        read_clip_frames(folder, [5])
     (tmp_path / "frames" / relative_path("a_000", 2)).write_bytes(b"no picture")
     with pytest.raises(VideoError, match="is no picture"):
-        read_clip(folder, [1])
+        read_clip_frames(folder, [1])
     with pytest.raises(VideoAccessError, match="holds no frames"):
-        clip_length(f"{tmp_path}/frames/b_000/")
+        count_clip_frames(f"{tmp_path}/frames/b_000/")
 
 
 def test_a_frame_behind_the_end_is_named(tmp_path: Path) -> None:
     path = write_footage(tmp_path / "a.mp4", 10)
     with pytest.raises(VideoError, match="ends before frame 12"):
-        read_clip(str(path), [3, 11])
+        read_clip_frames(str(path), [3, 11])
 
 
 def test_the_cache_keeps_small_datasets_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [str(write_footage(tmp_path / f"{number}.mp4", 10)) for number in range(3)]
-    read, real = [], clip_frames.read_clip
-    monkeypatch.setattr(clip_frames, "read_clip", lambda uri, wanted: read.append(uri) or real(uri, wanted))
+    read, real = [], clip_frames.read_clip_frames
+    monkeypatch.setattr(clip_frames, "read_clip_frames", lambda uri, wanted: read.append(uri) or real(uri, wanted))
     one = sum(frame.nbytes for frame in real(paths[0], [1, 2]).values())
     cache = FrameCache(2 * one)
     for _ in range(2):
-        cache.read_clip(paths[0], [2, 1, 2], clips=2)
-        cache.read_clip(paths[1], [1, 2], clips=2)
+        cache.read(paths[0], [2, 1, 2], clips=2)
+        cache.read(paths[1], [1, 2], clips=2)
     assert len(read) == 2
-    cache.read_clip(paths[2], [1, 2], clips=3)
-    cache.read_clip(paths[2], [1, 2], clips=3)
+    cache.read(paths[2], [1, 2], clips=3)
+    cache.read(paths[2], [1, 2], clips=3)
     assert len(read) == 4  # a dataset that does not fit is not kept, and pushes nothing out
-    cache.read_clip(paths[0], [1, 2], clips=2)
+    cache.read(paths[0], [1, 2], clips=2)
     assert len(read) == 4
-    cache.read_clip(paths[2], [1, 2], clips=2)
-    cache.read_clip(paths[1], [1, 2], clips=2)
+    cache.read(paths[2], [1, 2], clips=2)
+    cache.read(paths[1], [1, 2], clips=2)
     assert len(read) == 6  # the one not used for longest went

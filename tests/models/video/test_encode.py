@@ -11,7 +11,7 @@ import pytest
 
 from microg.errors import VideoError
 from microg.models.video.encode import Mp4Writer
-from microg.models.video.probe_decode import read_frames
+from microg.video import decode_frames
 from tests.support.footage import number_of, numbered
 
 
@@ -31,7 +31,7 @@ def test_a_finished_file_holds_every_frame_and_has_the_digest_that_was_returned(
         _write(writer, 10)
         assert not target.exists()
         digest = writer.finish()
-    assert [number_of(frame) for frame in read_frames(str(target))] == list(range(10))
+    assert [number_of(frame) for frame in decode_frames(str(target))] == list(range(10))
     assert digest == hashlib.sha256(target.read_bytes()).hexdigest()
     assert list(target.parent.iterdir()) == [target]
     with av.open(str(target)) as container:

@@ -10,7 +10,7 @@ import pytest
 
 from microg.errors import VideoError
 from microg.models.video.preview import draw_boxes, person_colour, write_preview
-from microg.models.video.probe_decode import probe, read_frames
+from microg.video import decode_frames, probe
 from tests.support.footage import damage_packet, write_footage
 
 
@@ -40,7 +40,7 @@ def test_a_preview_shows_each_frames_boxes_at_the_clips_rate(tmp_path: Path, siz
     source = write_footage(tmp_path / "a.mkv", 6, fps=Fraction(30000, 1001), codec="ffv1", pix_fmt="yuv444p", size=size)
     target = tmp_path / "previews" / "a.mp4"
     write_preview(str(source), {2: [(4, 30.0, 20.0, 130.0, 80.0)]}, str(target), probe(str(source)).fps)
-    before, after = list(read_frames(str(source))), list(read_frames(str(target)))
+    before, after = list(decode_frames(str(source))), list(decode_frames(str(target)))
     assert len(after) == 6
     assert after[0].shape == (96, 160, 3)
     assert probe(str(target)).fps == pytest.approx(29.97, abs=0.001)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from microg.config import load_config
 from microg.errors import ConfigError, VideoError
-from microg.models.video.probe_decode import probe, read_frames
 from microg.models.video.trim import TrimResult, TrimSettings, clip_size, trim
+from microg.video import decode_frames, probe
 from tests.support.footage import HEIGHT, damage_packet, number_of, write_footage
 
 QUICK = TrimSettings(seconds=1.0, height=HEIGHT, preset="ultrafast")
@@ -26,7 +26,7 @@ def cut(path: Path, settings: TrimSettings = QUICK, **options: Any) -> TrimResul
 
 
 def numbers(uri: str) -> list[int]:
-    return [number_of(frame) for frame in read_frames(uri)]
+    return [number_of(frame) for frame in decode_frames(uri)]
 
 
 def shown(result: TrimResult) -> dict[int, list[int]]:

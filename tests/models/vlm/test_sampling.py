@@ -9,7 +9,7 @@ import pytest
 
 from microg.errors import ConfigError, VideoError
 from microg.models.vlm import frames as frames_module
-from microg.models.vlm.frames import read_clip
+from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.sampling import AroundKey, Dense, Explicit, Rate, Resize, Uniform, parse_policy
 from microg.video import read_rgb
 from tests.support.helpers import moving_scene, write_video
@@ -110,7 +110,7 @@ def test_a_short_form_reads_as_itself(text):
 
 
 def test_pixels_are_those_of_the_frames_asked_for_in_that_order(clip: str):
-    (shown,) = read_clip(clip, [Explicit(at=(7, 0, 11))])
+    (shown,) = sample_frames(clip, [Explicit(at=(7, 0, 11))])
     assert shown.indices == (7, 0, 11)
     assert (shown.num_frames, shown.fps, shown.width, shown.height) == (12, 30.0, 96, 64)
     for place, index in enumerate(shown.indices):
@@ -122,7 +122,7 @@ def test_policies_share_one_decode_and_only_wanted_frames_become_pixels(clip: st
     monkeypatch.setattr(
         frames_module, "upright_rgb", lambda frame: converted.append(1) or frame.to_ndarray(format="rgb24")
     )
-    first, second, third = read_clip(clip, [Uniform(count=3), AroundKey(count=3), Uniform(count=3)])
+    first, second, third = sample_frames(clip, [Uniform(count=3), AroundKey(count=3), Uniform(count=3)])
     assert (first.indices, second.indices) == ((0, 5, 11), (5, 6, 7))
     assert len(converted) == 5
     assert first.sha256 == third.sha256 != second.sha256
@@ -130,25 +130,25 @@ def test_policies_share_one_decode_and_only_wanted_frames_become_pixels(clip: st
 
 def test_the_hash_tells_pixels_and_their_order_apart(clip: str):
     policies = [Explicit(at=(0, 5)), Explicit(at=(5, 0)), Explicit(at=(0,)), Explicit(at=(0, 5))]
-    one, turned, part, again = read_clip(clip, policies)
+    one, turned, part, again = sample_frames(clip, policies)
     assert one.sha256 == again.sha256
     assert len({one.sha256, turned.sha256, part.sha256}) == 3
 
 
 def test_a_clip_with_fewer_frames_than_asked_shows_each_once(clip: str):
-    (shown,) = read_clip(clip, [Uniform(count=90)])
+    (shown,) = sample_frames(clip, [Uniform(count=90)])
     assert shown.indices == tuple(range(12))
 
 
 def test_the_key_frame_counts_from_one_as_the_tables_do(clip: str):
-    (shown,) = read_clip(clip, [AroundKey(count=1)], key_frame=4)
+    (shown,) = sample_frames(clip, [AroundKey(count=1)], key_frame=4)
     assert shown.indices == (3,)
     with pytest.raises(VideoError, match="key frame 0 is not"):
-        read_clip(clip, [AroundKey(count=1)], key_frame=0)
+        sample_frames(clip, [AroundKey(count=1)], key_frame=0)
 
 
 def test_resizing_keeps_the_aspect_never_enlarges_and_is_in_the_hash(clip: str):
-    plain, small, same, exact = read_clip(
+    plain, small, same, exact = sample_frames(
         clip,
         [
             Uniform(count=2),
@@ -165,7 +165,7 @@ def test_resizing_keeps_the_aspect_never_enlarges_and_is_in_the_hash(clip: str):
 
 
 def test_metadata_forbids_a_processor_to_sample_again(clip: str):
-    (shown,) = read_clip(clip, [Uniform(count=3)])
+    (shown,) = sample_frames(clip, [Uniform(count=3)])
     about = shown.video_metadata()
     assert about["do_sample_frames"] is False
     assert (about["total_num_frames"], about["frames_indices"], about["duration"]) == (12, [0, 5, 11], 0.4)
@@ -177,13 +177,13 @@ def test_a_damaged_clip_is_an_error_and_not_fewer_frames(tmp_path: Path, clip: s
     (tmp_path / "text.mp4").write_bytes(b"no video")
     for name in ("cut.mp4", "text.mp4", "missing.mp4"):
         with pytest.raises(VideoError):
-            read_clip(str(tmp_path / name), [Uniform(count=3)])
+            sample_frames(str(tmp_path / name), [Uniform(count=3)])
 
 
 def test_real_footage_is_sampled_to_its_last_frame(videos: Path):
     for name in ("made_portrait_rot.mp4", "ucf_makeup.avi", "made_vfr.mp4"):
-        (shown,) = read_clip(str(videos / name), [Uniform(count=4)])
+        (shown,) = sample_frames(str(videos / name), [Uniform(count=4)])
         assert len(set(shown.indices)) == 4
         assert shown.indices[-1] == shown.num_frames - 1
     with pytest.raises(VideoError):
-        read_clip(str(videos / "made_truncated_60pct.mp4"), [Uniform(count=4)])
+        sample_frames(str(videos / "made_truncated_60pct.mp4"), [Uniform(count=4)])

@@ -25,7 +25,8 @@ def random_observation(seed: int, frames: int = 7) -> Observation:
         detections.append(Detections.from_array(rows))
         boxes = random.uniform(0, 50, (tracked, 4)).astype(np.float32)
         ids, classes = random.integers(1, 9, (2, tracked)).astype(np.int32)
-        tracks.append(Tracks(boxes, ids, random.uniform(0, 1, tracked).astype(np.float32), classes))
+        scores = random.uniform(0, 1, tracked).astype(np.float32)
+        tracks.append(Tracks(boxes=boxes, track_id=ids, confidence=scores, class_id=classes))
     return Observation(frames, 64, 48, [1.5] * frames, 3.0, 2.0, detections, tracks, {"decode": 0.25, "track": 0.5})
 
 

@@ -93,8 +93,10 @@ def test_a_clip_is_decoded_once_and_all_its_questions_share_the_frames(
     settings: GenerateSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = frame_reader.read_clip
-    monkeypatch.setattr(frame_reader, "read_clip", lambda uri, *a, **k: opened.append(uri) or original(uri, *a, **k))
+    original = frame_reader.sample_frames
+    monkeypatch.setattr(
+        frame_reader, "sample_frames", lambda uri, *a, **k: opened.append(uri) or original(uri, *a, **k)
+    )
     generate, engine = actor(monkeypatch, tmp_path / "run", settings, say)
     reports = generate(decoded(settings)).to_pylist()
     assert sorted(Path(uri).stem for uri in opened) == ["filmA_000", "filmA_001", "tourB_000", "walkC_000"]
@@ -236,7 +238,7 @@ def test_a_clip_that_kills_its_worker_twice_is_an_error_row(
 def test_frames_travel_unchanged_and_errors_with_them(settings: GenerateSettings, tmp_path: Path) -> None:
     (tmp_path / "data/videos/tourB_000.mp4").write_bytes(b"no video")
     clips = {clip.clip_id: clip for clip in from_table(decoded(settings))}
-    frames = frame_reader.read_clip(str(tmp_path / "data/videos/filmA_001.mp4"), [settings.policy()])[0]
+    frames = frame_reader.sample_frames(str(tmp_path / "data/videos/filmA_001.mp4"), [settings.policy()])[0]
     came = clips["filmA_001"].frames
     assert came is not None
     assert (came.pixels == frames.pixels).all()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from microg.errors import VideoError
-from microg.models.video.probe_decode import probe, read_frames
+from microg.video import decode_frames, probe
 from tests.support.footage import damage_packet, number_of, write_footage
 
 
@@ -41,7 +41,7 @@ def test_only_indexed_containers_are_read_from_the_middle(tmp_path: Path, name, 
 def test_rotated_videos_are_probed_and_read_upright(tmp_path: Path, rotation):
     path = str(write_footage(tmp_path / "a.mov", 5, rotation=rotation))
     info = probe(path)
-    frames = list(read_frames(path))
+    frames = list(decode_frames(path))
     assert info.rotation == rotation
     assert (info.width, info.height) == ((48, 80) if rotation != 180 else (80, 48))
     assert {frame.shape for frame in frames} == {(info.height, info.width, 3)}
@@ -51,7 +51,7 @@ def test_rotated_videos_are_probed_and_read_upright(tmp_path: Path, rotation):
 def test_real_rotated_footage_is_upright(videos: Path):
     info = probe(str(videos / "made_portrait_rot.mp4"))
     assert (info.width, info.height, info.rotation) == (280, 496, 90)
-    assert next(read_frames(str(videos / "made_portrait_rot.mp4"))).shape == (496, 280, 3)
+    assert next(decode_frames(str(videos / "made_portrait_rot.mp4"))).shape == (496, 280, 3)
 
 
 def test_frames_are_bgr_and_in_order(tmp_path: Path):
@@ -64,7 +64,7 @@ def test_frames_are_bgr_and_in_order(tmp_path: Path):
             picture[..., channel] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="bgr0")))
         container.mux(stream.encode())
-    assert [frame[8, 8].tolist() for frame in read_frames(str(path))] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    assert [frame[8, 8].tolist() for frame in decode_frames(str(path))] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
 
 
 def test_the_larger_of_two_video_streams_is_read(videos: Path):
@@ -106,7 +106,7 @@ def test_what_is_no_video_is_a_video_error(tmp_path: Path, make, message):
     with pytest.raises(VideoError, match=message):
         probe(str(path))
     with pytest.raises(VideoError, match=r"a\.mp4"):
-        list(read_frames(str(path)))
+        list(decode_frames(str(path)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -128,14 +128,14 @@ def test_a_damaged_clip_is_an_error_and_yields_no_frame_after_the_damage(tmp_pat
     damage_packet(path, 10)
     seen: list[int] = []
     with pytest.raises(VideoError, match=r"a\.mp4 is damaged"):
-        seen.extend(number_of(frame) for frame in read_frames(str(path)))
+        seen.extend(number_of(frame) for frame in decode_frames(str(path)))
     assert seen == list(range(len(seen)))
     assert len(seen) <= 10
 
 
 def test_a_truncated_clip_is_an_error(tmp_path: Path, videos: Path):
     with pytest.raises(VideoError, match="is damaged"):
-        list(read_frames(str(videos / "made_truncated_60pct.mp4")))
+        list(decode_frames(str(videos / "made_truncated_60pct.mp4")))
 
 
 def test_videos_are_read_from_any_filesystem(tmp_path: Path):
@@ -145,4 +145,4 @@ def test_videos_are_read_from_any_filesystem(tmp_path: Path):
     with fsspec.open("memory://footage/ä b.mp4", "wb") as file:
         file.write(content)  # type: ignore[union-attr]
     assert probe("memory://footage/ä b.mp4").num_frames == 40
-    assert [number_of(frame) for frame in read_frames("memory://footage/ä b.mp4")] == list(range(40))
+    assert [number_of(frame) for frame in decode_frames("memory://footage/ä b.mp4")] == list(range(40))
