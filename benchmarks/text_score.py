@@ -44,7 +44,7 @@ def ours(protocol: str, corpora: dict[str, Corpus]) -> tuple[dict[str, float], d
         started = time.perf_counter()
         tokens = scoring.tokenized(items, registry.protocol(protocol).tokenizer)
         seconds[f"{task} tokenize"] = time.perf_counter() - started
-        for name in registry.NGRAM_METRICS:
+        for name in registry.names("nothing", "java"):
             started = time.perf_counter()
             found = registry.empty(name).take(items, tokens).compute()
             seconds[f"{task} {name}"] = time.perf_counter() - started

@@ -20,6 +20,7 @@ from microg.jobs.common import (
     run,
     show_plan,
 )
+from microg.metrics.text.registry import METRICS
 
 if TYPE_CHECKING:
     from microg.jobs.commands.vlm_score.measure import Measurer
@@ -68,8 +69,7 @@ def vlm_score(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: cider, bleu, meteor, rouge_l, sbert, bertscore. [default: all that can be had here; "
-            "those named must be]"
+            help=f"Comma-separated: {', '.join(METRICS)}. [default: all that are available here; those named must be]"
         ),
     ] = None,
     missing: Annotated[
@@ -115,7 +115,7 @@ def vlm_score(
     profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score captions and answers: CIDEr-D, BLEU, METEOR, ROUGE-L, S-BERT, BERTScore, and accuracies of short answers.
+    """Score captions and answers with text metrics (see --metrics), and short answers by their accuracy besides.
 
     With intervals over clips, slices by kind of question, baselines that see no video, length statistics, the published
     row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.

@@ -115,10 +115,17 @@ def text_metrics() -> str:
     """Return the text metrics, what they are fed and the scores they give."""
     from microg.metrics.text.registry import METRICS
 
-    feeds = {"tokens": "tokens of the protocol", "text": "raw text in both protocols"}
     return table(
-        ("metric", "scores", "is fed"),
-        ((f"`{name}`", ", ".join(found.titles.values()), feeds[found.feed]) for name, found in METRICS.items()),
+        ("metric", "scores", "is fed", "needs"),
+        (
+            (
+                f"`{name}`",
+                ", ".join(score.title for score in found.scores.values()),
+                "raw text in both protocols" if found.encodes else "tokens of the protocol",
+                found.needs,
+            )
+            for name, found in METRICS.items()
+        ),
     )
 
 

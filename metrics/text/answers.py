@@ -199,18 +199,6 @@ class AnswerState(ItemState):
         }
 
 
-TITLES = {
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "yes_no_accuracy": "yes/no accuracy",
-    "count_accuracy": "count accuracy",
-    "unanswerable_precision": "unanswerable, precision",
-    "unanswerable_recall": "unanswerable, recall (= accuracy)",
-    "answerable_exact_match": "answerable, exact match",
-    "answerable_token_f1": "answerable, token F1",
-}
-
-
 def answers(
     predictions: Iterable[str], references: Iterable[Any], questions: Iterable[str | None] | None = None
 ) -> dict[str, float]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from microg.data.text_statistics import question_type
 from microg.metrics.bootstrap import Distribution
+from microg.metrics.text import registry
 from microg.metrics.text.answers import AnswerState, answer_type
 from microg.metrics.text.baselines import baselines
 from microg.metrics.text.cider import CiderState
@@ -21,10 +22,6 @@ from microg.metrics.text.intervals import bootstrap_texts, text_intervals
 from microg.metrics.text.lengths import length_statistics
 from microg.metrics.text.state import ItemState, exact_sums
 from microg.texts.pairs import Pair, Pairs
-
-ANSWERS = "answers"
-# Metrics that need neither Java nor an encoder, for baselines.
-CHEAP = ("cider", "bleu", "rouge_l")
 
 # (protocol, ids, predictions, references, metric names) -> states by name
 Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], Sequence[str]], dict[str, ItemState]]
@@ -72,12 +69,22 @@ class Slice:
     clips: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextReport:
     """All that scoring one task under one protocol found.
 
-    valid: scores of the answered items, None where all are answered. corpus: hash and number of the items whose
-    references CIDEr took its document frequencies from. over_length: by metric, how many items an encoder cut.
+    Attributes:
+        states: By metric, the statistics of all items.
+        scores: Scores of all items, by name; nan where undefined.
+        valid: Scores of the answered items, None where all are answered.
+        slices: Scores of parts of the items, by (kind, name).
+        baselines: Scores of systems that see no video, by system.
+        distribution: Resampled scores, None without resamples.
+        intervals: 95% intervals, (low, high), by score.
+        lengths: See `microg.metrics.text.lengths`.
+        corpus: Hash and number of the items whose references CIDEr took its document frequencies from.
+        signatures: By metric, the encoder that made its scores.
+        over_length: By metric, how many items an encoder cut.
     """
 
     protocol: str
@@ -116,16 +123,26 @@ def report(
     measure: Measure,
     *,
     origins: Mapping[str, str] | None = None,
-    baseline_metrics: Sequence[str] = CHEAP,
+    baseline_metrics: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> TextReport:
     """Score one task under one protocol; tasks with questions have the accuracies of `microg.metrics.text.answers`
     besides.
 
-    `baseline_metrics` are the metrics that baselines are scored with; without any there are no baselines. With fewer
-    than two clips there are no intervals.
+    Args:
+        pairs: Predictions and references of one task.
+        protocol: `paper` or `standard`.
+        metrics: Names of the metrics.
+        measure: What makes their states, as `microg.metrics.text.scoring.measure` does.
+        origins: movie or real, by clip; clips without one are in no slice by origin.
+        baseline_metrics: Those of `metrics` that baselines are scored with; None is those that need nothing, and an
+            empty list is no baselines.
+        resamples: Of the bootstrap over clips; with fewer than two clips there are no intervals.
+        seed: Of resamples and baselines.
     """
+    if baseline_metrics is None:
+        baseline_metrics = registry.names("nothing")
     raw = _states(pairs, protocol, [item.scored for item in pairs.items], metrics, measure)
     states = {name: Measured(state) for name, state in raw.items()}
     of_item = {item.key.id: item for item in pairs.items}
@@ -142,19 +159,19 @@ def report(
         drawn = bootstrap_texts(states, clip_of, resamples=resamples, seed=seed)
     encoders = {name: state for name, state in raw.items() if isinstance(state, EncoderState)}
     return TextReport(
-        protocol,
-        pairs,
-        states,
-        scores,
-        part(states, of_item, answered) if len(answered) < len(of_item) else None,
-        _slices(states, of_item, origins or {}),
-        systems,
-        drawn,
-        text_intervals(drawn, scores) if drawn else {},
-        _lengths(raw, scores),
-        corpus_of(pairs),
-        {name: state.info.signature for name, state in encoders.items() if state.info is not None},
-        {name: state.over_length() for name, state in encoders.items()},
+        protocol=protocol,
+        pairs=pairs,
+        states=states,
+        scores=scores,
+        valid=part(states, of_item, answered) if len(answered) < len(of_item) else None,
+        slices=_slices(states, of_item, origins or {}),
+        baselines=systems,
+        distribution=drawn,
+        intervals=text_intervals(drawn, scores) if drawn else {},
+        lengths=_lengths(raw, scores),
+        corpus=corpus_of(pairs),
+        signatures={name: state.info.signature for name, state in encoders.items() if state.info is not None},
+        over_length={name: state.over_length() for name, state in encoders.items()},
     )
 
 
@@ -191,7 +208,7 @@ def _states(
     states = measure(protocol, ids, said, true, metrics) if metrics else {}
     if pairs.task == "vqa":
         questions = {item.key.id: item.question for item in pairs.items if item.question is not None}
-        states = {**states, ANSWERS: AnswerState.empty(questions=questions).update(ids, said, true)}
+        states = {**states, registry.ANSWERS.name: AnswerState.empty(questions=questions).update(ids, said, true)}
     return states
 
 

@@ -24,25 +24,34 @@ def measure(
     ids: Iterable[Any],
     predictions: Iterable[Any],
     references: Iterable[Any],
-    metrics: Sequence[str] = registry.NGRAM_METRICS,
+    metrics: Sequence[str] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, ItemState]:
     """Return the state of each metric, by name, for the given items.
 
-    protocol: `paper` or `standard`. references: a text or a sequence of texts each. settings: by metric, for metrics
-    that take any. Raises `MetricError` naming an item that cannot be scored, `ConfigError` for an unknown name.
+    Args:
+        protocol: `paper` or `standard`.
+        ids: Names of the items (n).
+        predictions: A text each.
+        references: A text or a sequence of texts each.
+        metrics: Names; None is all metrics that need no encoder.
+        settings: By metric, for metrics that take any.
+
+    Raises:
+        MetricError: An item cannot be scored; names it.
+        ConfigError: There is no such metric or protocol.
 
     >>> measure("paper", ["a", "b"], ["red", "blue"], ["red", "green"], ["rouge_l"])["rouge_l"].compute()
     {'rouge_l': 0.5}
     """
-    chosen = {name: registry.empty(name, **(settings or {}).get(name, {})) for name in metrics}
+    names = registry.names("nothing", "java") if metrics is None else metrics
+    states = {name: registry.empty(name, **(settings or {}).get(name, {})) for name in names}
     items = check(ids, predictions, references)
-    fed = {"text": items}
-    if any(registry.METRICS[name].feed == "tokens" for name in metrics):
-        fed["tokens"] = tokenized(items, registry.protocol(protocol).tokenizer)
-    for name, state in chosen.items():
-        state.take(items, fed[registry.METRICS[name].feed])
-    return chosen
+    encode = {name: registry.metric(name).encodes for name in names}
+    tokens = items if all(encode.values()) else tokenized(items, registry.protocol(protocol).tokenizer)
+    for name, state in states.items():
+        state.take(items, items if encode[name] else tokens)
+    return states
 
 
 def scores(states: Mapping[str, ItemState]) -> dict[str, float]:

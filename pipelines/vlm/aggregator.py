@@ -19,25 +19,23 @@ from microg.metrics.text.state import ItemState
 from microg.texts.items import TASKS, Task
 from microg.texts.pairs import Pair, Pairs
 
-# What a worker can measure in passing: neither Java nor an encoder.
-LIVE_METRICS = ("bleu", "cider", "rouge_l")
-_ANSWERS = "answers"
-
 States = dict[str, pa.Table]
 
 
-def clip_states(pairs: Sequence[Pair], *, protocol: str = "paper", metrics: Sequence[str] = LIVE_METRICS) -> States:
+def clip_states(pairs: Sequence[Pair], *, protocol: str = "paper", metrics: Sequence[str] | None = None) -> States:
     """Return the states of a clip's items (of one task) as tables by metric: small enough to send.
 
-    Answers have the accuracies of `microg.metrics.text.answers` besides. Raises `MetricError` naming an item that is
-    not text.
+    `metrics` None is those that need neither Java nor an encoder. Answers have the accuracies of
+    `microg.metrics.text.answers` besides. Raises `MetricError` naming an item that is not text.
     """
     ids = [pair.key.id for pair in pairs]
     said, true = [pair.scored for pair in pairs], [pair.references for pair in pairs]
-    states: dict[str, ItemState] = dict(measure(protocol, ids, said, true, metrics))
+    states: dict[str, ItemState] = dict(
+        measure(protocol, ids, said, true, registry.names("nothing") if metrics is None else metrics)
+    )
     if pairs and pairs[0].key.task == "vqa":
         questions = {pair.key.id: pair.question for pair in pairs if pair.question is not None}
-        states[_ANSWERS] = AnswerState.empty(questions=questions).update(ids, said, true)
+        states[registry.ANSWERS.name] = AnswerState.empty(questions=questions).update(ids, said, true)
     return {name: state.to_table() for name, state in states.items()}
 
 
@@ -69,7 +67,7 @@ class TextAggregator:
             if kind == task:
                 for name, table in states.items():
                     parts.setdefault(name, []).append(table)
-        return {name: _kind(name).from_table(pa.concat_tables(tables)) for name, tables in parts.items()}
+        return {name: registry.load(name).from_table(pa.concat_tables(tables)) for name, tables in parts.items()}
 
     def scores(self) -> dict[Task, dict[str, float]]:
         """Return all scores of the clips there are, by task.
@@ -130,17 +128,12 @@ def live_line(scores: Mapping[Task, Mapping[str, float]], clips: Mapping[Task, i
     >>> live_line({"caption": {"cider": 0.02, "bleu_4": 0.1}}, {"caption": 3})
     'caption, 3 clips so far: CIDEr-D 2.00, BLEU-4 10.00'
     """
-    titles = {name: title for metric in registry.METRICS.values() for name, title in metric.titles.items()}
     shown = ("cider", "bleu_4", "rouge_l", "exact_match")
     parts = []
     for task in TASKS:
         if task not in scores:
             continue
         values = scores[task]
-        found = [f"{titles.get(name, 'exact match')} {100 * values[name]:.2f}" for name in shown if name in values]
+        found = [f"{registry.title(name)} {100 * values[name]:.2f}" for name in shown if name in values]
         parts.append(f"{task}, {clips.get(task, 0)} clips so far: {', '.join(found)}")
     return "; ".join(parts)
-
-
-def _kind(name: str) -> type[ItemState]:
-    return AnswerState if name == _ANSWERS else registry.load(name)

@@ -25,10 +25,6 @@ from microg.system.hardware import usable_cores
 Settings = Mapping[str, Mapping[str, Any]]
 States = dict[str, ItemState]
 
-# From how much work on actors pay for their start (Ray, imports, a model each: 10 to 20 s): different texts to encode,
-# items of the other metrics. With less, and where there would be one actor only, this process does the work. A metric
-# that is not named here counts as an encoder as slow as BERTScore, or as a metric as quick as CIDEr.
-WORTH = {"bertscore": 300, "sbert": 2_000, "meteor": 10_000, "cider": 200_000, "bleu": 200_000, "rouge_l": 200_000}
 MAX_ATTEMPTS = 3
 NGRAMS = "n-grams"
 # Items of a shard: what is lost with an actor, and how often progress is told. Each shard of tokens starts the PTB
@@ -145,9 +141,10 @@ class ScoringActors:
 class TextScoring:
     """Measures texts in this process or, where that pays, on Ray; the states are the same.
 
-    workers: 0 is this process, a number is so many actors at most, None decides by `WORTH`. resources: of an encoder's
-    actor; those of the n-gram metrics take no GPU. Actors stay until others are needed, or `close`. tell is called with
-    progress; `seconds` is what measuring took so far, by kind (an encoder's metric, or NGRAMS).
+    workers: 0 is this process, a number is so many actors at most, None decides by what the metrics say is worth it
+    (`TextMetric.worth`), and where there would be one actor only, this process does the work. resources: of an
+    encoder's actor; those of the n-gram metrics take no GPU. Actors stay until others are needed, or `close`. tell is
+    called with progress; `seconds` is what measuring took so far, by kind (an encoder's metric, or NGRAMS).
     """
 
     def __init__(self, resources: Resources | None = None, workers: int | None = None) -> None:
@@ -191,7 +188,7 @@ class TextScoring:
         work = len(items)
         if _encodes(name):
             work = len({*items.predictions, *(text for texts in items.references for text in texts)})
-        if work < WORTH.get(name, WORTH["bertscore" if _encodes(name) else "cider"]):
+        if not registry.metric(name).pays_on_actors(work):
             return False
         elsewhere = self._resources.address or os.environ.get("RAY_ADDRESS")
         return bool(elsewhere) or _actors_here(name, self._resources, settings) > 1
@@ -279,7 +276,7 @@ def _kind(name: str) -> str:
 
 
 def _encodes(name: str) -> bool:
-    return name in registry.METRICS and registry.METRICS[name].feed == "text"
+    return name != NGRAMS and registry.metric(name).encodes
 
 
 def _actors_here(name: str, resources: Resources, settings: Settings) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from microg.metrics.text.titles import title as score_title
+from microg.metrics.text.registry import title as score_title
 from microg.reports.clips.texts import clip_texts
 from microg.reports.html import Section, picture, section
 from microg.reports.plots.vlm import vlm_plots

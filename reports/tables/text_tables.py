@@ -18,8 +18,7 @@ from microg.texts.items import Task
 
 PROTOCOLS = ("paper", "standard")
 PUBLISHED_ITEMS = {"caption": 1238, "vqa": 7428}
-_LAST = {"caption": "S-BERT", "vqa": "S-VQA"}
-_RANKING = "sbert"  # the score in the column `_LAST`
+_RANKING = "sbert"  # the score that boards are sorted by
 NOUNS: dict[Task, str] = {"caption": "captions", "vqa": "answers"}
 _PUBLISHED_TITLE = "the published references"
 _BASELINES = {
@@ -33,12 +32,13 @@ _BASELINES = {
 
 
 def columns(task: Task) -> tuple[str, ...]:
-    """Return the score columns of the paper's table.
+    """Return the score columns of the paper's table in its order, then those of metrics that it does not have.
 
     >>> columns("vqa")[4]
     'S-VQA'
     """
-    return ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR", _LAST[task], "BERTScore")
+    printed = next(row.scores[task] for row in map(text_row, text_rows()) if task in row.scores)
+    return tuple(dict.fromkeys([*printed, *registry.columns(task)]))
 
 
 def text_table(runs: Sequence[RunFolder], task: Task) -> ResultTable:
@@ -280,7 +280,7 @@ def _board(key: str, title: str, task: Task) -> Board:
         key=key,
         title=title,
         columns={column: column for column in columns(task)},
-        main=_LAST[task],
+        main=registry.column(_RANKING, task) or _RANKING,
         protocols=PROTOCOLS,
         entries=partial(_board_rows, task=task),
         resamples=partial(_resamples, task=task),

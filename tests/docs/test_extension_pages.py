@@ -10,9 +10,12 @@ import types
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from microg.jobs import cli
 from microg.jobs.commands.har_train.settings import load_har_train_config
 from microg.metrics.text import registry as text_registry
 from microg.metrics.text.scoring import measure
@@ -21,6 +24,9 @@ from microg.models.har.checkpoints import load_weights, save_weights
 from microg.models.vlm.base import Request, Sampling
 from microg.models.vlm.cards import card
 from microg.models.vlm.engines import registry
+from microg.pipelines.vlm.aggregator import clip_states
+from microg.texts.items import ItemKey
+from microg.texts.pairs import Pair
 from tests.support.processes import microg
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "extend"
@@ -92,7 +98,7 @@ def test_the_model_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys:
 def test_the_metric_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     module = as_module(monkeypatch, "metric", "metrics/text/jaccard.py")
     assert doctest.testmod(module) == (0, 1)
-    found = value("metric", "metrics/text/registry.py", TextMetric=text_registry.TextMetric)
+    found = value("metric", "metrics/text/registry.py", TextMetric=text_registry.TextMetric, Score=text_registry.Score)
     monkeypatch.setitem(text_registry.METRICS, found.name, found)
     ids, said, true = list("abc"), ["he waves slowly", "", "red"], ["he waves", "a man", ["blue", "red"]]
     whole = measure("paper", ids, said, true, [found.name])[found.name]
@@ -107,5 +113,13 @@ def test_the_metric_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     capsys.readouterr()
     words += ("--metrics", "jaccard,cider", "--resamples", "10", "--no-plots", "--json")
     assert microg("vlm", "score", *words) == 0
-    scores = json.loads(capsys.readouterr().out)["tasks"]["caption"]["paper"]["scores"]
+    found = json.loads(capsys.readouterr().out)["tasks"]["caption"]["paper"]
+    scores = found["scores"]
     assert scores["jaccard"] == pytest.approx(3 / 5)
+    assert {"low", "high"} <= set(found["intervals"]["jaccard"])
+    assert all("jaccard" in system for system in found["baselines"].values())
+    for name in ("text_scores", "text_items", "text_bootstrap"):
+        assert "jaccard" in pq.read_table(tmp_path / "run" / "tables" / f"{name}.parquet")["metric"].to_pylist()
+    assert "Jaccard" in CliRunner().invoke(cli.app, ["vlm", "score", *map(str, words[:-1])]).output
+    assert "jaccard" in CliRunner().invoke(cli.app, ["vlm", "score", "--help"]).output
+    assert "jaccard" in clip_states([Pair(ItemKey("caption", "film_000"), ("a man floats",), None, "a cat", "ok")])

@@ -17,9 +17,10 @@ from typer.testing import CliRunner, Result
 from microg import storage
 from microg.data import schema
 from microg.jobs import cli
-from microg.jobs.commands.vlm_score.run import beside_published
 from microg.metrics.published import text_row
 from microg.metrics.text import registry
+from microg.metrics.text.tables import beside_published
+from microg.registry import Registry
 from tests.support.command_line import refused
 from tests.support.helpers import make_dataset
 from tests.support.openai_server import OpenAiServer, prompt_of
@@ -253,7 +254,7 @@ def test_metrics_that_cannot_be_had_are_named_and_an_error_only_when_asked_for(
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     few = {name: registry.METRICS[name] for name in ("cider", "bertscore")}  # loading others takes its time
-    monkeypatch.setattr(registry, "METRICS", few)
+    monkeypatch.setattr(registry, "METRICS", Registry("text metric", few))
     nowhere = ("--set", "settings.bertscore={model: /nowhere/roberta}", "--protocol", "paper", "--resamples", "0")
     error = _refused(monkeypatch, capsys, *_of(files), *nowhere, "--metrics", "cider,bertscore")
     assert "/nowhere/roberta" in error
@@ -345,7 +346,10 @@ def test_dry_run_scores_nothing(files: tuple[str, str]):
         (("--predictions", "said.json", "--references", "true.json", "--set", "seeds=1"), "did you mean 'seed'"),
         (("--predictions", "said.json", "--references", "true.json", "r"), "unexpected argument 'r'"),
         (("--predictions", "said.json", "--references", "true.json", "--split", "test"), "it has no splits"),
-        (("--predictions", "said.json", "--references", "true.json", "--set", "settings.x={a: 1}"), "unknown metric"),
+        (
+            ("--predictions", "said.json", "--references", "true.json", "--set", "settings.x={a: 1}"),
+            "no text metric 'x'",
+        ),
     ],
 )
 def test_bad_usage_is_one_line(files: tuple[str, str], monkeypatch, capsys, arguments: tuple[str, ...], said: str):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
+
+from microg.metrics.text import registry
 
 WORDS = ("the", "a", "crew", "floats", "waves", "red", "blue", "suit", "hatch", "left", ".", ",", "Earth", "astronaut")
 
@@ -42,3 +45,9 @@ def tiny_encoder(folder: Path, seed: int = 0) -> str:
     )
     BertModel(config).save_pretrained(folder)
     return str(folder)
+
+
+def tiny_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return settings by which every registered metric with an encoder uses the one of `tiny_encoder`."""
+    same = {"model": tiny_encoder(folder), "device": "cpu", "max_tokens": 48}
+    return {name: {**same, **({"layer": 2} if name == "bertscore" else {})} for name in registry.names("encoder")}

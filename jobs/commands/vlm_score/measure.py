@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from microg.config import Resources
-from microg.errors import ConfigError, MetricError, MicrogError, WeightsError
+from microg.errors import MetricError, MicrogError, WeightsError
 from microg.metrics.text import registry
 from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from microg.texts.references import TextReferences
 
 _PROBE = "an astronaut floats"
-_ALWAYS = ("cider", "bleu", "rouge_l")  # need nothing but Python
 
 
 class Measurer:
@@ -36,11 +35,8 @@ class Measurer:
     def __init__(
         self, settings: Mapping[str, Mapping[str, Any]], resources: Resources | None = None, workers: int | None = None
     ) -> None:
-        unknown = [name for name in settings if name not in registry.METRICS]
-        if unknown:
-            raise ConfigError(
-                f"settings for unknown metric {unknown[0]!r}", f"metrics are {', '.join(registry.METRICS)}"
-            )
+        for name in settings:
+            registry.metric(name)
         self._settings = settings
         self._scoring = TextScoring(resources, workers)
         self._known: dict[tuple[str, str], ItemState] = {}
@@ -53,15 +49,15 @@ class Measurer:
         (`all_protocols` False), and `ConfigError` for an unknown name.
         """
         names = list(dict.fromkeys(asked)) or list(registry.METRICS)
-        for name in names:
-            if name not in registry.METRICS:
-                raise ConfigError(
-                    f"there is no text metric {name!r}", f"text metrics are {', '.join(registry.METRICS)}"
-                )
+        needing = [name for name in names if registry.metric(name).needs != "nothing"]
         result: dict[str, list[str]] = {}
         for protocol in protocols:
-            if self._there(protocol, "cider", protocol, raises=not all_protocols):
-                result[protocol] = [name for name in names if self._there(name, name, protocol, raises=bool(asked))]
+            # a metric that needs nothing fails only where the protocol's tokenizer does
+            if self._is_available(protocol, registry.names("nothing")[:1], protocol, raises=not all_protocols):
+                lacking = {
+                    name for name in needing if not self._is_available(name, [name], protocol, raises=bool(asked))
+                }
+                result[protocol] = [name for name in names if name not in lacking]
         return result
 
     def measure(
@@ -74,11 +70,11 @@ class Measurer:
     ) -> dict[str, ItemState]:
         """Return the states of metrics by name (see `microg.metrics.text.scoring.measure`)."""
         digest = hashlib.sha256(repr((ids, said, true)).encode("utf-8", "surrogatepass")).hexdigest()
-        again = [name for name in names if registry.METRICS[name].feed == "text" and (name, digest) in self._known]
+        again = [name for name in names if registry.metric(name).encodes and (name, digest) in self._known]
         new = [name for name in names if name not in again]
         states = self._scoring.measure(protocol, ids, said, true, new, self._settings) if new else {}
         for name, state in states.items():
-            if registry.METRICS[name].feed == "text":
+            if registry.metric(name).encodes:
                 self._known[name, digest] = state
         return {name: self._known[name, digest] if name in again else states[name] for name in names}
 
@@ -95,23 +91,22 @@ class Measurer:
         """End the workers."""
         self._scoring.close()
 
-    def _there(self, what: str, name: str, protocol: str, *, raises: bool) -> bool:
-        """Try a metric on one text, once a metric and protocol; `what` is called skipped when it fails."""
-        if name not in _ALWAYS or what == protocol:
-            if what in self.skipped:
-                return False
-            hub = logging.getLogger("huggingface_hub")
-            level = hub.level
-            hub.setLevel(logging.ERROR)  # each failed attempt to reach the hub would be a line
-            try:
-                measure(protocol, ["probe"], [_PROBE], [_PROBE], [name], self._settings)
-            except (WeightsError, MetricError) as error:  # the text is a good one: what fails is what it needs
-                if raises:
-                    raise
-                self.skipped[what] = _reason(error, name)
-                return False
-            finally:
-                hub.setLevel(level)
+    def _is_available(self, what: str, names: Sequence[str], protocol: str, *, raises: bool) -> bool:
+        """Try metrics on one text; record why `what` (a metric or a protocol) is unavailable, or raise that."""
+        if what in self.skipped:
+            return False
+        hub = logging.getLogger("huggingface_hub")
+        level = hub.level
+        hub.setLevel(logging.ERROR)  # each failed attempt to reach the hub would be a line
+        try:
+            measure(protocol, ["probe"], [_PROBE], [_PROBE], names, self._settings)
+        except (WeightsError, MetricError) as error:  # the text is a good one: what fails is what it needs
+            if raises:
+                raise
+            self.skipped[what] = _reason(error, what)
+            return False
+        finally:
+            hub.setLevel(level)
         return True
 
 
@@ -123,17 +118,17 @@ def score_pairs(
     truth: TextReferences,
 ) -> tuple[list[TextReport], dict[str, Any]]:
     """Score every task under every protocol with its `chosen` metrics; return the reports and the closing block."""
-    from microg.metrics.text.report import CHEAP, report
+    from microg.metrics.text.report import report
     from microg.pipelines.core.telemetry import Telemetry
 
     reports: list[TextReport] = []
-    stages = (NGRAMS, *(name for name in registry.METRICS if registry.METRICS[name].feed == "text"), "resample")
+    stages = (NGRAMS, *registry.names("encoder"), "resample")
     items = sum(len(part.items) for part in pairs) * len(chosen)
     with Telemetry("scoring", items, unit="items", stages=stages) as telemetry, closing(measurer):
         measurer.tell(lambda note: telemetry.display.advance(0, note=note))
         for part in pairs:
             for protocol, names in chosen.items():
-                of_baselines = {"cheap": CHEAP, "all": tuple(names), "none": ()}[settings.baselines]
+                of_baselines = {"cheap": registry.names("nothing"), "all": tuple(names), "none": ()}[settings.baselines]
                 before, started = measurer.seconds, monotonic()
                 found = report(
                     part,
@@ -153,8 +148,8 @@ def score_pairs(
     return reports, telemetry.throughput()
 
 
-def _reason(error: MicrogError, name: str) -> str:
+def _reason(error: MicrogError, what: str) -> str:
     fix = error.fix
-    if registry.METRICS[name].feed == "text":
-        fix = f"give its folder with --set 'settings.{name}={{model: FOLDER}}', or let this machine reach the model hub"
+    if what not in registry.PROTOCOLS and registry.metric(what).encodes:
+        fix = f"give its folder with --set 'settings.{what}={{model: FOLDER}}', or let this machine reach the model hub"
     return f"{error.what} ({fix})" if fix else error.what

@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from microg.metrics.text import registry
-from microg.metrics.text.titles import title
+from microg.metrics.text.registry import title
 from microg.texts.items import Task
 
-_SLICED = {"caption": ("cider", "bleu_4", "rouge_l"), "vqa": ("exact_match", "token_f1", "rouge_l", "cider")}
 _KINDS = {"answer_type": "answer type", "question_type": "question", "origin": "origin"}
 _CUT = 110
 
@@ -92,8 +91,8 @@ def _lengths(protocol: str, found: Mapping[str, float]) -> str:
     )
 
 
-def _slices(task: str, protocol: str, slices: Mapping[str, Any]) -> Table:
-    scores = [name for name in _SLICED[task] if any(name in part["scores"] for part in slices.values())]
+def _slices(task: Task, protocol: str, slices: Mapping[str, Any]) -> Table:
+    scores = [name for name in registry.sliced(task) if any(name in part["scores"] for part in slices.values())]
     table = _table(f"{task}: slices, {protocol} protocol, x 100", "slice", "part")
     for head in ("items", *(title(name) for name in scores)):
         table.add_column(head, justify="right")

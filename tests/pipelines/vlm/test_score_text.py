@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -21,16 +22,14 @@ from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
 from microg.pipelines.vlm import score_text
 from microg.pipelines.vlm.score_text import ScoringActors, TextScoring
-from tests.support.text_cases import random_items, tiny_encoder
+from tests.support.text_cases import random_items, tiny_settings
 
 NAMES = tuple(registry.METRICS)
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    model = tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
-    same = {"model": model, "device": "cpu", "max_tokens": 48}
-    return {"sbert": same, "bertscore": {**same, "layer": 2}}
+    return tiny_settings(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +176,8 @@ def test_little_work_stays_in_this_process(
         raise AssertionError("an actor was started")
 
     monkeypatch.setattr(score_text, "ScoringActors", start)
-    monkeypatch.setattr(score_text, "WORTH", dict.fromkeys(NAMES, 81))
+    for name, metric in registry.METRICS.items():
+        monkeypatch.setitem(registry.METRICS, name, replace(metric, worth=81))
     given = items.ids, items.predictions, items.references
     for workers in (None, 0):
         scoring = TextScoring(Resources(address="auto"), workers)
