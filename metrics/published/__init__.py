@@ -90,7 +90,7 @@ def text_row(name: str) -> PublishedTextRow:
     found = rows.get(name.lower())
     if found is None:
         raise ConfigError(f"there is no published row {name!r}", f"rows are {', '.join(rows)}")
-    scores = {task: found[task] for task in TASKS if task in found}
+    scores: dict[Task, Any] = {task: found[task] for task in TASKS if task in found}
     return PublishedTextRow(name.lower(), found["title"], found["frames"], scores, found.get("doubts", {}))
 
 
