@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from microg.config import Config
 from microg.data.dataset import Dataset
 from microg.runs import Run
@@ -56,8 +58,8 @@ class StorySettings:
 class DemoSettings(Config):
     """What the demo's run folder records."""
 
-    footage: str
-    detector: str
+    footage: str = Field(description="Name of the folder with the footage.")
+    detector: str = Field(description="Name of the detector's weights, or of the folder of simulated detections.")
 
 
 def run_story(settings: StorySettings, run_command: RunCommand) -> list[str]:

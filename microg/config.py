@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from microg import storage
 from microg.errors import ConfigError
@@ -186,9 +187,9 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _as_yaml(value: Any) -> str:
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    plain = list(plain) if isinstance(plain, tuple) else plain
-    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    )
 
 
 def _meaning(model: type[BaseModel], location: tuple[int | str, ...]) -> str:

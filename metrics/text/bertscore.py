@@ -55,15 +55,18 @@ _KNOWN_WITHIN = 1e-4
 
 
 class BertScoreConfig(EncoderConfig):
-    """A token encoder: a folder or a name on the model hub, and the layer (1 is the first) whose output is compared.
+    """The token encoder of BERTScore."""
 
-    random_f1: F1 of random sentences, which rescaling puts at 0; known for the paper's encoder, else not rescaled.
-    """
-
-    model: str = "roberta-large"
-    layer: int = Field(default=_PUBLISHED_LAYER, ge=1)
-    max_tokens: int = Field(default=_PUBLISHED_TOKENS, ge=3)
-    random_f1: float | None = Field(default=None, gt=-1, lt=1)
+    model: str = Field(default="roberta-large", description="Token encoder: a folder, or a name on the model hub.")
+    layer: int = Field(default=_PUBLISHED_LAYER, ge=1, description="Layer whose output is compared; the first is 1.")
+    max_tokens: int = Field(default=_PUBLISHED_TOKENS, ge=3, description="Tokens of a text that are read.")
+    random_f1: float | None = Field(
+        default=None,
+        gt=-1,
+        lt=1,
+        description="F1 of random sentences, which rescaling puts at 0; it is known for the paper's encoder, and "
+        "without it scores are not rescaled.",
+    )
 
 
 class BertScoreState(EncoderState):

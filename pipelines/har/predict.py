@@ -35,24 +35,41 @@ _BLOCK_ROWS, _BLOCK_BYTES = 16, 64 * 2**20
 
 
 class PredictSettings(Config):
-    """What decides predictions. `weights_digest` and `label_space` are filled in when the weights are read.
+    """What decides predictions, and where they are made."""
 
-    view: `test` is the full frame, `val` the centre crop by which training selects its best epoch.
-    """
-
-    model: str | None = None
-    roi_scale: Literal["published", "true"] | None = None
-    label_space: str | None = None
-    weights: str | None = None
-    weights_digest: str | None = None
-    allow_missing: tuple[str, ...] = ()
-    split: Literal["train", "val", "test", "all"] = "test"
-    scheme: str = "published"
-    view: Literal["test", "val"] = "test"
-    precision: Precision = "float32"
-    limit: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    device: str = "auto"
+    model: str | None = Field(
+        default=None,
+        description="Model name as in the published tables, or TINY; without it the weights say which they are of.",
+    )
+    roi_scale: Literal["published", "true"] | None = Field(
+        default=None,
+        description="Scale of boxes on features: published (1/16 for every model) or true (by its stride); without it "
+        "as trained, or published.",
+    )
+    label_space: str | None = Field(
+        default=None, description="Action classes of the predictions; filled in when the weights are read."
+    )
+    weights: str | None = Field(
+        default=None, description="Weights file of any known format, or the run folder of 'microg har train'."
+    )
+    weights_digest: str | None = Field(
+        default=None, description="First digits of the SHA-256 of the weights; filled in when they are read."
+    )
+    allow_missing: tuple[str, ...] = Field(
+        default=(), description="Patterns of tensors that may be missing in the weights."
+    )
+    split: Literal["train", "val", "test", "all"] = Field(default="test", description="Split whose samples are taken.")
+    scheme: str = Field(default="published", description="Split scheme of the dataset.")
+    view: Literal["test", "val"] = Field(
+        default="test",
+        description="test is the full frame; val the centre crop, by which training selects its best epoch.",
+    )
+    precision: Precision = Field(default="float32", description="Numbers that the model computes with.")
+    limit: int | None = Field(default=None, ge=1, description="Take only the first N samples.")
+    batch_size: int = Field(default=8, ge=1, description="Clips that go through the model at a time.")
+    device: str = Field(
+        default="auto", description="Device of the model: auto, cpu or cuda; auto takes a GPU an actor if Ray has any."
+    )
     resources: Resources = Resources()
 
     volatile = frozenset({"weights", "limit", "batch_size", "device", "resources"})

@@ -24,8 +24,8 @@ Engine = Literal["vllm", "transformers", "openai", "gemini"]
 class PromptIds(Config):
     """Which prompt asks each task."""
 
-    caption: str = "caption-v1"
-    vqa: str = "vqa-v1"
+    caption: str = Field(default="caption-v1", description="Prompt that asks for a caption.")
+    vqa: str = Field(default="vqa-v1", description="Prompt that asks a question.")
 
 
 def prompt_for(ids: PromptIds, task: Task) -> Prompt:
@@ -37,13 +37,15 @@ def prompt_for(ids: PromptIds, task: Task) -> Prompt:
 
 
 class SamplingSettings(Config):
-    """How text is drawn; the default is greedy. `max_tokens` is of one reply, thinking included."""
+    """How the text of a reply is drawn; the default is greedy."""
 
-    max_tokens: int = Field(default=256, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = 0
-    stop: tuple[str, ...] = ()
+    max_tokens: int = Field(default=256, ge=1, description="Most tokens of one reply, thinking included.")
+    temperature: float = Field(default=0.0, ge=0, description="Temperature of sampling; 0 is greedy.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Probability of the most likely tokens from which the next one is drawn."
+    )
+    seed: int | None = Field(default=0, description="Seed of sampling, where the engine takes one.")
+    stop: tuple[str, ...] = Field(default=(), description="Texts at which a reply ends.")
 
     def of(self, asked: Prompt) -> Sampling:
         """Return the sampling of a prompt's requests."""
@@ -51,23 +53,27 @@ class SamplingSettings(Config):
 
 
 class ApiSettings(Config):
-    """What a provider allows, over all actors (see `microg.models.vlm.api.gate.Limits`), and how often a request is
-    sent again.
+    """What a provider allows, over all actors, and how often a request is sent again."""
 
-    attempts, timeout_s, deadline_s, first_wait_s: see `microg.models.vlm.api.retry.RetryPolicy`. give_up_after: so
-    many requests in a row that failed for all their attempts, and an actor sends no more of its block. poll_s: seconds
-    between two looks at a batch.
-    """
-
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-    concurrency: int = Field(default=16, ge=1, le=1000)
-    attempts: int = Field(default=6, ge=1)
-    timeout_s: float = Field(default=120.0, gt=0)
-    deadline_s: float = Field(default=300.0, gt=0)
-    first_wait_s: float = Field(default=0.5, gt=0)
-    give_up_after: int = Field(default=16, ge=1)
-    poll_s: float = Field(default=30.0, gt=0)
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Requests a minute; without it what the provider's replies say."
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Tokens a minute; without it what the provider's replies say."
+    )
+    concurrency: int = Field(default=16, ge=1, le=1000, description="Most requests under way at once.")
+    attempts: int = Field(default=6, ge=1, description="Most times that one request is sent.")
+    timeout_s: float = Field(default=120.0, gt=0, description="Seconds that one attempt may take.")
+    deadline_s: float = Field(default=300.0, gt=0, description="Seconds that all attempts of a request may take.")
+    first_wait_s: float = Field(
+        default=0.5, gt=0, description="Seconds before the second attempt; later waits are longer."
+    )
+    give_up_after: int = Field(
+        default=16,
+        ge=1,
+        description="An actor sends no more of its block after so many requests in a row failed for all attempts.",
+    )
+    poll_s: float = Field(default=30.0, gt=0, description="Seconds between two looks at a batch job.")
 
     def limits(self) -> Limits:
         """Return them as the gate takes them."""

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from microg.config import Config, Resources, load_config
+import microg
+from microg.config import Config, Resources, load_config, settings_of
 from microg.errors import ConfigError
+
+ROOT = Path(microg.__file__).parent
 
 
 class Filter(Config):
@@ -122,3 +126,66 @@ def test_config_is_frozen_and_replaced_copies_are_checked():
     assert config.replaced(batch=3).batch == 3
     with pytest.raises(ValidationError):
         config.replaced(filter={"threshold": 7})
+
+
+def settings_classes() -> list[type[Config]]:
+    """Return every configuration class of the package."""
+    for path in sorted(ROOT.glob("*/**/*.py")):  # also in linked folders
+        if "from microg.config import" in path.read_text():
+            import_module(".".join(("microg", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"))
+    found: list[type[Config]] = []
+    waiting: list[type[Config]] = [Config]
+    while waiting:
+        below = waiting.pop().__subclasses__()
+        waiting += below
+        found += [each for each in below if each.__module__.startswith("microg.")]
+    return found
+
+
+def test_every_setting_says_what_it_means():
+    classes = settings_classes()
+    assert len(classes) > 30
+    assert [each.__name__ for each in classes if not each.__doc__] == []
+    unclear = [
+        f"{each.__name__}.{found.key}"
+        for each in classes
+        if each.__name__ != "GenerateSettings"
+        for found in settings_of(each)
+        if not (found.meaning.endswith(".") and found.meaning[0] not in " ")
+    ]
+    assert unclear == []
+
+
+class Pair(Config):
+    """Two of something."""
+
+    share: float = Field(default=0.5, gt=0, lt=1, description="Share of the first.")
+    kind: Literal["a", "b", "c"] = Field(default="a", description="Kind of the second.")
+
+
+class Whole(Config):
+    """All."""
+
+    count: int = Field(ge=1, le=9, description="How many there are.")
+    pair: Pair = Pair(share=0.25)
+    other: Pair | None = Field(default=None, description="Another pair, or none.")
+
+
+def test_settings_are_listed_with_their_sections_bounds_and_defaults():
+    found = {each.key: each for each in settings_of(Whole)}
+    assert list(found) == ["count", "pair.share", "pair.kind", "other", "other.share", "other.kind"]
+    assert (found["count"].text(), found["count"].section) == ("How many there are. [1 to 9]", "All.")
+    assert found["pair.share"].text("So there.") == "Share of the first. So there. [above 0, below 1; default: 0.25]"
+    assert (found["pair.kind"].allowed, found["pair.kind"].section) == ("a, b or c", "Two of something.")
+
+
+@pytest.mark.parametrize("override", ["pair.share=1", "pair.share=many"])
+def test_error_of_a_bad_value_says_what_the_setting_means(override: str):
+    with pytest.raises(ConfigError, match=r"pair\.share: ") as caught:
+        load_config(Whole, None, ["count=1", override])
+    assert caught.value.fix == "pair.share: Share of the first. [above 0, below 1; default: 0.25]"
+
+
+def test_values_by_key_replace_what_was_there():
+    config = load_config(Whole, None, ["count=1", "other={share: 0.1, kind: b}", {"other": {"kind": "c"}, "count": 2}])
+    assert (config.count, config.other) == (2, Pair(kind="c"))

@@ -13,37 +13,50 @@ from microg.data.label_space import MICROG_50, LabelSpace, label_space
 from microg.errors import ConfigError
 from microg.jobs.commands.scoring import load_score_config
 
+_Space = Literal["microg50", "ava80", "jhmdb21"]
+
 
 class HarScoreConfig(Config):
-    """What to compute; `score_kind` and `label_space` None mean what the predictions declare.
+    """What to compute."""
 
-    `onto` scores the classes that predictions, truth and this label space share; `truth_space` is that of the truth's
-    labels then, None meaning MicroG-4M's for a dataset and otherwise that of the predictions.
-    """
-
-    protocol: Literal["paper", "corrected", "both"] = "both"
-    score_kind: Literal["logit", "probability"] | None = None
-    label_space: Literal["microg50", "ava80", "jhmdb21"] | None = None
-    onto: Literal["microg50", "ava80", "jhmdb21"] | None = None
-    truth_space: Literal["microg50", "ava80", "jhmdb21"] | None = None
-    row: str | None = None
-    split: Literal["train", "val", "test", "all"] = "test"
-    scheme: str = "published"
-    resamples: int = Field(default=1000, ge=0, le=1_000_000)
-    seed: int = Field(default=0, ge=0)
-    match_order: Literal["file", "score"] = "file"
+    protocol: Literal["paper", "corrected", "both"] = Field(default="both", description="Protocol of scoring.")
+    score_kind: Literal["logit", "probability"] | None = Field(
+        default=None, description="What scores are; without it what the file declares, or logit."
+    )
+    label_space: _Space | None = Field(
+        default=None, description="Label space of the predictions; without it what the file declares, or microg50."
+    )
+    onto: _Space | None = Field(
+        default=None,
+        description="Score the classes that predictions, truth and this label space share, by the declared maps.",
+    )
+    truth_space: _Space | None = Field(
+        default=None,
+        description="With `onto`: label space of the truth; without it microg50 for a dataset, and for a file that of "
+        "the predictions.",
+    )
+    row: str | None = Field(
+        default=None, description="Published row to show beside, such as X3D_L (test) or X3D_L/val/30."
+    )
+    split: Literal["train", "val", "test", "all"] = Field(default="test", description="Split of a dataset folder.")
+    scheme: str = Field(default="published", description="Split scheme of a dataset folder.")
+    resamples: int = Field(default=1000, ge=0, le=1_000_000, description="Bootstrap resamples; 0 gives no intervals.")
+    seed: int = Field(default=0, ge=0, description="Seed of the resamples.")
+    match_order: Literal["file", "score"] = Field(
+        default="file", description="Who claims a true box first: predictions by file (the reference) or by score."
+    )
 
 
 class HarScoreRun(Config):
     """What a run folder records: the settings, and the contents that were scored. Paths do not count."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"predictions", "groundtruth"})
-    predictions: str
-    groundtruth: str
-    score_kind: str
-    label_space: str
-    predictions_digest: str
-    truth_digest: str
+    predictions: str = Field(description="Where the predictions lie.")
+    groundtruth: str = Field(description="Where the truth lies.")
+    score_kind: str = Field(description="What the scores are: logit or probability.")
+    label_space: str = Field(description="Label space of the predictions.")
+    predictions_digest: str = Field(description="Digest of the predictions' rows, in order.")
+    truth_digest: str = Field(description="Digest of the truth's rows, in any order.")
     score: HarScoreConfig
 
 

@@ -17,21 +17,25 @@ from microg.pipelines.har.train.settings import TrainConfig
 
 
 class SweepSettings(Config):
-    """A sweep. `num_samples` may grow when it is resumed: the draws there were stay.
-
-    dataset: where it lies (its content counts, not its place). configs: the training settings of each recipe, by its
-    name, before a trial's own values are put in.
-    """
+    """A search over recipes and their settings."""
 
     volatile = frozenset({"dataset", "num_samples"})
-    dataset: str
-    configs: dict[str, TrainConfig]
-    space: tuple[str, ...]
-    num_samples: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0)
-    scheduler: Literal["asha", "fifo"] = "asha"
-    grace_epochs: int = Field(default=1, ge=1)
-    reduction_factor: float = Field(default=3.0, gt=1)
+    dataset: str = Field(description="Dataset folder with samples and splits; its content counts, not its place.")
+    configs: dict[str, TrainConfig] = Field(
+        description="Training settings of each recipe by its name, before a trial's own values are put in."
+    )
+    space: tuple[str, ...] = Field(description="Settings that are searched, as KEY=DOMAIN.")
+    num_samples: int = Field(
+        default=1, ge=1, description="Draws for each recipe and grid point; a sweep that is resumed may have more."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draws.")
+    scheduler: Literal["asha", "fifo"] = Field(
+        default="asha", description="asha stops weak trials early; fifo lets all finish."
+    )
+    grace_epochs: int = Field(default=1, ge=1, description="Scheduler asha: epochs that every trial gets.")
+    reduction_factor: float = Field(
+        default=3.0, gt=1, description="Scheduler asha: one trial of so many goes on at each rung."
+    )
 
     @property
     def domains(self) -> tuple[Domain, ...]:

@@ -12,50 +12,68 @@ from microg.jobs.commands.scoring import load_score_config
 
 
 class JudgeConfig(Config):
-    """A judge of answers; without `model` there is none.
-
-    base_url None: the provider's own (for `openai` the variable OPENAI_BASE_URL, if set). key_variable None: the
-    provider's usual one. prompt: of the task vqa, caption_prompt: of captions, each a name or a YAML file; "" judges
-    that task not at all. max_cost: US dollars that this command may spend, where the model's price is known.
-    """
+    """A model that judges the answers; without `model` there is none."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"concurrency", "deadline_s", "cache", "max_cost"})
-    model: str | None = None
-    engine: Literal["openai", "gemini"] = "openai"
-    base_url: str | None = None
-    key_variable: str | None = None
-    max_cost: float | None = Field(default=None, gt=0)
-    prompt: str = "judge_vqa_v1"
-    caption_prompt: str = ""
-    structured: bool = True
-    concurrency: int = Field(default=8, ge=1, le=1000)
-    deadline_s: float = Field(default=300.0, gt=0)
-    cache: str = "runs/judge_cache.sqlite"
+    model: str | None = Field(default=None, description="Model that judges the answers.")
+    engine: Literal["openai", "gemini"] = Field(default="openai", description="Protocol of the judge's provider.")
+    base_url: str | None = Field(
+        default=None, description="Server of the judge; without it OPENAI_BASE_URL, or the provider's own."
+    )
+    key_variable: str | None = Field(
+        default=None, description="Environment variable with the key; without it the provider's usual one."
+    )
+    max_cost: float | None = Field(
+        default=None, gt=0, description="US dollars that this command may spend, where the model's price is known."
+    )
+    prompt: str = Field(
+        default="judge_vqa_v1", description="Prompt that judges answers, a name or a YAML file; '' judges none."
+    )
+    caption_prompt: str = Field(
+        default="", description="Prompt that judges captions, a name or a YAML file; '' judges none."
+    )
+    structured: bool = Field(default=True, description="Ask for replies in JSON.")
+    concurrency: int = Field(default=8, ge=1, le=1000, description="Most requests under way at once.")
+    deadline_s: float = Field(default=300.0, gt=0, description="Seconds that all attempts of a request may take.")
+    cache: str = Field(default="runs/judge_cache.sqlite", description="File of the replies that are known already.")
 
 
 class VlmScoreConfig(Config):
-    """What to compute. `task` None: what the predictions hold. `metrics` empty: all that can be had here.
-
-    settings: of metrics that take any, by metric, e.g. bertscore: {model: ..., layer: ...}. baselines: which metrics
-    they are scored with: cheap ones, all, or none at all. workers, resources: see `TextScoring`.
-    """
+    """What to compute, and where."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"workers", "resources"})
-    task: Literal["caption", "vqa", "both"] | None = None
-    protocol: Literal["paper", "standard", "both"] = "both"
-    metrics: tuple[str, ...] = ()
-    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    missing: Literal["error", "zero"] = "error"
-    allow_extra: bool = False
-    baselines: Literal["cheap", "all", "none"] = "cheap"
-    resamples: int = Field(default=2000, ge=0, le=1_000_000)
-    seed: int = Field(default=0, ge=0)
-    row: str | None = None
-    prompt: str | None = None
-    split: Literal["train", "val", "test"] | None = None
-    scheme: str = "published"
+    task: Literal["caption", "vqa", "both"] | None = Field(
+        default=None, description="What is scored; without it all that the predictions hold."
+    )
+    protocol: Literal["paper", "standard", "both"] = Field(default="both", description="Protocol of scoring.")
+    metrics: tuple[str, ...] = Field(
+        default=(), description="Metrics to compute; without any all that can be had here."
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Settings of metrics, such as bertscore: {model: ..., layer: ...}."
+    )
+    missing: Literal["error", "zero"] = Field(
+        default="error", description="What an item without a prediction is: an error, or a score of zero."
+    )
+    allow_extra: bool = Field(default=False, description="Leave out predictions without a reference.")
+    baselines: Literal["cheap", "all", "none"] = Field(
+        default="cheap", description="Metrics that the constant, blind and shuffled baselines are scored with."
+    )
+    resamples: int = Field(default=2000, ge=0, le=1_000_000, description="Bootstrap resamples; 0 gives no intervals.")
+    seed: int = Field(default=0, ge=0, description="Seed of the resamples and of the baselines.")
+    row: str | None = Field(default=None, description="Published row to show beside, such as gpt_4o.")
+    prompt: str | None = Field(default=None, description="Prompt id, where a run holds answers to several.")
+    split: Literal["train", "val", "test"] | None = Field(
+        default=None, description="Split of a dataset folder; without it all clips."
+    )
+    scheme: str = Field(default="published", description="Split scheme of a dataset folder.")
     judge: JudgeConfig = Field(default_factory=JudgeConfig)
-    workers: int | None = Field(default=None, ge=0, le=100_000)
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="Scoring workers on Ray, 0 scores in this process; without it as many as pay, none for little.",
+    )
     resources: Resources = Resources()
 
 
@@ -63,11 +81,11 @@ class VlmScoreRun(Config):
     """What a run folder records: the settings, and the contents that were scored. Paths do not count."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"predictions", "references"})
-    predictions: str
-    references: str
-    predictions_digest: str
-    references_digest: str
-    judge_prompts: dict[str, str] = Field(default_factory=dict)
+    predictions: str = Field(description="Where the predictions lie.")
+    references: str = Field(description="Where the references lie.")
+    predictions_digest: str = Field(description="Digest of the predictions' rows.")
+    references_digest: str = Field(description="Digest of the references.")
+    judge_prompts: dict[str, str] = Field(default_factory=dict, description="Digests of the judge's prompts by task.")
     score: VlmScoreConfig
 
 

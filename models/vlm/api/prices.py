@@ -30,10 +30,10 @@ _CROP_SMALLEST, _CROP_LARGEST, _CROP_FREE = 256, 768, 384
 class Picture(Config):
     """How many tokens a picture is (see prices.yaml)."""
 
-    rule: Literal["fixed", "tiles", "crops"]
-    tokens: int = 0
-    base: int = 0
-    tile: int = 0
+    rule: Literal["fixed", "tiles", "crops"] = Field(description="How tokens depend on the size of the picture.")
+    tokens: int = Field(default=0, description="Tokens of a picture (fixed) or of a crop (crops).")
+    base: int = Field(default=0, description="Tokens of any picture (tiles).")
+    tile: int = Field(default=0, description="Tokens of each tile (tiles).")
 
     def count(self, width: int, height: int) -> int:
         """Return the tokens of a picture of this size in pixels.
@@ -56,23 +56,25 @@ class Picture(Config):
 class LongPrice(Config):
     """Prices of a request whose prompt has more than `over` tokens."""
 
-    over: int
-    input: float
-    output: float
+    over: int = Field(description="Tokens of the prompt above which these prices hold.")
+    input: float = Field(description="US dollars per million tokens of the prompt.")
+    output: float = Field(description="US dollars per million tokens of the answer.")
 
 
 class Price(Config):
     """US dollars per million tokens of one or several model ids (see prices.yaml)."""
 
-    models: tuple[str, ...] = Field(min_length=1)
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached_input: float | None = Field(default=None, ge=0)
-    batch: float | None = Field(default=None, gt=0, le=1)
-    long: LongPrice | None = None
+    models: tuple[str, ...] = Field(min_length=1, description="Model ids of the provider.")
+    input: float = Field(ge=0, description="US dollars per million tokens of the prompt.")
+    output: float = Field(ge=0, description="US dollars per million tokens of the answer.")
+    cached_input: float | None = Field(
+        default=None, ge=0, description="US dollars per million tokens of the prompt that the provider had cached."
+    )
+    batch: float | None = Field(default=None, gt=0, le=1, description="Factor of all prices in batch mode.")
+    long: LongPrice | None = Field(default=None, description="Prices of requests with long prompts.")
     picture: Picture
-    source: str
-    read: datetime.date
+    source: str = Field(description="Where the prices were read.")
+    read: datetime.date = Field(description="Day on which they were read.")
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, batch: bool = False) -> float:
         """Return dollars; `cached_tokens` are those of the prompt that the provider had in its cache.

@@ -22,43 +22,47 @@ EngineName = Literal["vllm", "transformers", "openai", "gemini", "none"]
 
 
 class PaperRow(Config):
-    """The row of the paper's tables that a card stands for. `frames` is the published number of input frames (#f)."""
+    """The row of the paper's tables that a card stands for."""
 
-    name: str
-    tables: tuple[Literal[4, 5], ...] = Field(min_length=1)
-    frames: int | Literal["unknown"]
-    note: str = ""
+    name: str = Field(description="Name of the model in the paper.")
+    tables: tuple[Literal[4, 5], ...] = Field(min_length=1, description="Tables that have the row.")
+    frames: int | Literal["unknown"] = Field(description="Published number of input frames (#f).")
+    note: str = Field(default="", description="What is special about the row.")
 
 
 class ModelCard(Config):
-    """What is known about one model.
+    """What is known about one model."""
 
-    `hub_id`: repository on the Hugging Face hub, or the provider's model id for the engines openai and gemini.
-    `hub_id_confirmed`: somebody loaded it; false means the id is from public documentation. `frames`: how a clip is
-    sampled by default. `context`: tokens. `gpu_memory_gb`: an estimate, weights in bfloat16 and a cache for a few
-    clips; null for API models. `runs`: `yes`: the engine knows the architecture; `unverified`: it should, nobody has
-    seen it; `no`. Where it is not `yes`, `why` says exactly why and `to_run` what would make it run. `shutdown`: the
-    day on which the provider switches the model off. `settings` go to the engine's constructor.
-    """
-
-    name: str = Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")
-    title: str
-    hub_id: str
-    hub_id_confirmed: bool = False
-    engine: EngineName
-    architecture: str = ""
-    frames: FramePolicy
-    paper: PaperRow | None = None
-    chat_template: str
-    context: int = Field(ge=1)
-    parameters_b: float | None = Field(default=None, gt=0)
-    gpu_memory_gb: float | None = Field(default=None, gt=0)
-    runs: Literal["yes", "unverified", "no"]
-    why: str = ""
-    to_run: str = ""
-    shutdown: datetime.date | None = None
-    special: tuple[str, ...] = ()
-    settings: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$", description="Name of the card, which --model takes.")
+    title: str = Field(description="Name of the model for people.")
+    hub_id: str = Field(description="Repository on the Hugging Face hub, or the provider's model id.")
+    hub_id_confirmed: bool = Field(
+        default=False, description="Somebody loaded it; otherwise the id is from public documentation."
+    )
+    engine: EngineName = Field(description="Engine that runs the model.")
+    architecture: str = Field(default="", description="Class of the model in transformers or vLLM.")
+    frames: FramePolicy = Field(description="How a clip is sampled by default.")
+    paper: PaperRow | None = Field(default=None, description="Row of the paper's tables.")
+    chat_template: str = Field(description="Where the chat template comes from.")
+    context: int = Field(ge=1, description="Longest input in tokens.")
+    parameters_b: float | None = Field(default=None, gt=0, description="Billions of parameters.")
+    gpu_memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="GPU memory in GB, estimated from weights in bfloat16 and a cache for a few clips; none for API "
+        "models.",
+    )
+    runs: Literal["yes", "unverified", "no"] = Field(
+        description="Whether it runs: yes, the engine knows the architecture; unverified, it should but nobody "
+        "has seen it; no."
+    )
+    why: str = Field(default="", description="Exactly why it does not run, where `runs` is not yes.")
+    to_run: str = Field(default="", description="What would make it run, where `runs` is not yes.")
+    shutdown: datetime.date | None = Field(
+        default=None, description="Day on which the provider switches the model off."
+    )
+    special: tuple[str, ...] = Field(default=(), description="What is special about the model, for people.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the engine for this model.")
 
     @model_validator(mode="after")
     def _says_why_not(self) -> ModelCard:

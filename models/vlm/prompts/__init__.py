@@ -25,20 +25,20 @@ UNANSWERABLE = "Not mentioned."
 
 
 class Prompt(Config):
-    """What a model is asked. `{name}` in `user` is replaced by the field of that name.
+    """What a model is asked."""
 
-    `task` text: about no clip. `fields` are the names a caller must give; `json_schema` the shape of a structured
-    answer, of which `answer_field` is the text that is scored.
-    """
-
-    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*-v[1-9][0-9]*$")
-    task: Task | Literal["text"]
-    about: str
-    system: str = ""
-    user: str
-    fields: tuple[str, ...] = ()
-    json_schema: dict[str, Any] | None = None
-    answer_field: str | None = None
+    id: str = Field(
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*-v[1-9][0-9]*$", description="Name of the prompt with its version."
+    )
+    task: Task | Literal["text"] = Field(description="What the prompt asks for; text is about no clip.")
+    about: str = Field(description="What the prompt does, for people; it does not count in the hash.")
+    system: str = Field(default="", description="System message.")
+    user: str = Field(description="User's message, in which `{name}` is replaced by the field of that name.")
+    fields: tuple[str, ...] = Field(default=(), description="Names of the fields that a caller must give.")
+    json_schema: dict[str, Any] | None = Field(default=None, description="Shape of a structured answer.")
+    answer_field: str | None = Field(
+        default=None, description="Field of the structured answer that is the text to score."
+    )
 
     @model_validator(mode="after")
     def _fields_are_in_the_text(self) -> Prompt:

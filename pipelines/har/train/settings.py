@@ -11,16 +11,18 @@ from microg.models.har.training.settings import OptimizerSettings, ScheduleSetti
 
 
 class ModelSettings(Config):
-    """The backbone by its registered name, which also tells its frames, sizes and stride.
+    """The backbone and its head."""
 
-    roi_scale: `published` is 1/16 for every backbone, `true` follows the backbone's stride. drop_path None: as
-    published.
-    """
-
-    name: str = "TINY"
-    roi_scale: Literal["published", "true"] = "published"
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    name: str = Field(
+        default="TINY", description="Registered name of the backbone, which also says its frames, sizes and stride."
+    )
+    roi_scale: Literal["published", "true"] = Field(
+        default="published", description="Scale of boxes on features: 1/16 for every backbone, or by its stride."
+    )
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="Dropout before the classification layer.")
+    drop_path: float | None = Field(
+        default=None, ge=0, lt=1, description="Stochastic depth of the backbone; without it as published."
+    )
 
     @field_validator("roi_scale", mode="before")
     @classmethod
@@ -29,85 +31,96 @@ class ModelSettings(Config):
 
 
 class WeightsSettings(Config):
-    """What training starts from. `file` is searched for by name, or a path; None starts from random weights.
-
-    allow_missing: patterns of parameter names that the file need not have, besides the classification head. layout: by
-    whose names the file is read; None takes those that fit best. about: what the file is, for people. sha256: the first
-    digits of the file's, filled in when it is found.
-    """
+    """What training starts from."""
 
     volatile = frozenset({"file", "about"})
-    file: str | None = None
-    allow_missing: tuple[str, ...] = ()
-    layout: Literal["microg", "pyslowfast", "pytorchvideo", "torchvision"] | None = None
-    about: str = ""
-    sha256: str | None = None
+    file: str | None = Field(
+        default=None, description="File of initial weights: a path, or a name that is searched for; without it random."
+    )
+    allow_missing: tuple[str, ...] = Field(
+        default=(), description="Patterns of parameters that the file may lack, besides the classification head."
+    )
+    layout: Literal["microg", "pyslowfast", "pytorchvideo", "torchvision"] | None = Field(
+        default=None, description="Whose parameter names the file has; without it those that fit best."
+    )
+    about: str = Field(default="", description="What the file is, for people.")
+    sha256: str | None = Field(
+        default=None, description="First digits of the SHA-256 of the file; filled in when it is found."
+    )
 
 
 class ValidationSettings(Config):
-    """When and how the val split is scored.
+    """When and how the val split is scored."""
 
-    every: epochs between two validations; the last epoch always has one. geometry: `val` takes the centre crop, as the
-    reference does while training; `test` the whole frame, as it does when testing. select: the mAP by which the best
-    epoch is kept.
-    """
-
-    every: int = Field(default=5, ge=1)
-    geometry: Literal["val", "test"] = "val"
-    select: Literal["paper", "corrected"] = "paper"
+    every: int = Field(default=5, ge=1, description="Epochs between two validations; the last epoch always has one.")
+    geometry: Literal["val", "test"] = Field(
+        default="val", description="val takes the centre crop, as the reference does in training; test the whole frame."
+    )
+    select: Literal["paper", "corrected"] = Field(
+        default="paper", description="Protocol of the mAP by which the best epoch is kept."
+    )
 
 
 class TrainResources(Config):
-    """What training may use; none of it changes the result.
-
-    workers: processes that train, one GPU each where there are GPUs. worker_cpus, decode_cpus: logical CPUs a worker
-    and a decoding task declare. threads: torch threads of a worker without GPU, 0: the cores shared among workers.
-    prefetch: micro-batches made ready ahead.
-    """
+    """What training may use; none of it changes the result."""
 
     volatile = frozenset(
         {"workers", "worker_cpus", "worker_gpus", "decode_cpus", "threads", "prefetch", "max_failures", "address"}
     )
-    workers: int = Field(default=1, ge=1)
-    worker_cpus: float = Field(default=1.0, gt=0)
-    worker_gpus: float | None = Field(default=None, ge=0)
-    decode_cpus: float = Field(default=1.0, gt=0)
-    threads: int = Field(default=0, ge=0)
-    prefetch: int = Field(default=2, ge=1)
-    max_failures: int = Field(default=3, ge=-1)
-    address: str | None = None
+    workers: int = Field(default=1, ge=1, description="Training processes, with one GPU each where there are GPUs.")
+    worker_cpus: float = Field(default=1.0, gt=0, description="CPUs that a training process declares.")
+    worker_gpus: float | None = Field(
+        default=None, ge=0, description="GPUs that a training process declares; without it one if Ray has any."
+    )
+    decode_cpus: float = Field(default=1.0, gt=0, description="CPUs that a decoding task declares.")
+    threads: int = Field(
+        default=0, ge=0, description="Torch threads of a process without GPU; 0 shares the cores among the processes."
+    )
+    prefetch: int = Field(default=2, ge=1, description="Micro-batches that are made ready ahead.")
+    max_failures: int = Field(
+        default=3, ge=-1, description="How often training goes on after a process was lost; -1 always."
+    )
+    address: str | None = Field(
+        default=None,
+        description="Address of a Ray cluster (auto, ray://host:10001, host:6379); without it a local Ray starts.",
+    )
 
 
 class TrainConfig(Config):
-    """All settings of a training run.
-
-    batch: key frames of one optimizer step, over all workers. micro_batch: key frames that share batch statistics and
-    whose loss is averaged first, what the reference puts on one GPU; None takes the whole batch at once. A worker
-    computes batch / (micro_batch * workers) of them in turn, so that the number of workers does not change the result.
-    train_geometry: `crop` is the reference's random scale, crop and flip, which cuts people off; `frame` the whole
-    frame, as in the test. quarter_turns: turn training crops by any multiple of 90 degrees, too.
-    """
+    """All settings of a training run."""
 
     volatile = frozenset({"resources", "checkpoint_every_s", "tensorboard", "row"})
-    row: str | None = None
-    variant: str | None = None
+    row: str | None = Field(default=None, description="Published row that the recipe re-makes; the recipe fills it in.")
+    variant: str | None = Field(
+        default=None, description="Variant of the recipe: published (as it ran, defects included) or intended (fixed)."
+    )
     model: ModelSettings = ModelSettings()
     weights: WeightsSettings = WeightsSettings()
-    label_space: Literal["microg50", "ava80"] = "microg50"
-    scheme: str = "published"
-    batch: int = Field(default=63, ge=1)
-    micro_batch: int | None = Field(default=None, ge=1)
-    epochs: int = Field(default=40, ge=1)
-    train_geometry: Literal["crop", "frame"] = "crop"
-    quarter_turns: bool = False
-    seed: int = Field(default=0, ge=0)
-    limit: int | None = Field(default=None, ge=1)
+    label_space: Literal["microg50", "ava80"] = Field(default="microg50", description="Action classes of the head.")
+    scheme: str = Field(default="published", description="Split scheme of the dataset.")
+    batch: int = Field(default=63, ge=1, description="Key frames of one optimizer step, over all workers.")
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Key frames that share batch statistics, what the reference puts on one GPU; without it the whole "
+        "batch. `batch` is a multiple of it times the workers.",
+    )
+    epochs: int = Field(default=40, ge=1, description="Times that each key frame of the train split is seen.")
+    train_geometry: Literal["crop", "frame"] = Field(
+        default="crop",
+        description="crop: the reference's random scale, crop and flip, which cuts people off; frame: all of it.",
+    )
+    quarter_turns: bool = Field(
+        default=False, description="Also turn training crops by random multiples of 90 degrees."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of everything that training draws.")
+    limit: int | None = Field(default=None, ge=1, description="Take only the first N key frames of each split.")
     schedule: ScheduleSettings = ScheduleSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     step: StepSettings = StepSettings()
     validation: ValidationSettings = ValidationSettings()
-    checkpoint_every_s: float = Field(default=120.0, gt=0)
-    tensorboard: bool = True
+    checkpoint_every_s: float = Field(default=120.0, gt=0, description="Seconds between two checkpoints.")
+    tensorboard: bool = Field(default=True, description="Write TensorBoard logs.")
     resources: TrainResources = TrainResources()
 
     @property
