@@ -19,7 +19,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from microg.data.key_frames import read_key_frames
+from microg.formats.key_frame_sources import read_key_frames
 from microg.jobs.common import JsonOption, make_app, print_json, run
 from microg.models.har import clip_geometry
 from microg.models.har.backbones.registry import backbone

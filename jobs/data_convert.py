@@ -16,17 +16,12 @@ if TYPE_CHECKING:
 _SUMMARIES = "; ".join(f"{name}: {item.summary}" for name, item in FORMATS.items())
 
 
-class FormatName(str, Enum):
-    """The formats of `microg.formats.FORMATS`."""
-
-    microg4m = "microg4m"
-    ava = "ava"
-    coco = "coco"
-    labelstudio = "labelstudio"
-    cvat = "cvat"
-
-
-FormatArgument = Annotated[FormatName, typer.Argument(metavar="FORMAT", help=_SUMMARIES + ".")]
+FormatArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FORMAT", help=f"{_SUMMARIES}; or module:object of your own.", autocompletion=lambda: list(FORMATS)
+    ),
+]
 
 
 class SplitScheme(str, Enum):
@@ -77,10 +72,14 @@ def import_dataset(
         raise DatasetError(f"{dataset} is a dataset already", "give another folder, or --merge to import into it")
     if merge and not exists:
         raise DatasetError(f"{dataset} is not a dataset: there is nothing to merge into", "leave --merge out")
-    options: dict[str, Any] = {"copy_videos": copy_videos, "dataset_root": None if dry_run else dataset}
-    options |= {"videos": videos} if videos else {}
-    options |= {"predictions": True} if predictions else {}
-    result = formats.read(format_name.value, source, **options)
+    result = formats.read(
+        format_name,
+        source,
+        videos=videos,
+        dataset_root=None if dry_run else dataset,
+        copy_videos=copy_videos,
+        **({"predictions": True} if predictions else {}),
+    )
     tables, notes = result.tables, list(result.notes)
     if merge:
         opened = Dataset.open(dataset)
@@ -91,11 +90,11 @@ def import_dataset(
         for table, rows in tables.items():
             Dataset(dataset, {}).write(table, rows)
         label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
-        Dataset.create(dataset, label, imported_from=format_name.value)
+        Dataset.create(dataset, label, imported_from=format_name)
     failed = _failed(result.tables["clips"])
     report = {
         "dataset": dataset,
-        "format": format_name.value,
+        "format": format_name,
         "written": not dry_run,
         "rows": {table: rows.num_rows for table, rows in tables.items()},
         "failed": failed,
@@ -144,8 +143,8 @@ def export_dataset(
         "video_prefix": video_prefix,
     }
     options = {option: value for option, value in chosen.items() if value not in (None, False)}
-    notes = formats.write(format_name.value, opened, target, **options)
-    _show({"dataset": dataset, "format": format_name.value, "target": target, "notes": notes}, as_json)
+    notes = formats.write(format_name, opened, target, **options)
+    _show({"dataset": dataset, "format": format_name, "target": target, "notes": notes}, as_json)
 
 
 def _existing(dataset: Any) -> list[str]:

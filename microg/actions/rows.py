@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from microg.arrow import pc
+from microg.data.ids import clip_id_of
 from microg.data.label_space import LabelSpace
 from microg.errors import FormatError
 
@@ -84,8 +85,6 @@ def conform_rows(columns: Mapping[str, pa.ChunkedArray | pa.Array], kind: pa.Sch
 
 def clean_clip_ids(rows: pa.Table, where: str) -> pa.Table:
     """Cut `.mp4` off clip ids. Raises `FormatError` for an id that is not `{source}_{sequence}`."""
-    from microg.formats.base import clip_id_of
-
     column = rows["clip_id"].combine_chunks() if rows.num_rows else pa.array([], _CLIP)
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     if pc.all(pc.match_substring_regex(column.dictionary, _CLEAN_CLIP_ID), min_count=0).as_py():

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from microg.errors import IdError
+from microg.errors import FormatError, IdError
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _MAX_SOURCE_LENGTH, _MAX_SEQUENCE = 190, 999_999
@@ -63,6 +63,20 @@ def strip_video_extension(name: str) -> str:
         if name.endswith(extension):
             return name[: -len(extension)]
     return name
+
+
+def clip_id_of(name: str, where: str, *, is_path: bool = False) -> str:
+    """Return the clip id for a published `video_id`, or for a file's path or URL when `is_path`; `.mp4` is cut off.
+
+    Raises `FormatError` saying `where` it stands.
+    """
+    text = str(name).replace("\\", "/").rsplit("/", 1)[-1] if is_path else str(name)
+    clip_id = strip_video_extension(text)
+    try:
+        split_clip_id(clip_id)
+    except IdError as error:
+        raise FormatError(f"{where}: {error.what}", error.fix) from error
+    return clip_id
 
 
 def source_ids(relative_paths: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from microg import storage
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.data.label_space import LabelSpace
@@ -148,24 +147,3 @@ def _check_boxes(samples: pa.Table, where: str) -> None:
                 f"({', '.join(str(row[name]) for name in box)})",
                 "boxes of samples are x1, y1, x2, y2 divided by the frame's width and height",
             )
-
-
-def read_key_frames(path: str, split: str, scheme: str = "published", *, labelled: bool = False) -> KeyFrames:
-    """Read the key frames of a split from a dataset folder, or from a train-ready AVA folder with its `frames/`.
-
-    Raises `DatasetError` when `path` is neither, and as `key_frame_rows`; `FormatError` for a broken AVA file.
-    """
-    if storage.exists(storage.join(path, "dataset.json")):
-        dataset = Dataset.open(path)
-        return KeyFrames(key_frame_rows(dataset, split, scheme, labelled=labelled), dataset.fingerprint())
-    if storage.exists(storage.join(path, "annotations")):
-        from microg.formats import ava
-
-        samples, lengths, fingerprint = ava.read_samples(path, split)
-        uris = {clip_id: storage.join(path, "frames", clip_id) + "/" for clip_id in lengths}
-        where = f"the {split} samples of {path}"
-        return KeyFrames(group_samples(samples, uris, lengths, labelled=labelled, where=where), fingerprint)
-    raise DatasetError(
-        f"{path} is neither a dataset (dataset.json) nor a train-ready AVA folder (annotations/, frames/)",
-        "make a dataset with 'microg curate', 'microg data synth' or 'microg data import'",
-    )

@@ -1,68 +1,132 @@
-"""Foreign annotation formats: readers and writers, found by name and imported only when used.
+"""Annotation formats of others, found by name and imported only when used.
 
-Every format module has `read(path, **options) -> FormatResult`, `write(source, path, **options) -> notes` and two
-sets, `READ_OPTIONS` and `WRITE_OPTIONS`, with the names of the options it knows. Notes say exactly what was dropped,
-could not be expressed, or had to be assumed.
+A format is a module that has what `microg.formats.protocol.Format` says, and a line in `FORMATS`. Notes say exactly
+what was dropped, could not be expressed, or had to be assumed.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import ModuleType
+import inspect
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from microg.errors import ConfigError
+from microg.registry import Registry
 
 if TYPE_CHECKING:  # the command line lists the formats without waiting for pyarrow
     import pyarrow as pa
 
     from microg.data.dataset import Dataset
     from microg.formats.base import FormatResult
+    from microg.formats.protocol import Format
 
 
 @dataclass(frozen=True)
-class Format:
-    """A registry entry: where the format lives and what a user has to know to choose it."""
+class FormatEntry:
+    """A registry entry: the module that is the format, and what a user has to know to choose it."""
 
     module: str
     summary: str
 
 
-FORMATS: dict[str, Format] = {
-    "microg4m": Format(
-        "microg.formats.microg4m", "the published MicroG-4M folder: annotation_files/, parquet_format/, videos/"
-    ),
-    "ava": Format("microg.formats.ava", "the train-ready AVA folder that PySlowFast reads: annotations/, frame_lists/"),
-    "coco": Format("microg.formats.coco", "one JSON file of COCO video boxes (videos, images, tracks, annotations)"),
-    "labelstudio": Format("microg.formats.labelstudio", "Label Studio video tasks with pre-annotations (JSON)"),
-    "cvat": Format("microg.formats.cvat", "CVAT for video 1.1: one XML file a clip"),
-}
+FORMATS = Registry(
+    "dataset format",
+    {
+        "microg4m": FormatEntry(
+            "microg.formats.microg4m", "the published MicroG-4M folder: annotation_files/, parquet_format/, videos/"
+        ),
+        "ava": FormatEntry(
+            "microg.formats.ava", "the train-ready AVA folder that PySlowFast reads: annotations/, frame_lists/"
+        ),
+        "coco": FormatEntry(
+            "microg.formats.coco", "one JSON file of COCO video boxes (videos, images, tracks, annotations)"
+        ),
+        "labelstudio": FormatEntry(
+            "microg.formats.labelstudio", "Label Studio video tasks with pre-annotations (JSON)"
+        ),
+        "cvat": FormatEntry("microg.formats.cvat", "CVAT for video 1.1: one XML file a clip"),
+    },
+)
 
 
-def load(name: str) -> ModuleType:
-    """Return the module of format `name`. Raises `ConfigError` naming the known ones."""
-    if name not in FORMATS:
-        raise ConfigError(f"there is no format {name!r}", f"formats are {', '.join(FORMATS)}")
-    return importlib.import_module(FORMATS[name].module)
+def load(name: str) -> Format:
+    """Return a format by name, or by `module:object`.
+
+    Raises:
+        ConfigError: There is none of this name, or it lacks something that a format must have.
+    """
+    from microg.formats.protocol import check_format
+
+    entry = FORMATS.find(name)
+    return check_format(name, import_module(entry.module) if isinstance(entry, FormatEntry) else entry)
 
 
-def read(name: str, path: str, **options: Any) -> FormatResult:
-    """Read `path` as format `name`. An option that the format does not know raises `ConfigError`."""
-    module = load(name)
-    _check_options(name, "import", options, module.READ_OPTIONS)
-    return module.read(path, **options)
+def read(
+    name: str,
+    path: str,
+    *,
+    videos: str | None = None,
+    dataset_root: str | None = None,
+    copy_videos: bool = False,
+    **options: Any,
+) -> FormatResult:
+    """Read annotations of a format, and the metadata of the clips' videos.
+
+    Args:
+        name: The format.
+        path: The folder or file.
+        videos: A folder with videos that are named by clip ids.
+        dataset_root: Where the dataset will be: videos inside it get relative paths.
+        copy_videos: Whether to copy other videos into it.
+        options: Options of the format.
+
+    Raises:
+        ConfigError: The format does not know an option.
+        FormatError: The annotations cannot be read.
+    """
+    from microg.formats.video_files import find_videos, with_metadata
+
+    function = load(name).read
+    _check_options(name, "import", options, function, {"videos", "copy_videos"})
+    own = {"videos": videos, "dataset_root": dataset_root}  # of formats that look for videos themselves
+    options |= {option: value for option, value in own.items() if option in _options(function)}
+    result = function(path, **options)
+    found = result.videos if result.videos is not None else find_videos(videos) if videos else {}
+    clips, notes = with_metadata(result.tables["clips"], found, dataset_root=dataset_root, copy=copy_videos)
+    return replace(result, tables={**result.tables, "clips": clips}, notes=[*result.notes, *notes])
 
 
 def write(name: str, source: Dataset | Mapping[str, pa.Table], path: str, **options: Any) -> list[str]:
-    """Write `source` as format `name` under `path` and return the notes."""
-    module = load(name)
-    _check_options(name, "export", options, module.WRITE_OPTIONS)
-    return module.write(source, path, **options)
+    """Write a dataset, or plain tables, in a format under `path` and return the notes.
+
+    Raises:
+        ConfigError: The format does not know an option.
+    """
+    from microg.formats.base import collect, dropped
+
+    found = load(name)
+    _check_options(name, "export", options, found.write)
+    annotations, notes = collect(source)
+    return [*notes, *dropped(annotations, found.TABLES, name), *found.write(annotations, path, **options)]
 
 
-def _check_options(name: str, verb: str, options: Mapping[str, Any], known: frozenset[str]) -> None:
+def _options(function: Callable[..., Any]) -> set[str]:
+    """Return the options of a format's `read` or `write`: its keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _check_options(
+    name: str,
+    verb: str,
+    options: Mapping[str, Any],
+    function: Callable[..., Any],
+    common: AbstractSet[str] = frozenset(),
+) -> None:
+    known = (_options(function) - {"dataset_root"}) | common
     for option in options:
         if option not in known:
             flags = ", ".join("--" + flag.replace("_", "-") for flag in sorted(known)) or "none"

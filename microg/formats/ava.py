@@ -16,15 +16,13 @@ import pyarrow as pa
 from microg import storage
 from microg.arrow import pc
 from microg.data import schema
-from microg.data.dataset import Dataset
+from microg.data.ids import clip_id_of
 from microg.errors import DatasetError, FormatError, VideoError
 from microg.formats import ava_frames
-from microg.formats.base import Annotations, FormatResult, clip_id_of, collect, dropped, new_clips, read_csv, write_csv
+from microg.formats.base import Annotations, FormatResult, new_clips, read_csv, write_csv
 from microg.formats.labelmap import check_label_map, label_map_text
-from microg.formats.video_files import find_videos, with_metadata
 
-READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
-WRITE_OPTIONS = frozenset({"split", "frames"})
+TABLES = frozenset({"samples", "splits", "actions", "boxes"})
 _ROW = {
     "clip_id": pa.string(),
     "frame": pa.int32(),
@@ -39,14 +37,12 @@ _FRAME_LIST_HEADER = "original_video_id video_id frame_id path labels\n"
 _FRAME_LIST_COLUMNS = ("original_video_id", "video_id", "frame_id", "path", "labels")
 
 
-def read(
-    path: str, *, videos: str | None = None, dataset_root: str | None = None, copy_videos: bool = False
-) -> FormatResult:
+def read(path: str) -> FormatResult:
     """Read the AVA folder `path` into `clips`, `samples`, `actions` and `splits` (scheme `published`).
 
     Boxes stay what they are there: one normalised key box a person, in `samples`. The number of frames comes from the
-    frame lists, the frame size from the first JPEG in `frames/`, where they are there; both from the video when
-    `videos` names a folder with the clips. Raises `FormatError` for a row that cannot be read.
+    frame lists, the frame size from the first JPEG in `frames/`, where they are there. Raises `FormatError` for a row
+    that cannot be read.
     """
     notes, samples, homes = [], [], {}
     for split in schema.SPLITS:
@@ -71,8 +67,6 @@ def read(
         "width": [size[0] if (size := sizes[clip_id]) else None for clip_id in homes],
         "height": [size[1] if (size := sizes[clip_id]) else None for clip_id in homes],
     }
-    found = find_videos(videos) if videos else {}
-    clips, more = with_metadata(new_clips(homes, **columns), found, dataset_root=dataset_root, copy=copy_videos)
     splits = [{"clip_id": c, "split": split, "scheme": "published"} for c, split in sorted(homes.items()) if split]
     label_map = storage.join(path, "annotations", "label_map.pbtxt")
     if storage.exists(label_map):
@@ -84,12 +78,12 @@ def read(
         ["clip_id", "person_id", "action_id"], use_threads=False
     )
     tables = {
-        "clips": clips,
+        "clips": new_clips(homes, **columns),
         "samples": table,
         "splits": schema.from_rows("splits", splits),
         "actions": schema.conform("actions", actions.aggregate([])),
     }
-    return FormatResult(tables, notes + more)
+    return FormatResult(tables, notes)
 
 
 def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None], str]:
@@ -112,17 +106,14 @@ def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None]
     return table, lengths, digest.hexdigest()[:16]
 
 
-def write(
-    source: Dataset | Mapping[str, pa.Table], path: str, *, split: str = "published", frames: bool = False
-) -> list[str]:
+def write(annotations: Annotations, path: str, *, split: str = "published", frames: bool = False) -> list[str]:
     """Write the splits of scheme `split` as AVA files, byte for byte as the reference conversion writes them.
 
     With `frames` every frame of each video is also written as a JPEG. Raises `DatasetError` when the dataset has no
     samples, no such split, or a clip of unknown length, and
     `VideoError` at the end when the frames of some clips could not be written.
     """
-    annotations, notes = collect(source)
-    notes += dropped(annotations, {"samples", "splits", "actions", "boxes"}, "ava")
+    notes = []
     boxes = annotations.table("boxes").num_rows
     if boxes:
         notes.append(f"ava holds key boxes only: of {boxes} boxes those in 'samples' were written")

@@ -14,8 +14,16 @@ from microg import storage
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.data.ids import split_clip_id, strip_video_extension
-from microg.errors import DatasetError, FormatError, IdError
+from microg.data.ids import split_clip_id
+from microg.errors import DatasetError, FormatError
+
+
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video file of a clip, and the origin (`movie`, `real`) that its folder tells, if any."""
+
+    path: str
+    origin: str | None
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,12 @@ class FormatResult:
     """Tables read from a foreign format, by name, and notes on what was assumed or left out.
 
     A table is present when the format can express it, even without rows: a merge then knows that "no rows" is a
-    statement and not silence.
+    statement and not silence. `videos` are those of the clips, by clip id, where the format itself looked for them.
     """
 
     tables: dict[str, pa.Table]
     notes: list[str]
+    videos: Mapping[str, FoundVideo] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,20 +119,6 @@ def actions_by_person(actions: pa.Table) -> tuple[dict[str, dict[int, list[int]]
         else:
             labels.append(action_id)
     return result, [f"{repeated} repeated action rows were written once"] if repeated else []
-
-
-def clip_id_of(name: str, where: str, *, is_path: bool = False) -> str:
-    """Return the clip id for a published `video_id`, or for a file's path or URL when `is_path`; `.mp4` is cut off.
-
-    Raises `FormatError` saying `where` it stands.
-    """
-    text = str(name).replace("\\", "/").rsplit("/", 1)[-1] if is_path else str(name)
-    clip_id = strip_video_extension(text)
-    try:
-        split_clip_id(clip_id)
-    except IdError as error:
-        raise FormatError(f"{where}: {error.what}", error.fix) from error
-    return clip_id
 
 
 def new_clips(clip_ids: Iterable[str], **columns: Iterable) -> pa.Table:

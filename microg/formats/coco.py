@@ -15,26 +15,23 @@ import pyarrow as pa
 
 from microg import storage
 from microg.data import schema
-from microg.data.dataset import Dataset
+from microg.data.ids import clip_id_of
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.ava_frames import relative_path
-from microg.formats.base import FormatResult, actions_by_person, clip_id_of, collect, dropped, new_clips, to_json
+from microg.formats.base import Annotations, FormatResult, actions_by_person, new_clips, to_json
 from microg.formats.labelmap import action_label, parse_action
 from microg.formats.video_files import copy_videos as copy_clips
-from microg.formats.video_files import find_videos, with_metadata
 
-READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
-WRITE_OPTIONS = frozenset({"copy_videos"})
+TABLES = frozenset({"boxes", "actions", "captions", "qa"})
 _PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 _VIDEO_COLUMNS = ("origin", "fps", "num_frames", "width", "height", "duration_s")
 _FILE = "annotations.json"
 
 
-def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: bool = False) -> list[str]:
+def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> list[str]:
     """Write `annotations.json` under the folder `path` (or `path` itself when it ends in `.json`)."""
-    annotations, notes = collect(source)
-    notes += dropped(annotations, {"boxes", "actions", "captions", "qa"}, "coco")
+    notes = []
     file = _file(path)
     if copy_videos:
         notes += copy_clips(annotations, storage.join(file.rsplit("/", 1)[0], "videos"))[1]
@@ -65,9 +62,7 @@ def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: b
     return notes + more + vqa_notes
 
 
-def read(
-    path: str, *, videos: str | None = None, dataset_root: str | None = None, copy_videos: bool = False
-) -> FormatResult:
+def read(path: str) -> FormatResult:
     """Read a COCO video file into `clips`, `boxes`, `actions`, `captions` and `qa`.
 
     The person id is `attributes.person_id` or the track's `person_id`, else the rank of the instance in its clip, from
@@ -80,7 +75,7 @@ def read(
     if not isinstance(document, dict) or not {"videos", "images", "annotations"} <= set(document):
         raise FormatError(f"{file} is not COCO video JSON", "it needs the lists videos, images and annotations")
     try:
-        return _tables(document, file, videos, dataset_root, copy_videos)
+        return _tables(document, file)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{file} has a malformed entry: {type(error).__name__}: {error}") from error
 
@@ -152,7 +147,7 @@ def _images_and_boxes(
     return list(images.values()), rows
 
 
-def _tables(document: dict, file: str, videos: str | None, dataset_root: str | None, copy: bool) -> FormatResult:
+def _tables(document: dict, file: str) -> FormatResult:
     clip_ids = {
         v["id"]: clip_id_of(v.get("name") or v["file_name"], f"{file}, video {v['id']}", is_path=True)
         for v in document["videos"]
@@ -205,21 +200,15 @@ def _tables(document: dict, file: str, videos: str | None, dataset_root: str | N
     ]
     captions, qa = vqa_json.tables(entries, file)
     columns = {name: [video.get(name) for video in document["videos"]] for name in _VIDEO_COLUMNS}
-    clips, more = with_metadata(
-        new_clips(clip_ids.values(), **columns),
-        find_videos(videos) if videos else {},
-        dataset_root=dataset_root,
-        copy=copy,
-    )
     actions = [{"clip_id": c, "person_id": person_id, "action_id": a} for c, person_id, a in labels]
     tables = {
-        "clips": clips,
+        "clips": new_clips(clip_ids.values(), **columns),
         "boxes": schema.from_rows("boxes", boxes),
         "actions": schema.from_rows("actions", actions),
         "captions": captions,
         "qa": qa,
     }
-    return FormatResult(tables, notes + more)
+    return FormatResult(tables, notes)
 
 
 class _Persons:

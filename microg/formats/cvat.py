@@ -14,33 +14,25 @@ import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Iterator, Mapping
 
-import pyarrow as pa
-
 from microg import storage
 from microg.data import schema, taxonomy
-from microg.data.dataset import Dataset
 from microg.errors import FormatError
 from microg.formats import xmltree
-from microg.formats.base import FormatResult, actions_by_person, collect, dropped, new_clips
+from microg.formats.base import Annotations, FormatResult, actions_by_person, new_clips
 from microg.formats.cvat_read import TaskReader
 from microg.formats.keyframes import TrackBox, to_keyframes, tracks
 from microg.formats.labelmap import action_label
 from microg.formats.video_files import copy_videos as copy_clips
-from microg.formats.video_files import find_videos, with_metadata
 
-READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
-WRITE_OPTIONS = frozenset({"copy_videos"})
+TABLES = frozenset({"boxes", "actions"})
 _MIN_SLOTS = 5  # the published limit of actions a person
 _NO_ACTION = "none"
 _MAX_XML_BYTES = 512 << 20
 
 
-def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: bool = False) -> list[str]:
+def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> list[str]:
     """Write `annotations/{clip_id}.xml` a clip, and `labels.json` for the raw label editor of a CVAT project."""
-    annotations, notes = collect(source)
-    notes += dropped(annotations, {"boxes", "actions"}, "cvat")
-    if copy_videos:
-        notes += copy_clips(annotations, storage.join(path, "videos"))[1]
+    notes = copy_clips(annotations, storage.join(path, "videos"))[1] if copy_videos else []
     actions, more = actions_by_person(annotations.table("actions"))
     boxes, repeated = tracks(annotations.table("boxes"))
     if repeated:
@@ -61,9 +53,7 @@ def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: b
     return notes + more
 
 
-def read(
-    path: str, *, videos: str | None = None, dataset_root: str | None = None, copy_videos: bool = False
-) -> FormatResult:
+def read(path: str) -> FormatResult:
     """Read an XML file, a zip file that CVAT made, or a folder of these into `clips`, `boxes` and `actions`.
 
     The clip is named by the task's source video, else the task, else the file. Boxes between two key frames are
@@ -86,11 +76,8 @@ def read(
     if not clips:
         raise FormatError(f"{path} holds no CVAT annotations", "give an XML file, a zip file or a folder with them")
     columns = {name: [clip[name] for clip in clips.values()] for name in ("num_frames", "width", "height")}
-    table, more = with_metadata(
-        new_clips(clips, **columns), find_videos(videos) if videos else {}, dataset_root=dataset_root, copy=copy_videos
-    )
     tables = {name: schema.from_rows(name, found) for name, found in rows.items()}
-    return FormatResult({"clips": table, **tables}, notes + more)
+    return FormatResult({"clips": new_clips(clips, **columns), **tables}, notes)
 
 
 def _documents(path: str) -> Iterator[tuple[bytes, str]]:

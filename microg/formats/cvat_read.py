@@ -6,8 +6,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 
+from microg.data.ids import clip_id_of
 from microg.errors import FormatError
-from microg.formats.base import clip_id_of
 from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, upright
 from microg.formats.labelmap import parse_action
 from microg.formats.xmltree import text

@@ -10,50 +10,42 @@ written as the two key frames at their ends; `enabled: false` ends a visible str
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
-
-import pyarrow as pa
 
 from microg import storage
 from microg.data import schema
-from microg.data.dataset import Dataset
+from microg.data.ids import clip_id_of
 from microg.errors import DatasetError, FormatError
 from microg.formats import labelstudio_config as config
 from microg.formats import vqa_json
 from microg.formats.base import (
+    Annotations,
     FormatResult,
     actions_by_person,
-    clip_id_of,
-    collect,
     confidence_note,
-    dropped,
     new_clips,
     to_json,
 )
 from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
 from microg.formats.labelmap import parse_action
-from microg.formats.video_files import VIDEO_EXTENSIONS, find_videos, with_metadata
+from microg.formats.video_files import VIDEO_EXTENSIONS
 from microg.formats.video_files import copy_videos as copy_clips
 
-READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos", "predictions"})
-WRITE_OPTIONS = frozenset({"copy_videos", "video_prefix"})
+TABLES = frozenset({"boxes", "actions", "captions", "qa"})
 _CLIP_COLUMNS = ("origin", "fps", "num_frames", "width", "height", "duration_s")
 _DECIMALS = 6
 _PERSON_REGION = re.compile(r"person-([0-9]{1,9})")
 
 
 def write(
-    source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: bool = False, video_prefix: str | None = None
+    annotations: Annotations, path: str, *, copy_videos: bool = False, video_prefix: str | None = None
 ) -> list[str]:
     """Write `tasks.json` (boxes, actions and texts as predictions) and `labeling_config.xml` under `path`.
 
     A task's video is `video_prefix` + `{clip_id}.mp4` when given, else where the clip's video lies. Raises
     `DatasetError` when the frame size of a clip with boxes is unknown.
     """
-    annotations, notes = collect(source)
-    notes += dropped(annotations, {"boxes", "actions", "captions", "qa"}, "labelstudio")
-    notes += confidence_note(annotations.table("boxes"), "labelstudio")
+    notes = confidence_note(annotations.table("boxes"), "labelstudio")
     copied: dict[str, str] = {}
     if copy_videos:
         copied, more = copy_clips(annotations, storage.join(path, "videos"))
@@ -86,14 +78,7 @@ def write(
     return notes + more + vqa_notes
 
 
-def read(
-    path: str,
-    *,
-    videos: str | None = None,
-    dataset_root: str | None = None,
-    copy_videos: bool = False,
-    predictions: bool = False,
-) -> FormatResult:
+def read(path: str, *, predictions: bool = False) -> FormatResult:
     """Read a Label Studio JSON export (a file, or a folder with `tasks.json`) into `clips`, `boxes`, `actions`,
     `captions` and `qa`.
 
@@ -108,7 +93,6 @@ def read(
     tasks = storage.read_json(file)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise FormatError(f"{file} is not a Label Studio export", "export the project as JSON (not JSON-MIN or CSV)")
-    found = find_videos(videos) if videos else {}
     reader = _Reader(file, predictions)
     for number, task in enumerate(tasks, 1):
         try:
@@ -117,16 +101,15 @@ def read(
             raise FormatError(f"{file}, task {task.get('id', number)}: {type(error).__name__}: {error}") from error
     columns = {name: [data.get(name) for data in reader.clips.values()] for name in _CLIP_COLUMNS}
     columns["uri"] = [_uri(data) for data in reader.clips.values()]
-    clips, notes = with_metadata(new_clips(reader.clips, **columns), found, dataset_root=dataset_root, copy=copy_videos)
     captions, qa = vqa_json.tables(reader.entries, file)
     tables = {
-        "clips": clips,
+        "clips": new_clips(reader.clips, **columns),
         "boxes": schema.from_rows("boxes", reader.boxes),
         "actions": schema.from_rows("actions", reader.actions),
         "captions": captions,
         "qa": qa,
     }
-    return FormatResult(tables, reader.notes() + notes)
+    return FormatResult(tables, reader.notes())
 
 
 class _Reader:

@@ -7,33 +7,29 @@ frame_id from 1, person_id, xmin, ymin, xmax, ymax in pixels), a JSON array of {
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pyarrow as pa
 
 from microg import storage
 from microg.arrow import pc
 from microg.data import schema
-from microg.data.dataset import Dataset
+from microg.data.ids import clip_id_of
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.base import (
     Annotations,
     FormatResult,
-    clip_id_of,
-    collect,
+    FoundVideo,
     confidence_note,
-    dropped,
     integral,
     new_clips,
     read_csv,
     write_csv,
 )
 from microg.formats.labelmap import check_label_map, label_map_text
-from microg.formats.video_files import FoundVideo, copy_videos, find_videos, unpack_zip, with_metadata
+from microg.formats.video_files import copy_videos as copy_clips
+from microg.formats.video_files import find_videos, unpack_zip
 
-READ_OPTIONS = frozenset({"videos", "dataset_root", "copy_videos"})
-WRITE_OPTIONS = frozenset({"copy_videos"})
+TABLES = frozenset({"boxes", "actions", "captions", "qa"})
 _ORIGIN_OF_LETTER = {"m": "movie", "r": "real"}
 _LETTER = {origin: letter for letter, origin in _ORIGIN_OF_LETTER.items()}
 _ACTIONS = {"video_id": pa.string(), "movie_or_real": pa.string(), "person_id": pa.int64(), "action": pa.int64()}
@@ -49,9 +45,7 @@ _BOXES = {
 _PIXELS = {"xmin": "x1", "ymin": "y1", "xmax": "x2", "ymax": "y2"}
 
 
-def read(
-    path: str, *, videos: str | None = None, dataset_root: str | None = None, copy_videos: bool = False
-) -> FormatResult:
+def read(path: str, *, videos: str | None = None, dataset_root: str | None = None) -> FormatResult:
     """Read the published folder `path` into `clips`, `boxes`, `actions`, `captions` and `qa`.
 
     Each table comes from `annotation_files/` (or the root), or else from `parquet_format/`. Videos are looked for in
@@ -79,33 +73,25 @@ def read(
     for column in (boxes["clip_id"], captions["clip_id"], qa["clip_id"]):
         ids |= dict.fromkeys(pc.unique(column).to_pylist())
     ids |= dict.fromkeys(found)
-    clips, more = with_metadata(
-        new_clips(ids, origin=[origins.get(clip_id) for clip_id in ids]),
-        found,
-        dataset_root=dataset_root,
-        copy=copy_videos,
-    )
     for label_map in (storage.join(path, "label_map", "label_map.pbtxt"), storage.join(path, "label_map.pbtxt")):
         if storage.exists(label_map):
             notes += check_label_map(label_map)
     tables = {
-        "clips": clips,
+        "clips": new_clips(ids, origin=[origins.get(clip_id) for clip_id in ids]),
         "boxes": schema.conform("boxes", boxes),
         "actions": schema.conform("actions", actions),
         "captions": captions,
         "qa": qa,
     }
-    return FormatResult(tables, notes + video_notes + more)
+    return FormatResult(tables, notes + video_notes, found)
 
 
-def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: bool = False) -> list[str]:
+def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> list[str]:
     """Write CSV, JSON and Parquet under `path`, byte-stably; with `copy_videos` also `videos/{origin}/{source}/`.
 
     Boxes are written as integers when all of them are whole, else as exact decimals.
     """
-    annotations, notes = collect(source)
-    notes += dropped(annotations, {"boxes", "actions", "captions", "qa"}, "microg4m")
-    notes += confidence_note(annotations.table("boxes"), "microg4m")
+    notes = confidence_note(annotations.table("boxes"), "microg4m")
     actions, more = _published_actions(annotations)
     boxes = _published_boxes(annotations.table("boxes"))
     items, vqa_notes = vqa_json.items(annotations.table("captions"), annotations.table("qa"))
@@ -115,17 +101,13 @@ def write(source: Dataset | Mapping[str, pa.Table], path: str, *, copy_videos: b
     vqa_json.write(path, items)
     storage.write_bytes(storage.join(path, "label_map", "label_map.pbtxt"), label_map_text().encode())
     if copy_videos:
-        more += _copy(annotations, storage.join(path, "videos"))
+        more += copy_clips(annotations, storage.join(path, "videos"), published_layout=True)[1]
     mentioned = {*actions["video_id"].to_pylist(), *boxes["video_id"].to_pylist(), *(i["video_id"] for i in items)}
     silent = [row["clip_id"] for row in annotations.clips() if row["clip_id"] not in mentioned]
     if silent:
         where = "appear through their video only" if copy_videos else "are not mentioned"
         more.append(f"{len(silent)} clips without any annotation {where} (e.g. {silent[0]})")
     return notes + more + vqa_notes
-
-
-def _copy(annotations: Annotations, folder: str) -> list[str]:
-    return copy_videos(annotations, folder, published_layout=True)[1]
 
 
 def _load(root: str, name: str, columns: dict[str, pa.DataType]) -> tuple[pa.Table, str | None]:

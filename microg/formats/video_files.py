@@ -7,7 +7,6 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +16,7 @@ from microg import storage
 from microg.data import schema
 from microg.data.ids import split_clip_id
 from microg.errors import FormatError, IdError, VideoError, describe
-from microg.formats.base import Annotations
+from microg.formats.base import Annotations, FoundVideo
 from microg.video import decode_frames_at
 
 VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
@@ -35,14 +34,6 @@ def video_columns(uri: str) -> dict[str, Any]:
     columns = {name: getattr(info, name) for name in ("fps", "num_frames", "width", "height")}
     duration = info.num_frames / info.fps
     return {**columns, "duration_s": duration, "sha256": storage.sha256(uri), "status": "ok", "error": None}
-
-
-@dataclass(frozen=True)
-class FoundVideo:
-    """A video file of a clip, and the origin (`movie`, `real`) that its folder tells, if any."""
-
-    path: str
-    origin: str | None
 
 
 def find_videos(root: str) -> dict[str, FoundVideo]:

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from microg import storage
 from microg.data import schema
+from microg.data.ids import clip_id_of
 from microg.errors import FormatError
-from microg.formats.base import clip_id_of
 
 _NAME = "vqa_and_captioning"
 _PAIR = pa.struct([("Q", pa.string()), ("A", pa.string())])

@@ -13,9 +13,9 @@ import numpy as np
 
 from microg.actions.predictions import read_predictions
 from microg.data.dataset import Dataset
-from microg.data.key_frames import read_key_frames
 from microg.data.taxonomy import BY_ID
 from microg.errors import MicrogError, VideoError
+from microg.formats.key_frame_sources import read_key_frames
 from microg.metrics.har.boxes import iou
 from microg.reports.clips.cards import spread
 from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, person_colour

@@ -12,7 +12,7 @@ import pytest
 from microg import formats
 from microg.data.dataset import Dataset
 from microg.formats import FORMATS
-from microg.jobs import cli, common, data_convert
+from microg.jobs import cli, common
 from tests.support.annotations import rows
 from tests.support.helpers import make_dataset
 
@@ -35,12 +35,14 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 
     return json.loads(microg(capsys, *arguments, "--json", code=code)[0])
 
 
-def test_the_command_knows_exactly_the_registered_formats() -> None:
-    assert [item.value for item in data_convert.FormatName] == list(FORMATS)
+def test_the_command_knows_exactly_the_registered_formats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    error = microg(capsys, "import", "cvta", tmp_path, tmp_path / "data", code=2)[1]
+    assert "there is no dataset format 'cvta', did you mean 'cvat'?" in error
+    assert f"dataset formats are {', '.join(FORMATS)}; or module:object" in error
+    help_text = " ".join(microg(capsys, "export", "--help")[0].split())
     for name in FORMATS:
-        module = formats.load(name)
-        assert module.READ_OPTIONS
-        assert module.WRITE_OPTIONS
+        assert f"{name}: " in help_text
+        assert formats.load(name).TABLES
 
 
 def test_the_published_layout_is_imported_split_and_exported_for_training(

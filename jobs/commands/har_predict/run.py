@@ -24,7 +24,7 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
 
     Raises `MicrogError` for whatever the user can put right before anything is written.
     """
-    from microg.data.key_frames import read_key_frames
+    from microg.formats.key_frame_sources import read_key_frames
     from microg.pipelines.har import prediction_store
     from microg.pipelines.har.predict import open_network
 

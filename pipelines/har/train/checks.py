@@ -10,9 +10,10 @@ import pyarrow as pa
 from microg import storage
 from microg.actions.rows import TRUTH_ROWS, conform_rows
 from microg.actions.truth import read_truth
-from microg.data.key_frames import check_labels, read_key_frames
+from microg.data.key_frames import check_labels
 from microg.data.label_space import label_space
 from microg.errors import WeightsError
+from microg.formats.key_frame_sources import read_key_frames
 from microg.pipelines.har.train.loop import Job
 from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from microg import storage
+from microg import formats, storage
 from microg.data import schema
-from microg.data.key_frames import check_labels, key_frame_rows, label_matrix, read_key_frames
+from microg.data.key_frames import check_labels, key_frame_rows, label_matrix
 from microg.data.label_space import MICROG_50
 from microg.errors import DatasetError, FormatError
-from microg.formats import ava
+from microg.formats.key_frame_sources import read_key_frames
 from tests.support.helpers import FRAMES, make_dataset
 
 
@@ -114,7 +114,7 @@ def test_a_clip_without_a_video_has_no_uri(tmp_path: Path) -> None:
 
 def test_a_train_ready_folder_gives_the_same_key_frames_from_its_frames(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "set")
-    ava.write(dataset, str(tmp_path / "ava"), split="source", frames=True)
+    formats.write("ava", dataset, str(tmp_path / "ava"), split="source", frames=True)
     expected = read_key_frames(str(tmp_path / "set"), "train", "source")
     found = read_key_frames(str(tmp_path / "ava"), "train")
     assert found.rows.drop_columns(["uri"]) == expected.rows.drop_columns(["uri"])

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from microg import formats
 from microg.data.dataset import Dataset
-from microg.data.key_frames import key_frame_rows, read_key_frames
+from microg.data.key_frames import key_frame_rows
 from microg.data.label_space import MICROG_50
 from microg.errors import DatasetError
-from microg.formats import ava
+from microg.formats.key_frame_sources import read_key_frames
 from microg.models.har import clip_geometry
 from microg.pipelines.har import samples
 from microg.pipelines.har.sample_tables import from_table, to_table
@@ -81,7 +82,7 @@ def test_colours_are_red_green_blue(tmp_path: Path) -> None:
 
 
 def test_a_frame_folder_gives_the_same_clips_up_to_jpeg_noise(dataset: Dataset, tmp_path: Path) -> None:
-    ava.write(dataset, str(tmp_path), frames=True)
+    formats.write("ava", dataset, str(tmp_path), frames=True)
     from_jpegs = decode_rows(read_key_frames(str(tmp_path), "test").rows.to_pylist(), view("test"))
     from_videos = decode_rows(key_frame_rows(dataset, "test").to_pylist(), view("test"))
     assert [sample.key for sample in from_jpegs] == [sample.key for sample in from_videos]
@@ -95,7 +96,7 @@ def test_unknown_lengths_are_counted(rows: pa.Table, dataset: Dataset, tmp_path:
     known = rows.slice(1, 1).to_pylist()
     found = decode_rows([{**known[0], "num_frames": None}], view("test"))
     np.testing.assert_array_equal(found[0].clip, decode_rows(known, view("test"))[0].clip)
-    ava.write(dataset, str(tmp_path), frames=True)
+    formats.write("ava", dataset, str(tmp_path), frames=True)
     folder = {**known[0], "num_frames": None, "uri": f"{tmp_path}/frames/{known[0]['clip_id']}/"}
     assert decode_rows([folder], view("test"))[0].error == ""
 
