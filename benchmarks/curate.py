@@ -113,13 +113,13 @@ class SinglePass:
     def __call__(self, clip: str) -> dict[str, Any]:
         info = probe(clip)
         seen = observe(clip, self._detector, num_frames=info.num_frames, frame_step=self._step)
-        level = motion_level(seen.motion_published)
+        level = motion_level(seen.measured["motion_published"])
         published = person_boxes(seen.tracks, width=info.width, height=info.height, fps=info.fps, level=level)
         persons = sum(len(frame.persons(0.6)) > 0 for frame in seen.detections)
         return {
             "percentage": 100 * persons / seen.num_frames,
-            "cuts": len(scene_cuts(seen.content_scores)),
-            "motion": seen.motion_published,
+            "cuts": len(scene_cuts(seen.measured["content_scores"])),
+            "motion": seen.measured["motion_published"],
             "boxes": published,
             "seconds": seen.seconds,
             "detections": seen.detections,

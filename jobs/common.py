@@ -250,9 +250,18 @@ def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
     if as_json:
         print_json(plan)
         return
-    for name, value in plan.items():
-        print(f"{name}: {value}")
+    show_plan_values(plan)
     print(f"{nothing} (--dry-run)")
+
+
+def show_plan_values(plan: dict[str, Any]) -> None:
+    """Print a plan's values, one a line, and its stages, if it has any, one a line below that."""
+    for name, value in plan.items():
+        if name == "stages":
+            from microg.pipelines.core.stage import plan_lines
+
+            value = "".join(f"\n  {line}" for line in plan_lines(value))
+        print(f"{name}: {value}")
 
 
 def profiled(report: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class WorkerError(MicrogError):
     """A job cannot go on: its workers cannot start, or none of them could do any row."""
 
 
+class StageError(MicrogError):
+    """A stage of a pipeline is declared wrongly."""
+
+
 class TrainingError(MicrogError):
     """Training cannot go on: the loss is not finite, or no sample of a batch can be used."""
 

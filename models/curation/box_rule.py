@@ -1,7 +1,7 @@
 """From tracked boxes to the person boxes that are published: the reference's rule, and each of its quirks' fix.
 
 A clip is processed every `interval`-th frame (by frame rate and motion); what a processed frame decides is held until
-the next one.
+the next one (docs/protocols.md, "Curation").
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
-"""How much a clip moves: sparse optical flow over sampled groups of frames."""
+"""How much a clip moves: sparse optical flow over sampled groups of frames (docs/protocols.md, "Curation")."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
+import pyarrow as pa
+
+from microg.models.curation.measure import Measure
 
 GROUP_FRAMES = 30
 SAMPLED_FRACTION = 0.10
@@ -56,6 +61,10 @@ class MotionMeter:
         """Mean of the steps' sums of displacement lengths; 0 without corners or steps."""
         return float(np.mean([b for _, b in self._sums])) if self._sums else 0.0
 
+    def columns(self) -> dict[str, Any]:
+        """Return both means."""
+        return {"motion_published": self.published, "motion_euclidean": self.euclidean}
+
 
 def group_starts(num_frames: int) -> frozenset[int]:
     """Return the 0-based first frames of the sampled groups: about 10% of the clip, at least one, evenly spaced."""
@@ -67,3 +76,11 @@ def group_starts(num_frames: int) -> frozenset[int]:
 def motion_level(value: float) -> str:
     """Return `high` above 95 pixels a step, else `low`."""
     return "high" if value > HIGH_MOTION_ABOVE else "low"
+
+
+# Which people are published depends on it (`microg.models.curation.box_rule`); it rejects no clip.
+MEASURE = Measure(
+    name="motion",
+    columns=pa.schema([("motion_published", pa.float64()), ("motion_euclidean", pa.float64())]),
+    meter=MotionMeter,
+)

@@ -9,28 +9,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from microg.errors import FormatError, VideoError
-from microg.models.curation.motion import MotionMeter
-from microg.models.curation.scenes import SceneScorer
+from microg.models.curation.registry import MEASURES
 from microg.models.curation.tracking import BotSort, TrackerSettings, Tracks
 from microg.models.detection.base import Detections, Detector
 from microg.models.detection.sparse import detect_every
 from microg.video import decode_frames
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Observation:
-    """What was seen in one clip. `detections` and `tracks` hold one entry a frame; `seconds` is CPU time by stage."""
+    """What was seen in one clip.
+
+    Attributes:
+        num_frames: Frames that were decoded.
+        width: Width in pixels.
+        height: Height in pixels.
+        measured: Columns of the measures in `microg.models.curation.registry`.
+        detections: Of each frame.
+        tracks: Of each frame.
+        seconds: CPU time by step.
+    """
 
     num_frames: int
     width: int
     height: int
-    content_scores: list[float]
-    motion_published: float
-    motion_euclidean: float
+    measured: dict[str, Any]
     detections: list[Detections]
     tracks: list[Tracks]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,7 +61,8 @@ def observe(
     """
     if detector is None and stored is None:
         raise ValueError("either a detector or stored detections are needed")
-    scenes, motion, tracking = SceneScorer(), MotionMeter(num_frames), BotSort(tracker)
+    meters = [(measure.name, measure.meter(num_frames)) for measure in MEASURES]
+    tracking = BotSort(tracker)
     name = uri.rsplit("/", 1)[-1]
     detections: list[Detections] = []
     tracks: list[Tracks] = []
@@ -63,25 +72,22 @@ def observe(
     if detector is not None:
         detected = detect_every(_clocked_detect(detector, clock), frames, step=frame_step, batch_size=batch_size)
     else:
-        detected = _replayed(stored or (), frames, name)
-    for frame, found in detected:
+        detected = _replay(stored or (), frames, name)
+    for frame, boxes in detected:
         size = frame.shape[:2]
-        with clock("scenes"):
-            scenes.update(frame)
-        with clock("motion"):
-            motion.update(frame)
+        for step, meter in meters:
+            with clock(step):
+                meter.update(frame)
         with clock("track"):
-            tracks.append(tracking.update(found, frame))
-        detections.append(found)
+            tracks.append(tracking.update(boxes, frame))
+        detections.append(boxes)
     if not detections:
         raise VideoError(f"{name} holds no frame")
     return Observation(
         num_frames=len(detections),
         width=size[1],
         height=size[0],
-        content_scores=scenes.scores,
-        motion_published=motion.published,
-        motion_euclidean=motion.euclidean,
+        measured={name: value for _, meter in meters for name, value in meter.columns().items()},
         detections=detections,
         tracks=tracks,
         seconds=clock.seconds,
@@ -105,7 +111,7 @@ def _clocked_detect(detector: Detector, clock: _StageClock) -> Callable[[Sequenc
     return detect
 
 
-def _replayed(
+def _replay(
     stored: Sequence[Detections], frames: Iterator[np.ndarray], name: str
 ) -> Iterator[tuple[np.ndarray, Detections]]:
     count = 0

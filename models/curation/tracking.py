@@ -16,7 +16,7 @@ from microg.models.detection.base import Boxes, Detections
 
 
 class TrackerSettings(Config):
-    """BoT-SORT's parameters; the defaults are those of the published pipeline."""
+    """BoT-SORT parameters of the published pipeline (docs/protocols.md, "Curation")."""
 
     track_high_thresh: float = Field(
         default=0.5, description="Detections at or above this confidence are matched with tracks first."

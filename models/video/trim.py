@@ -1,4 +1,4 @@
-"""Cutting raw footage into clips of equal length, frame rate and height (section 3 of the paper).
+"""Cutting raw footage into clips of equal length, frame rate and height (docs/protocols.md, "Curation").
 
 Any container, codec, frame rate and size goes in; out come H.264 mp4 files of exactly `seconds * fps` frames with a
 key frame first and no audio, encoded on one thread, so that the same input gives the same bytes.

@@ -6,8 +6,10 @@ takes no CPU.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -17,6 +19,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_ATTEMPTS = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result for an item: `type: message`, as in the `error` column of tables."""
+
+    error: str
 
 
 class AttemptLedger:
@@ -35,84 +44,91 @@ class AttemptLedger:
         self._attempts.pop(key, None)
 
 
-def start_ledger() -> Any:
-    """Start a ledger in the connected Ray and return its handle."""
+@lru_cache(maxsize=1)
+def _ledger_of_job(job: str) -> Any:
     import ray
 
     return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptLedger).remote()
 
 
-@lru_cache(maxsize=1)
-def _ledger_of_job(job: str) -> Any:
-    return start_ledger()
+@dataclass(frozen=True)
+class Attempts:
+    """The ledger as workers use it: `ledger` is its actor, `scope` sets apart what shares it."""
+
+    ledger: Any
+    scope: str = ""
+
+    @classmethod
+    def of_new_run(cls) -> Attempts:
+        """Return the attempts of a new run, all zero.
+
+        One ledger serves this process for as long as it is connected to Ray: starting one takes a second.
+        """
+        import ray
+
+        return cls(_ledger_of_job(ray.get_runtime_context().get_job_id()), uuid.uuid4().hex)
+
+    def within(self, scope: str) -> Attempts:
+        """Return the attempts of a part of this scope."""
+        return replace(self, scope=f"{self.scope}/{scope}")
+
+    def start(self, key: str) -> int:
+        """Count an attempt at `key` and return how many there were since it last ended."""
+        import ray
+
+        return ray.get(self.ledger.start.remote(f"{self.scope}/{key}"))
+
+    def crashed_before(self, key: str) -> bool:
+        """Count an attempt; tell whether earlier ones killed their workers too often to try again."""
+        return self.start(key) > MAX_ATTEMPTS
+
+    def mark_finished(self, key: str) -> None:
+        """Report that work on `key` ended, well or with an error."""
+        self.ledger.finish.remote(f"{self.scope}/{key}")
 
 
-def process_ledger() -> Any:
-    """Return a ledger that lives as long as this process is connected to Ray: starting one takes a second."""
-    import ray
-
-    return _ledger_of_job(ray.get_runtime_context().get_job_id())
-
-
-def attempts(ledger: Any, key: str) -> int:
-    """Count an attempt and return how many there were since `key` last ended."""
-    import ray
-
-    return ray.get(ledger.start.remote(key))
-
-
-def crashed_before(ledger: Any, key: str) -> bool:
-    """Count an attempt; tell whether earlier ones killed their workers too often to try again."""
-    return attempts(ledger, key) > MAX_ATTEMPTS
-
-
-def together_or_alone(
+def run_batch_then_singles(
     work: Callable[[Sequence[T]], Sequence[R]],
     items: Sequence[T],
     *,
     name: Callable[[T], str],
-    failed: Callable[[T, str], R],
     crashed: str,
-    ledger: Any = None,
-    scope: str = "",
-) -> list[R]:
+    attempts: Attempts | None = None,
+) -> list[R | Failure]:
     """Return `work(items)`; where that raises, or killed its worker before, work on each item alone.
 
-    An item that raises alone gives `failed(item, error)`, one that kills its worker `failed(item, crashed)`. `name`
-    names an item within `scope`. Without a `ledger` no attempts are counted.
+    Args:
+        work: Takes items and returns as many results, in their order.
+        items: What to work on.
+        name: Names an item within the scope of `attempts`.
+        crashed: The error of an item that kills its worker when it is alone.
+        attempts: Counts attempts; None counts none.
+
+    Returns:
+        A result for each item, or the `Failure` of one that raised, or killed its worker, alone.
     """
     if len(items) > 1:
-        group = f"{scope}/{name(items[0])}+{len(items) - 1}"
-        results: list[R] | None = None
-        if ledger is None or attempts(ledger, group) == 1:
+        group = f"{name(items[0])}+{len(items) - 1}"
+        results: list[R | Failure] | None = None
+        if attempts is None or attempts.start(group) == 1:
             with suppress(Exception):  # which of them is at fault, working on each will tell
                 results = list(work(items))
-        if ledger is not None and results is not None:
-            settled(ledger, group)
         if results is not None:
+            if attempts is not None:
+                attempts.mark_finished(group)
             return results
-    return [_alone(work, item, f"{scope}/{name(item)}", failed, crashed, ledger) for item in items]
+    return [_run_single(work, item, name(item), crashed, attempts) for item in items]
 
 
-def _alone(
-    work: Callable[[Sequence[T]], Sequence[R]],
-    item: T,
-    key: str,
-    failed: Callable[[T, str], R],
-    crashed: str,
-    ledger: Any,
-) -> R:
-    if ledger is not None and crashed_before(ledger, key):
-        return failed(item, crashed)
+def _run_single(
+    work: Callable[[Sequence[T]], Sequence[R]], item: T, key: str, crashed: str, attempts: Attempts | None
+) -> R | Failure:
+    if attempts is not None and attempts.crashed_before(key):
+        return Failure(crashed)
     try:
-        result = work([item])[0]
+        result: R | Failure = work([item])[0]
     except Exception as error:
-        result = failed(item, describe(error))
-    if ledger is not None:
-        settled(ledger, key)
+        result = Failure(describe(error))
+    if attempts is not None:
+        attempts.mark_finished(key)
     return result
-
-
-def settled(ledger: Any, key: str) -> None:
-    """Report that work on `key` ended, well or with an error."""
-    ledger.finish.remote(key)

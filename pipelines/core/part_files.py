@@ -7,7 +7,7 @@ newest.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +21,8 @@ WRITTEN = "written"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The files of one such table in `folder`; `schema` has the string column `key`, and `WRITTEN`."""
+class PartFiles:
+    """An append-only table of small Parquet files in `folder`; `schema` has the string column `key`, and `WRITTEN`."""
 
     folder: str
     schema: pa.Schema
@@ -45,17 +45,24 @@ class Parts:
     def complete(self, keys: Sequence[str]) -> pa.Table:
         """Return the newest rows of exactly these keys, in this order, without `WRITTEN`.
 
-        Raises `WorkerError` when some are missing: then workers wrote somewhere else than this process reads.
+        Raises `WorkerError` when some are missing, as `require` does.
         """
         table = self.newest()
         place = {key: number for number, key in enumerate(table[self.key].to_pylist())}
-        missing = sum(key not in place for key in keys)
+        self._check(keys, place)
+        return table.drop_columns([WRITTEN]).take(pa.array([place[key] for key in keys], pa.int64()))
+
+    def require(self, keys: Sequence[str]) -> None:
+        """Raise `WorkerError` when a key has no row: then workers wrote somewhere else than this process reads."""
+        self._check(keys, set(self.newest([self.key])[self.key].to_pylist()))
+
+    def _check(self, keys: Sequence[str], known: Container[str]) -> None:
+        missing = sum(key not in known for key in keys)
         if missing:
             raise WorkerError(
                 f"{missing} of {len(keys)} rows that workers wrote to {self.folder} are not there for this process",
                 "write to a folder that all nodes share, or to s3:// or gs://",
             )
-        return table.drop_columns([WRITTEN]).take(pa.array([place[key] for key in keys], pa.int64()))
 
     def compact(self, when_more_than: int) -> None:
         """Join many small files into one. Killed halfway, it leaves rows twice, which `newest` takes once."""

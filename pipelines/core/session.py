@@ -27,9 +27,6 @@ _QUIET = {
 }
 # One stuck stage must become an error, not a silent hang; far above the slowest batch of any stage.
 _NO_PROGRESS_TIMEOUT_S = 900
-# Of a decoding task. Not a whole CPU: Ray Data joins steps that ask for the same resources, and an actor that asks for
-# one CPU would do nothing else while it decodes.
-DECODE_CPUS = 0.99
 _started_here = False
 
 
@@ -40,7 +37,8 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
 
     Locally twice as many CPUs are declared as there are cores, at least four: one a core for a job's actors, as many
     for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
-    when a given address does not answer, `WorkerError` when no local Ray comes up.
+    when a given address does not answer, `WorkerError` when no local Ray comes up. A Ray that runs on this machine, or
+    has left its address behind, is joined by its address alone, given here or in RAY_ADDRESS.
     """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
@@ -56,9 +54,10 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
         # A look at every process each 2.5 s, for a dashboard nobody opens, took a third of a core.
         os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
         options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": dashboard}
+        _announce_own_ray()
     try:
         with _without_log_level_notice():
-            ray.init(address=address, **options)
+            ray.init(address=address or "local", **options)
     except Exception as error:  # a node that does not come up in time is a plain Exception
         if address is None:
             raise WorkerError(
@@ -74,6 +73,21 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     _started_here = address is None
     _messages_to_stderr()
     configure_data()
+
+
+def _announce_own_ray() -> None:
+    """Say in a line that a local Ray is started beside one that `ray start` left its address of."""
+    from ray._private import services
+    from ray._private.utils import read_ray_address
+
+    known = read_ray_address()
+    if known in services.find_gcs_addresses():
+        print(
+            f"a Ray runs here at {known}; this command starts its own (--address {known} joins it)",
+            file=sys.stderr,
+        )
+    elif known:
+        print(f"the Ray that ran here at {known} has ended; this command starts its own", file=sys.stderr)
 
 
 def _messages_to_stderr() -> None:
@@ -190,8 +204,8 @@ def on_device(resources: Resources, device: str | None, fix: str) -> tuple[Resou
 
 
 @contextmanager
-def surfaced() -> Iterator[None]:
-    """Turn it into a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start."""
+def ray_failures_as_worker_errors() -> Iterator[None]:
+    """Raise a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start."""
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
     from ray.exceptions import RayError
 

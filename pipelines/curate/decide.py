@@ -5,7 +5,7 @@ Pure functions of tables: another threshold or rule gives another dataset withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,15 @@ from microg.config import Config
 from microg.data import schema
 from microg.data.ids import split_clip_id
 from microg.models.curation.box_rule import BoxRule, PersonBoxes, person_boxes
+from microg.models.curation.measure import Decision
 from microg.models.curation.motion import motion_level
-from microg.models.curation.scenes import scene_cuts
+from microg.models.curation.registry import MEASURES
 from microg.models.detection.base import PERSON
 from microg.pipelines.curate.observations import tracks_of
 
 
-class FilterSettings(Config):
-    """Which clips are kept: the thresholds of the published filter."""
+class PersonThresholds(Config):
+    """A clip is kept when enough of its frames hold a person."""
 
     person_confidence: float = Field(
         default=0.6, ge=0.1, lt=1, description="A detection counts as a person above this confidence."
@@ -32,13 +33,16 @@ class FilterSettings(Config):
     min_person_percentage: float = Field(
         default=60.0, ge=0, le=100, description="Percentage of a clip's frames that must hold a person."
     )
-    scene_threshold: float = Field(
-        default=40.0, gt=0, description="A frame is a scene cut when its content score reaches this."
-    )
-    max_cuts: int = Field(default=0, ge=0, description="Most scene cuts that a kept clip may have.")
 
 
-def person_percentage(row: dict[str, Any], confidence: float) -> float:
+class FilterSettings(PersonThresholds, *(measure.thresholds for measure in MEASURES if measure.thresholds)):
+    """Thresholds of the filter: people, and whatever a measure of `microg.models.curation.registry` decides by.
+
+    The defaults are the published ones (docs/protocols.md, "Curation").
+    """
+
+
+def person_percentage(row: Mapping[str, Any], confidence: float) -> float:
     """Return the share of a clip's frames, in percent, that hold a person above `confidence`."""
     person = np.asarray(row["detection_class"]) == PERSON
     strong = np.asarray(row["detection_confidence"], dtype=np.float32) > np.float32(confidence)
@@ -46,36 +50,28 @@ def person_percentage(row: dict[str, Any], confidence: float) -> float:
     return 100.0 * len(np.unique(frames)) / row["num_frames"]
 
 
-def decide_clip(row: dict[str, Any], filters: FilterSettings) -> list[dict[str, Any]]:
-    """Return the rows of table `decisions` for one observed clip: stages decode, persons, scenes."""
-    clip_id = row["clip_id"]
+def decide_persons(row: Mapping[str, Any], thresholds: PersonThresholds) -> Decision:
+    """Decide by the share of frames with a person."""
+    percentage, least = person_percentage(row, thresholds.person_confidence), thresholds.min_person_percentage
+    reason = f"a person above confidence {thresholds.person_confidence:g} in {percentage:.1f}% of frames"
+    return Decision(percentage >= least, reason, percentage, least)
 
-    def decision(stage: str, keep: bool, reason: str, score: float | None, threshold: float | None) -> dict[str, Any]:
-        return {
-            "clip_id": clip_id,
-            "stage": stage,
-            "keep": keep,
-            "reason": reason,
-            "score": score,
-            "threshold": threshold,
-        }
 
+def _decide_decoding(row: Mapping[str, Any]) -> Decision:
     if row["status"] != "ok":
-        return [decision("decode", False, row["error"] or "not observed", None, None)]
-    decisions = []
+        return Decision(False, row["error"] or "not observed")
     if row["damaged"]:
-        decisions.append(decision("decode", False, f"the source is damaged here: {row['damaged']}", None, None))
-    else:
-        decisions.append(decision("decode", True, f"{row['num_frames']} frames", row["num_frames"], None))
-    percentage = person_percentage(row, filters.person_confidence)
-    keep = percentage >= filters.min_person_percentage
-    reason = f"a person above confidence {filters.person_confidence:g} in {percentage:.1f}% of frames"
-    decisions.append(decision("persons", keep, reason, percentage, filters.min_person_percentage))
-    cuts = scene_cuts(row["content_scores"], filters.scene_threshold)
-    where = f" at frame {', '.join(str(cut + 1) for cut in cuts)}" if cuts else ""
-    reason = f"{len(cuts)} scene cuts at content score {filters.scene_threshold:g}{where}"
-    decisions.append(decision("scenes", len(cuts) <= filters.max_cuts, reason, len(cuts), filters.max_cuts))
-    return decisions
+        return Decision(False, f"the source is damaged here: {row['damaged']}")
+    return Decision(True, f"{row['num_frames']} frames", row["num_frames"])
+
+
+def decide_clip(row: Mapping[str, Any], filters: FilterSettings) -> list[dict[str, Any]]:
+    """Return the rows of table `decisions` for one observed clip: decode, persons, then each measure that decides."""
+    made = {"decode": _decide_decoding(row)}
+    if row["status"] == "ok":
+        made["persons"] = decide_persons(row, filters)
+        made |= {measure.name: measure.decide(row, filters) for measure in MEASURES if measure.decide}
+    return [{"clip_id": row["clip_id"], "stage": stage, **decision._asdict()} for stage, decision in made.items()]
 
 
 def boxes_of(row: dict[str, Any], rule: BoxRule) -> PersonBoxes:
@@ -148,14 +144,8 @@ def _clip_row(row: dict[str, Any], root: str, status: str, rejected: dict[str, A
 
 def _track_decision(clip_id: str, published: PersonBoxes) -> dict[str, Any]:
     persons = len(np.unique(published.person_id))
-    return {
-        "clip_id": clip_id,
-        "stage": "track",
-        "keep": True,
-        "score": float(persons),
-        "threshold": None,
-        "reason": f"{persons} persons in {len(published)} boxes",
-    }
+    decision = Decision(True, f"{persons} persons in {len(published)} boxes", float(persons))
+    return {"clip_id": clip_id, "stage": "track", **decision._asdict()}
 
 
 def _boxes_table(clip_id: str, published: PersonBoxes) -> pa.Table:

@@ -14,18 +14,22 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
+from microg.models.curation.registry import MEASURES
 from microg.models.curation.tracking import Tracks
 from microg.models.detection.base import Boxes, Detections
-from microg.pipelines.core.part_files import WRITTEN, Parts
+from microg.pipelines.core.part_files import WRITTEN, PartFiles
 
 if TYPE_CHECKING:
     from microg.models.curation.observe import Observation
 
 AnyBoxes = TypeVar("AnyBoxes", bound=Boxes)
 
-STAGES = ("trim", "decode", "detect", "scenes", "motion", "track")
+# What observing a clip takes time for.
+STEPS = ("trim", "decode", "detect", *(measure.name for measure in MEASURES), "track")
+CLOCKS = pa.schema([(f"{step}_s", pa.float32()) for step in STEPS])
 
-SCHEMA = pa.schema(
+# What is known of a clip, or of a stretch of footage, before it is observed.
+WORK = pa.schema(
     [
         ("key", pa.string()),  # the clip id; for a stretch of footage without clips, its stretch id
         ("clip_id", pa.string()),
@@ -35,7 +39,7 @@ SCHEMA = pa.schema(
         ("stretches", pa.int32()),
         ("stretch_clips", pa.int32()),
         ("uri", pa.string()),
-        ("status", pa.string()),  # ok | error | empty (a stretch without a whole clip)
+        ("status", pa.string()),  # ok | error | empty (a stretch without a whole clip); before: trim | observe
         ("error", pa.string()),
         ("damaged", pa.string()),
         ("source_uri", pa.string()),
@@ -53,9 +57,13 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("sha256", pa.string()),
-        ("content_scores", pa.list_(pa.float32())),
-        ("motion_published", pa.float64()),
-        ("motion_euclidean", pa.float64()),
+        ("trim_s", pa.float32()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        *(column for column in WORK if column.name != "trim_s"),
+        *(column for measure in MEASURES for column in measure.columns),
         ("detection_frame", pa.list_(pa.int32())),
         ("detection_box", pa.list_(pa.float32())),
         ("detection_confidence", pa.list_(pa.float32())),
@@ -65,7 +73,7 @@ SCHEMA = pa.schema(
         ("track_confidence", pa.list_(pa.float32())),
         ("track_class", pa.list_(pa.int32())),
         ("track_id", pa.list_(pa.int32())),
-        *((f"{stage}_s", pa.float32()) for stage in STAGES),
+        *CLOCKS,
         (WRITTEN, pa.int64()),  # nanoseconds since the epoch: of two rows with one key the newest counts
     ]
 )
@@ -77,19 +85,17 @@ def to_row(observation: Observation) -> dict[str, Any]:
         "num_frames": observation.num_frames,
         "width": observation.width,
         "height": observation.height,
-        "content_scores": observation.content_scores,
-        "motion_published": observation.motion_published,
-        "motion_euclidean": observation.motion_euclidean,
+        **observation.measured,
     }
     for prefix, per_frame in (("detection", observation.detections), ("track", observation.tracks)):
         row |= {
             f"{prefix}_frame": np.repeat(np.arange(len(per_frame)), [len(item) for item in per_frame]),
-            f"{prefix}_box": _joined([item.boxes.ravel() for item in per_frame]),
-            f"{prefix}_confidence": _joined([item.confidence for item in per_frame]),
-            f"{prefix}_class": _joined([item.class_id for item in per_frame]),
+            f"{prefix}_box": _concatenate([item.boxes.ravel() for item in per_frame]),
+            f"{prefix}_confidence": _concatenate([item.confidence for item in per_frame]),
+            f"{prefix}_class": _concatenate([item.class_id for item in per_frame]),
         }
-    row["track_id"] = _joined([item.track_id for item in observation.tracks])
-    return row | {f"{stage}_s": seconds for stage, seconds in observation.seconds.items()}
+    row["track_id"] = _concatenate([item.track_id for item in observation.tracks])
+    return row | {f"{step}_s": seconds for step, seconds in observation.seconds.items()}
 
 
 def detections_of(row: dict[str, Any]) -> list[Detections]:
@@ -117,24 +123,25 @@ def _by_frame(row: dict[str, Any], prefix: str, boxes: AnyBoxes) -> list[AnyBoxe
     return [boxes.select(slice(a, b)) for a, b in pairwise(edges)]
 
 
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.float32)
 
 
-def _parts(root: str) -> Parts:
-    return Parts(storage.join(root, "observations"), SCHEMA, "key")
+def store(root: str) -> PartFiles:
+    """Return the files of the table of the dataset under `root`."""
+    return PartFiles(storage.join(root, "observations"), SCHEMA, "key")
 
 
 def commit(root: str, rows: list[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
-    _parts(root).append(pa.Table.from_pylist(rows, schema=SCHEMA))
+    store(root).append(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 def read(root: str, columns: list[str] | None = None) -> pa.Table:
     """Return the newest row of each key, sorted by key."""
-    return _parts(root).newest(columns)
+    return store(root).newest(columns)
 
 
 def compact(root: str, *, when_more_than: int = 16) -> None:
     """Join many small files into one."""
-    _parts(root).compact(when_more_than)
+    store(root).compact(when_more_than)

@@ -13,19 +13,19 @@ from microg import storage
 from microg.errors import describe
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import Detector, DetectorSettings
-from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.attempts import Attempts
+from microg.pipelines.core.stage import ABORT, Stage
 from microg.pipelines.curate import observations
 from microg.system.weights import cache_folder
 
-ABORT = "abort"
-# What an observed clip tells the driver.
+# What the driver learns of an observed clip; `rows` is 0 for footage that gave none.
 REPORT = pa.schema(
     [
         ("key", pa.string()),
-        ("clip_id", pa.string()),
+        ("rows", pa.int32()),
         ("status", pa.string()),
         ("error", pa.string()),
-        *((f"{stage}_s", pa.float32()) for stage in observations.STAGES),
+        *observations.CLOCKS,
     ]
 )
 
@@ -40,7 +40,7 @@ class Observer:
     def __init__(
         self,
         root: str,
-        ledger: Any,
+        attempts: Attempts,
         *,
         tracker: TrackerSettings,
         detector: DetectorSettings,
@@ -49,7 +49,7 @@ class Observer:
         threads: int = 1,
     ) -> None:
         _limit_threads(threads)
-        self._root, self._ledger = root, ledger
+        self._root, self._attempts = root, attempts
         self._tracker, self._settings, self._stored = tracker, detector, detections
         self._detector: Detector | None = None
         self._broken: Exception | None = None
@@ -73,25 +73,25 @@ class Observer:
             try:
                 if self._broken is not None:
                     raise self._broken
-                row = self._guarded(row) if row["status"] == "observe" else row
+                row = self._observe_or_error(row) if row["status"] == "observe" else row
                 row["written"] = time.time_ns()
                 observations.commit(self._root, [row])
-                reports.append({name: row.get(name) for name in REPORT.names})
+                reports.append({**row, "rows": int(row.get("clip_id") is not None)})
             except Exception as error:
                 reports.append({"key": row["key"], "status": ABORT, "error": describe(error)})
         return pa.Table.from_pylist(reports, schema=REPORT)
 
-    def _guarded(self, row: dict[str, Any]) -> dict[str, Any]:
-        if ledgers.crashed_before(self._ledger, row["key"]):
+    def _observe_or_error(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._attempts.crashed_before(row["key"]):
             return row | {"status": "error", "error": "WorkerCrashed: observing this clip kills its worker"}
         try:
-            row = row | self._observed(row) | {"status": "ok"}
+            row = row | self._observe(row) | {"status": "ok"}
         except Exception as error:
             row = row | {"status": "error", "error": describe(error)}
-        ledgers.settled(self._ledger, row["key"])
+        self._attempts.mark_finished(row["key"])
         return row
 
-    def _observed(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _observe(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the columns that observing a clip adds to its row."""
         from microg.models.curation.observe import observe
         from microg.models.detection.replay import read_detections
@@ -127,3 +127,7 @@ def _local_weights(name: str, content: bytes) -> Path:
     if not target.is_file():
         storage.write_bytes(str(target), content)
     return target
+
+
+# One clip a call, committed before the next: what is lost with an actor is one clip.
+OBSERVE = Stage(name="observe", work=Observer, reads=observations.WORK, writes=REPORT, holds_model=True, rows=1)

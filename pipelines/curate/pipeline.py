@@ -6,26 +6,25 @@ time and the same call does what is missing. A row that fails is committed as an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
 from microg import storage
 from microg.arrow import pc
 from microg.config import Config, Resources
-from microg.errors import WorkerError
 from microg.models.curation.box_rule import PUBLISHED, BoxRule
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
 from microg.models.video.trim import TrimSettings
-from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings
 from microg.pipelines.curate.find_footage import Footage
-from microg.pipelines.curate.observe_stage import ABORT, Observer
-from microg.pipelines.curate.trim_stage import Cutting
+from microg.pipelines.curate.observe_stage import OBSERVE
+from microg.pipelines.curate.trim_stage import PROBE, SOURCE, TRIM
 
 
 class CurateSettings(Config):
@@ -95,70 +94,50 @@ def remaining(footage: list[Footage], root: str) -> tuple[list[Footage], list[st
     return [item for item in footage if item.source_id not in finished], done
 
 
+PIPELINE = Pipeline(
+    name="curate",
+    source=SOURCE,
+    stages=(PROBE, TRIM, OBSERVE),
+    key="key",
+    unit="clips",
+    failure="no clip can be observed",
+)
+
+
+def sized_pipeline(settings: CurateSettings) -> Pipeline:
+    """Return the pipeline with the resources of `settings`."""
+    return PIPELINE.sized("observe", settings.resources)
+
+
 def run_curation(
-    footage: list[Footage],
-    root: str,
-    settings: CurateSettings,
-    *,
-    weights: Path | None,
-    done: list[str],
-    on_row: Callable[[dict[str, Any]], None],
-) -> None:
-    """Trim and observe `footage` into `root` on the connected Ray; `on_row` gets each finished row's report.
+    footage: list[Footage], root: str, settings: CurateSettings, *, weights: Path | None, done: list[str]
+) -> dict[str, Any]:
+    """Trim and observe `footage` into `root` on the connected Ray, and return the closing block.
 
-    Raises `ConfigError` when Ray cannot give what `settings.resources` asks for, and `WorkerError` when no clip can
-    be observed: the detector cannot be loaded, `root` cannot be written, or Ray gives up.
+    Args:
+        footage: Raw files that need work.
+        root: The dataset folder.
+        settings: What decides the observations.
+        weights: The detector's weights; None where detections are replayed.
+        done: Clips that are observed already: they are counted, not cut.
+
+    Raises:
+        ConfigError: Ray cannot give what `settings.resources` asks for.
+        WorkerError: No clip can be observed: the detector cannot be loaded, `root` cannot be written, or Ray gives up.
     """
-    import ray
-
-    from microg.pipelines.core.session import pool_size, surfaced
-
-    size = pool_size(settings.resources)
-    ledger = ledgers.start_ledger()
-    cutting = Cutting(None if settings.pretrimmed else settings.trim, storage.join(root, "videos"), done, ledger)
-    resources = settings.resources
-    options = {
-        "tracker": settings.tracker,
-        "detector": settings.detector,
-        "weights": None if weights is None else (weights.name, weights.read_bytes()),
-        "detections": settings.detections,
-        "threads": max(1, int(resources.cpus)),
-    }
-    rows = [
-        {"source_id": f.source_id, "uri": f.uri, "origin": f.origin, "size": f.size, "fingerprint": f.fingerprint}
-        for f in footage
-    ]
-    one_row_blocks = {"batch_size": 1, "batch_format": "pyarrow"}
-    dataset = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(cutting.probe, num_cpus=1, **one_row_blocks)
-        .repartition(target_num_rows_per_block=1)
-        .map_batches(cutting.cut, num_cpus=1, **one_row_blocks)
-        .repartition(target_num_rows_per_block=1)
-        .map_batches(
-            Observer,
-            fn_constructor_args=(root, ledger),
-            fn_constructor_kwargs=options,
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus or None,
-            memory=resources.memory_gb * 2**30 or None,
-            compute=ray.data.ActorPoolStrategy(min_size=size, max_size=max(size, resources.max_actors)),
-            **one_row_blocks,
-        )
+    cut = None if settings.pretrimmed else settings.trim
+    pipeline = sized_pipeline(settings).bound(
+        probe={"settings": cut},
+        trim={"settings": cut, "folder": storage.join(root, "videos"), "done": frozenset(done)},
+        observe={
+            "root": root,
+            "tracker": settings.tracker,
+            "detector": settings.detector,
+            "weights": None if weights is None else (weights.name, weights.read_bytes()),
+            "detections": settings.detections,
+            "threads": max(1, int(settings.resources.cpus)),
+        },
     )
-    batch: Any
-    reported: set[str] = set()
-    with surfaced():
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                if row["status"] == ABORT:
-                    fix = "put that right and run the same command again"
-                    raise WorkerError(f"no clip can be observed: {row['error']}", fix)
-                reported.add(row["key"])
-                on_row(row)
-    unseen = reported.difference(observations.read(root, ["key"])["key"].to_pylist())
-    if unseen:
-        raise WorkerError(
-            f"{len(unseen)} of {len(reported)} rows that workers wrote to {root} are not there for this process",
-            "write to a folder that all nodes share, or to s3:// or gs://",
-        )
+    rows = [{name: getattr(item, name) for name in SOURCE.names} for item in footage]
+    blocks = [pa.Table.from_pylist([row], schema=SOURCE) for row in rows]
+    return run_stages(pipeline, blocks, store=observations.store(root))

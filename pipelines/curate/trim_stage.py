@@ -1,4 +1,4 @@
-"""First stages of a curation: probe each raw file, and cut it into clips, a stretch of footage at a time.
+"""First stages of a curation: probe each raw file, and trim it into clips, a stretch of footage at a time.
 
 Imports no torch: these are short tasks in many worker processes.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -16,25 +16,36 @@ from microg import storage
 from microg.data.ids import make_clip_id
 from microg.errors import describe
 from microg.models.video.trim import TrimSettings, trim
-from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.attempts import Attempts
+from microg.pipelines.core.stage import Stage
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.find_footage import clip_identity
 from microg.video import VideoInfo, probe
 
 # Clips of one stretch of footage: the unit of trimming in parallel and of trimming again after a crash.
 STRETCH_CLIPS = 10
+# A raw file.
+SOURCE = pa.schema(
+    [
+        ("source_id", pa.string()),
+        ("uri", pa.string()),
+        ("origin", pa.string()),
+        ("size", pa.int64()),
+        ("fingerprint", pa.string()),
+    ]
+)
 
 
 def probe_source(source: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     """Yield the work rows of one raw file, to be cut into clips of `seconds`: its stretches, or one terminal row when
     it cannot be read."""
-    row = _blank(source)
+    row = _work_row(source)
     try:
         info = probe(source["uri"])
     except Exception as error:
         yield row | {"status": "error", "error": describe(error)}
         return
-    row |= _facts(info)
+    row |= _source_columns(info)
     # Without an index by time a seek lands anywhere, so such a file is cut in one go.
     count = max(1, math.ceil(info.duration_s / (seconds * STRETCH_CLIPS))) if info.seekable else 1
     for stretch in range(count):
@@ -46,7 +57,7 @@ def existing_clip(source: dict[str, Any]) -> dict[str, Any]:
     """Return the work row of a raw file that is a clip already, or its terminal row when it cannot be read."""
     clip_id, _, sequence = clip_identity(source["source_id"])
     uri = source["uri"]
-    row = _blank(source) | {"key": clip_id, "clip_id": clip_id, "sequence": sequence, "uri": uri, "stretch_clips": 1}
+    row = _work_row(source) | {"key": clip_id, "clip_id": clip_id, "sequence": sequence, "uri": uri, "stretch_clips": 1}
     try:
         info = probe(uri)
         digest = storage.sha256(storage.local_path(uri)) if storage.is_local(uri) else None
@@ -54,10 +65,10 @@ def existing_clip(source: dict[str, Any]) -> dict[str, Any]:
         return row | {"status": "error", "error": describe(error)}
     frames = info.num_frames or round(info.duration_s * info.fps)
     size = {"width": info.width, "height": info.height, "num_frames": frames}
-    return row | _facts(info) | size | {"status": "observe", "fps": info.fps, "sha256": digest}
+    return row | _source_columns(info) | size | {"status": "observe", "fps": info.fps, "sha256": digest}
 
 
-def _blank(source: dict[str, Any]) -> dict[str, Any]:
+def _work_row(source: dict[str, Any]) -> dict[str, Any]:
     return {
         "key": f"{source['source_id']}#0",
         "source_id": source["source_id"],
@@ -75,7 +86,7 @@ def _blank(source: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _facts(info: VideoInfo) -> dict[str, Any]:
+def _source_columns(info: VideoInfo) -> dict[str, Any]:
     return {
         "source_fps": info.fps,
         "source_width": info.width,
@@ -85,7 +96,7 @@ def _facts(info: VideoInfo) -> dict[str, Any]:
 
 
 def trim_stretch(
-    row: dict[str, Any], settings: TrimSettings, folder: str, done: frozenset[str]
+    row: dict[str, Any], settings: TrimSettings, folder: str, done: Collection[str]
 ) -> list[dict[str, Any]]:
     """Cut one stretch into `folder`; return its clips that are not done, or a terminal row when it gives none."""
     started = time.process_time()
@@ -99,7 +110,7 @@ def trim_stretch(
         settings,
         first=first,
         stop=None if last else first + STRETCH_CLIPS,
-        skip=_Done(row["source_id"], done),
+        skip=_FinishedSequences(row["source_id"], done),
     )
     row = row | {"stretch_clips": result.count, "decode_errors": result.errors, "tail_s": result.tail_s}
     if not result.count:
@@ -125,49 +136,52 @@ def trim_stretch(
     ]
 
 
-class _Done:
+class _FinishedSequences:
     """The sequence numbers of one source's clips that are done; the last stretch may hold more than it should."""
 
-    def __init__(self, source_id: str, done: frozenset[str]) -> None:
+    def __init__(self, source_id: str, done: Collection[str]) -> None:
         self._source_id, self._done = source_id, done
 
     def __contains__(self, sequence: object) -> bool:
         return isinstance(sequence, int) and make_clip_id(self._source_id, sequence) in self._done
 
 
-class Cutting:
-    """Task bodies of both stages; Arrow in, Arrow out, one terminal row for whatever goes wrong.
+def probe_sources(block: pa.Table, *, settings: TrimSettings | None) -> pa.Table:
+    """Probe raw files (rows of `SOURCE`) and return their work rows.
 
-    `trim` None means that the files are clips already. Clips in `done` are counted, not cut.
+    `settings` None means that the files are clips already.
+    """
+    if settings is None:
+        return _work_table([existing_clip(source) for source in block.to_pylist()])
+    return _work_table([row for source in block.to_pylist() for row in probe_source(source, settings.seconds)])
+
+
+def trim_stretches(
+    block: pa.Table, *, settings: TrimSettings | None, folder: str, done: Collection[str], attempts: Attempts
+) -> pa.Table:
+    """Cut stretches of footage (rows of `WORK` with status `trim`) into `folder`; other rows pass unchanged.
+
+    Clips in `done` are counted, not cut. Whatever goes wrong is a terminal row.
     """
 
-    def __init__(self, trim: TrimSettings | None, folder: str, done: list[str], ledger: Any) -> None:
-        self._trim, self._folder, self._ledger = trim, folder, ledger
-        self._done = frozenset(done)
-
-    def probe(self, batch: pa.Table) -> pa.Table:
-        """Probe a batch of sources."""
-        sources = batch.to_pylist()
-        if self._trim is None:
-            return _table([existing_clip(source) for source in sources])
-        return _table([row for source in sources for row in probe_source(source, self._trim.seconds)])
-
-    def cut(self, batch: pa.Table) -> pa.Table:
-        """Cut a batch of stretches."""
-        return _table([result for row in batch.to_pylist() for result in self._guarded(row)])
-
-    def _guarded(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        if row["status"] != "trim" or self._trim is None:
+    def trim_or_error(row: dict[str, Any]) -> list[dict[str, Any]]:
+        if row["status"] != "trim" or settings is None:
             return [row]
-        if ledgers.crashed_before(self._ledger, row["key"]):
+        if attempts.crashed_before(row["key"]):
             return [row | {"status": "error", "error": "WorkerCrashed: trimming this footage kills its worker"}]
         try:
-            rows = trim_stretch(row, self._trim, self._folder, self._done)
+            rows = trim_stretch(row, settings, folder, done)
         except Exception as error:
             rows = [row | {"status": "error", "error": describe(error)}]
-        ledgers.settled(self._ledger, row["key"])
+        attempts.mark_finished(row["key"])
         return rows
 
+    return _work_table([result for row in block.to_pylist() for result in trim_or_error(row)])
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=observations.SCHEMA)
+
+def _work_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=observations.WORK)
+
+
+PROBE = Stage(name="probe", work=probe_sources, reads=SOURCE, writes=observations.WORK, rows=1)
+TRIM = Stage(name="trim", work=trim_stretches, reads=observations.WORK, writes=observations.WORK, rows=1)

@@ -6,9 +6,6 @@ A sample that fails becomes an error row with its reason.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -16,14 +13,13 @@ from pydantic import Field, field_validator
 
 from microg import storage
 from microg.config import Config, Resources
+from microg.data.key_frames import KEY_FRAMES
 from microg.data.label_space import LABEL_SPACES
 from microg.errors import ConfigError, WeightsError
 from microg.models.har.backbones.registry import backbone
-from microg.pipelines.core import attempts as ledgers
-from microg.pipelines.core.stage import each_once
-from microg.pipelines.har.predict_stage import Model, Precision, Predictor
-from microg.pipelines.har.sample_tables import to_table
-from microg.pipelines.har.samples import View, decode_rows
+from microg.pipelines.core.stage import Pipeline, run_stages
+from microg.pipelines.har.predict_stage import DECODE, SCORE, Precision, PredictorSpec
+from microg.pipelines.har.samples import View
 from microg.system.weights import find_weights
 
 if TYPE_CHECKING:
@@ -153,62 +149,46 @@ def label_space_of(classes: int, declared: str | None = None) -> str:
     return fitting[0]
 
 
+PIPELINE = Pipeline(
+    name="predict",
+    source=KEY_FRAMES,
+    stages=(DECODE, SCORE),
+    key="key",
+    unit="key frames",
+    failure="no sample can be scored",
+)
+
+
+def sized_pipeline(settings: PredictSettings) -> Pipeline:
+    """Return the pipeline with the resources of `settings`."""
+    return PIPELINE.sized("score", settings.resources)
+
+
 def run_prediction(
-    key_frames: pa.Table,
-    root: str,
-    settings: PredictSettings,
-    network: BoxClassifier,
-    *,
-    device: str,
-    on_row: Callable[[dict[str, Any]], None],
-) -> None:
-    """Score `key_frames` into `root` on the connected Ray; `on_row` gets each key frame's report.
+    key_frames: pa.Table, root: str, settings: PredictSettings, network: BoxClassifier, *, device: str
+) -> dict[str, Any]:
+    """Score `key_frames` into `root` on the connected Ray, and return the closing block.
 
     Raises `ConfigError` when Ray cannot give what `settings.resources` asks for, and `WorkerError` when no sample can
     be scored: the model cannot be made, `root` cannot be written, or Ray gives up.
     """
     import ray
 
-    from microg.pipelines.core.session import pool_size
-
     resources = settings.resources
-    least = pool_size(resources)
-    most = max(least, resources.max_actors)
-    ledger, scope = ledgers.process_ledger(), uuid.uuid4().hex
     view = View.of(backbone(network.spec.name), settings.view)
     state = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    model = Model(
-        network.spec.name,
-        network.num_classes,
-        network.roi_scale,
-        label_space_of(network.num_classes, settings.label_space),
-        [ray.put(state)],
-        device,
-        settings.precision,
-        settings.batch_size,
+    spec = PredictorSpec(
+        name=network.spec.name,
+        num_classes=network.num_classes,
+        roi_scale=network.roi_scale,
+        label_space=label_space_of(network.num_classes, settings.label_space),
+        state=[ray.put(state)],
+        device=device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
         threads=0 if resources.gpus else max(1, int(resources.cpus)),
     )
+    pipeline = sized_pipeline(settings).bound(decode={"view": view}, score={"root": root, "spec": spec, "view": view})
     rows = max(1, min(max(_BLOCK_ROWS, settings.batch_size), _BLOCK_BYTES // view.clip_bytes))
     blocks = [key_frames.slice(start, rows).combine_chunks() for start in range(0, key_frames.num_rows, rows)]
-    dataset = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            partial(_decode, view=view, ledger=ledger, scope=scope), batch_size=None, batch_format="pyarrow", num_cpus=1
-        )
-        .map_batches(
-            Predictor,
-            fn_constructor_args=(root, model, view, ledger, f"{scope}/model"),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus or None,
-            memory=resources.memory_gb * 2**30 or None,
-            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
-        )
-    )
-    for row in each_once(dataset, "key", "no sample can be scored"):
-        on_row(row)
-
-
-def _decode(block: pa.Table, *, view: View, ledger: Any, scope: str) -> pa.Table:
-    return to_table(decode_rows(block.to_pylist(), view, ledger=ledger, scope=scope))
+    return run_stages(pipeline, blocks, total=key_frames.num_rows, device=device)

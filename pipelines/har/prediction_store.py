@@ -16,7 +16,7 @@ import pyarrow as pa
 from microg import storage
 from microg.actions.predictions import sample_id
 from microg.data import schema
-from microg.pipelines.core.part_files import WRITTEN, Parts
+from microg.pipelines.core.part_files import WRITTEN, PartFiles
 
 TABLE = "har_predictions"
 SCHEMA = schema.schema_of(TABLE).append(pa.field(WRITTEN, pa.int64()))
@@ -44,12 +44,12 @@ def rows_of(key_frame: dict[str, Any], scores: np.ndarray | None, error: str, **
 def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
     now = time.time_ns()
-    _parts(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
+    _files(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
 
 
 def committed(root: str, columns: list[str] | None = None) -> pa.Table:
     """Return the newest row of each sample, sorted by sample id."""
-    return _parts(root).newest(columns)
+    return _files(root).newest(columns)
 
 
 def finished_keys(root: str) -> set[str]:
@@ -72,15 +72,15 @@ def finish(root: str, key_frames: pa.Table) -> pa.Table:
         for row in key_frames.select(["clip_id", "frame", "person_id"]).to_pylist()
         for person in row["person_id"]
     ]
-    result = schema.conform(TABLE, _parts(root).complete(wanted))
+    result = schema.conform(TABLE, _files(root).complete(wanted))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result
 
 
 def compact(root: str, *, when_more_than: int = 16) -> None:
     """Join many small files into one."""
-    _parts(root).compact(when_more_than)
+    _files(root).compact(when_more_than)
 
 
-def _parts(root: str) -> Parts:
-    return Parts(storage.join(root, "parts"), SCHEMA, "sample_id")
+def _files(root: str) -> PartFiles:
+    return PartFiles(storage.join(root, "parts"), SCHEMA, "sample_id")

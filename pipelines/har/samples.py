@@ -18,7 +18,7 @@ import numpy as np
 from microg.data.key_frames import label_matrix
 from microg.data.label_space import LabelSpace
 from microg.errors import DatasetError, VideoError
-from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
 from microg.pipelines.har.sample_tables import Sample
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ class SampleBatch:
 
 
 def decode_rows(
-    rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, ledger: Any = None, scope: str = ""
+    rows: Sequence[dict[str, Any]], view: View, epoch: int = 0, *, attempts: Attempts | None = None
 ) -> list[Sample]:
     """Decode key frames; neighbours of one video are decoded together. A failure becomes a sample with an error.
 
-    With a `ledger`, where `scope` sets apart what shares it, a sample that killed its worker twice is an error as well.
+    With `attempts` counted, a sample that killed its worker twice is an error as well.
     """
     import cv2
 
@@ -123,17 +123,15 @@ def decode_rows(
         seconds = (time.monotonic() - started) / len(samples)
         return [replace(sample, seconds=seconds) for sample in samples]
 
+    attempts = None if attempts is None else attempts.within(str(epoch))
     samples: list[Sample] = []
-    for _, group in groupby(rows, key=lambda row: (row["uri"], row["num_frames"])):
-        samples += ledgers.together_or_alone(
-            decode,
-            list(group),
-            name=lambda row: row["key"],
-            ledger=ledger,
-            scope=f"{scope}/{epoch}",
-            failed=lambda row, error: _sample(row, epoch, error=error),
-            crashed=_CRASHED,
-        )
+    for _, neighbours in groupby(rows, key=lambda row: (row["uri"], row["num_frames"])):
+        group = list(neighbours)
+        found = run_batch_then_singles(decode, group, name=lambda row: row["key"], crashed=_CRASHED, attempts=attempts)
+        samples += [
+            _sample(row, epoch, error=one.error) if isinstance(one, Failure) else one
+            for row, one in zip(group, found, strict=True)
+        ]
     return samples
 
 

@@ -16,15 +16,15 @@ from microg.models.vlm.base import Engine, Reply, Request, Sampling
 from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.engines.registry import open_engine
 from microg.models.vlm.prompts import Prompt
-from microg.pipelines.core import attempts as ledgers
-from microg.pipelines.core.stage import ABORT
+from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
+from microg.pipelines.core.stage import ABORT, Stage
 from microg.pipelines.vlm import answer_store
-from microg.pipelines.vlm.clip_tables import Asked, Shown, from_table
+from microg.pipelines.vlm.clip_tables import SCHEMA, DecodedClip, Question, from_table
 from microg.pipelines.vlm.live_scores import LiveSender
 from microg.pipelines.vlm.shared_gate import SharedGate
 from microg.texts.items import Task
 
-# What an answered clip tells the driver. `rows` and `failed` count answers; tokens and dollars are of all of them.
+# What the driver learns of a clip. `rows` and `failed` count answers; tokens and dollars are of all of them.
 REPORT = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -46,11 +46,20 @@ _CRASHED = "WorkerCrashed: asking about this clip kills its worker"
 _MOST_BROKEN = 3
 
 
-@dataclass(frozen=True)
-class Job:
-    """What an actor needs to answer. `cache`: a file on its machine; gate: of API engines, which holds `max_cost`.
+@dataclass(frozen=True, kw_only=True)
+class GenerationContext:
+    """What an actor needs to answer.
 
-    live: who is told of answers while more come.
+    Attributes:
+        root: The run folder.
+        card: The model.
+        prompts: Of each task.
+        samplings: Of each task.
+        gate: Of API engines, which holds `max_cost`.
+        cache: File of replies on the actor's machine.
+        max_cost: US dollars that the run may cost.
+        settings: Engine settings that the run adds to the model card.
+        live: Who gets answers while more come.
     """
 
     root: str
@@ -70,16 +79,16 @@ class Generator:
     Ray would try a constructor that raises again and again, and drop the type of an error that a call raises.
     """
 
-    def __init__(self, job: Job, ledger: Any, scope: str) -> None:
-        self._job, self._ledger, self._scope = job, ledger, scope
+    def __init__(self, context: GenerationContext, attempts: Attempts) -> None:
+        self._context, self._attempts = context, attempts
         self._hopeless: Exception | None = None
         self._broken = 0
         self._stack = ExitStack()
         try:
-            gate = None if job.gate is None else job.gate.owned()
-            self._engine: Engine = open_engine(job.card, gate=gate, max_cost=job.max_cost, **job.settings)
-            self._common = claimed(job.root, job.card, self._engine)
-            self._cache = self._stack.enter_context(ResponseCache(job.cache)) if job.cache else None
+            gate = None if context.gate is None else context.gate.owned()
+            self._engine: Engine = open_engine(context.card, gate=gate, max_cost=context.max_cost, **context.settings)
+            self._common = lock_engine(context.root, context.card, self._engine)
+            self._cache = self._stack.enter_context(ResponseCache(context.cache)) if context.cache else None
         except Exception as error:
             self._hopeless = error
 
@@ -88,7 +97,7 @@ class Generator:
         clips = from_table(block)
         try:
             if self._hopeless is None:
-                reports = self._answered(clips)
+                reports = self._answer(clips)
             if self._hopeless is not None:
                 raise self._hopeless
         except Exception as error:
@@ -96,67 +105,64 @@ class Generator:
             reports = [{"clip_id": clip.clip_id, "status": ABORT, "error": what, "fix": fix} for clip in clips]
         return pa.Table.from_pylist(reports, schema=REPORT)
 
-    def _answered(self, clips: Sequence[Shown]) -> list[dict[str, Any]]:
+    def _answer(self, clips: Sequence[DecodedClip]) -> list[dict[str, Any]]:
         """Ask about clips and commit what came; `_hopeless` is set where no later request can succeed."""
         started = time.monotonic()
         good = [clip for clip in clips if not clip.error]
-        answers: list[dict[str, Reply] | str] = []
-        if good:
-            answers = ledgers.together_or_alone(
-                self._ask,
-                good,
-                name=lambda clip: clip.clip_id,
-                ledger=self._ledger,
-                scope=f"{self._scope}/ask",
-                failed=self._failed,
-                crashed=_CRASHED,
-            )
+        replies = run_batch_then_singles(
+            self._ask, good, name=lambda clip: clip.clip_id, crashed=_CRASHED, attempts=self._attempts
+        )
         seconds = (time.monotonic() - started) / max(len(good), 1)
-        self._look_for_the_server([reply for each in answers if isinstance(each, dict) for reply in each.values()])
-        found: dict[str, dict[str, Reply] | str] = {clip.clip_id: clip.error for clip in clips if clip.error}
-        found |= {clip.clip_id: each for clip, each in zip(good, answers, strict=True)}
+        self._stop_if_server_is_down([found for found in replies if not isinstance(found, Failure)])
+        by_clip = {clip.clip_id: found for clip, found in zip(good, replies, strict=True)}
         rows, reports = [], []
         for clip in clips:
-            mine = rows_of(clip, found[clip.clip_id], self._job.prompts, self._common, complete=self._hopeless is None)
-            rows += mine
-            reports.append(_report(clip, mine, 0.0 if clip.error else seconds))
+            found = by_clip.get(clip.clip_id, Failure(clip.error))
+            prompts, complete = self._context.prompts, self._hopeless is None
+            clip_rows = rows_of(clip, found, prompts, self._common, complete=complete)
+            rows += clip_rows
+            reports.append(_report(clip, clip_rows, 0.0 if clip.error else seconds))
         if rows:
-            answer_store.commit(self._job.root, rows)
-            if self._job.live is not None:
-                self._job.live.send(rows)
+            answer_store.commit(self._context.root, rows)
+            if self._context.live is not None:
+                self._context.live.send(rows)
         return reports
 
-    def _ask(self, clips: Sequence[Shown]) -> list[dict[str, Reply]]:
+    def _ask(self, clips: Sequence[DecodedClip]) -> list[dict[str, Reply]]:
         """Return the replies of each clip by key; those that did not come are left out."""
         if self._hopeless is not None:
             return [{} for _ in clips]
         replies: dict[str, Reply] = {}
         try:
-            for task, requests in drawn_alike(clips, self._job.prompts):
+            for task, requests in group_by_sampling(clips, self._context.prompts):
                 for reply in self._replies(requests, task):
                     replies[reply.key] = reply
             self._broken = 0
         except MicrogError as error:
             self._hopeless = error
-        keys = [[asked.item.qualified_id for asked in clip.asked] for clip in clips]
+        except Exception as error:
+            if len(clips) == 1:
+                self._count_broken(describe(error))
+            raise
+        keys = [[question.item.qualified_id for question in clip.questions] for clip in clips]
         return [{key: replies[key] for key in mine if key in replies} for mine in keys]
 
     def _replies(self, requests: Sequence[Request], task: Task) -> Iterator[Reply]:
-        prompt, sampling = self._job.prompts[task], self._job.samplings[task]
+        prompt, sampling = self._context.prompts[task], self._context.samplings[task]
         if self._cache is None:
             return self._engine.generate(requests, sampling)
         # a reply that cannot be read is asked again next time
         return generate_cached(self._engine, requests, sampling, self._cache, lambda reply: not _read(prompt, reply)[1])
 
-    def _failed(self, clip: Shown, error: str) -> str:
-        """Take an exception that the engine raised on one clip alone: after some in a row it is given up."""
-        self._broken += error != _CRASHED
+    def _count_broken(self, error: str) -> None:
+        """Count a clip on which the engine raised an exception: after some in a row it is given up."""
+        self._broken += 1
         if self._broken >= _MOST_BROKEN:
             self._hopeless = RuntimeError(f"the engine failed on {self._broken} clips in a row, the last: {error}")
-        return error
 
-    def _look_for_the_server(self, replies: Sequence[Reply]) -> None:
+    def _stop_if_server_is_down(self, by_clip: Sequence[Mapping[str, Reply]]) -> None:
         """Give up where an API engine stopped sending after failures in a row, and nothing of a block was answered."""
+        replies = [reply for found in by_clip for reply in found.values()]
         sent = [reply for reply in replies if reply.attempts]
         if sent and len(sent) < len(replies) and all(reply.status == "error" for reply in replies):
             self._hopeless = WorkerError(
@@ -164,93 +170,71 @@ class Generator:
             )
 
 
-def claimed(root: str, card: ModelCard, engine: Engine) -> dict[str, Any]:
-    """Claim a run for an engine (see `generation_rows.claim`), and return the columns that all its rows share."""
+def lock_engine(root: str, card: ModelCard, engine: Engine) -> dict[str, Any]:
+    """Claim a run for an engine (see `answer_store.claim`), and return the columns that all its rows share."""
     fingerprint = engine.fingerprint()
     answer_store.claim(root, fingerprint)
     return {"model": card.name, "engine": engine.name, "fingerprint": answer_store.fingerprint_hash(fingerprint)}
 
 
-def drawn_alike(clips: Sequence[Shown], prompts: Mapping[Task, Prompt]) -> list[tuple[Task, list[Request]]]:
+def group_by_sampling(clips: Sequence[DecodedClip], prompts: Mapping[Task, Prompt]) -> list[tuple[Task, list[Request]]]:
     """Return requests in as few groups as sampling allows, with a task whose sampling is the group's.
 
     A structured prompt has its own group. Clip after clip, so that an engine's prefix cache sees a clip's frames once.
     """
     groups: dict[Task | None, tuple[Task, list[Request]]] = {}
     for clip in clips:
-        for asked in clip.asked:
-            task = asked.item.task
-            fields = {} if asked.question is None else {"question": asked.question}
+        for question in clip.questions:
+            task = question.item.task
+            fields = {} if question.text is None else {"question": question.text}
             _, requests = groups.setdefault(task if prompts[task].json_schema else None, (task, []))
-            requests.append(prompts[task].request(asked.item.qualified_id, clip.frames, **fields))
+            requests.append(prompts[task].request(question.item.qualified_id, clip.frames, **fields))
     return list(groups.values())
 
 
 def rows_of(
-    clip: Shown,
-    answers: Mapping[str, Reply] | str,
+    clip: DecodedClip,
+    replies: Mapping[str, Reply] | Failure,
     prompts: Mapping[Task, Prompt],
     common: Mapping[str, Any],
     *,
     complete: bool = True,
 ) -> list[dict[str, Any]]:
-    """Return the rows of a clip: what was answered, by key, or why nothing was; `common` are columns of all.
+    """Return the rows of a clip: the replies, by key, or why there are none; `common` are columns of all.
 
-    What has no answer is an error, unless not `complete`: then it has no row.
+    What has no reply is an error, unless not `complete`: then it has no row.
     """
     rows = []
-    for asked in clip.asked:
-        key, prompt = asked.item.qualified_id, prompts[asked.item.task]
-        if isinstance(answers, str):
-            told: dict[str, Any] = {"status": "error", "error": answers, "attempts": 0}
-        elif key in answers:
-            told = told_by(prompt, answers[key])
+    for question in clip.questions:
+        key, prompt = question.item.qualified_id, prompts[question.item.task]
+        if isinstance(replies, Failure):
+            outcome: dict[str, Any] = {"status": "error", "error": replies.error, "attempts": 0}
+        elif key in replies:
+            outcome = reply_columns(prompt, replies[key])
         elif not complete:
             continue
         else:
-            told = {"status": "error", "error": "the engine gave no reply", "attempts": 0}
-        rows.append({**asked_columns(clip, asked, prompt), **common, **told})
+            outcome = {"status": "error", "error": "the engine gave no reply", "attempts": 0}
+        rows.append({**request_columns(clip, question, prompt), **common, **outcome})
     return rows
 
 
-def asked_columns(clip: Shown, asked: Asked, prompt: Prompt) -> dict[str, Any]:
-    """Return the columns of a row that are known before there is an answer."""
-    frames = clip.frames
-    shown = (
-        {}
-        if frames is None
-        else {
-            "frame_indices": frames.indices,
-            "frame_hash": frames.sha256,
-            "width": frames.width,
-            "height": frames.height,
-        }
-    )
-    return {
-        "key": asked.item.qualified_id,
-        **asked.item._asdict(),
-        "question": asked.question,
-        "prompt_id": prompt.id,
-        "prompt_hash": prompt.hash,
-        **shown,
-    }
+def request_columns(clip: DecodedClip, question: Question, prompt: Prompt) -> dict[str, Any]:
+    """Return the columns of a row that are known before there is a reply."""
+    columns: dict[str, Any] = {"key": question.item.qualified_id, **question.item._asdict(), "question": question.text}
+    columns |= {"prompt_id": prompt.id, "prompt_hash": prompt.hash}
+    if clip.frames is not None:
+        columns |= {"frame_indices": clip.frames.indices, "frame_hash": clip.frames.sha256}
+        columns |= {"width": clip.frames.width, "height": clip.frames.height}
+    return columns
 
 
-def told_by(prompt: Prompt, reply: Reply) -> dict[str, Any]:
+def reply_columns(prompt: Prompt, reply: Reply) -> dict[str, Any]:
     """Return the columns that a reply fills."""
     text, error = _read(prompt, reply)
-    return {
-        "text": text,
-        "status": "error" if error else "ok",
-        "error": error,
-        "finish_reason": reply.finish_reason,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "latency_s": reply.latency_s,
-        "attempts": reply.attempts,
-        "cached": reply.cached,
-        "cost": reply.cost,
-    }
+    same = ("finish_reason", "prompt_tokens", "completion_tokens", "latency_s", "attempts", "cached", "cost")
+    columns = {name: getattr(reply, name) for name in same}
+    return {"text": text, "status": "error" if error else "ok", "error": error, **columns}
 
 
 def _read(prompt: Prompt, reply: Reply) -> tuple[str | None, str]:
@@ -263,7 +247,7 @@ def _read(prompt: Prompt, reply: Reply) -> tuple[str | None, str]:
         return None, describe(error)
 
 
-def _report(clip: Shown, rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _report(clip: DecodedClip, rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     def total(name: str) -> Any:
         return sum(row.get(name) or 0 for row in rows)
 
@@ -281,3 +265,6 @@ def _report(clip: Shown, rows: Sequence[dict[str, Any]], seconds: float) -> dict
         "decode_s": clip.seconds,
         "engine_s": seconds,
     }
+
+
+ASK = Stage(name="ask", work=Generator, reads=SCHEMA, writes=REPORT, holds_model=True)

@@ -18,7 +18,7 @@ from microg import storage
 from microg.arrow import pc
 from microg.data import schema
 from microg.errors import RunConflictError
-from microg.pipelines.core.part_files import WRITTEN, Parts
+from microg.pipelines.core.part_files import WRITTEN, PartFiles
 from microg.pipelines.vlm.questions import order_of
 from microg.runs import differences
 
@@ -54,23 +54,23 @@ def claim(root: str, fingerprint: Mapping[str, Any]) -> None:
 def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
     now = time.time_ns() // 1000
-    _parts(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
+    _files(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
 
 
 def finished_keys(root: str) -> set[str]:
     """Return the keys of items that have an answer; those with errors are to be tried again."""
-    table = _parts(root).newest([KEY, "status"])
+    table = _files(root).newest([KEY, "status"])
     return set(table.filter(pc.equal(table["status"], "ok"))[KEY].to_pylist())
 
 
 def spent(root: str) -> float:
     """Return the dollars that committed rows cost, as far as that is known."""
-    return float(pc.sum(_parts(root).newest(["cost"])["cost"]).as_py() or 0.0)
+    return float(pc.sum(_files(root).newest(["cost"])["cost"]).as_py() or 0.0)
 
 
 def answered(root: str) -> list[dict[str, Any]]:
     """Return task, clip_id, qa_index and text of every committed answer."""
-    table = _parts(root).newest(["task", "clip_id", "qa_index", "text", "status"])
+    table = _files(root).newest(["task", "clip_id", "qa_index", "text", "status"])
     return table.filter(pc.equal(table["status"], "ok")).to_pylist()
 
 
@@ -79,17 +79,17 @@ def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
 
     Raises `WorkerError` when rows of `keys` are missing.
     """
-    parts = _parts(root)
-    mine = parts.complete(list(keys))
-    result = order_of(schema.conform(TABLE, parts.newest().drop_columns([KEY])))
+    files = _files(root)
+    mine = files.complete(list(keys))
+    result = order_of(schema.conform(TABLE, files.newest().drop_columns([KEY])))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result, mine
 
 
 def compact(root: str, *, when_more_than: int = 16) -> None:
     """Join many small files into one."""
-    _parts(root).compact(when_more_than)
+    _files(root).compact(when_more_than)
 
 
-def _parts(root: str) -> Parts:
-    return Parts(storage.join(root, "parts"), SCHEMA, KEY)
+def _files(root: str) -> PartFiles:
+    return PartFiles(storage.join(root, "parts"), SCHEMA, KEY)

@@ -7,9 +7,8 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,13 +22,13 @@ from microg.models.vlm.base import Sampling
 from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.engines.registry import open_engine
 from microg.models.vlm.prompts import Prompt
-from microg.pipelines.core import attempts as ledgers
-from microg.pipelines.core.session import surfaced
+from microg.pipelines.core.attempts import Failure
+from microg.pipelines.core.stage import Pipeline, stream_tables
 from microg.pipelines.vlm import answer_store
-from microg.pipelines.vlm.answer_stage import asked_columns, claimed, drawn_alike, rows_of, told_by
-from microg.pipelines.vlm.clip_tables import Shown, decode_block, from_table
+from microg.pipelines.vlm.answer_stage import group_by_sampling, lock_engine, reply_columns, request_columns, rows_of
+from microg.pipelines.vlm.clip_tables import DECODE, DecodedClip, from_table
 from microg.pipelines.vlm.generate import api_files, engine_settings
-from microg.pipelines.vlm.questions import blocks_of, sizes_of, without
+from microg.pipelines.vlm.questions import CLIPS, blocks_of, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings
 from microg.texts.items import TASKS, Task
 
@@ -57,20 +56,22 @@ def run_batches(
     if not isinstance(engine, OpenAiEngine):
         raise ConfigError(f"{card.title} has no batch mode here", "OpenAI's models have one: leave --batch out")
     engine.key()
-    common = claimed(root, card, engine)
+    common = lock_engine(root, card, engine)
     # of all tasks: an earlier invocation may have submitted others than this one asks for
     prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
     samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
     files = api_files(root, settings)
-    progress = _Waiting(on_wait)
+    progress = _BatchProgress(on_wait)
     with closing(Budget(settings.max_cost, files.spent, files.account)) as budget:
         batch = OpenAiBatch(
-            engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.heard
+            engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.update
         )
         under_way = {name for found in batch.pending() for name in found.requests}
-        for block in _decoded(without(clips, under_way), settings):
+        for block in _decode(without(clips, under_way), settings):
             good = [clip for clip in block if not clip.error]
-            failed = [row for clip in block if clip.error for row in rows_of(clip, clip.error, prompts, common)]
+            failed = [
+                row for clip in block if clip.error for row in rows_of(clip, Failure(clip.error), prompts, common)
+            ]
             if failed:
                 answer_store.commit(root, failed)
                 on_rows(failed)
@@ -81,7 +82,7 @@ def run_batches(
             replies = batch.collect(found)
             columns = [found.about[reply.key] for reply in replies]
             rows = [
-                {**known, **told_by(prompts[known["task"]], reply)}
+                {**known, **reply_columns(prompts[known["task"]], reply)}
                 for known, reply in zip(columns, replies, strict=True)
             ]
             answer_store.commit(root, rows)
@@ -92,43 +93,33 @@ def run_batches(
 
 def _submit(
     batch: OpenAiBatch,
-    clips: Sequence[Shown],
+    clips: Sequence[DecodedClip],
     prompts: Mapping[Task, Prompt],
     samplings: Mapping[Task, Sampling],
     common: Mapping[str, Any],
 ) -> None:
     about = {
-        asked.item.qualified_id: {**asked_columns(clip, asked, prompts[asked.item.task]), **common}
+        question.item.qualified_id: {**request_columns(clip, question, prompts[question.item.task]), **common}
         for clip in clips
-        for asked in clip.asked
+        for question in clip.questions
     }
-    for task, requests in drawn_alike(clips, prompts):
+    for task, requests in group_by_sampling(clips, prompts):
         batch.submit(requests, samplings[task], about)
 
 
-def _decoded(clips: pa.Table, settings: GenerateSettings) -> Any:
+PIPELINE = Pipeline(name="generate", source=CLIPS, stages=(DECODE,))
+
+
+def _decode(clips: pa.Table, settings: GenerateSettings) -> Iterator[list[DecodedClip]]:
     """Yield clips with their frames, block by block, in order."""
-    if not clips.num_rows:
-        return
-    import ray
-
-    from microg.pipelines.core.session import ordered_execution
-
-    policy = settings.policy()
-    blocks = blocks_of(clips, sizes_of(clips, policy), _CLIPS, _BYTES)
-    dataset = ray.data.from_arrow(blocks).map_batches(
-        partial(decode_block, policy=policy, ledger=ledgers.process_ledger()),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-    )
-    dataset.context.execution_options = ordered_execution(4 * _BYTES)
-    with surfaced():
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from_table(table)  # pyright: ignore[reportArgumentType]
+    if clips.num_rows:
+        policy = settings.policy()
+        blocks = blocks_of(clips, sizes_of(clips, policy), _CLIPS, _BYTES)
+        pipeline = PIPELINE.bound(decode={"policy": policy})
+        yield from map(from_table, stream_tables(pipeline, blocks, ahead_bytes=4 * _BYTES))
 
 
-class _Waiting:
+class _BatchProgress:
     """Says how far the batches are, whatever the service tells of one."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -138,5 +129,5 @@ class _Waiting:
     def begin(self, number: int, count: int) -> None:
         self._where = f"batch {number + 1} of {count}"
 
-    def heard(self, counts: Mapping[str, int]) -> None:
+    def update(self, counts: Mapping[str, int]) -> None:
         self._tell(f"{self._where}: {counts.get('completed', 0):,} of {counts.get('total', 0):,} requests")

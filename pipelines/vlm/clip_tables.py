@@ -1,6 +1,6 @@
-"""A clip as a model is shown it, and how it travels from the decoding task to the engine: pixels as plain bytes, once.
+"""Decoded clips with their questions, and how they travel from the decoding task to the engine: pixels as plain bytes.
 
-A clip is decoded once; all that is asked about it shares the frames.
+A clip is decoded once; all questions about it share the frames.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import pyarrow as pa
 from microg.errors import VideoError, describe
 from microg.models.vlm.base import Frames
 from microg.models.vlm.sampling import FramePolicy
-from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
+from microg.pipelines.core.stage import Stage
 from microg.pipelines.har.sample_tables import pixel_column, pixel_views
+from microg.pipelines.vlm.questions import CLIPS
 from microg.texts.items import ItemKey
 
 _CRASHED = "WorkerCrashed: decoding this clip kills its worker"
-_ASKED = ("task", "qa_index", "question")
+_QUESTION = ("task", "qa_index", "question")
 
 SCHEMA = pa.schema(
     [
@@ -42,25 +44,25 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One thing asked about a clip; `question` is None for a caption."""
+class Question:
+    """One request about a clip; `text` is None for a caption."""
 
     item: ItemKey
-    question: str | None
+    text: str | None
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A clip's frames, or why there are none (`error`), what is asked about it, and the seconds that decoding took."""
+class DecodedClip:
+    """A clip's frames, or why there are none (`error`), the questions about it, and the seconds that decoding took."""
 
     clip_id: str
-    asked: tuple[Asked, ...]
+    questions: tuple[Question, ...]
     frames: Frames | None = None
     error: str = ""
     seconds: float = 0.0
 
 
-def decode_block(block: pa.Table, *, policy: FramePolicy, ledger: Any = None, scope: str = "") -> pa.Table:
+def decode_block(block: pa.Table, *, policy: FramePolicy, attempts: Attempts | None = None) -> pa.Table:
     """Decode a block of `microg.pipelines.vlm.questions.CLIPS` to `SCHEMA`; a clip that cannot be decoded carries its
     error.
     """
@@ -68,23 +70,20 @@ def decode_block(block: pa.Table, *, policy: FramePolicy, ledger: Any = None, sc
 
     cv2.setNumThreads(1)
 
-    def decode(rows: Sequence[dict[str, Any]]) -> list[Shown]:
-        return [_decoded(row, policy) for row in rows]
+    def decode(rows: Sequence[dict[str, Any]]) -> list[DecodedClip]:
+        return [_decode(row, policy) for row in rows]
 
     rows = block.to_pylist()
-    shown = ledgers.together_or_alone(
-        decode,
-        rows,
-        name=lambda row: row["clip_id"],
-        ledger=ledger,
-        scope=f"{scope}/decode",
-        crashed=_CRASHED,
-        failed=lambda row, error: Shown(row["clip_id"], _asked(row), error=error),
+    found = run_batch_then_singles(decode, rows, name=lambda row: row["clip_id"], crashed=_CRASHED, attempts=attempts)
+    return to_table(
+        [
+            DecodedClip(row["clip_id"], _questions_of(row), error=one.error) if isinstance(one, Failure) else one
+            for row, one in zip(rows, found, strict=True)
+        ]
     )
-    return to_table(shown)
 
 
-def _decoded(row: dict[str, Any], policy: FramePolicy) -> Shown:
+def _decode(row: dict[str, Any], policy: FramePolicy) -> DecodedClip:
     from microg.models.vlm.frames import sample_frames
 
     started = time.monotonic()
@@ -96,10 +95,10 @@ def _decoded(row: dict[str, Any], policy: FramePolicy) -> Shown:
         assert frames.sha256  # here, where many processes work, and not in the engine's
     except Exception as problem:
         error = describe(problem)
-    return Shown(row["clip_id"], _asked(row), frames, error, time.monotonic() - started)
+    return DecodedClip(row["clip_id"], _questions_of(row), frames, error, time.monotonic() - started)
 
 
-def to_table(clips: Sequence[Shown]) -> pa.Table:
+def to_table(clips: Sequence[DecodedClip]) -> pa.Table:
     """Return clips as a table of `SCHEMA`; pixels are copied once."""
     none = np.empty(0, np.uint8)
     rows = [
@@ -107,9 +106,9 @@ def to_table(clips: Sequence[Shown]) -> pa.Table:
             "clip_id": clip.clip_id,
             "error": clip.error,
             "seconds": clip.seconds,
-            "task": [asked.item.task for asked in clip.asked],
-            "qa_index": [asked.item.qa_index for asked in clip.asked],
-            "question": [asked.question for asked in clip.asked],
+            "task": [question.item.task for question in clip.questions],
+            "qa_index": [question.item.qa_index for question in clip.questions],
+            "question": [question.text for question in clip.questions],
             **(
                 {}
                 if clip.frames is None
@@ -129,7 +128,7 @@ def to_table(clips: Sequence[Shown]) -> pa.Table:
     return table.set_column(SCHEMA.get_field_index("pixels"), SCHEMA.field("pixels"), pixels)
 
 
-def from_table(table: pa.Table) -> list[Shown]:
+def from_table(table: pa.Table) -> list[DecodedClip]:
     """Return the clips of a table of `SCHEMA`; pixels are read-only views of the table's memory."""
     clips = []
     for batch in table.to_batches():
@@ -140,12 +139,15 @@ def from_table(table: pa.Table) -> list[Shown]:
                 indices = tuple(row["indices"])
                 frames = Frames(pixels.reshape(row["shape"]), indices, row["fps"], row["num_frames"])
                 vars(frames)["sha256"] = row["frame_hash"]  # as its `cached_property` would
-            clips.append(Shown(row["clip_id"], _asked(row), frames, row["error"], row["seconds"]))
+            clips.append(DecodedClip(row["clip_id"], _questions_of(row), frames, row["error"], row["seconds"]))
     return clips
 
 
-def _asked(row: dict[str, Any]) -> tuple[Asked, ...]:
+def _questions_of(row: dict[str, Any]) -> tuple[Question, ...]:
     return tuple(
-        Asked(ItemKey(task, row["clip_id"], index), question)
-        for task, index, question in zip(*(row[name] for name in _ASKED), strict=True)
+        Question(ItemKey(task, row["clip_id"], index), text)
+        for task, index, text in zip(*(row[name] for name in _QUESTION), strict=True)
     )
+
+
+DECODE = Stage(name="decode", work=decode_block, reads=CLIPS, writes=SCHEMA)

@@ -11,24 +11,22 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from microg import storage
+from microg.config import Resources
 from microg.errors import ConfigError
 from microg.models.vlm.api.prices import Price
-from microg.models.vlm.base import Sampling
 from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.prompts import Prompt
-from microg.pipelines.core import attempts as ledgers
-from microg.pipelines.core.stage import each_once
+from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.vlm import answer_store
-from microg.pipelines.vlm.answer_stage import Generator, Job
-from microg.pipelines.vlm.clip_tables import decode_block
+from microg.pipelines.vlm.answer_stage import ASK, GenerationContext
+from microg.pipelines.vlm.clip_tables import DECODE
 from microg.pipelines.vlm.live_scores import LiveSender
-from microg.pipelines.vlm.questions import blocks_of, sizes_of
+from microg.pipelines.vlm.questions import CLIPS, blocks_of, sizes_of
 from microg.pipelines.vlm.settings import GenerateSettings
 from microg.pipelines.vlm.shared_gate import shared_gate
 from microg.system.weights import cache_folder
@@ -66,8 +64,8 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
                 "leave resources.gpus out: one actor takes as many GPUs as the model is spread over",
             )
         resources = resources.replaced(gpus=float(settings.tensor_parallel))
-    asked = None if settings.device == "auto" else settings.device
-    resources, device = on_device(resources, asked, "use --set device=cpu, or connect to a cluster that has one")
+    wanted = None if settings.device == "auto" else settings.device
+    resources, device = on_device(resources, wanted, "use --set device=cpu, or connect to a cluster that has one")
     if device == "cpu":
         actors = resources.max_actors or resources.min_actors
         few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
@@ -76,15 +74,29 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
 
 
 def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
-    """Return what an engine is told beside its card: how many requests, or how much of how many GPUs."""
+    """Return the engine settings that the run adds to the model card: concurrency and retries, or GPU sharing."""
     if card.api:
         return {name: value for name, value in settings.api.engine().items() if name not in card.settings}
-    told: dict[str, Any] = {}
+    added: dict[str, Any] = {}
     if settings.tensor_parallel > 1:
-        told["tensor_parallel"] = settings.tensor_parallel
+        added["tensor_parallel"] = settings.tensor_parallel
     if 0 < settings.resources.gpus < 1 and card.engine == "vllm":
-        told["gpu_memory_utilization"] = round(_GPU_MEMORY * settings.resources.gpus, 3)
-    return {name: value for name, value in told.items() if name not in card.settings}
+        added["gpu_memory_utilization"] = round(_GPU_MEMORY * settings.resources.gpus, 3)
+    return {name: value for name, value in added.items() if name not in card.settings}
+
+
+PIPELINE = Pipeline(
+    name="generate",
+    source=CLIPS,
+    stages=(DECODE, ASK),
+    key="clip_id",
+    failure="nothing can be answered",
+)
+
+
+def sized_pipeline(resources: Resources, **placement: Any) -> Pipeline:
+    """Return the pipeline with the resources of one actor, and further options of Ray for where actors run."""
+    return PIPELINE.sized("ask", resources, **placement)
 
 
 def run_generation(
@@ -94,67 +106,68 @@ def run_generation(
     card: ModelCard,
     *,
     device: str,
-    on_clip: Callable[[dict[str, Any]], None],
+    on_clip: Callable[[dict[str, Any]], str | None] | None = None,
     price: Price | None = None,
     live: LiveSender | None = None,
-) -> GateStatus | None:
-    """Answer what `clips` (of `microg.pipelines.vlm.questions.CLIPS`) ask into `root` on the connected Ray; returns an
-    API's account.
+) -> tuple[dict[str, Any], GateStatus | None]:
+    """Answer the questions of `clips` into `root` on the connected Ray.
 
-    `on_clip` gets each clip's report (see `microg.pipelines.vlm.answer_stage.REPORT`), `live` the states of what is
-    answered. Raises `ConfigError` when Ray cannot give what `settings.resources` ask for, and `WorkerError` when
-    nothing can be answered: the engine cannot be opened or no request can succeed, `root` cannot be written, or Ray
-    gives up.
+    Args:
+        clips: Rows of `microg.pipelines.vlm.questions.CLIPS`.
+        root: The run folder.
+        settings: As `with_device` returns them.
+        card: The model.
+        device: Where it runs.
+        on_clip: Takes each clip's report (see `microg.pipelines.vlm.answer_stage.REPORT`) and returns a note for the
+            progress line.
+        price: Of an API model, where it is known.
+        live: Gets the states of what is answered.
+
+    Returns:
+        The closing block, and an API's account.
+
+    Raises:
+        ConfigError: Ray cannot give what `settings.resources` ask for.
+        WorkerError: Nothing can be answered: the engine cannot be opened or no request can succeed, `root` cannot be
+            written, or Ray gives up.
     """
     import ray
 
-    from microg.pipelines.core.session import DECODE_CPUS, pool_size
+    from microg.pipelines.core.session import pool_size
 
-    resources, scope = settings.resources, uuid.uuid4().hex
-    least = pool_size(resources)
-    most = max(least, resources.max_actors)
     cache = gate = None
     if card.api:
         files = api_files(root, settings)
         cache = files.cache
         # a gate of this run: its account goes on where the run's earlier invocations left it
-        name = f"{card.engine}-{scope[:8]}"
+        name = f"{card.engine}-{uuid.uuid4().hex[:8]}"
         gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, spent=files.spent, journal=files.account)
-    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
-    samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
-    told = engine_settings(settings, card)
-    if price is not None:  # workers need not find the price table
-        told["price"] = price
-    job = Job(root, card, prompts, samplings, gate, cache, settings.max_cost, told, live)
-    ledger, policy = ledgers.process_ledger(), settings.policy()
-    per_block = settings.clips_per_block or (_API_CLIPS if card.api else _LOCAL_CLIPS)
-    if card.api:  # all actors have something to do
-        per_block = min(per_block, math.ceil(clips.num_rows / least))
-    blocks = blocks_of(clips, sizes_of(clips, policy), per_block, _BLOCK_BYTES)
-    dataset = (
-        ray.data.from_arrow(blocks)
-        .map_batches(
-            partial(decode_block, policy=policy, ledger=ledger, scope=scope),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=DECODE_CPUS,
-        )
-        .map_batches(
-            Generator,
-            fn_constructor_args=(job, ledger, scope),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus or None,
-            memory=resources.memory_gb * 2**30 or None,
-            compute=ray.data.ActorPoolStrategy(min_size=min(least, len(blocks)), max_size=min(most, len(blocks))),
-            **(_on_this_node() if card.api else {}),
-        )
-    )
     try:
-        for report in each_once(dataset, "clip_id", "nothing can be answered"):
-            on_clip(report)
-        return None if gate is None else gate.status()
+        prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
+        more = engine_settings(settings, card)
+        if price is not None:  # workers need not find the price table
+            more["price"] = price
+        context = GenerationContext(
+            root=root,
+            card=card,
+            prompts=prompts,
+            samplings={task: settings.sampling.of(found) for task, found in prompts.items()},
+            gate=gate,
+            cache=cache,
+            max_cost=settings.max_cost,
+            settings=more,
+            live=live,
+        )
+        policy = settings.policy()
+        pipeline = sized_pipeline(settings.resources, **(_on_this_node() if card.api else {}))
+        pipeline = pipeline.bound(decode={"policy": policy}, ask={"context": context})
+        per_block = settings.clips_per_block or (_API_CLIPS if card.api else _LOCAL_CLIPS)
+        if card.api:  # all actors have something to do
+            per_block = min(per_block, math.ceil(clips.num_rows / pool_size(settings.resources)))
+        blocks = blocks_of(clips, sizes_of(clips, policy), per_block, _BLOCK_BYTES)
+        rows = sum(map(len, clips["task"].to_pylist()))
+        block = run_stages(pipeline, blocks, total=rows, device=device, on_report=on_clip)
+        return block, None if gate is None else gate.status()
     finally:
         if gate is not None:
             ray.kill(gate.actor)

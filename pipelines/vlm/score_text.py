@@ -206,9 +206,9 @@ class TextScoring:
         return states
 
     def _away(self, protocol: str, items: Items, kind: str, names: Sequence[str], settings: Settings) -> States:
-        from microg.pipelines.core.session import connect, surfaced
+        from microg.pipelines.core.session import connect, ray_failures_as_worker_errors
 
-        with surfaced():
+        with ray_failures_as_worker_errors():
             try:
                 connect(self._resources)
                 actors, device = self._started(kind, settings)

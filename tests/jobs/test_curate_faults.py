@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.pipelines.curate import observations
 from microg.pipelines.curate import pipeline as curate_pipeline
-from microg.pipelines.curate.observe_stage import Observer
-from microg.pipelines.curate.trim_stage import Cutting
+from microg.pipelines.curate.observe_stage import OBSERVE, Observer
+from microg.pipelines.curate.trim_stage import TRIM
 from tests.support import processes
 from tests.support.curation import write_detections, write_footage
 from tests.support.processes import ROOT, check_gone, family, wait_for
@@ -205,12 +206,13 @@ def test_a_lost_node_of_a_cluster_costs_no_clip(footage, undisturbed, tmp_path):
 @pytest.mark.slow
 def test_a_clip_that_kills_its_worker_every_time_ends_as_an_error_row(footage, undisturbed, tmp_path, monkeypatch):
     class Fragile(Observer):
-        def _observed(self, row: dict[str, Any]) -> dict[str, Any]:
+        def _observe(self, row: dict[str, Any]) -> dict[str, Any]:
             if row["clip_id"] == "s1_003":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super()._observed(row)
+            return super()._observe(row)
 
-    monkeypatch.setattr(curate_pipeline, "Observer", Fragile)
+    fragile = curate_pipeline.PIPELINE.with_stages(replace(OBSERVE, work=Fragile))
+    monkeypatch.setattr(curate_pipeline, "PIPELINE", fragile)
     out = tmp_path / "set"
     assert microg(footage[0], out, "--detections", footage[1], *OPTIONS) == 1
     clips = {row["clip_id"]: row for row in Dataset.open(str(out)).table("clips").to_pylist()}
@@ -227,24 +229,24 @@ def test_a_clip_that_kills_its_worker_every_time_ends_as_an_error_row(footage, u
 
 @pytest.mark.slow
 def test_footage_that_kills_its_cutter_every_time_ends_as_an_error_row(footage, undisturbed, tmp_path, monkeypatch):
-    class Fragile(Cutting):
-        def cut(self, batch: Any) -> Any:
-            from microg.pipelines.curate import trim_stage
+    def trim_fragile(block: Any, *, settings: Any, folder: str, done: Any, attempts: Any) -> Any:
+        from microg.pipelines.curate import trim_stage
 
-            original = trim_stage.trim_stretch
+        original = trim_stage.trim_stretch
 
-            def trim_stretch(row: dict[str, Any], *rest: Any) -> list[dict[str, Any]]:
-                if row["source_id"] == "s1":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(row, *rest)
+        def trim_stretch(row: dict[str, Any], *rest: Any) -> list[dict[str, Any]]:
+            if row["source_id"] == "s1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(row, *rest)
 
-            trim_stage.trim_stretch = trim_stretch
-            try:
-                return super().cut(batch)
-            finally:
-                trim_stage.trim_stretch = original
+        trim_stage.trim_stretch = trim_stretch
+        try:
+            return trim_stage.trim_stretches(block, settings=settings, folder=folder, done=done, attempts=attempts)
+        finally:
+            trim_stage.trim_stretch = original
 
-    monkeypatch.setattr(curate_pipeline, "Cutting", Fragile)
+    fragile = curate_pipeline.PIPELINE.with_stages(replace(TRIM, work=trim_fragile))
+    monkeypatch.setattr(curate_pipeline, "PIPELINE", fragile)
     out = tmp_path / "set"
     assert microg(footage[0], out, "--detections", footage[1], *OPTIONS) == 1
     sources = {row["source_id"]: row for row in Dataset.open(str(out)).table("sources").to_pylist()}

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from microg.models.har.checkpoints import export_pyslowfast, save_weights
 from microg.pipelines.har import predict as predict_pipeline
 from microg.pipelines.har import prediction_store
 from microg.pipelines.har.predict import label_space_of
-from microg.pipelines.har.predict_stage import Predictor
+from microg.pipelines.har.predict_stage import SCORE, Predictor
 from microg.pipelines.har.sample_tables import Sample
 from microg.pipelines.har.samples import by_size
 from microg.video import decode_frames
@@ -377,7 +378,8 @@ def test_a_sample_that_kills_the_model_every_time_is_an_error_row(
                 os.kill(os.getpid(), signal.SIGKILL)
             return super()._forward(samples)
 
-    monkeypatch.setattr(predict_pipeline, "Predictor", Fragile)
+    fragile = predict_pipeline.PIPELINE.with_stages(replace(SCORE, work=Fragile))
+    monkeypatch.setattr(predict_pipeline, "PIPELINE", fragile)
     words = ["har", "predict", many, "--weights", weights, "--run", tmp_path / "run"]
     assert microg(*words) == 1
     failed = [row for row in table_of(tmp_path / "run") if row["status"] != "ok"]

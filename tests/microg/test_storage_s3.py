@@ -18,7 +18,7 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError, RunConflictError
 from microg.models.video.encode import Mp4Writer
-from microg.pipelines.core.part_files import WRITTEN, Parts
+from microg.pipelines.core.part_files import WRITTEN, PartFiles
 from microg.pipelines.curate.find_footage import list_footage
 from microg.runs import Run
 from microg.video import read_rgb
@@ -90,7 +90,7 @@ def test_footage_that_was_replaced_has_another_fingerprint(bucket: str):
 
 def test_rows_that_many_workers_append_are_joined_and_the_newest_wins(bucket: str):
     columns = pa.schema([("key", pa.string()), ("value", pa.int32()), (WRITTEN, pa.int64())])
-    parts = Parts(f"{bucket}/run/parts", columns, "key")
+    parts = PartFiles(f"{bucket}/run/parts", columns, "key")
     assert parts.newest().num_rows == 0
     for time, value in enumerate((1, 2, 3)):
         parts.append(pa.table({"key": ["a"], "value": [value], WRITTEN: [time]}, schema=columns))

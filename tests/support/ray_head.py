@@ -132,6 +132,28 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
             _end(started)
 
 
+@contextmanager
+def bare_head(folder: str) -> Iterator[str]:
+    """Start a head without a dashboard whose files are below `folder`, a short path; yield its address for drivers."""
+    known = Path(folder) / "ray" / "ray_current_cluster"
+    words = ["--head", "--block", "--include-dashboard=false", "--num-cpus=1", "--object-store-memory=100000000"]
+    words += [f"--port={free_ports(1)[0]}", f"--temp-dir={known.parent}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    with (Path(folder) / "log").open("wb") as log:
+        command = [str(RAY), "start", *words]
+        head = psutil.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 120
+        while not known.exists():
+            assert head.poll() is None, (Path(folder) / "log").read_text()
+            assert time.monotonic() < end, (Path(folder) / "log").read_text()
+            time.sleep(0.1)
+        yield known.read_text()
+    finally:
+        _end([head])
+
+
 def _end(started: list[psutil.Popen]) -> None:
     family: list[psutil.Process] = []
     for process in started:

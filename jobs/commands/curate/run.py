@@ -118,6 +118,7 @@ def _refuse_other_footage(out: str, footage: list[Footage], seen: list[dict[str,
 
 
 def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
+    from microg.pipelines.curate.pipeline import sized_pipeline
     from microg.video import probe
 
     clips, unreadable = 0, 0
@@ -137,10 +138,7 @@ def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
             "backend": choose(settings.detector.backend, settings.detector.device),
             **{name: getattr(settings.detector, name) for name in ("precision", "frame_step", "rotations")},
         }
-    return plan | {
-        "stages": ["probe", "trim", "observe (decode, detect, scenes, motion, track)", "decide", "write"],
-        "resources": settings.resources.model_dump(),
-    }
+    return plan | {"stages": sized_pipeline(settings).plan(), "resources": settings.resources.model_dump()}
 
 
 def _observe(
@@ -148,8 +146,6 @@ def _observe(
 ) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from microg.pipelines.core import session
-    from microg.pipelines.core.telemetry import Telemetry
-    from microg.pipelines.curate import observations
     from microg.pipelines.curate.pipeline import run_curation
 
     report: dict[str, Any] = {}
@@ -161,14 +157,7 @@ def _observe(
         detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
         settings = settings.replaced(detector=detector)
     session.connect(settings.resources)
-    with Telemetry("curate", None, unit="clips", stages=observations.STAGES) as telemetry:
-
-        def on_row(row: dict[str, Any]) -> None:
-            seconds = {stage: row[f"{stage}_s"] for stage in observations.STAGES}
-            telemetry.row(seconds, 1 if row["clip_id"] else 0, int(row["status"] == "error"))
-
-        run_curation(left, out, settings, weights=weights, done=done, on_row=on_row)
-    return report | {"throughput": telemetry.throughput()}
+    return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done)}
 
 
 def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
@@ -194,7 +183,7 @@ def _previews(out: str, settings: CurateSettings) -> list[str]:
         return []
     session.connect(settings.resources)
     errors = []
-    with session.surfaced(), ProgressDisplay("previews", len(rows)) as progress:
+    with session.ray_failures_as_worker_errors(), ProgressDisplay("previews", len(rows)) as progress:
         for error in write_previews(rows):
             progress.advance(1, 1 if error else 0)
             errors += [error] if error else []

@@ -12,11 +12,13 @@ def show(report: dict[str, Any]) -> None:
 
     console = Console()
     if "plan" in report:
+        from microg.pipelines.core.stage import plan_lines
+
         console.print(f"{report['out']}: nothing is written (--dry-run)", soft_wrap=True)
         table = Table("plan", "")
         facts = {"files": report["files"], "files done before": report["files_done"], **report["plan"]}
         for key, value in facts.items():
-            table.add_row(key.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+            table.add_row(key.replace("_", " "), "\n".join(plan_lines(value)) if key == "stages" else str(value))
         console.print(table)
         return
     if report.get("files_ignored"):

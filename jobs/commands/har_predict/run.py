@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
+from microg.jobs.common import show_plan_values
 from microg.runs import Run, exclusive
 
 if TYPE_CHECKING:
@@ -93,11 +94,13 @@ def _by_size(key_frames: pa.Table, dataset: str) -> pa.Table:
 
 
 def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
+    from microg.pipelines.har.predict import sized_pipeline
+
     return {
         "key_frames_to_do": left.num_rows,
         "samples_to_do": _people(left),
         "view": _VIEWS[settings.view],
-        "stages": ["decode (tasks)", "score (actors)", "write"],
+        "stages": sized_pipeline(settings).plan(),
         "batch_size": settings.batch_size,
         "device": settings.device,
         "precision": settings.precision,
@@ -108,20 +111,12 @@ def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
 def _score(key_frames: pa.Table, folder: str, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from microg.pipelines.core import session
-    from microg.pipelines.core.telemetry import Telemetry
     from microg.pipelines.har.predict import run_prediction, with_device
 
     session.connect(settings.resources)
     settings, device = with_device(settings)
     print(f"{key_frames.num_rows} key frames with {settings.model} on {device}", file=sys.stderr)
-    stages = ("decode", "model")
-    with Telemetry("predict", key_frames.num_rows, unit="key frames", stages=stages) as telemetry:
-
-        def on_row(row: dict[str, Any]) -> None:
-            telemetry.row({stage: row[f"{stage}_s"] for stage in stages}, failed=int(row["status"] == "error"))
-
-        run_prediction(key_frames, folder, settings, network, device=device, on_row=on_row)
-    return {"throughput": telemetry.throughput(device)}
+    return {"throughput": run_prediction(key_frames, folder, settings, network, device=device)}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -135,8 +130,7 @@ def show(report: dict[str, Any]) -> None:
         print(f"note: {note}")
     print(f"{report['key_frames']:,} key frames, {report['samples']:,} boxes; {report['done_before']:,} done before")
     if "plan" in report:
-        for name, value in report["plan"].items():
-            print(f"{name}: {value}")
+        show_plan_values(report["plan"])
         print("nothing was predicted (--dry-run)")
         return
     if report.get("throughput"):

@@ -24,8 +24,8 @@ _SHOWN_ERRORS, _KEPT_ERRORS = 5, 50
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Everything that is known before anything is written or asked."""
+class _Preparation:
+    """Everything that is known before anything is written or prepared."""
 
     settings: GenerateSettings
     card: ModelCard
@@ -43,17 +43,18 @@ class _Asked:
 def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     """Return what would be done: answers, tokens, GPU memory, and what it costs at most."""
     from microg.pipelines.vlm.estimate import expected
+    from microg.pipelines.vlm.generate import sized_pipeline
     from microg.pipelines.vlm.questions import sizes_of
 
-    asked = _prepared(settings, folder)
-    settings, card = asked.settings, asked.card
-    sizes = sizes_of(asked.left, settings.policy())
-    takes = expected(asked.left, sizes, settings, card, asked.engine.price if asked.engine else None)
+    prepared = _prepare(settings, folder)
+    settings, card = prepared.settings, prepared.card
+    sizes = sizes_of(prepared.left, settings.policy())
+    takes = expected(prepared.left, sizes, settings, card, prepared.engine.price if prepared.engine else None)
     shown = f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none"
-    cost = "none: it runs here" if asked.engine is None else takes.cost
+    cost = "none: it runs here" if prepared.engine is None else takes.cost
     return {
-        **_about(asked),
-        "clips_to_do": asked.left.num_rows,
+        **_about(prepared),
+        "clips_to_do": prepared.left.num_rows,
         "rows_to_do": takes.rows,
         "first_clip": shown,
         "tokens_about": takes.tokens,
@@ -61,7 +62,7 @@ def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
         "gpu_memory_gb": "none: it runs at the provider" if card.api else card.gpu_memory_gb,
         "cost_at_most": "unknown: the price table has no such model" if cost is None else cost,
         "max_cost": settings.max_cost,
-        "stages": ["decode (tasks)", f"{card.engine} (actors)", "write"],
+        "stages": sized_pipeline(settings.resources).plan(),
         "tensor_parallel": settings.tensor_parallel,
         "resources": settings.resources.model_dump(),
     }
@@ -75,26 +76,28 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     from microg.pipelines.vlm import answer_store
     from microg.pipelines.vlm.questions import items_of
 
-    asked = _prepared(settings, folder)
-    settings = asked.settings
-    if asked.engine is not None:
-        asked.engine.key()  # a missing one is told before a folder is made
-    report = _about(asked)
-    with exclusive(asked.folder):
-        run = Run.start(asked.folder, COMMAND, settings, dataset=asked.found.fingerprint, protocol="generated text")
-        if asked.engine is not None:
-            answer_store.claim(asked.folder, asked.engine.fingerprint())
-        if asked.left.num_rows:
-            report |= _ask(asked)
-        answer_store.compact(asked.folder)
-        wanted = [item.qualified_id for item in items_of(asked.found.clips)]
-        table, mine = answer_store.finish(asked.folder, wanted)
+    prepared = _prepare(settings, folder)
+    settings = prepared.settings
+    if prepared.engine is not None:
+        prepared.engine.key()  # a missing one is told before a folder is made
+    report = _about(prepared)
+    with exclusive(prepared.folder):
+        run = Run.start(
+            prepared.folder, COMMAND, settings, dataset=prepared.found.fingerprint, protocol="generated text"
+        )
+        if prepared.engine is not None:
+            answer_store.claim(prepared.folder, prepared.engine.fingerprint())
+        if prepared.left.num_rows:
+            report |= _ask(prepared)
+        answer_store.compact(prepared.folder)
+        wanted = [item.qualified_id for item in items_of(prepared.found.clips)]
+        table, mine = answer_store.finish(prepared.folder, wanted)
         report |= _outcome(table, mine) | {"generations": run.path("tables", "generations.parquet")}
         run.finish(report)
     return report
 
 
-def _prepared(settings: GenerateSettings, folder: str | None) -> _Asked:
+def _prepare(settings: GenerateSettings, folder: str | None) -> _Preparation:
     from microg.models.vlm.api.engine import ApiEngine
     from microg.models.vlm.engines.registry import open_engine
     from microg.pipelines.vlm import answer_store
@@ -113,84 +116,80 @@ def _prepared(settings: GenerateSettings, folder: str | None) -> _Asked:
         engine = opened
     left = without(found.clips, answer_store.finished_keys(folder))
     rows = sum(map(len, found.clips["task"].to_pylist()))
-    return _Asked(settings, card, engine, found, folder, left, rows)
+    return _Preparation(settings, card, engine, found, folder, left, rows)
 
 
-def _about(asked: _Asked) -> dict[str, Any]:
-    settings = asked.settings
-    notes = [*asked.found.notes]
-    if asked.card.runs == "unverified":
-        notes.append(f"nobody has seen this model run: {asked.card.why}")
-    if asked.engine is not None and settings.resources.address is not None:
-        notes.append(f"the key is read by Ray's workers: {asked.engine.key_variable} must be set where Ray was started")
+def _about(prepared: _Preparation) -> dict[str, Any]:
+    settings = prepared.settings
+    notes = [*prepared.found.notes]
+    if prepared.card.runs == "unverified":
+        notes.append(f"nobody has seen this model run: {prepared.card.why}")
+    if prepared.engine is not None and settings.resources.address is not None:
+        notes.append(
+            f"the key is read by Ray's workers: {prepared.engine.key_variable} must be set where Ray was started"
+        )
     return {
-        "run": asked.folder,
+        "run": prepared.folder,
         "dataset": settings.dataset,
-        "model": asked.card.name,
+        "model": prepared.card.name,
         "model_id": settings.model_id,
         "engine": settings.engine,
         "frames": settings.policy().label(),
         "prompts": {task: settings.prompt_of(task).id for task in settings.tasks},
-        "clips": asked.found.clips.num_rows,
-        "rows": asked.rows,
-        "done_before": asked.rows - asked.left_rows,
+        "clips": prepared.found.clips.num_rows,
+        "rows": prepared.rows,
+        "done_before": prepared.rows - prepared.left_rows,
         "notes": notes,
     }
 
 
-def _ask(asked: _Asked) -> dict[str, Any]:
+def _ask(prepared: _Preparation) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from microg.pipelines.core import session
-    from microg.pipelines.core.telemetry import Telemetry
     from microg.pipelines.vlm.generate import run_generation, with_device
     from microg.pipelines.vlm.live_scores import LiveScores
 
-    session.connect(asked.settings.resources)
-    settings, device = with_device(asked.settings, asked.card)
+    session.connect(prepared.settings.resources)
+    settings, device = with_device(prepared.settings, prepared.card)
     print(
-        f"{asked.left_rows:,} answers about {asked.left.num_rows:,} clips: {asked.card.title} on {device}",
+        f"{prepared.left_rows:,} answers about {prepared.left.num_rows:,} clips: {prepared.card.title} on {device}",
         file=sys.stderr,
     )
     sums: Counter[str] = Counter()
     if settings.batch:
-        return _ask_in_batches(asked, settings)
-    stages = ("decode", "engine")
-    live = LiveScores.open(asked.folder, settings) if settings.live_scores else None
-    with (
-        Telemetry("generate", asked.left_rows, unit="rows", stages=stages) as telemetry,
-        nullcontext() if live is None else closing(live),
-    ):
+        return _ask_in_batches(prepared, settings)
+    live = LiveScores.open(prepared.folder, settings) if settings.live_scores else None
+    with nullcontext() if live is None else closing(live):
 
-        def on_clip(report: dict[str, Any]) -> None:
+        def on_clip(report: dict[str, Any]) -> str:
             sums.update({name: value for name, value in report.items() if isinstance(value, int | float)})
-            notes = [f"${sums['cost']:.4f}"] if asked.engine is not None and asked.engine.price else []
+            notes = [f"${sums['cost']:.4f}"] if prepared.engine is not None and prepared.engine.price else []
             notes += [] if live is None else [live.line()]
-            note = ", ".join(note for note in notes if note)
-            telemetry.row({stage: report[f"{stage}_s"] for stage in stages}, report["rows"], report["failed"], note)
+            return ", ".join(note for note in notes if note)
 
-        status = run_generation(
-            asked.left,
-            asked.folder,
+        throughput, status = run_generation(
+            prepared.left,
+            prepared.folder,
             settings,
-            asked.card,
+            prepared.card,
             device=device,
             on_clip=on_clip,
-            price=None if asked.engine is None else asked.engine.price,
+            price=None if prepared.engine is None else prepared.engine.price,
             live=None if live is None else live.sender,
         )
     found: dict[str, Any] = {
-        "throughput": telemetry.throughput(device),
+        "throughput": throughput,
         "asked_now": {name: sums[name] for name in ("rows", "failed", "cached", "prompt_tokens", "completion_tokens")},
     }
     return found if status is None else found | {"account": asdict(status)}
 
 
-def _ask_in_batches(asked: _Asked, settings: GenerateSettings) -> dict[str, Any]:
+def _ask_in_batches(prepared: _Preparation, settings: GenerateSettings) -> dict[str, Any]:
     from microg.pipelines.core.telemetry import Telemetry
     from microg.pipelines.vlm.batch_api import run_batches
 
     sums: Counter[str] = Counter()
-    with Telemetry("generate", asked.left_rows, unit="rows", stages=()) as telemetry:
+    with Telemetry("generate", prepared.left_rows, unit="rows", stages=()) as telemetry:
 
         def on_rows(rows: list[dict[str, Any]]) -> None:
             failed = sum(row["status"] != "ok" for row in rows)
@@ -200,10 +199,10 @@ def _ask_in_batches(asked: _Asked, settings: GenerateSettings) -> dict[str, Any]
             telemetry.row({}, len(rows), failed)
 
         spent = run_batches(
-            asked.left,
-            asked.folder,
+            prepared.left,
+            prepared.folder,
             settings,
-            asked.card,
+            prepared.card,
             on_rows=on_rows,
             on_wait=lambda note: telemetry.display.advance(0, note=note),
         )

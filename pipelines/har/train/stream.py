@@ -9,8 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,7 +17,8 @@ import pyarrow as pa
 
 from microg.data.label_space import LabelSpace
 from microg.errors import WorkerError
-from microg.pipelines.core import attempts as ledgers
+from microg.pipelines.core.attempts import Attempts
+from microg.pipelines.core.stage import Pipeline, Stage, build_dataset
 from microg.pipelines.har.sample_tables import SCHEMA, Sample, from_table, to_table
 from microg.pipelines.har.samples import SampleBatch, View, by_size, collate, decode_rows
 from microg.pipelines.har.train.plan import PADDING, Plan, Position
@@ -53,19 +53,9 @@ def run_dataset(plan: Plan, start: Position, rows: tuple[pa.Table, pa.Table], vi
     session.configure_data()
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     lots = Lots.of(plan, start, max(views.train.clip_bytes, views.val.clip_bytes))
-    work = partial(
-        _decode_lot,
-        plan=plan,
-        lots=lots,
-        rows=(ray.put(rows[0]), ray.put(rows[1])),
-        views=views,
-        ledger=ledgers.process_ledger(),
-    )
-    # one row a block: a task decodes one lot, and a block is what is dealt out
+    decode = DECODE.bound(plan=plan, lots=lots, rows=(ray.put(rows[0]), ray.put(rows[1])), views=views)
     numbers = ray.data.range(lots.count, override_num_blocks=-(-lots.count // _RANGE_BLOCK))
-    return numbers.repartition(target_num_rows_per_block=1).map_batches(
-        work, batch_size=1, batch_format="pyarrow", num_cpus=cpus
-    )
+    return build_dataset(PIPELINE.with_stages(replace(decode, cpus=cpus)), numbers)
 
 
 @dataclass(frozen=True)
@@ -99,27 +89,38 @@ class Lots:
         return range(begin + worker, min(begin + self.size * self.workers, self.end), self.workers)
 
 
-def _decode_lot(
-    block: pa.Table, *, plan: Plan, lots: Lots, rows: tuple[Any, Any], views: Views, ledger: Any
+def decode_lots(
+    block: pa.Table, *, plan: Plan, lots: Lots, rows: tuple[Any, Any], views: Views, attempts: Attempts
 ) -> pa.Table:
+    """Decode the lots of which a block has the numbers; `rows` refer to the key frames of train and val."""
     import ray
 
     train_rows, val_rows = ray.get(list(rows))
     tables = []
     for unit in (plan.unit(number) for lot in block["id"].to_pylist() for number in lots.units(lot)):
         table, view = (val_rows, views.val) if unit.validation else (train_rows, views.train)
-        samples = decode_unit(unit.keys, table, view, unit.epoch, ledger)
+        samples = decode_unit(unit.keys, table, view, unit.epoch, attempts)
         tables.append(samples.append_column("unit", pa.array([unit.number] * samples.num_rows, pa.int64())))
     return pa.concat_tables(tables)
 
 
-def decode_unit(keys: Iterable[int], rows: pa.Table, view: View, epoch: int, ledger: Any = None) -> pa.Table:
+def decode_unit(
+    keys: Iterable[int], rows: pa.Table, view: View, epoch: int, attempts: Attempts | None = None
+) -> pa.Table:
     """Decode the key frames at `keys` of `rows`; padding becomes a row without a key, so that all units are alike."""
     keys = tuple(keys)
     wanted = [key for key in keys if key != PADDING]
-    samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, ledger=ledger)
+    samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, attempts=attempts)
     nothing = Sample(epoch, "", "", 0, (), np.empty((0, 4)), ())
     return to_table([*samples, *[nothing] * (len(keys) - len(wanted))])
+
+
+# One lot a call, and so one lot a block: a block is what is dealt out.
+_LOT_NUMBERS = pa.schema([("id", pa.int64())])
+DECODE = Stage(
+    name="decode", work=decode_lots, reads=_LOT_NUMBERS, writes=SCHEMA.append(pa.field("unit", pa.int64())), rows=1
+)
+PIPELINE = Pipeline(name="train samples", source=_LOT_NUMBERS, stages=(DECODE,))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def square(start: int, count: int) -> list[Detections]:
 
 def same(a: Observation, b: Observation) -> bool:
     pairs = zip([*a.detections, *a.tracks], [*b.detections, *b.tracks], strict=True)
-    return a.content_scores == b.content_scores and all(np.array_equal(x.boxes, y.boxes) for x, y in pairs)
+    return a.measured == b.measured and all(np.array_equal(x.boxes, y.boxes) for x, y in pairs)
 
 
 def test_a_clip_is_detected_once_in_batches_and_all_measures_see_all_frames(tmp_path: Path):
@@ -46,14 +46,15 @@ def test_a_clip_is_detected_once_in_batches_and_all_measures_see_all_frames(tmp_
     seen = observe(path, finder, num_frames=FRAMES, batch_size=5)
     assert finder.batches == [5, 5, 2]
     assert (seen.num_frames, seen.width, seen.height) == (FRAMES, 96, 64)
-    assert len(seen.detections) == len(seen.tracks) == len(seen.content_scores) == FRAMES
+    assert len(seen.detections) == len(seen.tracks) == len(seen.measured["content_scores"]) == FRAMES
     assert {tuple(found.track_id) for found in seen.tracks[1:]} == {(1,)}
     scenes, motion = SceneScorer(), MotionMeter(FRAMES)
     for frame in decode_frames(path):
         scenes.update(frame)
         motion.update(frame)
-    assert seen.content_scores == scenes.scores
-    assert (seen.motion_published, seen.motion_euclidean) == (motion.published, motion.euclidean)
+    assert seen.measured == {**scenes.columns(), **motion.columns()}
+    assert seen.measured["content_scores"] == scenes.scores
+    assert seen.measured["motion_published"] == motion.published
     assert set(seen.seconds) == {"decode", "detect", "scenes", "motion", "track"}
 
 
@@ -87,4 +88,4 @@ def test_a_damaged_clip_is_a_video_error(tmp_path: Path):
 def test_a_clip_of_one_frame_is_observed(tmp_path: Path):
     path = str(write_video(tmp_path / "a.mp4", moving_scene(2, frames=1)))
     seen = observe(path, SquareFinder(), num_frames=1)
-    assert (seen.num_frames, seen.content_scores, seen.motion_published) == (1, [0.0], 0.0)
+    assert (seen.num_frames, seen.measured["content_scores"], seen.measured["motion_published"]) == (1, [0.0], 0.0)

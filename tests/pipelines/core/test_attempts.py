@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from microg.pipelines.core import attempts as ledger
-from microg.pipelines.core.attempts import MAX_ATTEMPTS, AttemptLedger
+from microg.pipelines.core.attempts import MAX_ATTEMPTS, AttemptLedger, Attempts, Failure, run_batch_then_singles
 
 
 def test_attempts_count_by_key_until_the_work_ends():
@@ -20,49 +19,54 @@ def test_attempts_count_by_key_until_the_work_ends():
 
 
 @pytest.fixture
-def handle(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A ledger called like a Ray actor, without Ray."""
-    attempts = AttemptLedger()
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
+    """Attempts whose ledger is called like a Ray actor, without Ray."""
+    counts = AttemptLedger()
     monkeypatch.setitem(__import__("sys").modules, "ray", SimpleNamespace(get=lambda value: value))
-    return SimpleNamespace(start=SimpleNamespace(remote=attempts.start), finish=SimpleNamespace(remote=attempts.finish))
+    start, finish = SimpleNamespace(remote=counts.start), SimpleNamespace(remote=counts.finish)
+    return Attempts(SimpleNamespace(start=start, finish=finish), "run")
 
 
-def test_a_row_is_given_up_after_its_last_attempt_and_not_before(handle: Any):
-    assert [ledger.crashed_before(handle, "a") for _ in range(MAX_ATTEMPTS + 2)] == [False] * MAX_ATTEMPTS + [True] * 2
+def test_a_row_is_given_up_after_its_last_attempt_and_not_before(attempts: Attempts):
+    assert [attempts.crashed_before("a") for _ in range(MAX_ATTEMPTS + 2)] == [False] * MAX_ATTEMPTS + [True] * 2
 
 
-def test_a_row_that_ends_may_be_worked_on_again_any_number_of_times(handle: Any):
+def test_a_row_that_ends_may_be_worked_on_again_any_number_of_times(attempts: Attempts):
     for _ in range(3 * MAX_ATTEMPTS):
-        assert not ledger.crashed_before(handle, "a")
-        ledger.settled(handle, "a")
+        assert not attempts.crashed_before("a")
+        attempts.mark_finished("a")
 
 
-def grouped(work: Any, items: list[str], handle: Any = None) -> list[str]:
-    return ledger.together_or_alone(
-        work, items, name=str, failed=lambda item, error: f"{item}: {error}", crashed="crashed", ledger=handle
-    )
+def grouped(work: Any, items: list[str], attempts: Attempts | None = None) -> list[str]:
+    found = run_batch_then_singles(work, items, name=str, crashed="crashed", attempts=attempts)
+    return [f"{item}: {one.error}" if isinstance(one, Failure) else one for item, one in zip(items, found, strict=True)]
 
 
-def test_items_are_worked_on_together(handle: Any):
+def test_parts_of_a_run_count_apart(attempts: Attempts):
+    assert attempts.start("a") == 1
+    assert attempts.within("decode").start("a") == 1
+    assert attempts.within("decode").start("a") == 2
+    assert attempts.start("a") == 2
+
+
+def test_items_are_worked_on_together(attempts: Attempts):
     calls: list[list[str]] = []
-    for ledger_or_none in (handle, None):
-        assert grouped(
-            lambda items: calls.append(list(items)) or [i.upper() for i in items], ["a", "b"], ledger_or_none
-        )
+    for counted in (attempts, None):
+        assert grouped(lambda items: calls.append(list(items)) or [i.upper() for i in items], ["a", "b"], counted)
     assert calls == [["a", "b"]] * 2
 
 
-def test_an_item_that_raises_fails_alone_and_the_others_succeed(handle: Any):
+def test_an_item_that_raises_fails_alone_and_the_others_succeed(attempts: Attempts):
     def work(items: list[str]) -> list[str]:
         if "b" in items:
             raise ValueError("bad")
         return [item.upper() for item in items]
 
-    assert grouped(work, ["a", "b", "c"], handle) == ["A", "b: ValueError: bad", "C"]
+    assert grouped(work, ["a", "b", "c"], attempts) == ["A", "b: ValueError: bad", "C"]
     assert grouped(work, ["b"]) == ["b: ValueError: bad"]
 
 
-def test_an_item_that_kills_its_worker_is_given_up_and_the_others_succeed(handle: Any):
+def test_an_item_that_kills_its_worker_is_given_up_and_the_others_succeed(attempts: Attempts):
     class Killed(BaseException):
         """Stands for the end of the process."""
 
@@ -74,7 +78,7 @@ def test_an_item_that_kills_its_worker_is_given_up_and_the_others_succeed(handle
     ends = 0
     while True:
         try:
-            result = grouped(work, ["a", "b", "c"], handle)
+            result = grouped(work, ["a", "b", "c"], attempts)
             break
         except Killed:
             ends += 1

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from microg.config import Resources
 from microg.errors import ConfigError, MicrogError, WorkerError
-from microg.pipelines.core.session import DECODE_CPUS, connect
+from microg.pipelines.core.session import connect
+from tests.support.processes import ROOT
+from tests.support.ray_head import bare_head, free_ports
 
 
 def test_messages_of_the_cluster_leave_standard_output_to_the_command(
@@ -49,18 +56,47 @@ def test_a_ray_that_does_not_answer_is_one_clear_error(
         connect(Resources(address=address))
 
 
-def test_decoding_runs_beside_an_actor_that_asks_for_one_cpu(ray_session: None) -> None:
-    import ray
+_CONNECT = """
+from microg.config import Resources
+from microg.pipelines.core import session
+import ray
+session.connect(Resources())
+print(ray.get_runtime_context().gcs_address, ray.get(ray.remote(lambda: "works").remote()))
+"""
 
-    class Model:
-        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            return {"decoded_by": batch["by"], "asked": [os.getpid()] * len(batch["by"])}
 
-    def decode(batch: Any) -> dict[str, Any]:
-        return {"by": [os.getpid()] * len(batch["id"])}
+def connected(folder: str, **variables: str) -> tuple[str, str]:
+    """Connect as a command does, with `folder` for Ray's temporary files; return the address and standard error."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", _CONNECT]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment | {"RAY_TMPDIR": folder} | variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    address, works = done.stdout.split()
+    assert works == "works"
+    return address, done.stderr
 
-    actors = ray.data.ActorPoolStrategy(size=1)
-    dataset = ray.data.range(4).map_batches(decode, num_cpus=DECODE_CPUS).map_batches(Model, num_cpus=1, compute=actors)
-    rows = dataset.take_all()
-    assert len(rows) == 4
-    assert all(row["decoded_by"] != row["asked"] for row in rows)
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """A folder for Ray's temporary files whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield folder
+
+
+def test_a_command_starts_its_own_ray_beside_one_that_runs_and_joins_it_only_by_its_address(ray_folder: str) -> None:
+    with bare_head(ray_folder) as known:
+        address, error = connected(ray_folder)
+        assert address != known
+        assert error == f"a Ray runs here at {known}; this command starts its own (--address {known} joins it)\n"
+        assert connected(ray_folder, RAY_ADDRESS=known, RAY_AUTH_MODE="disabled") == (known, "")
+
+
+def test_a_command_starts_its_own_ray_where_a_dead_one_left_its_address(ray_folder: str) -> None:
+    left = f"127.0.0.1:{free_ports(1)[0]}"
+    (Path(ray_folder) / "ray").mkdir()
+    (Path(ray_folder) / "ray" / "ray_current_cluster").write_text(left)
+    address, error = connected(ray_folder)
+    assert address != left
+    assert error == f"the Ray that ran here at {left} has ended; this command starts its own\n"

@@ -56,8 +56,13 @@ def test_one_scene_cut_rejects_and_the_reason_names_its_frame():
     assert not scenes["keep"]
     assert (scenes["score"], scenes["threshold"]) == (1, 0)
     assert scenes["reason"] == "1 scene cuts at content score 40 at frame 41"
-    assert all(item["keep"] for item in decide_clip(observed_row(cuts=(40,)), FilterSettings(max_cuts=1)))
-    assert all(item["keep"] for item in decide_clip(observed_row(cuts=(40,)), FilterSettings(scene_threshold=81)))
+    assert all(
+        item["keep"] for item in decide_clip(observed_row(cuts=(40,)), FilterSettings.model_validate({"max_cuts": 1}))
+    )
+    assert all(
+        item["keep"]
+        for item in decide_clip(observed_row(cuts=(40,)), FilterSettings.model_validate({"scene_threshold": 81}))
+    )
 
 
 def test_every_stage_is_decided_even_after_a_rejection():

@@ -27,7 +27,17 @@ def random_observation(seed: int, frames: int = 7) -> Observation:
         ids, classes = random.integers(1, 9, (2, tracked)).astype(np.int32)
         scores = random.uniform(0, 1, tracked).astype(np.float32)
         tracks.append(Tracks(boxes=boxes, track_id=ids, confidence=scores, class_id=classes))
-    return Observation(frames, 64, 48, [1.5] * frames, 3.0, 2.0, detections, tracks, {"decode": 0.25, "track": 0.5})
+    measured = {"content_scores": [1.5] * frames, "motion_published": 3.0, "motion_euclidean": 2.0}
+    seconds = {"decode": 0.25, "track": 0.5}
+    return Observation(
+        num_frames=frames,
+        width=64,
+        height=48,
+        measured=measured,
+        detections=detections,
+        tracks=tracks,
+        seconds=seconds,
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -41,7 +51,7 @@ def test_an_observation_comes_back_from_disk_exactly(tmp_path: Path, seed: int):
     for mine, theirs in zip(observations.tracks_of(row), seen.tracks, strict=True):
         for name in ("boxes", "confidence", "class_id", "track_id"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
-    assert row["content_scores"] == seen.content_scores
+    assert row["content_scores"] == seen.measured["content_scores"]
     assert (row["motion_published"], row["motion_euclidean"]) == (3.0, 2.0)
     assert (row["decode_s"], row["track_s"], row["detect_s"]) == (0.25, 0.5, None)
 

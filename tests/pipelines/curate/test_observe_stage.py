@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -15,29 +14,24 @@ from microg.models.curation.motion import motion_level
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
 from microg.models.video.trim import TrimSettings
-from microg.pipelines.core import attempts as ledger
-from microg.pipelines.core.attempts import AttemptLedger
+from microg.pipelines.core.attempts import MAX_ATTEMPTS
+from microg.pipelines.core.stage import ABORT
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings, boxes_of, decide, decide_clip
 from microg.pipelines.curate.find_footage import Footage, list_footage
-from microg.pipelines.curate.observe_stage import ABORT, Observer
+from microg.pipelines.curate.observe_stage import Observer
 from microg.pipelines.curate.pipeline import remaining
-from microg.pipelines.curate.trim_stage import Cutting, existing_clip, probe_source
+from microg.pipelines.curate.trim_stage import SOURCE, existing_clip, probe_source, probe_sources, trim_stretches
+from tests.support.attempts import LocalAttempts, local_attempts
 from tests.support.curation import HEIGHT, write_detections, write_footage
 
 TRIM = TrimSettings(height=HEIGHT)
 
 
 @pytest.fixture
-def attempts(monkeypatch: pytest.MonkeyPatch) -> AttemptLedger:
-    """The ledger of this process, called without Ray."""
-    counts = AttemptLedger()
-    handle: Any = SimpleNamespace(
-        start=SimpleNamespace(remote=counts.start), finish=SimpleNamespace(remote=counts.finish)
-    )
-    monkeypatch.setattr(ledger, "crashed_before", lambda _, key: handle.start.remote(key) > ledger.MAX_ATTEMPTS)
-    monkeypatch.setattr(ledger, "settled", lambda _, key: handle.finish.remote(key))
-    return counts
+def attempts() -> LocalAttempts:
+    """The attempts of a run in this process."""
+    return local_attempts()
 
 
 def sources_of(folder: Path) -> list[dict[str, Any]]:
@@ -48,19 +42,23 @@ def sources_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def sources_table(folder: Path) -> pa.Table:
-    return pa.Table.from_pylist(sources_of(folder))
+    return pa.Table.from_pylist(sources_of(folder), schema=SOURCE)
 
 
-def make_observer(root: Path, detections: Path) -> Observer:
-    return Observer(str(root), None, tracker=TrackerSettings(), detector=DetectorSettings(), detections=str(detections))
+def make_observer(root: Path, detections: Path, attempts: LocalAttempts) -> Observer:
+    settings = {"tracker": TrackerSettings(), "detector": DetectorSettings(), "detections": str(detections)}
+    return Observer(str(root), attempts, **settings)
 
 
-def test_long_footage_is_cut_in_stretches_of_ten_clips_each_done_once(tmp_path: Path, attempts: AttemptLedger):
+def trimmed(work: pa.Table, folder: Path, attempts: LocalAttempts, *done: str) -> pa.Table:
+    return trim_stretches(work, settings=TRIM, folder=str(folder), done=frozenset(done), attempts=attempts)
+
+
+def test_long_footage_is_cut_in_stretches_of_ten_clips_each_done_once(tmp_path: Path, attempts: LocalAttempts):
     write_footage(tmp_path / "raw" / "long.mp4", seconds=33.5)
-    cutting = Cutting(TRIM, str(tmp_path / "videos"), ["long_001", "long_010"], None)
-    work = cutting.probe(sources_table(tmp_path / "raw"))
+    work = probe_sources(sources_table(tmp_path / "raw"), settings=TRIM)
     assert work["key"].to_pylist() == ["long#0", "long#1"]
-    cut = cutting.cut(work).to_pylist()
+    cut = trimmed(work, tmp_path / "videos", attempts, "long_001", "long_010").to_pylist()
     assert [row["clip_id"] for row in cut if row["clip_id"]] == [f"long_{k:03d}" for k in (0, *range(2, 10))]
     assert [(row["stretch"], row["stretch_clips"]) for row in cut if row["sequence"] == 2] == [(0, 10)]
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == sorted(
@@ -85,30 +83,27 @@ def test_what_cannot_be_read_is_one_terminal_row_with_its_reason(tmp_path: Path)
     ]
 
 
-def test_footage_that_kills_its_worker_again_and_again_becomes_an_error_row(tmp_path: Path, attempts: AttemptLedger):
+def test_footage_that_kills_its_worker_again_and_again_becomes_an_error_row(tmp_path: Path, attempts: LocalAttempts):
     write_footage(tmp_path / "raw" / "a.mp4")
-    cutting = Cutting(TRIM, str(tmp_path / "videos"), [], None)
-    work = cutting.probe(sources_table(tmp_path / "raw"))
-    for _ in range(ledger.MAX_ATTEMPTS):
+    work = probe_sources(sources_table(tmp_path / "raw"), settings=TRIM)
+    for _ in range(MAX_ATTEMPTS):
         attempts.start("a#0")  # began, and never ended
-    (row,) = cutting.cut(work).to_pylist()
+    (row,) = trimmed(work, tmp_path / "videos", attempts).to_pylist()
     assert (row["status"], row["error"]) == ("error", "WorkerCrashed: trimming this footage kills its worker")
     assert not (tmp_path / "videos").exists()
-    other = Cutting(TRIM, str(tmp_path / "videos"), [], None)
-    attempts.finish("a#0")  # a new run has a new ledger
-    assert other.cut(work)["status"].to_pylist() == ["observe"]
+    assert trimmed(work, tmp_path / "videos", local_attempts())["status"].to_pylist() == ["observe"]  # a new run
 
 
 def test_an_observed_clip_is_committed_before_the_next_and_reported_without_its_boxes(
-    tmp_path: Path, attempts: AttemptLedger
+    tmp_path: Path, attempts: LocalAttempts
 ):
     write_footage(tmp_path / "raw" / "a.mp4", seconds=6.2)
     write_detections(tmp_path / "dets", "a_000")
-    cutting = Cutting(TRIM, str(tmp_path / "set" / "videos"), [], None)
-    work = cutting.cut(cutting.probe(sources_table(tmp_path / "raw")))
-    observer = make_observer(tmp_path / "set", tmp_path / "dets")
+    work = probe_sources(sources_table(tmp_path / "raw"), settings=TRIM)
+    work = trimmed(work, tmp_path / "set" / "videos", attempts)
+    observer = make_observer(tmp_path / "set", tmp_path / "dets", attempts)
     reports = [observer(work.slice(k, 1)).to_pylist()[0] for k in range(2)]
-    assert [(row["clip_id"], row["status"]) for row in reports] == [("a_000", "ok"), ("a_001", "error")]
+    assert [(row["key"], row["rows"], row["status"]) for row in reports] == [("a_000", 1, "ok"), ("a_001", 1, "error")]
     assert reports[1]["error"].startswith("FormatError: there are no stored detections for clip a_001")
     assert reports[0]["decode_s"] > 0
     seen = observations.read(str(tmp_path / "set"))
@@ -119,7 +114,8 @@ def test_an_observed_clip_is_committed_before_the_next_and_reported_without_its_
 
 def test_a_detector_that_cannot_be_loaded_is_told_by_the_first_call(tmp_path: Path):
     weights = ("bad.pt", b"no weights")
-    observer = Observer(str(tmp_path), None, tracker=TrackerSettings(), detector=DetectorSettings(), weights=weights)
+    settings = {"tracker": TrackerSettings(), "detector": DetectorSettings(), "weights": weights}
+    observer = Observer(str(tmp_path), local_attempts(), **settings)
     work = pa.Table.from_pylist([{"key": "a_000", "status": "observe"}])
     (report,) = observer(work).to_pylist()
     assert report["status"] == ABORT
@@ -127,9 +123,9 @@ def test_a_detector_that_cannot_be_loaded_is_told_by_the_first_call(tmp_path: Pa
     assert not (tmp_path / "observations").exists()
 
 
-def test_a_folder_that_cannot_be_written_ends_the_run(tmp_path: Path, attempts: AttemptLedger):
+def test_a_folder_that_cannot_be_written_ends_the_run(tmp_path: Path, attempts: LocalAttempts):
     (tmp_path / "observations").write_text("in the way")
-    observer = make_observer(tmp_path, tmp_path)
+    observer = make_observer(tmp_path, tmp_path, attempts)
     (report,) = observer(pa.Table.from_pylist([{"key": "a#0", "status": "empty"}])).to_pylist()
     assert report["status"] == ABORT
     assert "Exists" in report["error"] or "Directory" in report["error"]
@@ -194,10 +190,10 @@ def check_against_reference(oracles: Path, root: Path, clip_ids: list[str]) -> N
     for row in csv.DictReader((folder / "bounding_box.csv").open()):
         if row["video_id"].removesuffix(".mp4") in published:
             published[row["video_id"].removesuffix(".mp4")].append(tuple(row.values())[1:])
-    observer = make_observer(root, folder / "dets")
+    observer = make_observer(root, folder / "dets", local_attempts())
     for source in sources_of(folder / "clips"):
         if source["source_id"] in published:
-            observer(pa.Table.from_pylist([existing_clip(source)], schema=observations.SCHEMA))
+            observer(pa.Table.from_pylist([existing_clip(source)], schema=observations.WORK))
     seen = observations.read(str(root))
     clips = {row["clip_id"]: row for row in decide(seen, FilterSettings(), PUBLISHED, str(root))["clips"].to_pylist()}
     assert sorted(clips) == sorted(clip_ids)
@@ -219,12 +215,12 @@ def check_against_reference(oracles: Path, root: Path, clip_ids: list[str]) -> N
         assert scores["scenes"] == int(expected["scene_changes"])
 
 
-def test_the_references_decisions_motion_and_boxes(oracles: Path, tmp_path: Path, attempts: AttemptLedger):
+def test_the_references_decisions_motion_and_boxes(oracles: Path, tmp_path: Path):
     check_against_reference(oracles, tmp_path, FAST)
 
 
 @pytest.mark.slow
-def test_the_references_decisions_motion_and_boxes_on_all_clips(oracles: Path, tmp_path: Path, attempts: AttemptLedger):
+def test_the_references_decisions_motion_and_boxes_on_all_clips(oracles: Path, tmp_path: Path):
     clip_ids = [row["clip"] for row in csv.DictReader((oracles / "curation" / "clips.csv").open())]
     assert len(clip_ids) == 21
     check_against_reference(oracles, tmp_path, clip_ids)

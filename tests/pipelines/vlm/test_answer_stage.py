@@ -16,13 +16,13 @@ from microg.models.vlm.base import Reply, Request, Sampling
 from microg.models.vlm.cards import card
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import Uniform
-from microg.pipelines.core import attempts
 from microg.pipelines.core.stage import ABORT
 from microg.pipelines.vlm import answer_stage, answer_store
-from microg.pipelines.vlm.answer_stage import Generator, Job
+from microg.pipelines.vlm.answer_stage import GenerationContext, Generator
 from microg.pipelines.vlm.clip_tables import decode_block, from_table
 from microg.pipelines.vlm.questions import blocks_of, items_of, read_asked, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings, resolve
+from tests.support.attempts import local_attempts
 from tests.support.helpers import make_dataset
 
 Answer = Callable[[Request], Reply]
@@ -78,7 +78,8 @@ def actor(monkeypatch: pytest.MonkeyPatch, root: Path, settings: GenerateSetting
     chosen = {"caption": "caption-v1", "vqa": "vqa-v1", **prompts}
     found: Any = {task: prompt(name) for task, name in chosen.items()}
     samplings: Any = {task: settings.sampling.of(each) for task, each in found.items()}
-    return Generator(Job(str(root), card("gpt-4o"), found, samplings), None, ""), engine
+    context = GenerationContext(root=str(root), card=card("gpt-4o"), prompts=found, samplings=samplings)
+    return Generator(context, local_attempts()), engine
 
 
 def rows_of(root: Path) -> dict[str, dict[str, Any]]:
@@ -211,10 +212,6 @@ def test_an_engine_that_cannot_be_opened_or_is_another_than_began_the_run_aborts
 def test_a_clip_that_kills_its_worker_twice_is_an_error_row(
     settings: GenerateSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = attempts.AttemptLedger()
-    monkeypatch.setattr(attempts, "attempts", lambda _, key: counts.start(key))
-    monkeypatch.setattr(attempts, "settled", lambda _, key: counts.finish(key))
-
     class Killed(BaseException):
         pass
 
@@ -225,7 +222,6 @@ def test_a_clip_that_kills_its_worker_twice_is_an_error_row(
 
     block = decoded(settings)
     generate, _ = actor(monkeypatch, tmp_path / "run", settings, answer)
-    generate._ledger = counts
     for _ in range(3):  # as Ray does: the same block again, on a new actor
         with pytest.raises(Killed):
             generate(block)
@@ -250,7 +246,7 @@ def test_frames_travel_unchanged_and_errors_with_them(settings: GenerateSettings
     )
     assert clips["tourB_000"].frames is None
     assert clips["tourB_000"].error.startswith("VideoError")
-    assert [asked.question for asked in clips["tourB_000"].asked][:2] == [None, "What floats?"]
+    assert [question.text for question in clips["tourB_000"].questions][:2] == [None, "What floats?"]
 
 
 def test_finished_items_are_left_out_and_blocks_keep_their_bounds(settings: GenerateSettings) -> None:
