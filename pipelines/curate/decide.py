@@ -21,7 +21,7 @@ from microg.models.curation.measure import Decision
 from microg.models.curation.motion import motion_level
 from microg.models.curation.registry import MEASURES
 from microg.models.detection.base import PERSON
-from microg.pipelines.curate.observations import tracks_of
+from microg.pipelines.curate.observations import WORK, tracks_of
 
 
 class PersonThresholds(Config):
@@ -123,20 +123,11 @@ def _source_of(row: dict[str, Any]) -> str:
 
 
 def _clip_row(row: dict[str, Any], root: str, status: str, rejected: dict[str, Any] | None) -> dict[str, Any]:
-    inside = f"{root.rstrip('/')}/"
-    uri = row["uri"] or ""
-    return {
-        "clip_id": row["clip_id"],
+    same = ("clip_id", "sequence", "origin", "fps", "num_frames", "width", "height", "sha256")
+    return {name: row[name] for name in same} | {
         "source_id": _source_of(row),
-        "sequence": row["sequence"],
-        "uri": uri.removeprefix(inside),
-        "origin": row["origin"],
-        "fps": row["fps"],
-        "num_frames": row["num_frames"],
-        "width": row["width"],
-        "height": row["height"],
+        "uri": (row["uri"] or "").removeprefix(f"{root.rstrip('/')}/"),
         "duration_s": row["num_frames"] / row["fps"] if row["num_frames"] and row["fps"] else None,
-        "sha256": row["sha256"],
         "status": status,
         "error": "" if rejected is None else f"{rejected['stage']}: {rejected['reason']}",
     }
@@ -149,14 +140,9 @@ def _track_decision(clip_id: str, published: PersonBoxes) -> dict[str, Any]:
 
 
 def _boxes_table(clip_id: str, published: PersonBoxes) -> pa.Table:
-    columns: dict[str, Any] = {
-        "clip_id": pa.array([clip_id] * len(published), pa.string()),
-        "frame": published.frame,
-        "person_id": published.person_id,
-    }
-    columns |= {
-        name: published.boxes[:, index].astype(np.float64) for index, name in enumerate(("x1", "y1", "x2", "y2"))
-    }
+    columns: dict[str, Any] = {"clip_id": pa.array([clip_id] * len(published), pa.string())}
+    columns |= {"frame": published.frame, "person_id": published.person_id}
+    columns |= dict(zip(("x1", "y1", "x2", "y2"), published.boxes.T.astype(np.float64), strict=True))
     columns["confidence"] = published.confidence
     return pa.table(columns, schema=schema.TABLES["boxes"])
 
@@ -166,28 +152,8 @@ def sources(observations: pa.Table) -> pa.Table:
 
     Files that are clips already give one row for each source they were cut from, with the first one's uri.
     """
-    light = observations.select(
-        [
-            "clip_id",
-            "source_id",
-            "source_uri",
-            "origin",
-            "source_size",
-            "source_fps",
-            "source_width",
-            "source_height",
-            "source_duration_s",
-            "tail_s",
-            "decode_errors",
-            "status",
-            "error",
-            "damaged",
-            "stretch",
-            "stretches",
-        ]
-    )
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for row in light.to_pylist():
+    for row in observations.select(WORK.names).to_pylist():
         by_source.setdefault(_source_of(row), []).append(row)
     return schema.from_rows("sources", [_source_row(rows) for _, rows in sorted(by_source.items())])
 
@@ -214,9 +180,7 @@ def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "uri": first["source_uri"],
         "origin": first["origin"],
         "size_bytes": sum(row["source_size"] for row in by_file.values()),
-        "fps": first["source_fps"],
-        "width": first["source_width"],
-        "height": first["source_height"],
+        **{name: first[f"source_{name}"] for name in ("fps", "width", "height")},
         "duration_s": sum(durations) if durations else None,
         "clips": cut,
         "tail_s": tail,
@@ -228,17 +192,8 @@ def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def compare_rules(observations: pa.Table, filters: FilterSettings, rules: dict[str, BoxRule]) -> list[dict[str, Any]]:
     """Return, for each rule, what it publishes for the kept clips: boxes, persons, and clips left without a box."""
-    totals = {
-        name: {
-            "rule": name,
-            "kept_clips": 0,
-            "high_motion_clips": 0,
-            "boxes": 0,
-            "persons": 0,
-            "clips_without_boxes": 0,
-        }
-        for name in rules
-    }
+    counts = ("kept_clips", "high_motion_clips", "boxes", "persons", "clips_without_boxes")
+    totals: dict[str, dict[str, Any]] = {name: {"rule": name, **dict.fromkeys(counts, 0)} for name in rules}
     for row in _rows(observations.filter(pc.equal(observations["status"], "ok"))):
         if not all(item["keep"] for item in decide_clip(row, filters)):
             continue

@@ -60,18 +60,19 @@ WORK = pa.schema(
         ("trim_s", pa.float32()),
     ]
 )
+
+
+def _box_columns(prefix: str) -> list[tuple[str, pa.DataType]]:
+    kinds = {"frame": pa.int32(), "box": pa.float32(), "confidence": pa.float32(), "class": pa.int32()}
+    return [(f"{prefix}_{name}", pa.list_(kind)) for name, kind in kinds.items()]
+
+
 SCHEMA = pa.schema(
     [
         *(column for column in WORK if column.name != "trim_s"),
         *(column for measure in MEASURES for column in measure.columns),
-        ("detection_frame", pa.list_(pa.int32())),
-        ("detection_box", pa.list_(pa.float32())),
-        ("detection_confidence", pa.list_(pa.float32())),
-        ("detection_class", pa.list_(pa.int32())),
-        ("track_frame", pa.list_(pa.int32())),
-        ("track_box", pa.list_(pa.float32())),
-        ("track_confidence", pa.list_(pa.float32())),
-        ("track_class", pa.list_(pa.int32())),
+        *_box_columns("detection"),
+        *_box_columns("track"),
         ("track_id", pa.list_(pa.int32())),
         *CLOCKS,
         (WRITTEN, pa.int64()),  # nanoseconds since the epoch: of two rows with one key the newest counts

@@ -52,25 +52,14 @@ class CurateSettings(Config):
     volatile = frozenset({"resources", "limit"})
 
 
-_BOOKKEEPING = (
-    "clip_id",
-    "source_id",
-    "stretch",
-    "stretches",
-    "stretch_clips",
-    "status",
-    "error",
-    "source_fingerprint",
-)
-
-
 def remaining(footage: list[Footage], root: str) -> tuple[list[Footage], list[str]]:
     """Return the footage that still needs work, and the clips that are done.
 
     A clip is done when a row says so and its source has not changed since. A row that failed is done again, unless
     the video itself is at fault: that will not change until the file does.
     """
-    seen = observations.read(root, list(_BOOKKEEPING))
+    names = ["clip_id", "source_id", "stretch", "stretches", "stretch_clips", "status", "error", "source_fingerprint"]
+    seen = observations.read(root, names)
     fingerprints = {item.source_id: item.fingerprint for item in footage}
     stretches: dict[str, int] = {}
     clips: dict[tuple[str, int], int] = {}

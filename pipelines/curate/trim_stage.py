@@ -34,6 +34,8 @@ SOURCE = pa.schema(
         ("fingerprint", pa.string()),
     ]
 )
+# What a trimmed clip says of itself.
+_CLIP_COLUMNS = ("clip_id", "sequence", "uri", "damaged", "width", "height", "num_frames", "sha256")
 
 
 def probe_source(source: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
@@ -87,12 +89,7 @@ def _work_row(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source_columns(info: VideoInfo) -> dict[str, Any]:
-    return {
-        "source_fps": info.fps,
-        "source_width": info.width,
-        "source_height": info.height,
-        "source_duration_s": info.duration_s,
-    }
+    return {f"source_{name}": getattr(info, name) for name in ("fps", "width", "height", "duration_s")}
 
 
 def trim_stretch(
@@ -119,17 +116,10 @@ def trim_stretch(
     return [
         row
         | {
+            **{name: getattr(clip, name) for name in _CLIP_COLUMNS},
             "key": clip.clip_id,
-            "clip_id": clip.clip_id,
-            "sequence": clip.sequence,
-            "uri": clip.uri,
             "status": "observe",
-            "damaged": clip.damaged,
             "fps": float(settings.fps),
-            "width": clip.width,
-            "height": clip.height,
-            "num_frames": clip.num_frames,
-            "sha256": clip.sha256,
             "trim_s": seconds,
         }
         for clip in result.clips

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,22 +28,31 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One key frame, ready for a model, or the reason why it is not.
 
-    clip (T, h, w, 3) uint8 RGB; boxes (B, 4) float32 pixels of the clip; normalised (B, 4) float64, as in the dataset;
-    person_id (B,); labels: the action ids of each person; error: "" or `type: message`, then the clip is empty;
-    seconds: what decoding took.
+    Attributes:
+        epoch: Which pass of a training it is for.
+        key: Its name; empty for padding.
+        clip_id: The clip.
+        frame: Its number, from 1.
+        person_id: (B,).
+        normalised: (B, 4) float64 boxes, as in the dataset.
+        labels: The action ids of each person.
+        clip: (T, h, w, 3) uint8 RGB; empty where there is an error.
+        boxes: (B, 4) float32 pixels of the clip.
+        error: Empty, or `type: message`.
+        seconds: What decoding took.
     """
 
     epoch: int
-    key: str
-    clip_id: str
-    frame: int
-    person_id: tuple[int, ...]
-    normalised: np.ndarray
-    labels: tuple[tuple[int, ...], ...]
+    key: str = ""
+    clip_id: str = ""
+    frame: int = 0
+    person_id: tuple[int, ...] = ()
+    normalised: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
+    labels: tuple[tuple[int, ...], ...] = ()
     clip: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
     boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4), np.float32))
     error: str = ""
@@ -51,23 +61,14 @@ class Sample:
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """Return samples as a table of `SCHEMA`; pixels are copied once."""
-    columns = {
-        "epoch": [sample.epoch for sample in samples],
-        "key": [sample.key for sample in samples],
-        "clip_id": [sample.clip_id for sample in samples],
-        "frame": [sample.frame for sample in samples],
-        "person_id": [sample.person_id for sample in samples],
-        "normalised": [sample.normalised.reshape(-1) for sample in samples],
-        "labels": [sample.labels for sample in samples],
-        "clip": pixel_column([sample.clip for sample in samples]),
-        "shape": [sample.clip.shape for sample in samples],
-        "boxes": [sample.boxes.reshape(-1) for sample in samples],
-        "error": [sample.error for sample in samples],
-        "seconds": [sample.seconds for sample in samples],
-    }
+    same = ("epoch", "key", "clip_id", "frame", "person_id", "labels", "error", "seconds")
+    columns: dict[str, Any] = {name: [getattr(sample, name) for sample in samples] for name in same}
+    columns |= {name: [getattr(sample, name).reshape(-1) for sample in samples] for name in ("normalised", "boxes")}
+    columns |= {"clip": pixel_column([sample.clip for sample in samples])}
+    columns |= {"shape": [sample.clip.shape for sample in samples]}
     arrays = [
-        value if isinstance(value, pa.Array) else pa.array(value, SCHEMA.field(name).type)
-        for name, value in columns.items()
+        columns[column.name] if column.name == "clip" else pa.array(columns[column.name], column.type)
+        for column in SCHEMA
     ]
     return pa.table(arrays, schema=SCHEMA)
 
@@ -81,17 +82,12 @@ def from_table(table: pa.Table) -> list[Sample]:
         for row, pixels in zip(plain, clips, strict=True):
             samples.append(
                 Sample(
-                    epoch=row["epoch"],
-                    key=row["key"],
-                    clip_id=row["clip_id"],
-                    frame=row["frame"],
+                    **{name: row[name] for name in ("epoch", "key", "clip_id", "frame", "error", "seconds")},
                     person_id=tuple(row["person_id"]),
                     normalised=np.asarray(row["normalised"], np.float64).reshape(-1, 4),
                     labels=tuple(tuple(ids) for ids in row["labels"]),
                     clip=pixels.reshape(row["shape"]),
                     boxes=np.asarray(row["boxes"], np.float32).reshape(-1, 4),
-                    error=row["error"],
-                    seconds=row["seconds"],
                 )
             )
     return samples

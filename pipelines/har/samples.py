@@ -48,7 +48,7 @@ class ClipSpec(Protocol):
     def test_short_side(self) -> int: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
     """How samples are cut out of their videos: plain values of a `ClipSpec`, small enough to send to any node."""
 
@@ -65,16 +65,9 @@ class View:
     @classmethod
     def of(cls, spec: ClipSpec, mode: Mode, seed: int = 0, repeated_clips: int = 0) -> View:
         """Take from a model's specification what decoding needs."""
-        return cls(
-            mode,
-            spec.frames,
-            spec.sampling_rate,
-            spec.train_crop,
-            (spec.train_jitter[0], spec.train_jitter[1]),
-            spec.test_short_side,
-            seed,
-            repeated_clips,
-        )
+        names = ("frames", "sampling_rate", "train_crop", "train_jitter", "test_short_side")
+        same: dict[str, Any] = {name: getattr(spec, name) for name in names}
+        return cls(mode=mode, **same, seed=seed, repeated_clips=repeated_clips)
 
     @property
     def clip_bytes(self) -> int:
@@ -83,7 +76,7 @@ class View:
         return self.frames * side * side * 3 * (2 if self.mode == "test" else 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleBatch:
     """Samples of one size, ready for a model.
 
@@ -102,8 +95,6 @@ class SampleBatch:
     people: tuple[tuple[str, int, int], ...]
     normalised: np.ndarray
     errors: tuple[tuple[str, str], ...]
-    epoch: int
-    step: int
 
 
 def decode_rows(
@@ -197,7 +188,7 @@ def by_size(samples: Sequence[Sample], batch_size: int | None = None) -> list[li
     return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
 
 
-def collate(samples: Sequence[Sample], view: View, space: LabelSpace, *, epoch: int = 0, step: int = 0) -> SampleBatch:
+def collate(samples: Sequence[Sample], view: View, space: LabelSpace) -> SampleBatch:
     """Put samples of one size together; those that failed are told in `errors` only.
 
     Raises `DatasetError` when sizes differ: uncropped test clips are batched by size (see `by_size`).
@@ -225,6 +216,4 @@ def collate(samples: Sequence[Sample], view: View, space: LabelSpace, *, epoch: 
         people=tuple(people),
         normalised=np.concatenate([np.empty((0, 4)), *(sample.normalised for sample in good)]),
         errors=tuple((sample.key, sample.error) for sample in samples if sample.error),
-        epoch=epoch,
-        step=step,
     )

@@ -109,23 +109,18 @@ def to_table(clips: Sequence[DecodedClip]) -> pa.Table:
             "task": [question.item.task for question in clip.questions],
             "qa_index": [question.item.qa_index for question in clip.questions],
             "question": [question.text for question in clip.questions],
-            **(
-                {}
-                if clip.frames is None
-                else {
-                    "shape": clip.frames.pixels.shape,
-                    "indices": clip.frames.indices,
-                    "fps": clip.frames.fps,
-                    "num_frames": clip.frames.num_frames,
-                    "frame_hash": clip.frames.sha256,
-                }
-            ),
+            **({} if clip.frames is None else _frame_columns(clip.frames)),
         }
         for clip in clips
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     pixels = pixel_column([none if clip.frames is None else clip.frames.pixels for clip in clips])
     return table.set_column(SCHEMA.get_field_index("pixels"), SCHEMA.field("pixels"), pixels)
+
+
+def _frame_columns(frames: Frames) -> dict[str, Any]:
+    columns = {name: getattr(frames, name) for name in ("indices", "fps", "num_frames")}
+    return {**columns, "shape": frames.pixels.shape, "frame_hash": frames.sha256}
 
 
 def from_table(table: pa.Table) -> list[DecodedClip]:

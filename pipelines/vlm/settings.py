@@ -97,7 +97,7 @@ class GenerateSettings(Config):
     `frames` and `prompt_hashes` are filled in by `resolve`.
 
     Tasks and the number of clips may grow from one invocation to the next; what is decided by the engine's settings is
-    checked by its fingerprint (`generation_rows.claim`).
+    checked by its fingerprint (`answer_store.claim`).
     """
 
     volatile: ClassVar[frozenset[str]] = frozenset(

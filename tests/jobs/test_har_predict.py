@@ -280,7 +280,7 @@ def test_a_recipe_names_model_and_settings(dataset: Path, weights: Path, tmp_pat
 
 def test_batches_hold_clips_of_one_size() -> None:
     def sample(key: str, width: int) -> Sample:
-        return Sample(0, key, "a_000", 1, (1,), np.zeros((1, 4)), ((),), np.zeros((2, 8, width, 3), np.uint8))
+        return Sample(epoch=0, key=key, clip_id="a_000", frame=1, clip=np.zeros((2, 8, width, 3), np.uint8))
 
     samples = [sample(str(number), 8 if number % 3 else 16) for number in range(8)]
     batches = by_size(samples, 2)

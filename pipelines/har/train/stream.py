@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from microg.data.label_space import LabelSpace
@@ -111,8 +110,7 @@ def decode_unit(
     keys = tuple(keys)
     wanted = [key for key in keys if key != PADDING]
     samples = decode_rows(rows.take(pa.array(wanted, pa.int64())).to_pylist(), view, epoch, attempts=attempts)
-    nothing = Sample(epoch, "", "", 0, (), np.empty((0, 4)), ())
-    return to_table([*samples, *[nothing] * (len(keys) - len(wanted))])
+    return to_table([*samples, *[Sample(epoch=epoch)] * (len(keys) - len(wanted))])
 
 
 # One lot a call, and so one lot a block: a block is what is dealt out.
