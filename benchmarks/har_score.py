@@ -32,12 +32,12 @@ from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS
 from microg.actions.truth import read_truth
 from microg.data.label_space import MICROG_50
 from microg.jobs.common import JsonOption, make_app, print_json, run
-from microg.metrics.bootstrap import bootstrap
-from microg.metrics.har.arrays import encode
+from microg.metrics.har.arrays import arrays_from_rows
 from microg.metrics.har.protocols import CORRECTED, PAPER, evaluate
+from microg.metrics.har.registry import METRICS
+from microg.metrics.har.resampling import bootstrap
 from microg.metrics.har.scores import averages, class_scores
 from microg.metrics.har.scoring import score
-from microg.metrics.har.tables import PUBLISHED_METRICS
 
 _TASKS = ("score", "alone", "bootstrap", "plain")
 
@@ -85,18 +85,18 @@ def measure(task: str, predictions: str, truth: str, resamples: int) -> dict[str
     if task == "alone":
         said, true = read_predictions(predictions), read_truth(truth, MICROG_50)
         started = time.process_time()
-        problem = encode(said.rows, true.rows, MICROG_50)
+        arrays = arrays_from_rows(said.rows, true.rows, MICROG_50)
         values = {}
         for protocol in (PAPER, CORRECTED):
-            evaluation = evaluate(problem, protocol)
+            evaluation = evaluate(arrays, protocol)
             scores = class_scores(evaluation, protocol.threshold("logit"), ties=(protocol.ties,))
             found = averages(scores, protocol).values
-            values[protocol.name] = {metric: found[metric]["macro"] for metric in (*PUBLISHED_METRICS, "precision")}
+            values[protocol.name] = {metric: found[metric]["macro"] for metric in METRICS}
         return _result(said.rows.num_rows, started, values)
     if task == "bootstrap":
         report = score(read_predictions(predictions), read_truth(truth, MICROG_50), (CORRECTED,))
         started = time.process_time()
-        bootstrap(evaluate(report.problem, CORRECTED), 0.0, unit="clip", resamples=resamples)
+        bootstrap(evaluate(report.arrays, CORRECTED), 0.0, unit="clip", resamples=resamples)
         return _result(resamples, started, {})
     # what is imported on first use
     for name in ("microg.formats.base", "pandas"):  # Arrow looks for pandas when it is handed an array
@@ -106,9 +106,8 @@ def measure(task: str, predictions: str, truth: str, resamples: int) -> dict[str
     said, true = read_predictions(predictions), read_truth(truth, MICROG_50)
     read = time.process_time()
     report = score(said, true, (PAPER, CORRECTED))
-    names = (*PUBLISHED_METRICS, "precision")
     values = {
-        name: {metric: result.overall.values[metric]["macro"] for metric in names}
+        name: {metric: result.overall.values[metric]["macro"] for metric in METRICS}
         for name, result in report.results.items()
     }
     return {**_result(said.rows.num_rows, read, values), "reading_s": read - started}

@@ -1,6 +1,7 @@
 """From rows to arrays: what all HAR metrics work on.
 
-A `Problem` holds every predicted box once, with its scores as a (classes, boxes) matrix, and the truth as flat arrays.
+`ScoringArrays` hold every predicted box once, with its scores as a (classes, boxes) matrix, and the truth as flat
+arrays.
 Key frames are numbered in the order of (clip id, frame), so that the numbers do not depend on how rows were sharded.
 """
 
@@ -48,7 +49,7 @@ class TruthBoxes:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ScoringArrays:
     """Predictions and truth of one model on one test set.
 
     clips: all clip ids, sorted. key_clip (k,) int64 into them and key_frame (k,) of each key frame.
@@ -71,8 +72,8 @@ class Problem:
         return [split_clip_id(clip)[0] for clip in self.clips]
 
 
-def encode(predictions: pa.Table, truth: pa.Table, space: LabelSpace) -> Problem:
-    """Turn checked rows (`PREDICTION_ROWS`, `TRUTH_ROWS`) into a `Problem`; their order does not matter.
+def arrays_from_rows(predictions: pa.Table, truth: pa.Table, space: LabelSpace) -> ScoringArrays:
+    """Turn checked rows (`PREDICTION_ROWS`, `TRUTH_ROWS`) into a `ScoringArrays`; their order does not matter.
 
     Raises `MetricError` when a row number is there twice, i.e. a shard was counted twice.
     """
@@ -92,7 +93,7 @@ def encode(predictions: pa.Table, truth: pa.Table, space: LabelSpace) -> Problem
     cell = label_box * len(space) + label
     repeated = np.ones(len(cell), dtype=bool)
     repeated[np.unique(cell, return_index=True)[1]] = False
-    return Problem(
+    return ScoringArrays(
         space, clips, keys >> 32, keys & 0xFFFFFFFF, boxes, TruthBoxes(true_key, true_xyxy, label_box, label, repeated)
     )
 

@@ -3,41 +3,19 @@
 Matching follows the reference evaluator (its copy of the AVA / TensorFlow object detection API): no suppression, and no
 sort by score before matching. In file order each detection looks at the true box of its class with the largest IoU;
 the first to claim it (IoU >= 0.5) is a true positive, later ones are false positives.
-
-Ranking ties are resolved by a named rule. `stable`: in file order (`reversed`: against it). `grouped`: precision and
-recall only at distinct scores. `best` and `worst`: true positives first or last among equal scores, which brackets
-whatever an unstable sort does; `worst` equals `grouped`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from microg.metrics.har.arrays import Boxes, Problem, TruthBoxes
+from microg.metrics.har.arrays import Boxes, TruthBoxes
 from microg.metrics.har.boxes import iou, same_key_pairs
-from microg.metrics.har.state import RowState
+from microg.metrics.har.ranking import Ranked, Ranking, Ties
 
-Ties = Literal["stable", "reversed", "grouped", "best", "worst"]
 MatchOrder = Literal["file", "score"]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """True positives of one class by falling score, and where they stand among all detections of the class.
-
-    `above` and `through`: detections (of any kind) with a higher, and with an equal or higher score; `hits_above` and
-    `hits_through`: true positives likewise; all (p,) int64. `scores` (p,) and `index` (p,) into the class's detections.
-    """
-
-    above: np.ndarray
-    through: np.ndarray
-    hits_above: np.ndarray
-    hits_through: np.ndarray
-    scores: np.ndarray
-    index: np.ndarray
 
 
 def match(
@@ -71,33 +49,11 @@ def match(
     return hits
 
 
-def rank(ordered: np.ndarray, scores: np.ndarray, index: np.ndarray) -> Ranked:
-    """Rank the true positives of one class.
-
-    `ordered` (n,): the scores of all its detections, rising. `scores` (p,) and `index` (p,): those of the true
-    positives, in any order.
-    """
-    falling = np.argsort(-scores, kind="stable")
-    hit_scores = scores[falling]
-    rising = hit_scores[::-1]
-    total, hits = len(ordered), len(scores)
-    return Ranked(
-        above=total - np.searchsorted(ordered, hit_scores, "right"),
-        through=total - np.searchsorted(ordered, hit_scores, "left"),
-        hits_above=hits - np.searchsorted(rising, hit_scores, "right"),
-        hits_through=hits - np.searchsorted(rising, hit_scores, "left"),
-        scores=hit_scores,
-        index=index[falling],
-    )
-
-
-def average_precision_of(ranked: Ranked, num_truth: int, ties: Ties, scores: np.ndarray, rows: np.ndarray) -> float:
-    """Return the AP of one class from its ranked true positives; nan without truth.
-
-    `scores` (n,) and `rows` (n,) of all detections of the class are looked at only to resolve ties.
-    """
-    if not num_truth:
+def ranking_ap(ranking: Ranking, ties: Ties) -> float:
+    """Return the AP of one class's detections; nan without truth."""
+    if not ranking.truth:
         return float("nan")
+    ranked = ranking.ranked
     if not len(ranked.scores):
         return 0.0
     nth_hit = np.arange(1, len(ranked.scores) + 1)
@@ -110,8 +66,9 @@ def average_precision_of(ranked: Ranked, num_truth: int, ties: Ties, scores: np.
         group = ranked.hits_through - ranked.hits_above
         hits, place = nth_hit, ranked.through - (group - place_in_group)
     else:
-        hits, place = nth_hit, _places(ranked, scores, rows, against=ties == "reversed")
-    return float(_interpolated(hits / place).sum() / num_truth)
+        rows = np.arange(len(ranking.scores)) if ranking.rows is None else ranking.rows
+        hits, place = nth_hit, _places(ranked, ranking.scores, rows, against=ties == "reversed")
+    return float(_interpolated(hits / place).sum() / ranking.truth)
 
 
 def average_precision(
@@ -128,9 +85,7 @@ def average_precision(
     >>> [average_precision(tied, np.array([False, True]), 1, ties=rule) for rule in ("stable", "best", "worst")]
     [0.5, 1.0, 0.5]
     """
-    rows = np.arange(len(scores)) if rows is None else rows
-    index = np.flatnonzero(hits)
-    return average_precision_of(rank(np.sort(scores), scores[index], index), num_truth, ties, scores, rows)
+    return ranking_ap(Ranking.of(scores, hits, num_truth, rows), ties)
 
 
 def precision_recall(scores: np.ndarray, hits: np.ndarray, num_truth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,9 +94,8 @@ def precision_recall(scores: np.ndarray, hits: np.ndarray, num_truth: int) -> tu
     >>> [part.tolist() for part in precision_recall(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2)]
     [[0.9, 0.7], [0.5, 1.0], [1.0, 0.6666666666666666]]
     """
-    index = np.flatnonzero(hits)
-    ranked = rank(np.sort(scores), scores[index], index)
-    last = np.append(np.diff(ranked.scores) != 0, True)[: len(index)]
+    ranked = Ranking.of(scores, hits, num_truth).ranked
+    last = np.append(np.diff(ranked.scores) != 0, True)[: len(ranked.scores)]
     through = ranked.hits_through[last]
     return ranked.scores[last], through / max(num_truth, 1), through / ranked.through[last]
 
@@ -171,34 +125,3 @@ def _places(ranked: Ranked, scores: np.ndarray, rows: np.ndarray, *, against: bo
     earlier = within[ranked.index[tied]]
     place[tied] += group[tied] - 1 - earlier if against else earlier
     return np.sort(place)
-
-
-class DetectionState(RowState):
-    """Mergeable state of mAP@0.5: rows in, one number a tie rule and class out.
-
-    Rows are kept as they come: exact ranks need every score, and a key frame's rows may arrive in different shards.
-    """
-
-    def compute(self) -> dict[str, Any]:
-        """Return `map` (macro over classes with truth) and per-class `ap` (nan without truth), both by tie rule."""
-        return detection_scores(self.problem())
-
-
-def detection_scores(problem: Problem) -> dict[str, Any]:
-    """Return mAP@0.5 and per-class AP of all detections and truth as given, under every tie rule."""
-    boxes, truth = problem.boxes, problem.truth
-    hits = match(boxes, truth, np.arange(len(truth.label)))
-    counts = np.bincount(truth.label, minlength=len(problem.space))
-    ap: dict[str, np.ndarray] = {}
-    for ties in ("stable", "reversed", "grouped", "best", "worst"):
-        ap[ties] = np.array(
-            [
-                average_precision(
-                    boxes.scores[c][present], hits[c][present], int(counts[c]), ties=ties, rows=boxes.rows[c][present]
-                )
-                for c in range(len(problem.space))
-                for present in [boxes.rows[c] >= 0]
-            ]
-        )
-    known = counts > 0
-    return {"map": {ties: float(value[known].mean()) for ties, value in ap.items()}, "ap": ap}

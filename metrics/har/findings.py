@@ -8,7 +8,7 @@ import numpy as np
 
 from microg.data.taxonomy import TO_AVA_80
 from microg.errors import MetricError
-from microg.metrics.har.arrays import Problem
+from microg.metrics.har.arrays import ScoringArrays
 from microg.metrics.har.boxes import iou, same_key_pairs
 from microg.metrics.har.detection import match
 
@@ -31,53 +31,53 @@ class Finding:
         return self.message + (f" (e.g. {', '.join(self.examples)})" if self.examples else "")
 
 
-def check_overlap(problem: Problem) -> None:
+def check_overlap(arrays: ScoringArrays) -> None:
     """Raise `MetricError` when predictions and truth share no key frame, saying how far they agree."""
-    if np.isin(problem.truth.key, problem.boxes.key).any():
+    if np.isin(arrays.truth.key, arrays.boxes.key).any():
         return
-    clips = np.intersect1d(problem.key_clip[problem.boxes.key], problem.key_clip[problem.truth.key])
+    clips = np.intersect1d(arrays.key_clip[arrays.boxes.key], arrays.key_clip[arrays.truth.key])
     if len(clips):
         raise MetricError(
             f"no overlap: predictions and truth share {len(clips)} clips but no key frame",
-            f"are frames counted alike? {_examples(problem, problem.boxes.key[:1])[0]} is predicted, "
-            f"{_examples(problem, problem.truth.key[:1])[0]} is true",
+            f"are frames counted alike? {_examples(arrays, arrays.boxes.key[:1])[0]} is predicted, "
+            f"{_examples(arrays, arrays.truth.key[:1])[0]} is true",
         )
     raise MetricError(
-        f"no overlap: of {len(np.unique(problem.key_clip[problem.boxes.key]))} predicted clips none is in the truth",
+        f"no overlap: of {len(np.unique(arrays.key_clip[arrays.boxes.key]))} predicted clips none is in the truth",
         "are they of the same split?",
     )
 
 
-def find(problem: Problem) -> list[Finding]:
+def find(arrays: ScoringArrays) -> list[Finding]:
     """Return all findings, the gravest first."""
     found = [
-        constant_scores(problem),
-        _missing_keys(problem),
-        *_unmatched(problem),
-        _duplicates(problem),
-        _repeated_truth(problem),
-        _claim_order(problem),
-        _meaning(problem),
+        constant_scores(arrays),
+        _missing_keys(arrays),
+        *_unmatched(arrays),
+        _duplicates(arrays),
+        _repeated_truth(arrays),
+        _claim_order(arrays),
+        _meaning(arrays),
     ]
     return [finding for finding in found if finding is not None]
 
 
-def constant_scores(problem: Problem) -> Finding | None:
+def constant_scores(arrays: ScoringArrays) -> Finding | None:
     """Find many boxes at different places with one and the same score vector.
 
     An RoI scale larger than the backbone's stride allows puts far boxes outside the feature map, where pooling reads
     zeros; so does a crop that leaves boxes outside. The scores alone tell; the boxes' places are added as evidence.
     """
-    first = np.flatnonzero(problem.boxes.occurrence == 0)
+    first = np.flatnonzero(arrays.boxes.occurrence == 0)
     if not len(first):
         return None
-    xyxy = problem.boxes.xyxy[first]
-    members = _largest_equal_group(problem.boxes.scores[:, first], xyxy)
+    xyxy = arrays.boxes.xyxy[first]
+    members = _largest_equal_group(arrays.boxes.scores[:, first], xyxy)
     share = len(members) / len(first)
     if len(members) < _LEAST_CONSTANT:
         return None
     text = f"{len(members):,} of {len(first):,} boxes, at different places, have one and the same score vector"
-    examples = _examples(problem, problem.boxes.key[first[members]])
+    examples = _examples(arrays, arrays.boxes.key[first[members]])
     low, high = _ROI_SCALE_SHARE
     if share > high:
         return Finding(
@@ -120,9 +120,9 @@ def _largest_equal_group(scores: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     return best
 
 
-def _missing_keys(problem: Problem) -> Finding | None:
-    truth = problem.truth
-    missing = np.flatnonzero(~np.isin(truth.key, problem.boxes.key))
+def _missing_keys(arrays: ScoringArrays) -> Finding | None:
+    truth = arrays.truth
+    missing = np.flatnonzero(~np.isin(truth.key, arrays.boxes.key))
     if not len(missing):
         return None
     keys = np.unique(truth.key[missing])
@@ -131,11 +131,11 @@ def _missing_keys(problem: Problem) -> Finding | None:
         f"missing key frames: {len(keys):,} of {len(np.unique(truth.key)):,} have no prediction; their "
         f"{len(missing):,} boxes with {labels:,} labels are scored as misses"
     )
-    return Finding("missing-key-frames", len(keys), text, _examples(problem, keys))
+    return Finding("missing-key-frames", len(keys), text, _examples(arrays, keys))
 
 
-def _unmatched(problem: Problem) -> list[Finding]:
-    boxes, truth = problem.boxes, problem.truth
+def _unmatched(arrays: ScoringArrays) -> list[Finding]:
+    boxes, truth = arrays.boxes, arrays.truth
     pred, true = same_key_pairs(boxes.key, truth.key)
     near = iou(boxes.xyxy[pred], truth.xyxy[true]) >= 0.5
     matched, found = np.zeros(len(boxes.key), dtype=bool), np.zeros(len(truth.key), dtype=bool)
@@ -144,15 +144,15 @@ def _unmatched(problem: Problem) -> list[Finding]:
     stray = np.flatnonzero(~np.isin(boxes.key, truth.key))
     if len(stray):
         text = f"boxes without truth: {len(stray):,} boxes in key frames without truth count as false positives"
-        result.append(Finding("boxes-without-truth", len(stray), text, _examples(problem, boxes.key[stray])))
+        result.append(Finding("boxes-without-truth", len(stray), text, _examples(arrays, boxes.key[stray])))
     off = np.flatnonzero(~matched & np.isin(boxes.key, truth.key))
     if len(off):
         text = f"boxes off truth: {len(off):,} boxes overlap no true box by IoU >= 0.5 and count as false positives"
-        result.append(Finding("boxes-off-truth", len(off), text, _examples(problem, boxes.key[off])))
+        result.append(Finding("boxes-off-truth", len(off), text, _examples(arrays, boxes.key[off])))
     lost = np.flatnonzero(~found & np.isin(truth.key, boxes.key))
     if len(lost):
         text = f"missed boxes: {len(lost):,} true boxes are overlapped by no predicted box and are scored as misses"
-        result.append(Finding("missed-boxes", len(lost), text, _examples(problem, truth.key[lost])))
+        result.append(Finding("missed-boxes", len(lost), text, _examples(arrays, truth.key[lost])))
     unit = [values.max(initial=0.0) <= 2 for values in (boxes.xyxy, truth.xyxy)]
     if unit[0] != unit[1]:
         which = "truth" if unit[0] else "predictions"
@@ -162,31 +162,31 @@ def _unmatched(problem: Problem) -> list[Finding]:
     return result
 
 
-def _duplicates(problem: Problem) -> Finding | None:
-    again = np.flatnonzero(problem.boxes.occurrence)
+def _duplicates(arrays: ScoringArrays) -> Finding | None:
+    again = np.flatnonzero(arrays.boxes.occurrence)
     if not len(again):
         return None
     text = (
-        f"duplicate boxes: {len(again):,} of {len(problem.boxes.key):,} predicted boxes are there before (padding of a "
+        f"duplicate boxes: {len(again):,} of {len(arrays.boxes.key):,} predicted boxes are there before (padding of a "
         "sampler?); 'paper' counts them again, 'corrected' takes the first"
     )
-    return Finding("duplicate-boxes", len(again), text, _examples(problem, problem.boxes.key[again]))
+    return Finding("duplicate-boxes", len(again), text, _examples(arrays, arrays.boxes.key[again]))
 
 
-def _repeated_truth(problem: Problem) -> Finding | None:
-    truth = problem.truth
+def _repeated_truth(arrays: ScoringArrays) -> Finding | None:
+    truth = arrays.truth
     again = np.flatnonzero(truth.repeated)
     if not len(again):
         return None
     text = (
         f"duplicate truth: {len(again):,} labels are there before; 'paper' counts each as a miss, 'corrected' drops it"
     )
-    return Finding("duplicate-truth", len(again), text, _examples(problem, truth.key[truth.label_box[again]]))
+    return Finding("duplicate-truth", len(again), text, _examples(arrays, truth.key[truth.label_box[again]]))
 
 
-def _claim_order(problem: Problem) -> Finding | None:
-    labels = np.arange(len(problem.truth.label))
-    by_file, by_score = (match(problem.boxes, problem.truth, labels, order=order) for order in ("file", "score"))
+def _claim_order(arrays: ScoringArrays) -> Finding | None:
+    labels = np.arange(len(arrays.truth.label))
+    by_file, by_score = (match(arrays.boxes, arrays.truth, labels, order=order) for order in ("file", "score"))
     changed = np.unique(np.nonzero(by_file != by_score)[1])
     if not len(changed):
         return None
@@ -194,18 +194,18 @@ def _claim_order(problem: Problem) -> Finding | None:
         f"{len(changed):,} boxes compete for one true box: as in the reference the first in the file claims it, "
         "not the one with the highest score (--match-order score)"
     )
-    return Finding("claims-by-file-order", len(changed), text, _examples(problem, problem.boxes.key[changed]))
+    return Finding("claims-by-file-order", len(changed), text, _examples(arrays, arrays.boxes.key[changed]))
 
 
-def _meaning(problem: Problem) -> Finding | None:
-    if problem.space.name != "ava80":
+def _meaning(arrays: ScoringArrays) -> Finding | None:
+    if arrays.space.name != "ava80":
         return None
     foreign = [action_id for action_id, ava in TO_AVA_80.items() if ava is None]
-    count = int(np.isin(problem.truth.label, problem.space.index(np.array(foreign))).sum())
+    count = int(np.isin(arrays.truth.label, arrays.space.index(np.array(foreign))).sum())
     text = f"{count} truth labels 'operate spaceship' (28) are held against AVA's class 28, 'drive'"
     return Finding("other-meaning", count, text) if count else None
 
 
-def _examples(problem: Problem, keys: np.ndarray) -> tuple[str, ...]:
+def _examples(arrays: ScoringArrays, keys: np.ndarray) -> tuple[str, ...]:
     chosen = np.unique(keys)[:_EXAMPLES]
-    return tuple(f"{problem.clips[problem.key_clip[key]]}:{problem.key_frame[key]}" for key in chosen)
+    return tuple(f"{arrays.clips[arrays.key_clip[key]]}:{arrays.key_frame[key]}" for key in chosen)

@@ -11,10 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from microg.data.label_space import LabelSpace
-from microg.metrics.har.arrays import Boxes, Problem, TruthBoxes
+from microg.metrics.har.arrays import Boxes, TruthBoxes
 from microg.metrics.har.boxes import assign_boxes, same_key_pairs
-from microg.metrics.har.state import RowState
+from microg.metrics.har.ranking import Ranking, Ties
 
 Lookup = Literal["key", "box"]
 
@@ -26,15 +25,6 @@ class Cells:
     scores: np.ndarray
     truth: np.ndarray
     key: np.ndarray
-
-
-@dataclass(frozen=True)
-class Auroc:
-    """Area under the ROC curve with ties counted half, and its bounds when ties fall against or for the positives."""
-
-    value: float
-    low: float
-    high: float
 
 
 def truth_by_key(boxes: Boxes, truth: TruthBoxes, labels: np.ndarray) -> Cells:
@@ -86,33 +76,38 @@ def confusion(scores: np.ndarray, truth: np.ndarray, threshold: float) -> tuple[
     return hits, np.count_nonzero(said, axis=1) - hits, np.count_nonzero(truth, axis=1) - hits
 
 
-def precision_recall_f1(hits: Any, wrong: Any, missed: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and F1 from counts of any one shape; 0 where a denominator is 0.
+def precision(hits: Any, wrong: Any, missed: Any) -> np.ndarray:
+    """Return the precision from counts of any one shape; 0 where nothing was said.
 
-    >>> [float(part) for part in precision_recall_f1(1, 1, 0)]
-    [0.5, 1.0, 0.6666666666666666]
+    >>> float(precision(1, 1, 0))
+    0.5
     """
-    hits, wrong, missed = (np.asarray(part, dtype=np.float64) for part in (hits, wrong, missed))
-    return _ratio(hits, hits + wrong), _ratio(hits, hits + missed), _ratio(2 * hits, 2 * hits + wrong + missed)
+    return _ratio(hits, np.add(hits, wrong))
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def recall(hits: Any, wrong: Any, missed: Any) -> np.ndarray:
+    """Return the recall from counts of any one shape; 0 without truth."""
+    return _ratio(hits, np.add(hits, missed))
+
+
+def f1(hits: Any, wrong: Any, missed: Any) -> np.ndarray:
+    """Return F1 from counts of any one shape; 0 without anything said or true.
+
+    >>> round(float(f1(1, 1, 0)), 3)
+    0.667
+    """
+    return _ratio(np.multiply(2, hits), np.multiply(2, hits) + wrong + missed)
+
+
+def _ratio(part: Any, whole: Any) -> np.ndarray:
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def auroc_of(ordered: np.ndarray, positive: np.ndarray) -> Auroc:
-    """Return the AUROC from all scores (n,) rising and those of the positives (p,); nan unless both kinds are there.
-
-    Pairs are counted in integers, so that the result does not depend on any order.
-    """
-    pos, neg = len(positive), len(ordered) - len(positive)
-    if not pos or not neg:
-        return Auroc(float("nan"), float("nan"), float("nan"))
-    positive = np.sort(positive)
-    below = int((np.searchsorted(ordered, positive, "left") - np.searchsorted(positive, positive, "left")).sum())
-    through = int((np.searchsorted(ordered, positive, "right") - np.searchsorted(positive, positive, "right")).sum())
-    pairs = pos * neg
-    return Auroc((below + through) / (2 * pairs), below / pairs, through / pairs)
+def ranking_auroc(ranking: Ranking, ties: Ties) -> float:
+    """Return the AUROC of one class's cells, nan unless both kinds are there; ties count half, or at worst or best."""
+    area = ranking.auroc
+    return {"worst": area.low, "best": area.high}.get(ties, area.value)
 
 
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -121,7 +116,7 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True]))
     0.875
     """
-    return auroc_of(np.sort(scores), scores[truth]).value
+    return Ranking.of(scores, truth, int(truth.sum())).auroc.value
 
 
 def average(values: np.ndarray, classes: np.ndarray) -> float:
@@ -134,53 +129,3 @@ def weighted_average(values: np.ndarray, support: np.ndarray) -> float:
     """Return the mean of `values` (classes,) weighted by `support` where defined; nan without support."""
     weight = np.where(np.isnan(values), 0, support).astype(np.float64)
     return float((np.nan_to_num(values) * weight).sum() / weight.sum()) if weight.sum() else float("nan")
-
-
-def multilabel_scores(cells: Cells, threshold: float, *, all_classes: bool) -> dict[str, Any]:
-    """Return precision, recall, F1 and AUROC, each per class and as macro, micro and weighted average.
-
-    Macro is over all classes or over those with truth; AUROC is always over classes with both kinds.
-    """
-    hits, wrong, missed = confusion(cells.scores, cells.truth, threshold)
-    support = hits + missed
-    chosen = np.ones(len(support), dtype=bool) if all_classes else support > 0
-    per_class: dict[str, np.ndarray] = dict(
-        zip(("precision", "recall", "f1"), precision_recall_f1(hits, wrong, missed), strict=True)
-    )
-    pooled = precision_recall_f1(hits.sum(), wrong.sum(), missed.sum())
-    micro: dict[str, float] = dict(zip(("precision", "recall", "f1"), map(float, pooled), strict=True))
-    per_class["auroc"] = np.array([auroc(*cell) for cell in zip(cells.scores, cells.truth, strict=True)])
-    micro["auroc"] = auroc(cells.scores.reshape(-1), cells.truth.reshape(-1))
-    return {
-        name: {
-            "macro": average(values, chosen),
-            "micro": micro[name],
-            "weighted": weighted_average(values, support),
-            "per_class": values,
-        }
-        for name, values in per_class.items()
-    }
-
-
-class MultilabelState(RowState):
-    """Mergeable state of the multi-label metrics: rows in, averages and per-class values out."""
-
-    def __init__(
-        self, space: LabelSpace, lookup: Lookup = "key", threshold: float = 0.5, all_classes: bool = True
-    ) -> None:
-        super().__init__(space)
-        self.lookup, self.threshold, self.all_classes = lookup, threshold, all_classes
-
-    @classmethod
-    def empty(
-        cls, space: LabelSpace, lookup: Lookup = "key", threshold: float = 0.5, all_classes: bool = True
-    ) -> MultilabelState:
-        """Return a state without rows; the settings are those of `multilabel_scores`."""
-        return cls(space, lookup, threshold, all_classes)
-
-    def compute(self) -> dict[str, Any]:
-        """Return `multilabel_scores` of all rows."""
-        problem: Problem = self.problem()
-        find = truth_by_key if self.lookup == "key" else truth_by_box
-        cells = find(problem.boxes, problem.truth, np.arange(len(problem.truth.label)))
-        return multilabel_scores(cells, self.threshold, all_classes=self.all_classes)

@@ -1,4 +1,4 @@
-"""The two protocols as data, and what they make of a problem.
+"""The two protocols as data, and what they make of a arrays.
 
 `paper` is the reference's scoring as it is: truth by key frame, duplicates as given, logit >= 0.5, all classes
 averaged. `corrected` repairs it: truth by box, padded boxes and repeated truth removed, ties grouped, p >= 0.5, classes
@@ -13,7 +13,7 @@ import numpy as np
 
 from microg.actions.rows import ScoreKind
 from microg.errors import ConfigError
-from microg.metrics.har.arrays import Boxes, Problem, TruthBoxes
+from microg.metrics.har.arrays import Boxes, ScoringArrays, TruthBoxes
 from microg.metrics.har.detection import MatchOrder, Ties, match
 from microg.metrics.har.multilabel import Cells, Lookup, truth_by_box, truth_by_key
 
@@ -70,13 +70,13 @@ def protocols(name: str) -> tuple[Protocol, ...]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A problem under a protocol: matched detections, multi-label cells and truth labels, ready to be counted.
+    """A arrays under a protocol: matched detections, multi-label cells and truth labels, ready to be counted.
 
     boxes: the predicted boxes taken. hits (classes, n) bool: true positives. cells: one column a box. label (l,) and
     label_key (l,): the truth labels taken and their key frames.
     """
 
-    problem: Problem
+    arrays: ScoringArrays
     protocol: Protocol
     boxes: Boxes
     hits: np.ndarray
@@ -87,18 +87,18 @@ class Evaluation:
     def support(self, keys: np.ndarray | None = None) -> np.ndarray:
         """Return the number of truth labels (classes,), of the key frames chosen by the mask `keys`."""
         label = self.label if keys is None else self.label[keys[self.label_key]]
-        return np.bincount(label, minlength=len(self.problem.space))
+        return np.bincount(label, minlength=len(self.arrays.space))
 
 
-def evaluate(problem: Problem, protocol: Protocol) -> Evaluation:
+def evaluate(arrays: ScoringArrays, protocol: Protocol) -> Evaluation:
     """Apply a protocol: choose boxes and labels, match them, and look truth up."""
-    boxes, truth = problem.boxes, problem.truth
+    boxes, truth = arrays.boxes, arrays.truth
     if protocol.unique_boxes and boxes.occurrence.any():
         boxes = _first_occurrences(boxes)
     labels = np.flatnonzero(~truth.repeated) if protocol.unique_truth else np.arange(len(truth.label))
     hits = match(boxes, truth, labels, order=protocol.match_order)
     cells = _look_up(protocol.lookup, boxes, truth, labels)
-    return Evaluation(problem, protocol, boxes, hits, cells, truth.label[labels], truth.key[truth.label_box[labels]])
+    return Evaluation(arrays, protocol, boxes, hits, cells, truth.label[labels], truth.key[truth.label_box[labels]])
 
 
 def _first_occurrences(boxes: Boxes) -> Boxes:

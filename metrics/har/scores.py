@@ -10,43 +10,39 @@ import numpy as np
 
 from microg.actions.rows import ScoreKind
 from microg.data.label_space import LabelSpace
-from microg.metrics.har.detection import Ties, average_precision_of, rank
-from microg.metrics.har.multilabel import auroc_of, average, confusion, precision_recall_f1, weighted_average
+from microg.metrics.har.multilabel import average, confusion, weighted_average
 from microg.metrics.har.protocols import Evaluation, Protocol, evaluate, half
+from microg.metrics.har.ranking import ALL_TIES, Ranking, Ties
+from microg.metrics.har.registry import METRICS, published_columns
 from microg.metrics.har.state import RowState
 
-_ALL_TIES: tuple[Ties, ...] = ("stable", "reversed", "grouped", "best", "worst")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassScores:
-    """Scores of each class, arrays (classes,): floats are nan where undefined, counts are int64.
+    """Scores of each class.
 
-    support: truth labels; cells: positive multi-label cells (more than `support` where truth is looked up by key).
-    ap: by tie rule. auroc_low and auroc_high bound the AUROC by its ties; auroc_pooled is that of all cells at once.
+    Attributes:
+        support: Truth labels (classes,) int64.
+        cells: Positive cells (classes,) int64: more than `support` where truth is looked up by key.
+        hits, wrong, missed: Counts of cells (classes,) int64.
+        values: Each registered metric (classes,) float64, nan where undefined, under the protocol's tie rule.
+        by_ties: The metrics that rank, under each tie rule.
+        pooled: The metrics of cells, of all cells at once.
     """
 
     support: np.ndarray
     cells: np.ndarray
-    ap: Mapping[str, np.ndarray]
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    auroc: np.ndarray
-    auroc_low: np.ndarray
-    auroc_high: np.ndarray
-    auroc_pooled: float
     hits: np.ndarray
     wrong: np.ndarray
     missed: np.ndarray
+    values: Mapping[str, np.ndarray]
+    by_ties: Mapping[str, Mapping[Ties, np.ndarray]]
+    pooled: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Averages:
-    """Averaged scores by metric (map, precision, recall, f1, auroc) and average (macro, micro, weighted).
-
-    nan where undefined; map has no micro average.
-    """
+    """Averaged scores by registered metric and average, nan where undefined, and of how much they are."""
 
     values: Mapping[str, Mapping[str, float]]
     classes: int
@@ -55,9 +51,12 @@ class Averages:
 
 
 def class_scores(
-    evaluation: Evaluation, threshold: float, *, keys: np.ndarray | None = None, ties: tuple[Ties, ...] = _ALL_TIES
+    evaluation: Evaluation, threshold: float, *, keys: np.ndarray | None = None, ties: tuple[Ties, ...] = ALL_TIES
 ) -> ClassScores:
-    """Score each class over all key frames, or those chosen by the mask `keys` (number of key frames,)."""
+    """Score each class over all key frames, or those chosen by the mask `keys` (number of key frames,).
+
+    `ties` are the tie rules to score under; the protocol's is one of them.
+    """
     boxes, cells, hits = evaluation.boxes, evaluation.cells, evaluation.hits
     scores, rows, cell_scores, marks = boxes.scores, boxes.rows, cells.scores, cells.truth
     if keys is not None:
@@ -69,90 +68,111 @@ def class_scores(
     ordered = np.sort(scores, axis=1)
     cell_ordered = ordered if cell_scores is scores else np.sort(cell_scores, axis=1)
     absent = np.count_nonzero(rows < 0, axis=1)
-
-    ap = {rule: np.full(len(support), np.nan) for rule in ties}
-    areas = []
-    for c, known in enumerate(support.tolist()):
-        areas.append(auroc_of(cell_ordered[c], cell_scores[c][marks[c]]))
-        if known:
-            index = np.flatnonzero(hits[c])
-            ranked = rank(ordered[c, absent[c] :], scores[c, index], index)
-            for rule in ties:
-                ap[rule][c] = average_precision_of(ranked, known, rule, scores[c], rows[c])
     hit, wrong, missed = confusion(cell_scores, marks, threshold)
-    precision, recall, f1 = precision_recall_f1(hit, wrong, missed)
-    auroc, low, high = np.array([[area.value, area.low, area.high] for area in areas]).T
-    # a stable sort merges the classes' sorted runs
-    pooled = auroc_of(np.sort(cell_ordered.reshape(-1), kind="stable"), cell_scores[marks]).value
-    return ClassScores(support, hit + missed, ap, precision, recall, f1, auroc, low, high, pooled, hit, wrong, missed)
+    positives = hit + missed
+
+    rankers = {name: (metric.of, metric.load()) for name, metric in METRICS.items() if metric.of != "counts"}
+    by_ties = {name: {rule: np.full(len(support), np.nan) for rule in ties} for name in rankers}
+    for c in range(len(support)):
+        there = slice(None) if not absent[c] else rows[c] >= 0
+        rankings = {
+            "cells": Ranking(scores=cell_scores[c], marks=marks[c], truth=int(positives[c]), ordered=cell_ordered[c]),
+            "detections": Ranking(
+                scores=scores[c][there],
+                marks=hits[c][there],
+                truth=int(support[c]),
+                ordered=ordered[c, absent[c] :],
+                rows=rows[c][there],
+            ),
+        }
+        for name, (of, function) in rankers.items():
+            if rankings[of].truth:
+                for rule in ties:
+                    by_ties[name][rule][c] = function(rankings[of], rule)
+    rule = evaluation.protocol.ties
+    everything = Ranking(
+        scores=cell_scores.reshape(-1),
+        marks=marks.reshape(-1),
+        truth=int(positives.sum()),
+        ordered=np.sort(cell_ordered.reshape(-1), kind="stable"),  # which merges the classes' sorted runs
+    )
+    return ClassScores(
+        support=support,
+        cells=positives,
+        hits=hit,
+        wrong=wrong,
+        missed=missed,
+        values={
+            name: metric.load()(hit, wrong, missed) if metric.of == "counts" else by_ties[name][rule]
+            for name, metric in METRICS.items()
+        },
+        by_ties=by_ties,
+        pooled={name: function(everything, rule) for name, (of, function) in rankers.items() if of == "cells"},
+    )
 
 
 def averages(scores: ClassScores, protocol: Protocol, *, classes: np.ndarray | None = None, boxes: int = 0) -> Averages:
     """Average class scores under a protocol, over all classes or those chosen by the mask `classes`.
 
-    The micro AUROC is nan for chosen classes.
+    Micro averages of metrics that rank are nan for chosen classes.
     """
     chosen = np.ones(len(scores.support), dtype=bool) if classes is None else classes
     judged = chosen if protocol.all_classes else chosen & (scores.cells > 0)
-    pooled = precision_recall_f1(*(part[chosen].sum() for part in (scores.hits, scores.wrong, scores.missed)))
-    micro_auroc = scores.auroc_pooled if classes is None else float("nan")
-    micro = {"auroc": micro_auroc, **dict(zip(("precision", "recall", "f1"), map(float, pooled), strict=True))}
-    weight = np.where(chosen, scores.cells, 0)
-    ap = scores.ap[protocol.ties]
-    values = {
-        "map": {"macro": average(ap, chosen), "weighted": weighted_average(ap, np.where(chosen, scores.support, 0))}
-    }
-    for name in ("f1", "precision", "recall", "auroc"):
-        per_class = getattr(scores, name)
-        values[name] = {
-            "macro": average(per_class, chosen if name == "auroc" else judged),
-            "micro": micro[name],
-            "weighted": weighted_average(per_class, weight),
+    counts = [part[chosen].sum() for part in (scores.hits, scores.wrong, scores.missed)]
+    values: dict[str, dict[str, float]] = {}
+    for name, metric in METRICS.items():
+        per_class = scores.values[name]
+        weight = scores.support if metric.of == "detections" else scores.cells
+        pooled = scores.pooled.get(name, float("nan")) if classes is None else float("nan")
+        every = {
+            "macro": average(per_class, judged if metric.of == "counts" else chosen),
+            "micro": float(metric.load()(*counts)) if metric.of == "counts" else pooled,
+            "weighted": weighted_average(per_class, np.where(chosen, weight, 0)),
         }
+        values[name] = {kind: every[kind] for kind in metric.averages}
     known = chosen & (scores.support > 0)
-    return Averages(values, int(known.sum()), int(scores.support[chosen].sum()), boxes)
+    return Averages(values=values, classes=int(known.sum()), labels=int(scores.support[chosen].sum()), boxes=boxes)
 
 
-@dataclass(frozen=True)
-class Bracket:
-    """Bounds within which a value published from unrounded scores lies, given scores printed with rounding.
+def bracket(evaluation: Evaluation, scores: ClassScores, threshold: float) -> dict[str, tuple[float, float]]:
+    """Return bounds of the macro average of each published metric, given scores printed with rounding.
 
-    mAP and AUROC: equal printed scores in the worst and best order. F1 and recall: a score printed exactly at the
-    threshold counted against and for.
+    A value published from unrounded scores lies within them. Metrics that rank: equal printed scores in the worst and
+    best order (`scores` hold these tie rules). Metrics of counts: a score printed exactly at the threshold counted
+    against and for.
     """
-
-    map: tuple[float, float]
-    f1: tuple[float, float]
-    recall: tuple[float, float]
-    auroc: tuple[float, float]
-
-
-def bracket(evaluation: Evaluation, scores: ClassScores, threshold: float) -> Bracket:
-    """Return the rounding-and-tie bracket of the macro averages; `scores` hold the tie rules `best` and `worst`."""
     everything = np.ones(len(scores.support), dtype=bool)
     judged = everything if evaluation.protocol.all_classes else scores.cells > 0
     cells = evaluation.cells
     at = cells.scores == threshold
     for_truth, against = np.count_nonzero(at & cells.truth, axis=1), np.count_nonzero(at & ~cells.truth, axis=1)
-    kindest = precision_recall_f1(scores.hits, scores.wrong - against, scores.missed)
-    harshest = precision_recall_f1(scores.hits - for_truth, scores.wrong, scores.missed + for_truth)
-    return Bracket(
-        map=(average(scores.ap["worst"], everything), average(scores.ap["best"], everything)),
-        f1=(average(harshest[2], judged), average(kindest[2], judged)),
-        recall=(average(harshest[1], judged), average(kindest[1], judged)),
-        auroc=(average(scores.auroc_low, everything), average(scores.auroc_high, everything)),
-    )
+    harshest = (scores.hits - for_truth, scores.wrong, scores.missed + for_truth)
+    kindest = (scores.hits, scores.wrong - against, scores.missed)
+    result = {}
+    for name in published_columns():
+        if METRICS[name].of == "counts":
+            function = METRICS[name].load()
+            result[name] = (average(function(*harshest), judged), average(function(*kindest), judged))
+        else:
+            result[name] = tuple(average(scores.by_ties[name][rule], everything) for rule in ("worst", "best"))
+    return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProtocolScores:
-    """Everything one protocol says; `at_half` has F1 and recall at p >= 0.5 where its threshold is another."""
+    """Everything one protocol says.
+
+    Attributes:
+        overall: Averages over the whole test set; `slices` those of parts, by (kind, name).
+        bracket: See `bracket`.
+        at_half: The published metrics of counts at p >= 0.5, macro, where the protocol's threshold is another.
+    """
 
     protocol: Protocol
     evaluation: Evaluation
     classes: ClassScores
     overall: Averages
-    bracket: Bracket
+    bracket: Mapping[str, tuple[float, float]]
     slices: Mapping[tuple[str, str], Averages]
     at_half: Mapping[str, float]
 
@@ -163,7 +183,7 @@ def score_protocol(
     """Score an evaluation; `slices` maps (kind, name) to a mask of key frames or of classes, see
     `microg.metrics.har.slices`.
     """
-    protocol, space = evaluation.protocol, evaluation.problem.space
+    protocol = evaluation.protocol
     threshold = protocol.threshold(kind)
     scores = class_scores(evaluation, threshold)
     overall = averages(scores, protocol, boxes=len(evaluation.cells.key))
@@ -176,14 +196,26 @@ def score_protocol(
             parts[name] = averages(own, protocol, boxes=int(part.keys[evaluation.cells.key].sum()))
     at_half: dict[str, float] = {}
     if threshold != half(kind):
-        _, recall, f1 = precision_recall_f1(*confusion(evaluation.cells.scores, evaluation.cells.truth, half(kind)))
-        judged = np.ones(len(space), dtype=bool) if protocol.all_classes else scores.cells > 0
-        at_half = {"f1": average(f1, judged), "recall": average(recall, judged)}
-    return ProtocolScores(protocol, evaluation, scores, overall, bracket(evaluation, scores, threshold), parts, at_half)
+        counts = confusion(evaluation.cells.scores, evaluation.cells.truth, half(kind))
+        judged = np.ones(len(scores.cells), dtype=bool) if protocol.all_classes else scores.cells > 0
+        at_half = {
+            name: average(METRICS[name].load()(*counts), judged)
+            for name in published_columns()
+            if METRICS[name].of == "counts"
+        }
+    return ProtocolScores(
+        protocol=protocol,
+        evaluation=evaluation,
+        classes=scores,
+        overall=overall,
+        bracket=bracket(evaluation, scores, threshold),
+        slices=parts,
+        at_half=at_half,
+    )
 
 
 class HarState(RowState):
-    """Mergeable state of a whole protocol: rows in, `ProtocolScores` as plain values out."""
+    """Mergeable state of a whole protocol: rows in, averages by metric out."""
 
     def __init__(self, space: LabelSpace, protocol: Protocol, kind: ScoreKind = "logit") -> None:
         super().__init__(space)
@@ -197,10 +229,9 @@ class HarState(RowState):
 
     def scores(self) -> ProtocolScores:
         """Return the scores of all rows."""
-        return score_protocol(evaluate(self.problem(), self.protocol), self.kind)
+        return score_protocol(evaluate(self.arrays(), self.protocol), self.kind)
 
     def compute(self) -> dict[str, Any]:
-        """Return the averages by metric, and the mAP by tie rule."""
+        """Return the averages of all rows, by metric."""
         result = self.scores()
-        by_rule = {rule: float(np.nanmean(values)) for rule, values in result.classes.ap.items()}
-        return {**{name: dict(values) for name, values in result.overall.values.items()}, "map_by_tie_rule": by_rule}
+        return {name: dict(values) for name, values in result.overall.values.items()}

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from microg.actions.rows import Predictions, Truth
-from microg.metrics.bootstrap import Distribution, Interval, Unit, bootstrap, units_of
+from microg.metrics.bootstrap import Distribution, Interval, Unit
 from microg.metrics.har import findings
-from microg.metrics.har.arrays import Problem, encode
+from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 from microg.metrics.har.detection import MatchOrder
 from microg.metrics.har.findings import Finding
 from microg.metrics.har.protocols import CORRECTED, Protocol, evaluate
+from microg.metrics.har.resampling import bootstrap, units_of
 from microg.metrics.har.scores import ProtocolScores, score_protocol
 from microg.metrics.har.slices import make_slices
 from microg.metrics.har.tables import intervals
@@ -27,7 +28,7 @@ _UNITS: tuple[Unit, ...] = ("clip", "source")
 class Report:
     """All that scoring found: by protocol, the resampled values and the intervals of the corrected one."""
 
-    problem: Problem
+    arrays: ScoringArrays
     findings: tuple[Finding, ...]
     results: dict[str, ProtocolScores]
     distributions: tuple[Distribution, ...]
@@ -47,15 +48,15 @@ def score(
 
     Raises `MetricError` when predictions and truth share no key frame.
     """
-    problem = encode(predictions.rows, truth.rows, predictions.space)
-    findings.check_overlap(problem)
-    found = [*findings.find(problem)]
+    arrays = arrays_from_rows(predictions.rows, truth.rows, predictions.space)
+    findings.check_overlap(arrays)
+    found = [*findings.find(arrays)]
     kind = predictions.score_kind
     results: dict[str, ProtocolScores] = {}
     distributions: list[Distribution] = []
     for protocol in (replace(protocol, match_order=match_order) for protocol in protocols):
-        evaluation = evaluate(problem, protocol)
-        parts = make_slices(problem, evaluation.support(), truth.origins)
+        evaluation = evaluate(arrays, protocol)
+        parts = make_slices(arrays, evaluation.support(), truth.origins)
         results[protocol.name] = score_protocol(evaluation, kind, parts)
         if protocol.name != CORRECTED.name or not resamples:
             continue
@@ -70,7 +71,7 @@ def score(
             distributions.append(drawn)
     corrected = results.get(CORRECTED.name)
     limits = intervals(corrected, distributions) if corrected is not None else {}
-    return Report(problem, tuple(found), results, tuple(distributions), limits)
+    return Report(arrays, tuple(found), results, tuple(distributions), limits)
 
 
 def rows_digest(rows: pa.Table, *, ordered: bool) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from microg.data.taxonomy import GROUP_NAMES, GROUPS
-from microg.metrics.har.arrays import Problem
+from microg.metrics.har.arrays import ScoringArrays
 
 _SUPPORT = (("<5", 0, 4), ("5-50", 5, 50), (">50", 51, np.inf))
 
@@ -22,7 +22,7 @@ class Slice:
 
 
 def make_slices(
-    problem: Problem, support: np.ndarray, origins: Mapping[str, str] | None = None
+    arrays: ScoringArrays, support: np.ndarray, origins: Mapping[str, str] | None = None
 ) -> dict[tuple[str, str], Slice]:
     """Return slices by (kind, name); those without truth are left out.
 
@@ -31,13 +31,13 @@ def make_slices(
     boxes of a key frame, so that a key frame without truth belongs to neither.
     """
     result: dict[tuple[str, str], Slice] = {}
-    true_keys = np.bincount(problem.truth.key, minlength=problem.num_keys)
-    of_clip = np.array([(origins or {}).get(clip, "") for clip in problem.clips])
+    true_keys = np.bincount(arrays.truth.key, minlength=arrays.num_keys)
+    of_clip = np.array([(origins or {}).get(clip, "") for clip in arrays.clips])
     for origin in ("movie", "real"):
-        result["origin", origin] = Slice(keys=of_clip[problem.key_clip] == origin)
+        result["origin", origin] = Slice(keys=of_clip[arrays.key_clip] == origin)
     result["persons", "one"] = Slice(keys=true_keys == 1)
     result["persons", "several"] = Slice(keys=true_keys > 1)
-    group = np.array([problem.space.group(action_id) or "" for action_id in problem.space.ids])
+    group = np.array([arrays.space.group(action_id) or "" for action_id in arrays.space.ids])
     for name in GROUPS:
         result["group", GROUP_NAMES[name]] = Slice(classes=group == name)
     for name, low, high in _SUPPORT:

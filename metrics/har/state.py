@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS
 from microg.data.label_space import LabelSpace
-from microg.metrics.har.arrays import Problem, encode
+from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 
 
 class RowState:
@@ -41,9 +41,9 @@ class RowState:
         self._truth += other._truth
         return self
 
-    def problem(self) -> Problem:
+    def arrays(self) -> ScoringArrays:
         """Return all rows as arrays. Raises `MetricError` when a row is there twice."""
-        return encode(
+        return arrays_from_rows(
             pa.concat_tables([PREDICTION_ROWS.empty_table(), *self._predictions]),
             pa.concat_tables([TRUTH_ROWS.empty_table(), *self._truth]),
             self.space,

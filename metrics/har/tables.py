@@ -15,20 +15,14 @@ from microg.data.taxonomy import GROUP_NAMES
 from microg.errors import DatasetError
 from microg.metrics.bootstrap import Distribution, Interval, Unit, interval
 from microg.metrics.har.detection import precision_recall
+from microg.metrics.har.registry import METRICS, resampled
 from microg.metrics.har.scores import Averages, ProtocolScores
 from microg.metrics.published import PublishedRow
 
 # Published values are rounded to five decimals.
 _HALF_DIGIT = 5.000001e-6
-PUBLISHED_METRICS = ("map", "f1", "recall", "auroc")
 
 Intervals = Mapping[tuple[str, str], Mapping[Unit, Interval]]
-
-
-def estimate(scores: ProtocolScores, metric: str) -> float:
-    """Return the score that the bootstrap's `metric` resamples: macro, or micro for `f1_micro`."""
-    name, _, micro = metric.partition("_")
-    return scores.overall.values[name][micro or "macro"]
 
 
 def intervals(
@@ -37,12 +31,11 @@ def intervals(
     """Return the intervals of each resampled (metric, average) by unit."""
     result: dict[tuple[str, str], dict[Unit, Interval]] = {}
     for distribution in distributions:
-        for metric, values in distribution.values.items():
-            name, _, micro = metric.partition("_")
-            known = values[~np.isnan(values)]
+        for key, (metric, average) in resampled().items():
+            known = distribution.values[key][~np.isnan(distribution.values[key])]
             if len(known):
-                found = interval(known, estimate(scores, metric))
-                result.setdefault((name, micro or "macro"), {})[distribution.unit] = found
+                limits = interval(known, scores.overall.values[metric.name][average])
+                result.setdefault((metric.name, average), {})[distribution.unit] = limits
     return result
 
 
@@ -76,18 +69,13 @@ def classes_table(results: Iterable[ProtocolScores], published: PublishedRow | N
     """Return the table `har_classes`, a row for every class of the label space; null where undefined."""
     rows = []
     for result in results:
-        scores, space = result.classes, result.evaluation.problem.space
-        ap = scores.ap[result.protocol.ties]
+        scores, space = result.classes, result.evaluation.arrays.space
         for c, action_id in enumerate(space.ids):
             group = space.group(action_id)
             floats = {
-                "ap": ap[c],
-                "ap_worst": scores.ap["worst"][c],
-                "ap_best": scores.ap["best"][c],
-                "precision": scores.precision[c],
-                "recall": scores.recall[c],
-                "f1": scores.f1[c],
-                "auroc": scores.auroc[c],
+                column: (scores.values[name] if ties is None else scores.by_ties[name][ties])[c]
+                for name, metric in METRICS.items()
+                for column, ties in metric.class_columns().items()
             }
             counts = {"support": scores.support, "hits": scores.hits, "wrong": scores.wrong, "missed": scores.missed}
             rows.append(
@@ -109,7 +97,7 @@ def curves_table(results: Iterable[ProtocolScores]) -> pa.Table:
     tables = [schema.empty("har_curves")]
     for result in results:
         boxes, hits = result.evaluation.boxes, result.evaluation.hits
-        for c, action_id in enumerate(result.evaluation.problem.space.ids):
+        for c, action_id in enumerate(result.evaluation.arrays.space.ids):
             present = boxes.rows[c] >= 0
             threshold, recall, precision = precision_recall(
                 boxes.scores[c][present], hits[c][present], int(result.classes.support[c])
@@ -154,8 +142,9 @@ def read_distributions(table: pa.Table, units: int, seed: int) -> dict[Unit, Dis
 def beside_published(result: ProtocolScores, published: PublishedRow) -> list[dict[str, Any]]:
     """Return a row a published metric: it, ours under the paper protocol, the bracket, and whether it is inside."""
     rows = []
-    for metric in (name for name in PUBLISHED_METRICS if name in published.scores):
-        low, high = getattr(result.bracket, metric)
+    for metric, (low, high) in result.bracket.items():
+        if metric not in published.scores:
+            continue
         said = published.scores[metric]
         ours = result.overall.values[metric]["macro"]
         inside = low - _HALF_DIGIT <= said <= high + _HALF_DIGIT
@@ -178,7 +167,7 @@ def published_subset(result: ProtocolScores, published: PublishedRow) -> Publish
 
     Nothing else can be told for some classes; and nothing at all where one of those with truth was not published.
     """
-    ids = np.array(result.evaluation.problem.space.ids)[result.classes.support > 0].tolist()
+    ids = np.array(result.evaluation.arrays.space.ids)[result.classes.support > 0].tolist()
     known = [published.ap[action_id] for action_id in ids if action_id in published.ap]
     scores = {"map": float(np.mean(known))} if known and len(known) == len(ids) else {}
     return replace(published, scores=scores)
@@ -186,12 +175,12 @@ def published_subset(result: ProtocolScores, published: PublishedRow) -> Publish
 
 def document(result: ProtocolScores, found: Intervals) -> dict[str, Any]:
     """Return a protocol's scores as plain values; nan becomes None."""
-    rules = {rule: _plain(float(np.nanmean(values))) for rule, values in result.classes.ap.items()}
+    rules = {rule: _plain(float(np.nanmean(values))) for rule, values in result.classes.by_ties["map"].items()}
     document: dict[str, Any] = {
         "definition": _definition(result),
         **_averages(result.overall),
         "map_by_tie_rule": rules,
-        "bracket": {name: [_plain(value) for value in getattr(result.bracket, name)] for name in PUBLISHED_METRICS},
+        "bracket": {name: [*map(_plain, limits)] for name, limits in result.bracket.items()},
         "slices": {f"{kind}/{name}": _averages(part) for (kind, name), part in result.slices.items()},
     }
     if result.at_half:

@@ -6,6 +6,8 @@ the published `bounding_boxes.csv`. Normalised boxes are divided by the frame's 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from microg.errors import DatasetError
@@ -342,11 +344,20 @@ RUN_TABLES: dict[str, pa.Schema] = {
         ]
     ),
 }
+# Tables that have a column (float64) for each metric: those of metrics that are registered later come after these.
+METRIC_TABLES = frozenset({"har_classes", "har_train"})
 
 
 def schema_of(name: str) -> pa.Schema:
     """Return the schema of a dataset's or a run folder's table."""
     return TABLES[name] if name in TABLES else RUN_TABLES[name]
+
+
+def _schema_with(name: str, columns: Iterable[str]) -> pa.Schema:
+    """Return the schema of a table, for one of `METRIC_TABLES` with those of `columns` that it does not name."""
+    schema = schema_of(name)
+    more = [column for column in columns if column not in schema.names] if name in METRIC_TABLES else []
+    return pa.schema([*schema, *((column, pa.float64()) for column in more)])
 
 
 def empty(name: str) -> pa.Table:
@@ -359,7 +370,7 @@ def conform(name: str, table: pa.Table) -> pa.Table:
 
     Raises `DatasetError` naming the columns that are unknown or the value that does not fit.
     """
-    schema = schema_of(name)
+    schema = _schema_with(name, table.column_names)
     unknown = [column for column in table.column_names if column not in schema.names]
     if unknown:
         raise DatasetError(f"table {name!r} has unknown columns {unknown}", f"its columns are {schema.names}")
@@ -378,6 +389,6 @@ def conform(name: str, table: pa.Table) -> pa.Table:
 def from_rows(name: str, rows: list[dict]) -> pa.Table:
     """Build table `name` from row dictionaries; a missing key is null."""
     try:
-        return pa.Table.from_pylist(rows, schema=schema_of(name))
+        return pa.Table.from_pylist(rows, schema=_schema_with(name, rows[0] if rows else ()))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DatasetError(f"table {name!r}: {error}") from error

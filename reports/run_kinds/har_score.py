@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from microg.metrics.har.registry import METRICS
 from microg.reports.clips.panels import ActionPanel, action_panels
 from microg.reports.html import Section, picture, section
 from microg.reports.plots import Plot
@@ -17,7 +18,7 @@ from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import dataset_of, group_by_truth
 from microg.reports.run_kinds.kind import Headline, Remark, ReportSection, RunKind, SectionInputs
 from microg.reports.run_kinds.score_plots import ScorePlots, stored_plots
-from microg.reports.tables.har_tables import BOARD, METRICS, ZERO_SHOT_BOARD, describe_data, har_table, scores_of
+from microg.reports.tables.har_tables import BOARD, ZERO_SHOT_BOARD, describe_data, har_table, scores_of
 
 _MODELS_A_PANEL = 4
 # Plots as the scorer names them, in reading order, and what they show.
@@ -32,7 +33,7 @@ def _headlines(run: RunFolder) -> list[Headline]:
     protocol = "corrected" if "corrected" in run.metrics.get("protocols", {}) else "paper"
     cells = scores_of(run, protocol)
     return [
-        Headline(f"{METRICS[name]} %, {protocol}", cells[name].number, cells[name].interval)
+        Headline(f"{METRICS[name].title} %, {protocol}", cells[name].number, cells[name].interval)
         for name in ("map", "f1")
         if name in cells and cells[name].value is not None
     ]

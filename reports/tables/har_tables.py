@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 from microg.metrics.bootstrap import Distribution, compare
+from microg.metrics.har.registry import published_columns
 from microg.metrics.published import PublishedRow, har_row, har_rows
 from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import model_name
 from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, percent, verdict_of
 
-METRICS = {"map": "mAP@0.5", "f1": "F1", "recall": "Recall", "auroc": "AUROC"}
 PROTOCOLS = ("paper", "corrected")
 # What the published test and validation sets hold; a run on other data is not compared with published rows.
 PUBLISHED_SETS = {
@@ -51,7 +51,7 @@ def har_table(runs: Sequence[RunFolder], *, fine_tuned: bool) -> ResultTable:
         Head("TC", number=False),
         Head("Backbone", number=False),
         Head("Params (M)"),
-        *(Head(f"{title} (%)", score=True) for title in METRICS.values()),
+        *(Head(f"{title} (%)", score=True) for title in published_columns().values()),
     )
     rows = []
     mine = [run for run in runs if run.metrics.get("protocols") and is_fine_tuned(run) == fine_tuned]
@@ -59,7 +59,7 @@ def har_table(runs: Sequence[RunFolder], *, fine_tuned: bool) -> ResultTable:
         row = har_row(name)
         if (row.label_space == "microg50") != fine_tuned:
             continue
-        scores = [Cell(percent(row.scores.get(metric))) for metric in METRICS]
+        scores = [Cell(percent(row.scores.get(metric))) for metric in published_columns()]
         rows.append(Row("published", (*_about(row), *scores), run=name, protocol="paper"))
         for run in mine:
             if _model_of_row(run) == name:
@@ -94,7 +94,7 @@ def scores_of(run: RunFolder, protocol: str) -> dict[str, Cell]:
         return {}
     corrected = run.metrics["protocols"].get("corrected", {})
     cells = {}
-    for metric in METRICS:
+    for metric in published_columns():
         value = percent((found.get(metric) or {}).get("macro"))
         limits = corrected.get("intervals", {}).get(f"{metric}_macro", {}).get("clip", {})
         low, high = percent(limits.get("low")), percent(limits.get("high"))
@@ -185,7 +185,7 @@ def _board_rows(runs: Sequence[RunFolder], *, fine_tuned: bool) -> list[Entry]:
     rows = []
     for row in map(har_row, har_rows()):
         if (row.label_space == "microg50") == fine_tuned:
-            cells = {metric: Cell(percent(row.scores.get(metric))) for metric in METRICS}
+            cells = {metric: Cell(percent(row.scores.get(metric))) for metric in published_columns()}
             cells["params"] = Cell(row.params / 1e6)
             about = f"epoch {row.epoch}" if row.epoch else row.label_space
             rows.append(
@@ -240,7 +240,7 @@ def _compare(first: Distribution, second: Distribution, scores: tuple[float, flo
 BOARD = Board(
     key="har",
     title="Action recognition",
-    columns={**METRICS, "params": "Params (M)"},
+    columns={**published_columns(), "params": "Params (M)"},
     main="map",
     protocols=PROTOCOLS,
     entries=partial(_board_rows, fine_tuned=True),

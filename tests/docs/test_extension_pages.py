@@ -7,9 +7,11 @@ import json
 import re
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from microg.jobs import cli
 from microg.jobs.commands.har_train.settings import load_har_train_config
+from microg.metrics.har import registry as har_registry
 from microg.metrics.text import registry as text_registry
 from microg.metrics.text.scoring import measure
 from microg.models.har.backbones import registry as backbones
@@ -25,8 +28,11 @@ from microg.models.vlm.base import Request, Sampling
 from microg.models.vlm.cards import card
 from microg.models.vlm.engines import registry
 from microg.pipelines.vlm.aggregator import clip_states
+from microg.reports.run_folders.runs import find_runs
+from microg.reports.tables.har_tables import har_table
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair
+from tests.support.har_cases import random_rows, write_csv
 from tests.support.processes import microg
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "extend"
@@ -123,3 +129,45 @@ def test_the_metric_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     assert "Jaccard" in CliRunner().invoke(cli.app, ["vlm", "score", *map(str, words[:-1])]).output
     assert "jaccard" in CliRunner().invoke(cli.app, ["vlm", "score", "--help"]).output
     assert "jaccard" in clip_states([Pair(ItemKey("caption", "film_000"), ("a man floats",), None, "a cat", "ok")])
+
+
+def test_the_metric_page_on_action_recognition(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name, title in (("jaccard", "in _ALL"), ("r_precision", "of cells")):
+        module = as_module(monkeypatch, "metric", f"metrics/har/{name}.py")
+        assert doctest.testmod(module) == (0, 1)
+        found = value("metric", f"metrics/har/registry.py, {title}", HarMetric=har_registry.HarMetric)
+        monkeypatch.setitem(har_registry.METRICS, name, replace(found, column=found.title))
+
+    rows, truth = random_rows(8)
+    people: dict[tuple, int] = {}
+    truth = [(*row, people.setdefault(row[:6], len(people) + 1)) for row in truth]
+    files = write_csv(tmp_path / "said.csv", rows), write_csv(tmp_path / "true.csv", truth)
+    words = ("har", "score", "--predictions", files[0], "--groundtruth", files[1], "--run", tmp_path / "run")
+    capsys.readouterr()
+    assert microg(*words, "--resamples", "10", "--no-plots", "--json") == 0
+    protocols = json.loads(capsys.readouterr().out)["protocols"]
+    for name in ("jaccard", "r_precision"):
+        for scores in protocols.values():
+            assert all(0 < scores[name][average] < 1 for average in ("macro", "micro", "weighted"))
+            assert scores["slices"]["persons/one"][name]["macro"] > 0
+            assert scores["bracket"][name][0] <= scores["bracket"][name][1]
+        assert {"clip", "source"} == set(protocols["corrected"]["intervals"][f"{name}_macro"])
+        tables = {
+            table: pq.read_table(tmp_path / "run" / "tables" / f"har_{table}.parquet").to_pandas()
+            for table in ("scores", "bootstrap", "classes")
+        }
+        assert name in set(tables["scores"]["metric"]) & set(tables["bootstrap"]["metric"])
+        assert tables["classes"][name].notna().any()
+    f1, jaccard = (tables["classes"][name].to_numpy() for name in ("f1", "jaccard"))
+    np.testing.assert_allclose(jaccard, f1 / (2 - f1))
+
+    again = (*words[:-1], tmp_path / "other", "--compare", tmp_path / "run")
+    assert microg(*again, "--resamples", "10", "--no-plots") == 0
+
+    shown = capsys.readouterr().out
+    assert "Jaccard" in shown
+    assert "R-precision" in shown
+    heads = [head.title for head in har_table(find_runs([str(tmp_path / "run")]), fine_tuned=True).heads]
+    assert heads[-2:] == ["Jaccard (%)", "R-precision (%)"]

@@ -12,9 +12,11 @@ from microg.actions.predictions import read_predictions
 from microg.actions.truth import read_truth
 from microg.data.label_space import MICROG_50
 from microg.errors import MetricError
-from microg.metrics.bootstrap import METRICS, Distribution, bootstrap, compare, interval, resample_weights, units_of
-from microg.metrics.har.arrays import encode
+from microg.metrics.bootstrap import Distribution, compare, interval, resample_weights
+from microg.metrics.har.arrays import arrays_from_rows
 from microg.metrics.har.protocols import CORRECTED, evaluate
+from microg.metrics.har.registry import resampled
+from microg.metrics.har.resampling import bootstrap, units_of
 from microg.metrics.har.scores import score_protocol
 from tests.support.har_cases import LEFT, problem_of, random_rows
 
@@ -40,9 +42,8 @@ def test_weights_give_what_scoring_copies_of_the_drawn_clips_gives(unit):
         counts = dict(zip(names, weights[place, :-1].astype(int).tolist(), strict=True))
         copied = [_copied(rows, counts, unit == "source") for rows in (predictions, truth)]
         values = score_protocol(evaluate(problem_of(*copied), CORRECTED), "logit").overall.values
-        for metric in METRICS:
-            name, _, micro = metric.partition("_")
-            assert drawn.values[metric][place] == pytest.approx(values[name][micro or "macro"], abs=1e-12)
+        for key, (metric, average) in resampled().items():
+            assert drawn.values[key][place] == pytest.approx(values[metric.name][average], abs=1e-12)
 
 
 def test_draws_depend_on_seed_and_number_and_not_on_chunks():
@@ -120,7 +121,7 @@ def test_intervals_agree_with_the_oracle_within_the_noise_of_resampling(oracles:
     predictions = read_predictions(str(folder / f"det_test_{model}.parquet"))
     truth = read_truth(str(folder / "gt_test.csv.gz"), MICROG_50)
     drawn: Distribution = bootstrap(
-        evaluate(encode(predictions.rows, truth.rows, MICROG_50), CORRECTED), 0.0, unit=unit, resamples=500
+        evaluate(arrays_from_rows(predictions.rows, truth.rows, MICROG_50), CORRECTED), 0.0, unit=unit, resamples=500
     )
     expected = json.loads((folder / "expected.json").read_text())["models"][model]["corrected"]
     found = interval(drawn.values["map"], expected["map41"])

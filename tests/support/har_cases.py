@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS, Predictions, Truth, conform_rows
 from microg.data.label_space import MICROG_50
-from microg.metrics.har.arrays import Problem, encode
+from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 
 LEFT, RIGHT = (0.1, 0.1, 0.4, 0.9), (0.6, 0.1, 0.9, 0.9)
 
@@ -37,9 +37,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def problem_of(predictions: Sequence[tuple], truth: Sequence[tuple]) -> Problem:
+def problem_of(predictions: Sequence[tuple], truth: Sequence[tuple]) -> ScoringArrays:
     """Encode written-out rows."""
-    return encode(prediction_rows(predictions), truth_rows(truth), MICROG_50)
+    return arrays_from_rows(prediction_rows(predictions), truth_rows(truth), MICROG_50)
 
 
 def inputs(predictions: Sequence[tuple], truth: Sequence[tuple], **origins: str) -> tuple[Predictions, Truth]:

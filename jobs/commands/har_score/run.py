@@ -13,8 +13,9 @@ from microg.actions.transfer import Coverage
 from microg.arrow import pc
 from microg.jobs.commands.compare import comparable_document
 from microg.jobs.commands.har_score.settings import HarScoreRun
-from microg.metrics.bootstrap import METRICS, compare
+from microg.metrics.bootstrap import compare
 from microg.metrics.har import tables as results
+from microg.metrics.har.registry import resampled
 from microg.metrics.har.scoring import Report
 from microg.metrics.published import PublishedRow
 from microg.runs import Run
@@ -41,14 +42,14 @@ def result_document(
     Where classes were left out (`coverage`), published averages over all of them are none to compare with; the mean of
     the published average precisions of the classes scored is.
     """
-    problem = report.problem
+    arrays = report.arrays
     document: dict[str, Any] = {
         "counts": {
-            "clips": len(set(problem.key_clip[problem.truth.key].tolist())),
-            "key_frames": len(set(problem.truth.key.tolist())),
-            "true_boxes": len(problem.truth.key),
-            "labels": len(problem.truth.label),
-            "predicted_boxes": len(problem.boxes.key),
+            "clips": len(set(arrays.key_clip[arrays.truth.key].tolist())),
+            "key_frames": len(set(arrays.truth.key.tolist())),
+            "true_boxes": len(arrays.truth.key),
+            "labels": len(arrays.truth.label),
+            "predicted_boxes": len(arrays.boxes.key),
         },
         "scores": asked.score_kind,
         "label_space": asked.label_space,
@@ -120,10 +121,9 @@ def compare_runs(
             scores = theirs["protocols"].get(protocol)
             if scores is None:
                 continue
-            for metric in METRICS:
-                kind, _, micro = metric.partition("_")
-                there = scores[kind][micro or "macro"]
-                here = results.estimate(result, metric)
+            for metric, (found, average) in resampled().items():
+                there = scores.get(found.name, {}).get(average)  # a run may be older than the metric
+                here = result.overall.values[found.name][average]
                 if there is None or here != here:
                     continue
                 row = {"run": other, "protocol": protocol, "metric": metric, "here": here, "there": there}
@@ -131,13 +131,9 @@ def compare_runs(
                 if protocol == "corrected":
                     for mine in report.distributions:
                         if mine.unit in drawn:
-                            found = compare(mine, drawn[mine.unit], (here, there), metric)
-                            row[mine.unit] = {
-                                "low": found.low,
-                                "high": found.high,
-                                "p_worse": found.p_worse,
-                                "p_worse_shifted": found.p_worse_shifted,
-                            }
+                            compared = compare(mine, drawn[mine.unit], (here, there), metric)
+                            keys = ("low", "high", "p_worse", "p_worse_shifted")
+                            row[mine.unit] = {key: getattr(compared, key) for key in keys}
                 rows.append(row)
     return rows, classes
 

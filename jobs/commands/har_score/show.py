@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from microg.metrics.har.registry import METRICS, published_columns, resampled
 from microg.metrics.har.scores import ProtocolScores
 from microg.metrics.har.scoring import Report
 from microg.metrics.published import PublishedRow
-
-_NAMES = {"map": "mAP@0.5", "f1": "F1", "precision": "precision", "recall": "recall", "auroc": "AUROC"}
 
 
 def show(document: dict[str, Any], report: Report, published: PublishedRow | None) -> None:
@@ -64,14 +63,14 @@ def _overall(document: dict[str, Any]) -> Table:
     units = [unit for unit in ("clip", "source") if any(unit in found for found in limits.values())]
     for unit in units:
         table.add_column(f"95% over {unit}s", justify="right")
-    for metric, title in _NAMES.items():
+    for name, metric in METRICS.items():
         for average in ("macro", "micro", "weighted"):
-            values = [protocol[metric].get(average) for protocol in document["protocols"].values()]
+            values = [protocol[name].get(average) for protocol in document["protocols"].values()]
             if all(value is None for value in values):
                 continue
-            found = limits.get(f"{metric}_{average}", {})
+            found = limits.get(f"{name}_{average}", {})
             spans = [_span(found[unit]["low"], found[unit]["high"]) if unit in found else "" for unit in units]
-            table.add_row(title, average, *map(_percent, values), *spans)
+            table.add_row(metric.title, average, *map(_percent, values), *spans)
     return table
 
 
@@ -84,7 +83,12 @@ def _published(published: dict[str, Any]) -> Table:
         inside = "[green]yes[/]" if row["inside"] else "[red]no[/]"
         bracket = _span(row["bracket_low"], row["bracket_high"], 4)
         table.add_row(
-            _NAMES[row["metric"]], _percent(row["published"], 3), _percent(row["ours"], 4), difference, bracket, inside
+            METRICS[row["metric"]].title,
+            _percent(row["published"], 3),
+            _percent(row["ours"], 4),
+            difference,
+            bracket,
+            inside,
         )
     return table
 
@@ -94,8 +98,8 @@ def _slices(results: dict[str, ProtocolScores]) -> Table:
     for head in ("classes", "labels", "boxes"):
         table.add_column(head, justify="right")
     for name in results:
-        for metric in ("map", "f1", "recall", "auroc"):
-            table.add_column(f"{name}\n{_NAMES[metric]}", justify="right")
+        for metric in published_columns():
+            table.add_column(f"{name}\n{METRICS[metric].title}", justify="right")
     first = next(iter(results.values()))
     names = dict.fromkeys(key for result in results.values() for key in result.slices)
     shown = results.get("corrected", first)
@@ -104,34 +108,33 @@ def _slices(results: dict[str, ProtocolScores]) -> Table:
         values = []
         for result in results.values():
             own = result.slices.get(key)
-            values += [_percent(own.values[m]["macro"]) if own else "" for m in ("map", "f1", "recall", "auroc")]
+            values += [_percent(own.values[m]["macro"]) if own else "" for m in published_columns()]
         table.add_row(*key, f"{part.classes}", f"{part.labels:,}", f"{part.boxes:,}", *values)
     return table
 
 
-def _classes(results: dict[str, ProtocolScores], published: PublishedRow | None) -> Table:
+def _classes(results: dict[str, ProtocolScores], row: PublishedRow | None) -> Table:
     shown = results.get("corrected") or next(iter(results.values()))
-    space = shown.evaluation.problem.space
+    space = shown.evaluation.arrays.space
     table = _table(f"classes with truth, {shown.protocol.name} protocol, in %", "id", "action")
-    heads = ["labels", "AP", "F1", "precision", "recall", "AUROC"]
-    with_published = published is not None and bool(published.ap)
-    for head in [*heads[:2], *(["published AP"] if with_published else []), *heads[2:]]:
+    printed = [] if row is None or not row.ap else ["published AP"]
+    heads = [metric.class_title or metric.title for metric in METRICS.values()]
+    for head in ["labels", heads[0], *printed, *heads[1:]]:
         table.add_column(head, justify="right")
     scores = shown.classes
-    ap = scores.ap[shown.protocol.ties]
     for c in np.argsort(-scores.support, kind="stable").tolist():
         if not scores.support[c]:
             continue
         action_id = space.ids[c]
-        columns = [float(part[c]) for part in (scores.f1, scores.precision, scores.recall, scores.auroc)]
-        middle = [_percent(published.ap.get(action_id))] if published is not None and with_published else []
+        columns = [float(scores.values[name][c]) for name in METRICS]
+        middle = [_percent(row.ap.get(action_id))] if row is not None and printed else []
         table.add_row(
             str(action_id),
             escape(space.names[action_id]),
             f"{scores.support[c]:,}",
-            _percent(float(ap[c])),
+            _percent(columns[0]),
             *middle,
-            *map(_percent, columns),
+            *map(_percent, columns[1:]),
         )
     return table
 
@@ -156,11 +159,11 @@ def _comparisons(rows: list[dict[str, Any]]) -> Table:
                 if found
                 else ["", ""]
             )
-        name = "micro F1" if row["metric"] == "f1_micro" else _NAMES[row["metric"]]
+        metric, average = resampled()[row["metric"]]
         table.add_row(
             escape(row["run"]),
             row["protocol"],
-            name,
+            f"micro {metric.title}" if average == "micro" else metric.title,
             _percent(row["here"]),
             _percent(row["there"]),
             f"{100 * row['difference']:+.2f}",

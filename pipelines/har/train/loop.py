@@ -14,6 +14,7 @@ from torch import nn
 
 from microg.data.label_space import label_space
 from microg.errors import TrainingError
+from microg.metrics.har.registry import validation_columns
 from microg.models.har.checkpoints import save_weights
 from microg.models.har.normalise import normalise
 from microg.models.har.training.augment import quarter_turns
@@ -202,7 +203,7 @@ class TrainLoop:
             "step_s": seconds - partial.get("wait_s", 0.0),
             "val_s": scores.get("val_s"),
             "clips_per_s": partial.get("clips", 0.0) / max(seconds, 1e-9),
-            **{name: scores.get(name) for name in _VAL_COLUMNS},
+            **{name: scores.get(name) for name in ("val_loss", *validation_columns(), "val_boxes")},
             "best": best,
         }
         progress.history.append(row)
@@ -258,14 +259,3 @@ class TrainLoop:
             "best": progress.best,
             "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
         }
-
-
-_VAL_COLUMNS = (
-    "val_loss",
-    "val_map_paper",
-    "val_map_corrected",
-    "val_f1_paper",
-    "val_f1_corrected",
-    "val_auroc",
-    "val_boxes",
-)

@@ -12,6 +12,7 @@ from microg.actions.rows import PREDICTION_ROWS
 from microg.data.label_space import LabelSpace
 from microg.errors import WorkerError
 from microg.metrics.har.protocols import CORRECTED, PAPER
+from microg.metrics.har.registry import METRICS
 from microg.metrics.har.scores import HarState
 from microg.pipelines.har.samples import SampleBatch
 
@@ -82,8 +83,8 @@ class Scorer:
                 state.merge(shard)
             values = state.update(truth=self._truth).compute()
             boxes = sum(table.num_rows for part in parts for table in part.tables) // len(self._space)
-            result |= {f"val_map_{name}": values["map"]["macro"], f"val_f1_{name}": values["f1"]["macro"]}
-            result["val_auroc"] = values["auroc"]["macro"]
+            columns = {metric.name: metric.validation.get(name) for metric in METRICS.values()}
+            result |= {column: values[metric]["macro"] for metric, column in columns.items() if column is not None}
         cells = boxes * len(self._space)
         loss = sum(part.loss_sum for part in parts) / cells if cells else float("nan")
         result |= {"val_boxes": boxes, "val_loss": loss}

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
 from benchmarks import har_reference
 from microg.data.label_space import MICROG_50
 from microg.metrics.har.boxes import assign_boxes, iou
-from microg.metrics.har.detection import DetectionState, average_precision, detection_scores, match, precision_recall
+from microg.metrics.har.detection import average_precision, match, precision_recall
+from microg.metrics.har.protocols import PAPER, evaluate
+from microg.metrics.har.scores import HarState, score_protocol
 from tests.support.har_cases import LEFT, RIGHT, prediction_rows, problem_of, random_rows, truth_rows
 
 
 def _hits(predictions: list[tuple], truth: list[tuple], order: str = "file") -> list[bool]:
     """Return which prediction rows are true positives."""
-    problem = problem_of(predictions, truth)
-    hits = match(problem.boxes, problem.truth, np.arange(len(problem.truth.label)), order=order)  # pyright: ignore
-    found = set(problem.boxes.rows[hits].tolist())
+    arrays = problem_of(predictions, truth)
+    hits = match(arrays.boxes, arrays.truth, np.arange(len(arrays.truth.label)), order=order)  # pyright: ignore
+    found = set(arrays.boxes.rows[hits].tolist())
     return [row in found for row in range(len(predictions))]
+
+
+def _by_ties(predictions: list[tuple], truth: list[tuple]) -> Mapping[str, np.ndarray]:
+    """Return the average precision of each class by tie rule, of all detections and truth as given."""
+    return score_protocol(evaluate(problem_of(predictions, truth), PAPER), "logit").classes.by_ties["map"]
 
 
 def test_the_first_in_the_file_claims_a_true_box_whatever_its_score():
@@ -46,7 +55,7 @@ def test_repeated_truth_counts_in_recall_and_is_never_found():
     predictions = [("a_001", 5, *LEFT, 1, 1.0), ("a_001", 5, *LEFT, 1, 0.9)]
     truth = [("a_001", 5, *LEFT, 1)] * 2
     assert _hits(predictions, truth) == [True, False]
-    assert detection_scores(problem_of(predictions, truth))["ap"]["stable"][0] == 0.5
+    assert _by_ties(predictions, truth)["stable"][0] == 0.5
 
 
 def test_tie_rules_on_a_written_out_example():
@@ -91,7 +100,7 @@ def test_curve_ends_where_the_last_hit_is_found():
 @pytest.mark.parametrize("seed", range(6))
 def test_random_crowded_boxes_score_as_in_the_plain_loop(seed: int):
     predictions, truth = random_rows(seed)
-    found = detection_scores(problem_of(predictions, truth))["map"]
+    found = {rule: np.nanmean(values) for rule, values in _by_ties(predictions, truth).items()}
     assert found["stable"] == pytest.approx(har_reference.mean_average_precision(predictions, truth), abs=1e-12)
     grouped = har_reference.mean_average_precision(predictions, truth, "grouped")
     assert found["grouped"] == pytest.approx(grouped, abs=1e-12)
@@ -100,22 +109,21 @@ def test_random_crowded_boxes_score_as_in_the_plain_loop(seed: int):
 
 def test_state_gives_the_bits_of_one_pass_for_any_cut_and_order():
     predictions, truth = random_rows(11)
-    whole = detection_scores(problem_of(predictions, truth))
+    whole = _by_ties(predictions, truth)
     table, true_table = prediction_rows(predictions), truth_rows(truth)
     rng = np.random.default_rng(0)
     for _ in range(5):
-        states = [DetectionState.empty(MICROG_50) for _ in range(4)]
+        states = [HarState.empty(MICROG_50, PAPER) for _ in range(4)]
         for rows, name in ((table, "predictions"), (true_table, "truth")):
             owner = rng.integers(0, 4, rows.num_rows)
             for place in rng.permutation(4):
                 states[place].update(**{name: rows.take(rng.permutation(np.flatnonzero(owner == place)))})
-        merged = DetectionState.empty(MICROG_50)
+        merged = HarState.empty(MICROG_50, PAPER)
         for place in rng.permutation(4):
             merged.merge(states[place])
-        got = merged.compute()
-        assert got["map"] == whole["map"]
-        for rule, values in whole["ap"].items():
-            assert got["ap"][rule].tobytes() == values.tobytes()
+        got = merged.scores().classes.by_ties["map"]
+        for rule, values in whole.items():
+            assert got[rule].tobytes() == values.tobytes()
 
 
 def test_overlap_of_boxes_that_do_not_touch_is_zero():

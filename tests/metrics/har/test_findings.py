@@ -11,7 +11,7 @@ from microg.actions.predictions import read_predictions
 from microg.actions.truth import read_truth
 from microg.data.label_space import AVA_80_SPACE, MICROG_50
 from microg.errors import MetricError
-from microg.metrics.har.arrays import encode
+from microg.metrics.har.arrays import arrays_from_rows
 from microg.metrics.har.findings import check_overlap, constant_scores, find
 from microg.metrics.har.protocols import CORRECTED, protocols
 from microg.metrics.har.scoring import rows_digest, score
@@ -69,7 +69,7 @@ def test_published_models_with_the_roi_scale_defect_are_found(oracles: Path, mod
     folder = oracles / "har_scores"
     predictions = read_predictions(str(folder / f"det_test_{model}.parquet"))
     truth = read_truth(str(folder / "gt_test.csv.gz"), MICROG_50)
-    found = {finding.code: finding.count for finding in find(encode(predictions.rows, truth.rows, MICROG_50))}
+    found = {finding.code: finding.count for finding in find(arrays_from_rows(predictions.rows, truth.rows, MICROG_50))}
     expected = {"duplicate-boxes": 1, "duplicate-truth": 6} | ({"roi-scale": count} if count else {})
     assert found == expected
 
@@ -112,7 +112,7 @@ def test_pixel_boxes_against_normalised_ones_are_told():
 
 def test_class_28_of_ava_is_another_action():
     rows = prediction_rows([("a_001", 5, *LEFT, 28, 1.0)]), truth_rows([("a_001", 5, *LEFT, 28)])
-    assert [finding.code for finding in find(encode(*rows, AVA_80_SPACE))] == ["other-meaning"]
+    assert [finding.code for finding in find(arrays_from_rows(*rows, AVA_80_SPACE))] == ["other-meaning"]
 
 
 def test_no_common_key_frame_is_refused_and_says_how_far_they_agree():
@@ -127,9 +127,9 @@ def test_no_common_key_frame_is_refused_and_says_how_far_they_agree():
 def test_slices_part_key_frames_and_classes():
     predictions = [("film_001", 5, *LEFT, 1, 1.0), ("tour_001", 5, *LEFT, 12, 1.0), ("tour_001", 5, *RIGHT, 17, 1.0)]
     truth = [(*row[:7],) for row in predictions]
-    problem = problem_of(predictions, truth)
+    arrays = problem_of(predictions, truth)
     slices = make_slices(
-        problem, np.bincount(problem.truth.label, minlength=50), {"film_001": "movie", "tour_001": "real"}
+        arrays, np.bincount(arrays.truth.label, minlength=50), {"film_001": "movie", "tour_001": "real"}
     )
     assert set(slices) == {
         ("origin", "movie"),
@@ -141,13 +141,13 @@ def test_slices_part_key_frames_and_classes():
         ("support", "<5"),
     }
     keys = {
-        name: [problem.clips[problem.key_clip[k]] for k in np.flatnonzero(part.keys)]
+        name: [arrays.clips[arrays.key_clip[k]] for k in np.flatnonzero(part.keys)]
         for name, part in slices.items()
         if part.keys is not None
     }
     assert keys["origin", "movie"] == keys["persons", "one"] == ["film_001"]
     assert keys["origin", "real"] == keys["persons", "several"] == ["tour_001"]
-    assert "origin" not in {kind for kind, _ in make_slices(problem, np.ones(50))}
+    assert "origin" not in {kind for kind, _ in make_slices(arrays, np.ones(50))}
 
 
 def test_a_slice_of_key_frames_scores_as_if_it_were_all_there_is():
@@ -169,7 +169,7 @@ def test_slices_of_classes_average_those_classes():
     result = score(*inputs(predictions, truth), (CORRECTED,)).results["corrected"]
     support = result.classes.support
     some = (support >= 5) & (support <= 50)
-    assert result.slices["support", "5-50"].values["map"]["macro"] == result.classes.ap["grouped"][some].mean()
+    assert result.slices["support", "5-50"].values["map"]["macro"] == result.classes.values["map"][some].mean()
     assert result.slices["support", "5-50"].classes == some.sum() > 0
 
 

@@ -17,8 +17,8 @@ from microg.actions.rows import Predictions, Truth
 from microg.actions.truth import read_truth
 from microg.data.label_space import AVA_80_SPACE, MICROG_50
 from microg.errors import ConfigError, MetricError
-from microg.metrics.har.arrays import encode
-from microg.metrics.har.multilabel import multilabel_scores
+from microg.metrics.har.arrays import arrays_from_rows
+from microg.metrics.har.multilabel import auroc, confusion, f1, precision, recall, weighted_average
 from microg.metrics.har.protocols import CORRECTED, PAPER, Protocol, evaluate, protocols
 from microg.metrics.har.scores import HarState, ProtocolScores, score_protocol
 from microg.metrics.har.scoring import score
@@ -50,7 +50,7 @@ def _inputs(folder: Path, name: str, split: str = "test") -> tuple[Predictions, 
 
 def _score(folder: Path, name: str, protocol: Protocol, split: str = "test") -> ProtocolScores:
     predictions, truth = _inputs(folder, name, split)
-    return score_protocol(evaluate(encode(predictions.rows, truth.rows, MICROG_50), protocol), "logit")
+    return score_protocol(evaluate(arrays_from_rows(predictions.rows, truth.rows, MICROG_50), protocol), "logit")
 
 
 def _expected(folder: Path) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def test_paper_protocol_equals_the_reference(oracles: Path, model: str):
     values = found.overall.values
     ours = {
         "map_stable": values["map"]["macro"],
-        "map_stable_reversed": np.nanmean(found.classes.ap["reversed"]),
-        "map_tie_grouped": np.nanmean(found.classes.ap["grouped"]),
-        "map_tie_best": np.nanmean(found.classes.ap["best"]),
-        "map_tie_worst": np.nanmean(found.classes.ap["worst"]),
+        "map_stable_reversed": np.nanmean(found.classes.by_ties["map"]["reversed"]),
+        "map_tie_grouped": np.nanmean(found.classes.by_ties["map"]["grouped"]),
+        "map_tie_best": np.nanmean(found.classes.by_ties["map"]["best"]),
+        "map_tie_worst": np.nanmean(found.classes.by_ties["map"]["worst"]),
         "f1_macro50_logit05": values["f1"]["macro"],
         "recall_macro50_logit05": values["recall"]["macro"],
         "auroc_macro41": values["auroc"]["macro"],
@@ -87,7 +87,7 @@ def test_paper_protocol_equals_the_reference(oracles: Path, model: str):
 @pytest.mark.parametrize("model", MODELS)
 def test_corrected_protocol_equals_the_oracle(oracles: Path, model: str):
     found = _score(oracles, model, CORRECTED)
-    values, ap = found.overall.values, found.classes.ap["grouped"]
+    values, ap = found.overall.values, found.classes.by_ties["map"]["grouped"]
     frequent = found.classes.support >= 5
     all_50 = _score(oracles, model, replace(CORRECTED, all_classes=True)).overall.values
     strict = _score(oracles, model, replace(CORRECTED, all_classes=True, raw_threshold=0.5)).overall.values
@@ -126,7 +126,7 @@ def test_per_class_ap_equals_the_oracle(oracles: Path, model: str):
 
     table = pd.read_csv(oracles / "har_scores" / "ap_per_class_test.csv.gz")
     table = table[table["model"] == model].set_index("action_id").reindex(list(MICROG_50.ids))
-    paper, corrected = (_score(oracles, model, protocol).classes.ap for protocol in (PAPER, CORRECTED))
+    paper, corrected = (_score(oracles, model, protocol).classes.by_ties["map"] for protocol in (PAPER, CORRECTED))
     columns = {
         "ap_stable": paper["stable"],
         "ap_tie_grouped": paper["grouped"],
@@ -151,7 +151,7 @@ def test_validation_equals_the_oracle_and_holds_the_published_value(oracles: Pat
     found = _score(oracles, f"{epoch}_{model}", PAPER, "val")
     expected = _expected(oracles)["val"][f"{model}|val_{epoch}"]
     for rule, value in expected["map"].items():
-        assert np.nanmean(found.classes.ap[rule]) == pytest.approx(value, abs=TOLERANCE)
+        assert np.nanmean(found.classes.by_ties["map"][rule]) == pytest.approx(value, abs=TOLERANCE)
     for ours, theirs in (("f1", "f1_macro50_logit05"), ("recall", "recall_macro50_logit05"), ("auroc", "auroc_macro")):
         assert found.overall.values[ours]["macro"] == pytest.approx(expected[theirs], abs=TOLERANCE)
     assert found.evaluation.boxes.scores.shape[1] == expected["n_box_rows"]
@@ -183,7 +183,7 @@ def test_bracket_holds_a_value_that_one_score_at_the_threshold_moves():
     truth = [("a_001", 5, *LEFT, 1), ("a_002", 5, *LEFT, 1)]
     predictions = [("a_001", 5, *LEFT, 1, 0.5), ("a_002", 5, *LEFT, 1, 2.0)]
     found = score_protocol(evaluate(problem_of(predictions, truth), PAPER), "logit")
-    low, high = found.bracket.recall
+    low, high = found.bracket["recall"]
     assert (low, high) == (pytest.approx(0.5 / 50), pytest.approx(1 / 50))
     assert found.overall.values["recall"]["macro"] == high
 
@@ -205,8 +205,8 @@ def test_protocols_differ_as_defined():
     assert corrected.classes.support[0] == 1
     assert paper.overall.values["f1"]["macro"] == pytest.approx(0.5 / 50)
     assert corrected.overall.values["f1"]["macro"] == pytest.approx((2 / 3 + 0) / 2)
-    assert paper.classes.ap["stable"][0] == pytest.approx(0.25)
-    assert corrected.classes.ap["grouped"][0] == pytest.approx(0.5)
+    assert paper.classes.by_ties["map"]["stable"][0] == pytest.approx(0.25)
+    assert corrected.classes.by_ties["map"]["grouped"][0] == pytest.approx(0.5)
 
 
 def test_probabilities_and_logits_of_the_same_model_agree_under_the_corrected_protocol():
@@ -242,7 +242,7 @@ def test_missing_key_frames_lower_every_score_of_the_paper_protocol():
 def test_unlabelled_person_counts_as_a_box_without_labels():
     truth = truth_rows([("a_001", 5, *LEFT, 1), ("a_002", 5, *LEFT, None)])
     predictions = prediction_rows([("a_001", 5, *LEFT, 1, 1.0), ("a_002", 5, *LEFT, 1, 2.0)])
-    found = score_protocol(evaluate(encode(predictions, truth, MICROG_50), CORRECTED), "logit")
+    found = score_protocol(evaluate(arrays_from_rows(predictions, truth, MICROG_50), CORRECTED), "logit")
     assert [int(part[0]) for part in (found.classes.hits, found.classes.wrong, found.classes.missed)] == [1, 1, 0]
 
 
@@ -264,10 +264,12 @@ def test_real_files_in_random_shards_give_the_bits_of_one_pass(oracles: Path, pr
         found = states[0].scores()
         assert found.overall.values == whole.overall.values
         assert found.bracket == whole.bracket
-        for name in ("precision", "recall", "f1", "auroc", "support", "hits", "wrong", "missed"):
+        for name in ("support", "hits", "wrong", "missed"):
             assert getattr(found.classes, name).tobytes() == getattr(whole.classes, name).tobytes()
-        for rule, values in whole.classes.ap.items():
-            assert found.classes.ap[rule].tobytes() == values.tobytes()
+        for name, values in whole.classes.values.items():
+            assert found.classes.values[name].tobytes() == values.tobytes()
+        for rule, values in whole.classes.by_ties["map"].items():
+            assert found.classes.by_ties["map"][rule].tobytes() == values.tobytes()
 
 
 def test_a_shard_counted_twice_is_refused():
@@ -287,17 +289,29 @@ def test_unknown_protocol_is_refused():
 def test_all_averages_are_those_of_the_multilabel_metric_alone(protocol: Protocol):
     evaluation = evaluate(problem_of(*random_rows(13)), protocol)
     found = score_protocol(evaluation, "logit").overall.values
-    alone = multilabel_scores(evaluation.cells, protocol.threshold("logit"), all_classes=protocol.all_classes)
-    for metric, values in alone.items():
-        assert found[metric] == {average: values[average] for average in ("macro", "micro", "weighted")}
+    scores, truth = evaluation.cells.scores, evaluation.cells.truth
+    counts = confusion(scores, truth, protocol.threshold("logit"))
+    support = counts[0] + counts[2]
+    judged = np.ones(len(support), dtype=bool) if protocol.all_classes else support > 0
+    for name, function in (("precision", precision), ("recall", recall), ("f1", f1)):
+        values = function(*counts)
+        micro = float(function(*(part.sum() for part in counts)))
+        weighted = weighted_average(values, support)
+        assert found[name] == {"macro": values[judged].mean(), "micro": micro, "weighted": weighted}
+    areas = np.array([auroc(*cell) for cell in zip(scores, truth, strict=True)])
+    assert found["auroc"] == {
+        "macro": areas[~np.isnan(areas)].mean(),
+        "micro": auroc(scores.reshape(-1), truth.reshape(-1)),
+        "weighted": weighted_average(areas, support),
+    }
 
 
 def test_the_80_classes_of_ava_are_averaged_over_80_under_the_paper_protocol():
     rows = [("a_001", 5, *LEFT, action, 2.0 if action == 12 else -2.0) for action in AVA_80_SPACE.ids]
     rows += [("a_002", 5, *LEFT, action, -2.0) for action in AVA_80_SPACE.ids]
     truth = truth_rows([("a_001", 5, *LEFT, 12)])
-    problem = encode(prediction_rows(rows), truth, AVA_80_SPACE)
-    paper, corrected = (score_protocol(evaluate(problem, protocol), "logit") for protocol in (PAPER, CORRECTED))
+    arrays = arrays_from_rows(prediction_rows(rows), truth, AVA_80_SPACE)
+    paper, corrected = (score_protocol(evaluate(arrays, protocol), "logit") for protocol in (PAPER, CORRECTED))
     assert paper.overall.values["f1"]["macro"] == pytest.approx(1 / 80)
     assert corrected.overall.values["f1"]["macro"] == 1.0
     assert paper.overall.values["map"]["macro"] == corrected.overall.values["map"]["macro"] == 1.0

@@ -17,6 +17,7 @@ from microg.metrics.har.protocols import CORRECTED, PAPER
 from microg.metrics.har.scoring import score
 
 
+@pytest.mark.slow
 def test_one_test_set_takes_less_than_150_ms_under_both_protocols():
     rows, truth = har_score.random_set(1137)
     assert rows.num_rows == 56_850
