@@ -1,19 +1,22 @@
-"""How scoring commands build their settings: a recipe's keys `row` and `score`, then `--set`, then options."""
+"""What scoring commands share: their settings, and which runs they may be compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from microg import storage
 from microg.config import Config, load_config, read_recipe, recipe_section
+from microg.errors import MetricError
 
 C = TypeVar("C", bound=Config)
 
 
 def load_score_config(model: type[C], recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> C:
-    """Build the settings of class `model`. Options that are None were not given; a mapping joins its section.
+    """Build the settings of class `model`: a recipe's keys `row` and `score`, then `overrides`, then options.
 
-    Other keys of a recipe belong to other jobs. Raises `ConfigError` naming the key at fault.
+    Options that are None were not given; a mapping joins its section. Other keys of a recipe belong to other jobs.
+    Raises `ConfigError` naming the key at fault.
     """
     values: dict[str, Any] = {}
     if recipe is not None:
@@ -27,3 +30,26 @@ def load_score_config(model: type[C], recipe: str | None, overrides: Iterable[st
         elif value is not None:
             settings[name] = value
     return load_config(model, None, (), **settings)
+
+
+def comparable_document(
+    other: str, command: str, asked: Config, *, digest: str, truth: str, settings: Sequence[str]
+) -> dict[str, Any]:
+    """Return the document of another finished run of `command`.
+
+    `digest` names the key of what both must have been scored on, which people call `truth`; `settings` are keys of the
+    section `score` that must be equal. Raises `MetricError` saying what differs.
+    """
+    path = storage.join(other, "run.json")
+    manifest = storage.read_json(path) if storage.exists(path) else {}
+    metrics = storage.join(other, "metrics.json")
+    if not isinstance(manifest, dict) or manifest.get("command") != command or not storage.exists(metrics):
+        raise MetricError(f"{other} is no finished run of 'microg {command}'", "give its run folders to --compare")
+    config = manifest["config"]
+    if config[digest] != getattr(asked, digest):
+        raise MetricError(f"{other} was scored on other {truth}", f"score both models on the same {truth}")
+    for key in settings:
+        there, here = config["score"][key], asked.model_dump()["score"][key]
+        if there != here:
+            raise MetricError(f"{other} was scored with {key} {there}, not {here}", "score both with the same settings")
+    return storage.read_json(metrics)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from microg.data.text_statistics import question_type
-from microg.metrics.text.items import Items
+from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.state import ItemState
 
 AnswerType = Literal["yes/no", "count", "unanswerable", "other"]
@@ -208,10 +208,9 @@ def answers(
     >>> found["yes_no_accuracy"], found["count_accuracy"], found["exact_match"]
     (1.0, 0.0, 0.0)
     """
-    said = list(predictions)
-    ids = list(map(str, range(len(said))))
-    asked = {name: text for name, text in zip(ids, questions or [], strict=False) if text is not None}
-    return AnswerState.empty(questions=asked).update(ids, said, references).compute()
+    items = numbered(predictions, references)
+    known = {name: text for name, text in zip(items.ids, questions or [], strict=False) if text is not None}
+    return AnswerState.empty(questions=known).take(items, items).compute()
 
 
 def _statistics(said: str, references: tuple[str, ...], question: str | None) -> tuple[float, ...]:

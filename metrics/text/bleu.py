@@ -6,12 +6,12 @@ Source: Papineni et al. 2002, in the form the captioning field reports: referenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from microg.metrics.text.items import Items
+from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.ngrams import ORDERS, Counts, blocks, split_words
 from microg.metrics.text.state import ItemState
 
@@ -31,17 +31,11 @@ class BleuState(ItemState):
 
     def measure(self, items: Items) -> np.ndarray:
         """Return the ten integers (n, 10) of each item."""
-        parts = [_measure(items.predictions[part], items.references[part]) for part in blocks(len(items))]
-        return np.concatenate([np.empty((0, len(self.columns)), np.int64), *parts])
+        return bleu_statistics(items.predictions, items.references)
 
     def score(self, totals: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
         """Return BLEU-1 to 4, each 0 to 1, of summed integers (..., 10)."""
-        words, reference_words = totals[..., 0], totals[..., 1]
-        said, correct = totals[..., 2 : 2 + ORDERS], totals[..., 2 + ORDERS :]
-        product = np.cumprod((correct + _TINY) / (said + _SMALL), axis=-1)
-        ratio = (words + _TINY) / (reference_words + _SMALL)
-        brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
-        return {name: product[..., n] ** (1 / (n + 1)) * brevity for n, name in enumerate(self.values)}
+        return dict(zip(self.values, np.moveaxis(bleu_scores(totals), -1, 0), strict=True))
 
 
 def bleu(predictions: Iterable[Any], references: Iterable[Any]) -> dict[str, float]:
@@ -50,11 +44,28 @@ def bleu(predictions: Iterable[Any], references: Iterable[Any]) -> dict[str, flo
     >>> round(bleu(["the crew waves"], ["the crew waves back"])["bleu_2"], 4)
     0.7165
     """
-    said = list(predictions)
-    return BleuState.empty().update(map(str, range(len(said))), said, references).compute()
+    items = numbered(predictions, references)
+    scores = bleu_scores(bleu_statistics(items.predictions, items.references).sum(axis=0))
+    return dict(zip(BleuState.values, scores.tolist(), strict=True))
 
 
-def _measure(predictions: list[str], references: list[tuple[str, ...]]) -> np.ndarray:
+def bleu_scores(totals: np.ndarray) -> np.ndarray:
+    """Return BLEU-1 to 4 (..., 4), each 0 to 1, of summed statistics (..., 10)."""
+    words, reference_words = totals[..., 0], totals[..., 1]
+    said, correct = totals[..., 2 : 2 + ORDERS], totals[..., 2 + ORDERS :]
+    product = np.cumprod((correct + _TINY) / (said + _SMALL), axis=-1)
+    ratio = (words + _TINY) / (reference_words + _SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    return np.stack([product[..., n] ** (1 / (n + 1)) * brevity for n in range(ORDERS)], axis=-1)
+
+
+def bleu_statistics(predictions: Sequence[str], references: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """Return ten integers (n, 10) of each item: words, those of the closest reference, n-grams said and correct."""
+    parts = [_block(predictions[part], references[part]) for part in blocks(len(predictions))]
+    return np.concatenate([np.empty((0, 2 + 2 * ORDERS), np.int64), *parts])
+
+
+def _block(predictions: Sequence[str], references: Sequence[tuple[str, ...]]) -> np.ndarray:
     number = len(predictions)
     said, true = split_words(predictions), split_words([text for texts in references for text in texts])
     item = np.repeat(np.arange(number), [len(texts) for texts in references])

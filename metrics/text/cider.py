@@ -7,6 +7,7 @@ scores of shards with their own frequencies gives another number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from microg.metrics.text.items import Items
+from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.ngrams import ORDERS, Counts, Words, blocks, split_words
 from microg.metrics.text.state import MeanState
 
@@ -120,8 +121,8 @@ class CiderState(MeanState):
 
 def cider(predictions: Iterable[Any], references: Iterable[Any]) -> float:
     """Return the mean CIDEr-D, 0 to 10, of a corpus of tokenized texts."""
-    said = list(predictions)
-    return CiderState.empty().update(map(str, range(len(said))), said, references).compute()["cider"]
+    items = numbered(predictions, references)
+    return math.fsum(cider_items(items.predictions, items.references, Frequencies.of(items.references))) / len(items)
 
 
 def _flat(references: Sequence[Sequence[str]]) -> tuple[Words, np.ndarray]:

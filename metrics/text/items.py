@@ -60,6 +60,14 @@ def check(ids: Iterable[Any], predictions: Iterable[Any], references: Iterable[A
     return Items(names, said, result)
 
 
+def numbered(predictions: Iterable[Any], references: Iterable[Any]) -> Items:
+    """Return checked items named 0, 1, ... Raises `MetricError` as `check` does, and when there are none."""
+    said = list(predictions)
+    if not said:
+        raise MetricError("there are no items to score")
+    return check(range(len(said)), said, references)
+
+
 def check_text(value: Any, what: str, item: str) -> str:
     """Return `value` when it is text that can be scored; raises `MetricError` naming the item."""
     if not isinstance(value, str):
@@ -76,12 +84,13 @@ def check_text(value: Any, what: str, item: str) -> str:
     return value
 
 
-def cut(items: Items, shards: int) -> list[Items]:
+def split_into_shards(items: Items, shards: int) -> list[Items]:
     """Return at most so many shards of about equal work, longest texts first, items of equal texts in one shard.
 
     Items are sorted by length: texts that are encoded together are then alike, and equal predictions side by side.
 
-    >>> [shard.ids for shard in cut(check("abcd", ["x", "long text", "x", "y"], ["x", "text", "x", "z"]), 3)]
+    >>> items = check("abcd", ["x", "long text", "x", "y"], ["x", "text", "x", "z"])
+    >>> [shard.ids for shard in split_into_shards(items, 3)]
     [['b'], ['a', 'c'], ['d']]
     """
     texts = list(zip(items.predictions, items.references, strict=True))

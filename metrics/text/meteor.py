@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from microg.errors import MetricError
-from microg.metrics.text.items import Items, References
+from microg.metrics.text.items import Items, References, numbered
 from microg.metrics.text.java import STALL_S, START_S, JavaError, JavaProgram, jar
 from microg.metrics.text.paraphrases import Vocabulary, write_cut_table
 from microg.metrics.text.state import ItemState
@@ -222,8 +222,8 @@ class MeteorState(ItemState):
 
 def meteor(predictions: Iterable[Any], references: References) -> float:
     """Return METEOR, 0 to 1, of a corpus; starts this process's Java program at the first call."""
-    said = list(predictions)
-    return MeteorState.empty().update(map(str, range(len(said))), said, references).compute()["meteor"]
+    items = numbered(predictions, references)
+    return MeteorState.empty().take(items, items).compute()["meteor"]
 
 
 def without_perfect_chunks(statistics: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ best over references.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from microg.metrics.text.items import Items
+from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.state import MeanState
 
 _BETA_SQUARED = 1.2**2
@@ -24,8 +25,7 @@ class RougeState(MeanState):
 
     def measure(self, items: Items) -> np.ndarray:
         """Return ROUGE-L (n, 1), each 0 to 1."""
-        pairs = zip(items.predictions, items.references, strict=True)
-        return np.array([rouge_l_item(said, true) for said, true in pairs], np.float64).reshape(-1, 1)
+        return np.array([*map(rouge_l_item, items.predictions, items.references)], np.float64).reshape(-1, 1)
 
 
 def rouge_l(predictions: Iterable[Any], references: Iterable[Any]) -> float:
@@ -34,8 +34,8 @@ def rouge_l(predictions: Iterable[Any], references: Iterable[Any]) -> float:
     >>> round(rouge_l(["he waves slowly"], ["he slowly waves back"]), 4)
     0.5571
     """
-    said = list(predictions)
-    return RougeState.empty().update(map(str, range(len(said))), said, references).compute()["rouge_l"]
+    items = numbered(predictions, references)
+    return math.fsum(map(rouge_l_item, items.predictions, items.references)) / len(items)
 
 
 def rouge_l_item(prediction: str, references: Sequence[str]) -> float:

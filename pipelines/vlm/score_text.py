@@ -17,7 +17,7 @@ import pyarrow as pa
 from microg.config import Resources
 from microg.errors import MicrogError, WorkerError
 from microg.metrics.text import registry
-from microg.metrics.text.items import Items, check, cut
+from microg.metrics.text.items import Items, check, split_into_shards
 from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
 from microg.system.hardware import usable_cores
@@ -198,7 +198,7 @@ class TextScoring:
             return measure(protocol, items.ids, items.predictions, items.references, names, settings)
         states = {name: registry.empty(name, **settings.get(name, {})) for name in names}
         done = 0
-        for shard in cut(items, -(-len(items) // _MOST_ITEMS)):
+        for shard in split_into_shards(items, -(-len(items) // _MOST_ITEMS)):
             for state in states.values():
                 state.take(shard, shard)
             done += len(shard)
@@ -215,7 +215,7 @@ class TextScoring:
                 if device:
                     settings = {**settings, kind: {**settings.get(kind, {}), "device": device}}
                 least = -(-len(items) // (_MOST_ITEMS if _encodes(kind) else _MOST_TOKENIZED))
-                shards = cut(items, max(least, _SHARDS_PER_ACTOR * len(actors)))
+                shards = split_into_shards(items, max(least, _SHARDS_PER_ACTOR * len(actors)))
                 return actors.measure(
                     protocol, shards, names, settings, lambda done: self._told(names, done, len(items))
                 )

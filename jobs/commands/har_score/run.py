@@ -11,8 +11,8 @@ import pyarrow as pa
 from microg import storage
 from microg.actions.transfer import Coverage
 from microg.arrow import pc
-from microg.jobs.commands.compare import comparable_document
 from microg.jobs.commands.har_score.settings import HarScoreRun
+from microg.jobs.commands.scoring import comparable_document
 from microg.metrics.bootstrap import compare
 from microg.metrics.har import tables as results
 from microg.metrics.har.registry import resampled

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from microg import storage
-from microg.jobs.commands.compare import comparable_document
+from microg.jobs.commands.scoring import comparable_document
 from microg.jobs.commands.vlm_score.settings import VlmScoreRun
 from microg.metrics.published import PublishedTextRow
 from microg.metrics.text import tables

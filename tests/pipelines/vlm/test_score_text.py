@@ -17,7 +17,7 @@ import pytest
 from microg.config import Resources
 from microg.errors import MetricError, WeightsError, WorkerError
 from microg.metrics.text import registry
-from microg.metrics.text.items import Items, check, cut
+from microg.metrics.text.items import Items, check, split_into_shards
 from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
 from microg.pipelines.vlm import score_text
@@ -91,17 +91,17 @@ def _killing(least: int, most: int) -> Iterator[list[int]]:
 
 def test_shards_hold_each_item_once_with_equal_texts_together(items: Items) -> None:
     for number in (1, 3, 16, 1000):
-        shards = cut(items, number)
+        shards = split_into_shards(items, number)
         assert len(shards) <= number
         assert Counter(name for shard in shards for name in shard.ids) == Counter(items.ids)
         texts = [set(zip(shard.predictions, shard.references, strict=True)) for shard in shards]
         assert sum(map(len, texts)) == len(set.union(*texts))
         lengths = [len(text) for shard in shards for text in shard.predictions]
         assert lengths == sorted(lengths, reverse=True)
-    apart = [set(zip(shard.predictions, shard.references, strict=True)) for shard in cut(items, 3)]
+    apart = [set(zip(shard.predictions, shard.references, strict=True)) for shard in split_into_shards(items, 3)]
     work = [sum(20 + len(said) + sum(map(len, true)) for said, true in texts) for texts in apart]
     assert max(work) < 1.3 * min(work)
-    assert cut(check([], [], []), 3) == []
+    assert split_into_shards(check([], [], []), 3) == []
 
 
 def test_actors_find_the_bits_of_one_process_in_any_shards_and_order(
@@ -111,7 +111,7 @@ def test_actors_find_the_bits_of_one_process_in_any_shards_and_order(
     actors = ScoringActors(2, num_cpus=1)
     try:
         for number in (1, 3, 16):
-            shards = _shuffled(cut(items, number), seed=number)
+            shards = _shuffled(split_into_shards(items, number), seed=number)
             told: list[int] = []
             assert _bits(actors.measure("standard", shards, NAMES, settings, told.append)) == expected
             assert len(told) == len(shards)
@@ -129,7 +129,7 @@ def test_a_worker_killed_while_it_scores_changes_no_bit(
     actors = ScoringActors(2, num_cpus=1)
     try:
         with _killing(1, 1) as killed:
-            shards = _shuffled(cut(items, number), seed=number)
+            shards = _shuffled(split_into_shards(items, number), seed=number)
             assert _bits(actors.measure("standard", shards, NAMES, settings)) == expected
         assert len(killed) == 1
         assert len(actors) == 2
@@ -146,7 +146,7 @@ def test_items_that_kill_their_worker_each_time_are_named(ray_session: None, ite
             _killing(score_text.MAX_ATTEMPTS, 100),
             pytest.raises(WorkerError, match=r"3 workers died of the same 80 items .*meteor.*memory_gb"),
         ):
-            actors.measure("standard", cut(items, 1), ["meteor"], {})
+            actors.measure("standard", split_into_shards(items, 1), ["meteor"], {})
     finally:
         actors.close()
 
