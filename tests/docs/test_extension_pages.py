@@ -1,4 +1,4 @@
-"""The code on the pages that say how to add a backbone, a vision-language model or a metric works as it stands."""
+"""The code on the pages that say how to add a backbone, a model, a metric or a dataset format works as it stands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from microg.data.dataset import Dataset
+from microg.formats import FORMATS, FormatEntry
 from microg.jobs import cli
 from microg.jobs.commands.har_train.settings import load_har_train_config
 from microg.metrics.har import registry as har_registry
@@ -33,6 +35,8 @@ from microg.reports.tables.har_tables import har_table
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair
 from tests.support.har_cases import random_rows, write_csv
+from tests.support.annotations import rows
+from tests.support.helpers import make_dataset
 from tests.support.processes import microg
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "extend"
@@ -48,7 +52,7 @@ def block(page: str, title: str) -> str:
 
 def as_module(monkeypatch: pytest.MonkeyPatch, page: str, path: str) -> types.ModuleType:
     """Make the block importable as the module that its title says."""
-    name = "microg." + path.removesuffix(".py").replace("/", ".")
+    name = "microg." + path.removeprefix("microg/").removesuffix(".py").replace("/", ".")
     assert not (PAGES.parents[1] / path).exists()
     module = types.ModuleType(name)
     monkeypatch.setitem(sys.modules, name, module)
@@ -171,3 +175,30 @@ def test_the_metric_page_on_action_recognition(
     assert "R-precision" in shown
     heads = [head.title for head in har_table(find_runs([str(tmp_path / "run")]), fine_tuned=True).heads]
     assert heads[-2:] == ["Jaccard (%)", "R-precision (%)"]
+
+
+def test_the_format_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    as_module(monkeypatch, "format", "microg/formats/boxes_csv.py")
+    found: dict[str, Any] = {"FormatEntry": FormatEntry}
+    exec(f"value = {{{block('format', 'microg/formats/__init__.py')}}}", found)
+    ((name, entry),) = found["value"].items()
+    data = make_dataset(tmp_path / "data")
+    refused = microg("data", "export", name, data.root, tmp_path / "boxes")
+    assert (refused, f"dataset formats are {', '.join(FORMATS)}" in capsys.readouterr().err) == (2, True)
+    monkeypatch.setitem(FORMATS, name, entry)
+
+    assert microg("data", "export", name, data.root, tmp_path / "boxes", "--json") == 0
+    notes = "\n".join(json.loads(capsys.readouterr().out)["notes"])
+    assert f"{name} cannot express table 'captions': 4 rows were not written" in notes
+    assert f"{name} has no box confidence" in notes
+    assert microg("data", "export", name, data.root, tmp_path / "b", "--frames") == 2
+    assert "its own options: --copy-videos" in capsys.readouterr().err
+
+    videos = f"{data.root}/videos"
+    assert microg("data", "import", name, tmp_path / "boxes", tmp_path / "again", "--videos", videos, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == {"clips": 4, "boxes": 72}
+    again = Dataset.open(str(tmp_path / "again"))
+    assert rows(again.table("boxes"), drop=("confidence",)) == rows(data.table("boxes"), drop=("confidence",))
+    assert again.table("clips")["num_frames"].to_pylist() == data.table("clips")["num_frames"].to_pylist()
+    assert microg("data", "import", name, videos, tmp_path / "none") == 2
+    assert "holds no CSV files" in capsys.readouterr().err
