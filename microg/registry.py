@@ -42,7 +42,8 @@ class Registry(dict[str, Entry], Generic[Entry]):
         if ":" in name:
             place: Any = name
             return place if self._holds_import_strings() else load_object(name)
-        near = difflib.get_close_matches(name, self, n=1)
+        lower = {known.lower(): known for known in self}
+        near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=1)]
         raise ConfigError(
             f"there is no {self.noun} {name!r}" + (f", did you mean {near[0]!r}?" if near else ""),
             f"{self.noun}s are {', '.join(self)}; or module:object of your own",

@@ -70,7 +70,7 @@ def value(page: str, title: str, **names: Any) -> Any:
 def test_the_backbone_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     as_module(monkeypatch, "backbone", "models/har/backbones/mine.py")
     spec = value("backbone", "models/har/backbones/registry.py", BackboneSpec=backbones.BackboneSpec)
-    monkeypatch.setitem(backbones._BY_NAME, spec.name.lower(), spec)
+    monkeypatch.setitem(backbones.BACKBONES, spec.name, spec)
     model = backbones.build(spec.name, roi_scale="true").eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == spec.params
     clips, boxes = torch.rand(1, 3, spec.frames, 64, 96), torch.tensor([[0, 8.0, 8, 40, 56], [0, 50, 0, 90, 60]])
@@ -83,6 +83,13 @@ def test_the_backbone_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     again = backbones.build(spec.name, roi_scale="true").eval()
     load_weights(again, str(tmp_path / "mine.pt"))
     assert torch.equal(again(clips, boxes), logits)
+
+    for name, tensor in (("clips", clips), ("boxes", boxes)):
+        np.save(tmp_path / f"{name}.npy", tensor.numpy())
+    files = [word for name in ("clips", "boxes") for word in (f"--{name}", tmp_path / f"{name}.npy")]
+    words = ("--model", "mine_8X8", "--weights", tmp_path / "mine.pt", *files, "--out", tmp_path / "logits.npy")
+    assert microg("har", "forward", *words, "--roi-scale", "true", "--device", "cpu") == 0
+    assert np.allclose(np.load(tmp_path / "logits.npy"), logits.detach().numpy(), atol=1e-6)
 
     (tmp_path / "mine.yaml").write_text(block("backbone", "recipes/har/mine.yaml"))
     assert load_har_train_config(str(tmp_path / "mine.yaml")).model.name == spec.name

@@ -6,12 +6,11 @@ resolved by `build`.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from microg.errors import ConfigError
 from microg.models.har.backbones.spec import BackboneSpec, RoiScale
+from microg.registry import Registry, load_object
 
 if TYPE_CHECKING:
     from microg.models.har.backbones.roi_head import BoxClassifier
@@ -105,25 +104,30 @@ _SPECS = (
         stride=8,
     ),
 )
-_BY_NAME = {spec.name.lower(): spec for spec in _SPECS}
+BACKBONES = Registry("model", {spec.name: spec for spec in _SPECS})
 _ZERO_SHOT = "zeroshot_"  # how rows of the published tables call the AVA models
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all models: the published ones, their repaired variants, then `TINY`."""
-    return tuple(spec.name for spec in _SPECS)
+    return tuple(BACKBONES)
 
 
 def backbone(name: str) -> BackboneSpec:
-    """Return the model called `name`, in any case; `ZEROSHOT_...` names the AVA models too. Raises `ConfigError`."""
-    key = name.strip().lower()
-    spec = _BY_NAME.get(key.removeprefix(_ZERO_SHOT))
-    if spec is None or (key.startswith(_ZERO_SHOT) and spec.label_space != "ava80"):
-        near = [_BY_NAME[match].name for match in difflib.get_close_matches(key, _BY_NAME, n=1)]
-        raise ConfigError(
-            f"there is no model {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
-            f"one of {', '.join(names())}",
-        )
+    """Return a model's specification.
+
+    Args:
+        name: A name in any case, `ZEROSHOT_...` for the AVA models too, or `module:object` of a `BackboneSpec`.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    wanted = name.strip()
+    zero_shot = wanted.lower().startswith(_ZERO_SHOT)
+    key = wanted[len(_ZERO_SHOT) :] if zero_shot else wanted
+    spec = BACKBONES.find(next((known for known in BACKBONES if known.lower() == key.lower()), key))
+    if zero_shot and spec.label_space != "ava80":
+        raise ConfigError(f"there is no model {name!r}", f"{spec.name} was not trained on AVA's 80 classes")
     return spec
 
 
@@ -154,8 +158,6 @@ def build(
         if not 0 <= drop_path < 1:
             raise ConfigError(f"drop_path must lie in [0, 1), not {drop_path}")
         options["drop_path"] = drop_path
-    module, function = spec.builder.split(":")
-    builder = getattr(importlib.import_module(module), function)
-    model: BoxClassifier = builder(classes, spec.roi_scale(roi_scale), dropout, **options)
+    model: BoxClassifier = load_object(spec.builder)(classes, spec.roi_scale(roi_scale), dropout, **options)
     model.spec, model.roi_scale = spec, roi_scale
     return model
