@@ -123,12 +123,11 @@ def backbone(name: str) -> BackboneSpec:
         ConfigError: There is no such model.
     """
     wanted = name.strip()
-    zero_shot = wanted.lower().startswith(_ZERO_SHOT)
-    key = wanted[len(_ZERO_SHOT) :] if zero_shot else wanted
-    spec = BACKBONES.find(next((known for known in BACKBONES if known.lower() == key.lower()), key))
-    if zero_shot and spec.label_space != "ava80":
-        raise ConfigError(f"there is no model {name!r}", f"{spec.name} was not trained on AVA's 80 classes")
-    return spec
+    key = wanted.lower()
+    for spec in BACKBONES.values():
+        if spec.name.lower() == key or (spec.label_space == "ava80" and _ZERO_SHOT + spec.name.lower() == key):
+            return spec
+    return BACKBONES.find(wanted)
 
 
 def build(
