@@ -34,8 +34,8 @@ from microg.reports.run_folders.runs import find_runs
 from microg.reports.tables.har_tables import har_table
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair
-from tests.support.har_cases import random_rows, write_csv
 from tests.support.annotations import rows
+from tests.support.har_cases import random_rows, write_csv
 from tests.support.helpers import make_dataset
 from tests.support.processes import microg
 
