@@ -69,12 +69,12 @@ def bench(
 def _measure(config: Any, dataset: str, folder: str) -> dict[str, Any]:
     import torch
 
-    from microg.pipelines.har.train.checks import prepare
+    from microg.pipelines.har.train.checks import check_and_plan
     from microg.pipelines.har.train.run import train
     from microg.pipelines.har.train.single_process import run_local
 
     torch.set_num_threads(max(1, int(usable_cores())))
-    alone = prepare(config, dataset, f"{folder}/alone")
+    alone = check_and_plan(config, dataset, f"{folder}/alone")
     result = {"step": _step_rate(alone), "alone": _rate(run_local(alone)[1].progress.history)}
     started = time.monotonic()
     trained = train(config, dataset, f"{folder}/ray")
@@ -90,17 +90,17 @@ def _rate(rows: list[dict[str, Any]]) -> float:
     return sum(row["clips"] for row in rows[1:]) / sum(row["train_s"] for row in rows[1:])
 
 
-def _step_rate(prepared: Any) -> float:
+def _step_rate(setup: Any) -> float:
     import torch
 
     from microg.models.har.normalise import normalise
     from microg.pipelines.har.train.plan import Position
     from microg.pipelines.har.train.single_process import local_work
-    from microg.pipelines.har.train.worker import prepare as prepare_model
+    from microg.pipelines.har.train.worker import build_model_and_stepper
 
-    model, stepper = prepare_model(prepared.job, torch.device("cpu"), None, distributed=False)
+    model, stepper = build_model_and_stepper(setup.context, torch.device("cpu"), None, distributed=False)
     model.train()
-    (batch,) = next(local_work(prepared, Position())).batches
+    (batch,) = next(local_work(setup, Position())).batches
     times = []
     for _ in range(4):
         started = time.monotonic()

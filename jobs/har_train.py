@@ -31,7 +31,7 @@ from microg.jobs.common import (
 )
 
 if TYPE_CHECKING:
-    from microg.pipelines.har.train.checks import Prepared
+    from microg.pipelines.har.train.checks import TrainingSetup
     from microg.pipelines.har.train.settings import TrainConfig
 
 EPILOG = """
@@ -85,7 +85,7 @@ def har_train(
     `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
     """
     from microg.jobs.commands.har_train.settings import load_har_train_config
-    from microg.pipelines.har.train.checks import prepare
+    from microg.pipelines.har.train.checks import check_and_plan
     from microg.pipelines.har.train.run import train
 
     options = {
@@ -100,7 +100,7 @@ def har_train(
         settings = settings.replaced(weights={})
     folder = run_folder or default_folder(recipe, settings)
     if dry_run:
-        plan = _plan(prepare(settings, dataset, folder))
+        plan = _plan(check_and_plan(settings, dataset, folder))
         print_json(plan) if as_json else _show_plan(plan)
         return
     with _terminated_like_interrupted(), _Display(settings) as display:
@@ -175,18 +175,18 @@ class _Display:
             self._bar.__exit__(None, None, None)
 
 
-def _plan(prepared: Prepared) -> dict[str, Any]:
+def _plan(setup: TrainingSetup) -> dict[str, Any]:
     from microg.models.har.backbones.registry import backbone
 
-    config, plan, spec = prepared.config, prepared.job.plan, backbone(prepared.config.model.name)
+    config, plan, spec = setup.config, setup.context.plan, backbone(setup.config.model.name)
     document: dict[str, Any] = {
-        "run": prepared.job.root,
+        "run": setup.context.root,
         "model": spec.name,
         "variant": config.variant,
         "params": spec.params,
         "frames": f"{spec.frames} x {spec.sampling_rate}",
         "roi_scale": config.model.roi_scale,
-        "weights": prepared.job.weights,
+        "weights": setup.context.weights,
         "scheme": config.scheme,
         "key_frames": {"train": plan.train, "val": plan.val},
         "epochs": config.epochs,
@@ -196,8 +196,8 @@ def _plan(prepared: Prepared) -> dict[str, Any]:
         "decoded_clips": plan.units * plan.block,
         "resources": config.resources.model_dump(),
     }
-    if prepared.job.weights is not None:
-        document["load_report"] = prepared.load_report()
+    if setup.context.weights is not None:
+        document["load_report"] = setup.load_report()
     return document
 
 

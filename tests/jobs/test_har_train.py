@@ -23,7 +23,7 @@ from microg.data.dataset import Dataset
 from microg.errors import RunConflictError
 from microg.jobs import cli, common
 from microg.pipelines.har.train.checkpoints import RunFiles
-from microg.pipelines.har.train.checks import prepare
+from microg.pipelines.har.train.checks import check_and_plan
 from microg.pipelines.har.train.run import train
 from microg.pipelines.har.train.settings import TrainConfig
 from tests.support.training import assert_same_bits, last_weights, make_training_dataset, run_alone, tiny_config
@@ -68,7 +68,7 @@ def test_training_on_ray_gives_the_bits_of_one_process_and_is_done_only_once(
     assert [row["epoch"] for row in result["history"]] == [1, 2]
     assert result["throughput"]["rows"] == 2 * TRAIN
     assert result["weights"].endswith("best.pt")
-    finished, alone = run_alone(prepare(settings, str(dataset), str(tmp_path / "alone")))
+    finished, alone = run_alone(check_and_plan(settings, str(dataset), str(tmp_path / "alone")))
     assert finished
     assert_same_bits(alone.model.state_dict(), last_weights(folder))
     assert result["best"]["map"] == pytest.approx((alone.progress.best or {})["map"])
@@ -205,7 +205,7 @@ def family(process: psutil.Popen) -> dict[psutil.Process, str]:
 
 
 def check_like_undisturbed(command: Command, dataset: Path, tmp_path: Path) -> None:
-    finished, alone = run_alone(prepare(command.settings, str(dataset), str(tmp_path / "undisturbed")))
+    finished, alone = run_alone(check_and_plan(command.settings, str(dataset), str(tmp_path / "undisturbed")))
     assert finished
     progress = RunFiles(str(command.folder)).progress()
     assert progress.finished

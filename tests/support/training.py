@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from microg.pipelines.har.train.checkpoints import RunFiles
-from microg.pipelines.har.train.checks import Prepared
+from microg.pipelines.har.train.checks import TrainingSetup
 from microg.pipelines.har.train.loop import TrainLoop
 from microg.pipelines.har.train.settings import TrainConfig
-from microg.pipelines.har.train.single_process import run_local
-from microg.pipelines.har.train.worker_group import Alone
+from microg.pipelines.har.train.single_process import SingleProcess, run_local
 from tests.support.helpers import FRAMES, HEIGHT, WIDTH, make_dataset, moving_scene, write_video
 
 VAL, TEST = 3, 1
@@ -75,10 +74,10 @@ def tiny_config(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({**values, **changes})
 
 
-def run_alone(prepared: Prepared, link: Alone | None = None) -> tuple[bool, TrainLoop]:
+def run_alone(setup: TrainingSetup, group: SingleProcess | None = None) -> tuple[bool, TrainLoop]:
     """Train in this process, on one thread, from wherever the run folder is."""
     torch.set_num_threads(1)
-    return run_local(prepared, link)
+    return run_local(setup, group)
 
 
 def last_weights(root: Path) -> dict[str, torch.Tensor]:

@@ -82,7 +82,7 @@ def sweep(
 
 def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
     """Find what keeps any trial from starting before the first one does; return the data's fingerprint."""
-    from microg.pipelines.har.train.checks import prepare
+    from microg.pipelines.har.train.checks import check_and_plan
 
     checked: dict[tuple[Any, ...], str] = {}
     for trial in trials:
@@ -90,7 +90,7 @@ def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
         data = (config.model.name, config.label_space, config.scheme, config.limit)
         key = (trial.recipe, *data, config.batch, config.micro, config.validation, config.weights)
         if key not in checked:
-            checked[key] = prepare(config, settings.dataset, trial_folder(root, trial)).fingerprint
+            checked[key] = check_and_plan(config, settings.dataset, trial_folder(root, trial)).fingerprint
     return next(iter(checked.values()))
 
 

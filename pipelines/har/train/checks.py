@@ -14,18 +14,25 @@ from microg.data.key_frames import check_labels
 from microg.data.label_space import label_space
 from microg.errors import WeightsError
 from microg.formats.key_frame_sources import read_key_frames
-from microg.pipelines.har.train.loop import Job
+from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.system.weights import find_weights, search_folders
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A checked run: what will be trained on what. `train_rows` are the key frames trained on."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """A run whose settings and data were checked.
+
+    Attributes:
+        config: The settings, completed by what was found of the weights.
+        context: What every worker needs.
+        train_rows: The key frames trained on.
+        fingerprint: Of the dataset.
+    """
 
     config: TrainConfig
-    job: Job
+    context: TrainingContext
     train_rows: pa.Table
     fingerprint: str
 
@@ -34,14 +41,14 @@ class Prepared:
         from microg.models.har.checkpoints import load_weights
         from microg.pipelines.har.train.worker import new_model
 
-        assert self.job.weights is not None
-        asked = self.config.weights
+        assert self.context.weights is not None
+        settings = self.config.weights
         model = new_model(self.config)
-        report = load_weights(model, self.job.weights, allow_missing=asked.allow_missing, layout=asked.layout)
+        report = load_weights(model, self.context.weights, allow_missing=settings.allow_missing, layout=settings.layout)
         return report.to_dict()
 
 
-def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
+def check_and_plan(config: TrainConfig, dataset: str, run_root: str) -> TrainingSetup:
     """Read and check everything that training needs, before anything is started or written.
 
     Raises `MicrogError` naming the row whose box or action cannot be used, the split that is empty, or the weights that
@@ -52,20 +59,20 @@ def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
     from microg.pipelines.har.train.stream import Views
 
     spec, space = backbone(config.model.name), label_space(config.label_space)
-    trained = read_key_frames(dataset, "train", config.scheme, labelled=True)
-    train_rows = trained.rows.slice(0, config.limit)
+    key_frames = read_key_frames(dataset, "train", config.scheme, labelled=True)
+    train_rows = key_frames.rows.slice(0, config.limit)
     val_rows = read_key_frames(dataset, "val", config.scheme).rows.slice(0, config.limit)
     for rows in (train_rows, val_rows):
         check_labels(rows, space)
     plan = Plan(
-        train_rows.num_rows,
-        val_rows.num_rows,
-        config.batch,
-        config.micro,
-        config.resources.workers,
-        config.epochs,
-        config.validation.every,
-        config.seed,
+        train=train_rows.num_rows,
+        val=val_rows.num_rows,
+        batch=config.batch,
+        micro_batch=config.micro,
+        workers=config.resources.workers,
+        epochs=config.epochs,
+        validate_every=config.validation.every,
+        seed=config.seed,
     )
     weights = find_initial_weights(config)
     if weights is not None:
@@ -74,8 +81,16 @@ def prepare(config: TrainConfig, dataset: str, run_root: str) -> Prepared:
         View.of(spec, "train" if config.train_geometry == "crop" else "test", config.seed, repeated_clips=plan.train),
         View.of(spec, config.validation.geometry, config.seed, repeated_clips=plan.val),
     )
-    job = Job(storage.absolute(run_root), config, plan, views, weights, val_rows, val_truth(dataset, config, val_rows))
-    return Prepared(config, job, train_rows, trained.fingerprint)
+    context = TrainingContext(
+        root=storage.absolute(run_root),
+        config=config,
+        plan=plan,
+        views=views,
+        weights=weights,
+        val_rows=val_rows,
+        val_truth=val_truth(dataset, config, val_rows),
+    )
+    return TrainingSetup(config=config, context=context, train_rows=train_rows, fingerprint=key_frames.fingerprint)
 
 
 def find_initial_weights(config: TrainConfig) -> str | None:

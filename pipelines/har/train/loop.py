@@ -26,16 +26,16 @@ from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.pipelines.har.train.stream import Piece, Views
-from microg.pipelines.har.train.tensorboard_log import Board
+from microg.pipelines.har.train.tensorboard_log import TensorBoardLog
 from microg.pipelines.har.train.validation import Scorer, ValSums
-from microg.pipelines.har.train.worker_group import Link
+from microg.pipelines.har.train.worker_group import WorkerGroup
 
 _SUMS = ("loss_sum", "cells", "clips", "boxes", "failed")
 _FAILURES_KEPT = 100
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class TrainingContext:
     """What every worker of a run needs; sent to it by Ray. `val_rows` and `val_truth` describe the val split."""
 
     root: str
@@ -48,25 +48,32 @@ class Job:
 
 
 class TrainLoop:
-    """Runs one worker's part of a job from `progress` on.
+    """Runs one worker's part of a run from `progress` on.
 
     `model` is the bare model on `device`; `stepper` may hold it wrapped. Only rank 0 writes.
     """
 
     def __init__(
-        self, job: Job, link: Link, model: nn.Module, stepper: Stepper, progress: Progress, device: torch.device
+        self,
+        context: TrainingContext,
+        group: WorkerGroup,
+        model: nn.Module,
+        stepper: Stepper,
+        progress: Progress,
+        device: torch.device,
     ) -> None:
-        self.job, self.link, self.model, self.stepper, self.device = job, link, model, stepper, device
-        self.progress = progress
-        self._files = RunFiles(job.root)
-        self._scorer = Scorer(job.val_rows, job.val_truth, label_space(job.config.label_space))
+        self.context, self.group, self.progress, self.device = context, group, progress, device
+        self.model, self.stepper = model, stepper
+        self._files = RunFiles(context.root)
+        self._scorer = Scorer(context.val_rows, context.val_truth, label_space(context.config.label_space))
         self._saved = time.monotonic()
-        self._board = Board(job.root if job.config.tensorboard and link.rank == 0 else None, self._steps_done())
+        logs = context.config.tensorboard and group.rank == 0
+        self._log = TensorBoardLog(context.root if logs else None, self._steps_done())
         self._lr, self._loss = 0.0, float("nan")
 
     def run(self, work: Iterator[Piece]) -> bool:
         """Train to the end; return False when asked to stop before it, with everything saved."""
-        plan, progress = self.job.plan, self.progress
+        plan, progress = self.context.plan, self.progress
         try:
             while progress.epoch < plan.epochs:
                 if not self._train_epoch(work):
@@ -80,11 +87,11 @@ class TrainLoop:
                     scores = found
                 self._finish_epoch(scores)
         finally:
-            self._board.close()
+            self._log.close()
         return True
 
     def _train_epoch(self, work: Iterator[Piece]) -> bool:
-        plan, progress = self.job.plan, self.progress
+        plan, progress = self.context.plan, self.progress
         self.stepper.model.train()
         while progress.iteration < plan.iterations:
             started = time.monotonic()
@@ -92,25 +99,25 @@ class TrainLoop:
             set_learning_rate(self.stepper.optimizer, self._lr)
             sums, waited, failures = self._step(work)
             # the wish to stop travels with the sums, so that all workers end at the same step
-            *totals, stop = self.link.total([*sums, float(self.link.update(self._where("training")))])
+            *totals, stop = self.group.total([*sums, float(self.group.update(self._where("training")))])
             progress.iteration += 1
             self._add(dict(zip(_SUMS, totals, strict=True)), waited, time.monotonic() - started, failures)
             self._loss = totals[0] / max(totals[1], 1)
-            self._board.step(self._steps_done(), self._loss, self._lr)
+            self._log.step(self._steps_done(), self._loss, self._lr)
             if stop:
                 self._save()
                 return False
-            if time.monotonic() - self._saved > self.job.config.checkpoint_every_s:
+            if time.monotonic() - self._saved > self.context.config.checkpoint_every_s:
                 self._save()
         return True
 
     def _step(self, work: Iterator[Piece]) -> tuple[list[float], float, list[str]]:
         """Compute one optimizer step; return sums in the order of `_SUMS`, seconds waited, and what failed."""
-        plan, totals, waited, failures = self.job.plan, [0.0] * len(_SUMS), 0.0, []
+        plan, totals, waited, failures = self.context.plan, [0.0] * len(_SUMS), 0.0, []
         for turn in range(plan.micro_batches):
-            asked = time.monotonic()
+            begin = time.monotonic()
             piece = next(work)
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - begin
             failures += [f"{key} {reason}" for key, reason in piece.errors]
             if not piece.batches:
                 raise TrainingError(
@@ -122,7 +129,7 @@ class TrainLoop:
             boxes_in_all = sum(len(batch.boxes) for batch in piece.batches)
             for batch in piece.batches:  # several where whole frames differ in size
                 losses = self.stepper.forward_backward(
-                    *self._to_device(batch, number if self.job.config.quarter_turns else None),
+                    *self._to_device(batch, number if self.context.config.quarter_turns else None),
                     batch.keys,
                     share=(len(batch.boxes) / boxes_in_all if boxes_in_all else 1.0) / plan.micro_batches,
                     last=turn + 1 == plan.micro_batches and batch is piece.batches[-1],
@@ -135,15 +142,15 @@ class TrainLoop:
         return totals, waited, failures
 
     def _rate(self, iteration: int) -> float:
-        plan = self.job.plan
-        return learning_rate(self.job.config.schedule, self.progress.epoch + iteration / plan.iterations, plan.epochs)
+        plan, schedule = self.context.plan, self.context.config.schedule
+        return learning_rate(schedule, self.progress.epoch + iteration / plan.iterations, plan.epochs)
 
     def _micro_batch_number(self, turn: int) -> int:
         """Return a number that a micro-batch has in this run alone, whoever computes it."""
-        plan, progress = self.job.plan, self.progress
+        plan, progress = self.context.plan, self.progress
         step = progress.epoch * plan.iterations + progress.iteration
-        number = (step * plan.micro_batches + turn) * plan.workers + self.link.rank
-        return (self.job.config.seed * 0x9E3779B1 + number) % 2**63
+        number = (step * plan.micro_batches + turn) * plan.workers + self.group.rank
+        return (self.context.config.seed * 0x9E3779B1 + number) % 2**63
 
     def _to_device(
         self, batch: SampleBatch, turned: int | None = None
@@ -154,19 +161,19 @@ class TrainLoop:
             turns = np.random.default_rng(turned).integers(0, 4, len(batch.keys))
             clips, boxes = quarter_turns(clips, boxes, turns.tolist())
         clips = normalise(clips)
-        if self.job.config.step.channels_last:
+        if self.context.config.step.channels_last:
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return clips, boxes, batch.labels.to(self.device)
 
     def _validate(self, work: Iterator[Piece]) -> dict[str, Any] | None:
         """Return the scores of the val split, the same on every worker; None when asked to stop."""
-        plan, sums, started, waited = self.job.plan, ValSums([], [], []), time.monotonic(), 0.0
+        plan, sums, started, waited = self.context.plan, ValSums([], [], []), time.monotonic(), 0.0
         self.model.eval()
         left = plan.val_rounds
         while left > 0:
-            asked = time.monotonic()
+            begin = time.monotonic()
             piece = next(work)
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - begin
             left -= plan.blocks
             sums.failed += [f"{key} {reason}" for key, reason in piece.errors]
             for batch in piece.batches:
@@ -176,25 +183,25 @@ class TrainLoop:
                     sums.loss_sum += float(box_loss(logits, labels)) * labels.numel()
                 sums.tables.append(self._scorer.rows(batch, logits.cpu().numpy()))
                 sums.keys += batch.keys
-            if self.link.total([float(self.link.update(self._where("validation")))])[0]:
+            if self.group.total([float(self.group.update(self._where("validation")))])[0]:
                 return None
-        parts = self.link.gather(sums)
-        scores = self._scorer.scores(parts) if self.link.rank == 0 else {}
+        parts = self.group.gather(sums)
+        scores = self._scorer.scores(parts) if self.group.rank == 0 else {}
         failures = [failure for part in parts for failure in part.failed]
         self._keep_failures(failures)
-        scores = self.link.gather(scores)[0]
+        scores = self.group.gather(scores)[0]
         return {**scores, "val_s": time.monotonic() - started, "val_failed": len(failures)}
 
     def _finish_epoch(self, scores: dict[str, Any]) -> None:
-        progress, partial, config = self.progress, self.progress.partial, self.job.config
+        progress, partial, config = self.progress, self.progress.partial, self.context.config
         chosen = scores.get(f"val_map_{config.validation.select}")
         best = chosen is not None and (progress.best is None or chosen > progress.best["map"])
         number = progress.epoch + 1
         seconds = partial.get("train_s", 0.0)
         row = {
             "epoch": number,
-            "steps": number * self.job.plan.iterations,
-            "lr": self._rate(self.job.plan.iterations - 1),
+            "steps": number * self.context.plan.iterations,
+            "lr": self._rate(self.context.plan.iterations - 1),
             "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
             **{name: int(partial.get(name, 0)) for name in ("clips", "boxes")},
             "failed": int(partial.get("failed", 0)) + scores.get("val_failed", 0),
@@ -210,17 +217,17 @@ class TrainLoop:
         if best:
             progress.best = {"epoch": number, "map": chosen, "select": config.validation.select}
         progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
-        progress.finished = progress.epoch == self.job.plan.epochs
-        if self.link.rank == 0:
-            self._board.epoch(row)
+        progress.finished = progress.epoch == self.context.plan.epochs
+        if self.group.rank == 0:
+            self._log.epoch(row)
             if best or (progress.best is None and progress.finished):
                 save_weights(self.model, self._files.best, epoch=number, **self._about())
             self._files.write_history(progress)
         self._save()
-        self.link.report({**row, "epochs": self.job.plan.epochs, "best_map": (progress.best or {}).get("map")})
+        self.group.report({**row, "epochs": self.context.plan.epochs, "best_map": (progress.best or {}).get("map")})
 
     def _about(self) -> dict[str, Any]:
-        config = self.job.config
+        config = self.context.config
         return {
             "row": config.row,
             "variant": config.variant,
@@ -230,7 +237,7 @@ class TrainLoop:
 
     def _save(self) -> None:
         """Commit where the run is; the weights are the same on all workers, so one of them writes."""
-        if self.link.rank == 0:
+        if self.group.rank == 0:
             self._files.save(self.progress, {"model": self.model.state_dict(), **self.stepper.state()})
         self._saved = time.monotonic()
 
@@ -245,7 +252,7 @@ class TrainLoop:
         known += [failure for failure in dict.fromkeys(failures) if failure not in known][: _FAILURES_KEPT - len(known)]
 
     def _steps_done(self) -> int:
-        return self.progress.epoch * self.job.plan.iterations + self.progress.iteration
+        return self.progress.epoch * self.context.plan.iterations + self.progress.iteration
 
     def _where(self, phase: str) -> dict[str, Any]:
         progress, partial = self.progress, self.progress.partial
@@ -253,7 +260,7 @@ class TrainLoop:
             "phase": phase,
             "epoch": progress.epoch,
             "steps": self._steps_done(),
-            "iterations": self.job.plan.iterations,
+            "iterations": self.context.plan.iterations,
             "lr": self._lr,
             "loss": self._loss,
             "best": progress.best,

@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from microg.errors import MicrogError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerState:
+    """The latest that the workers told of themselves.
+
+    Attributes:
+        progress: Where rank 0 is; empty before its first word.
+        failure: An error that no second attempt can mend.
+        traceback: Of what ended the last group of workers; the next group may do better.
+        starts: Groups of workers that were started.
+    """
+
+    progress: dict[str, Any] = field(default_factory=dict)
+    failure: MicrogError | None = None
+    traceback: str | None = None
+    starts: int = 0
 
 
 class Monitor:
     """Ray actor (no CPU) that holds the latest word of either side; losing it loses nothing."""
 
     def __init__(self) -> None:
-        self._progress: dict[str, Any] = {}
+        self._state = WorkerState()
         self._stop = False
-        self._failure: MicrogError | None = None
-        self._trouble: str | None = None
-        self._starts = 0
 
-    def started(self) -> int:
-        """A group of workers started; return how many did so before."""
-        self._starts += 1
-        return self._starts - 1
+    def record_start(self) -> None:
+        """Count a group of workers that starts."""
+        self._state = replace(self._state, starts=self._state.starts + 1)
 
-    def update(self, progress: dict[str, Any]) -> bool:
+    def record_progress(self, progress: dict[str, Any]) -> bool:
         """Take progress; return whether to stop."""
-        self._progress = progress
+        self._state = replace(self._state, progress=progress)
         return self._stop
+
+    def record_failure(self, failure: MicrogError) -> None:
+        """Keep an error that no second attempt can mend, and stop."""
+        self._state = replace(self._state, failure=failure)
+        self._stop = True
+
+    def record_traceback(self, traceback: str) -> None:
+        """Keep the traceback of what ended a group of workers."""
+        self._state = replace(self._state, traceback=traceback)
 
     def stop(self) -> None:
         """Ask the workers to keep what they have and end."""
         self._stop = True
 
-    def fail(self, failure: MicrogError) -> None:
-        """Keep an error that no second attempt can mend."""
-        self._failure = failure
-        self._stop = True
-
-    def trouble(self, report: str) -> None:
-        """Keep the traceback of what ended a group of workers; the next group may do better."""
-        self._trouble = report
-
-    def look(self) -> tuple[dict[str, Any], MicrogError | None, str | None, int]:
-        """Return the latest progress, the error if there is one, the last traceback, and how often workers started."""
-        return self._progress, self._failure, self._trouble, self._starts
-
-    def stopping(self) -> bool:
+    def should_stop(self) -> bool:
         """Tell whether workers should stop."""
         return self._stop
+
+    def state(self) -> WorkerState:
+        """Return the latest state of the workers."""
+        return self._state

@@ -37,9 +37,20 @@ class Unit:
     keys: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The order of all samples of a run; `train` and `val` are numbers of key frames."""
+    """The order of all samples of a run.
+
+    Attributes:
+        train: Key frames of the train split.
+        val: Key frames of the val split.
+        batch: Key frames of one optimizer step, over all workers.
+        micro_batch: Key frames whose loss is averaged first.
+        workers: Processes that train.
+        epochs: Epochs of the run.
+        validate_every: Epochs between two validations; the last epoch always has one.
+        seed: Of the order of key frames.
+    """
 
     train: int
     val: int

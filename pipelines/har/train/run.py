@@ -18,7 +18,7 @@ from microg.config import Resources
 from microg.errors import ConfigError, WorkerError
 from microg.pipelines.core import session
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
-from microg.pipelines.har.train.checks import Prepared, prepare
+from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.runs import Run, exclusive
 
@@ -40,36 +40,36 @@ def train(
     the step under way and stops, a second one stops at once. Raises `RunConflictError` when the folder holds another
     run, and `MicrogError` for what the user can mend.
     """
-    prepared = prepare(config, dataset, run_root)
-    root = prepared.job.root
+    setup = check_and_plan(config, dataset, run_root)
+    root = setup.context.root
     with exclusive(root):
-        run = Run.start(root, COMMAND, prepared.config, dataset=prepared.fingerprint)
+        run = Run.start(root, COMMAND, setup.config, dataset=setup.fingerprint)
         files = RunFiles(root)
         before = files.progress()
         restarts = 0
         if not before.finished:
-            restarts = _fit(prepared, callbacks, watch or (lambda _: None))
+            restarts = _fit(setup, callbacks, watch or (lambda _: None))
         progress = files.progress()
-        result = summary(prepared, progress) | {"resumed_from": _place(before) if run.resumed else None}
+        result = summary(setup, progress) | {"resumed_from": _place(before) if run.resumed else None}
         result |= {"restarts": restarts, "already_finished": before.finished}
         if not before.finished:
             run.finish(result)
         return result
 
 
-def summary(prepared: Prepared, progress: Progress) -> dict[str, Any]:
+def summary(setup: TrainingSetup, progress: Progress) -> dict[str, Any]:
     """Return what a run's progress amounts to."""
     history = progress.history
     return {
-        "run": prepared.job.root,
-        "model": prepared.config.model.name,
-        "variant": prepared.config.variant,
+        "run": setup.context.root,
+        "model": setup.config.model.name,
+        "variant": setup.config.variant,
         "epochs": progress.epoch,
         "complete": progress.finished,
         "best": progress.best,
-        "weights": RunFiles(prepared.job.root).best if progress.best else None,
+        "weights": RunFiles(setup.context.root).best if progress.best else None,
         "failures": progress.failures,
-        "key_frames": {"train": prepared.job.plan.train, "val": prepared.job.plan.val},
+        "key_frames": {"train": setup.context.plan.train, "val": setup.context.plan.val},
         "history": history,
         "throughput": throughput(history),
     }
@@ -104,7 +104,7 @@ def _place(progress: Progress) -> dict[str, int]:
     return {"epoch": progress.epoch, "iteration": progress.iteration}
 
 
-def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
+def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
     """Run Ray Train in a thread and watch it from this one; return how often workers were restarted."""
     import ray
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
@@ -114,21 +114,21 @@ def _fit(prepared: Prepared, callbacks: Sequence[Any], watch: Watch) -> int:
     from microg.pipelines.har.train.stream import run_dataset
     from microg.pipelines.har.train.worker import train_worker
 
-    job, resources = prepared.job, prepared.config.resources
+    context, resources = setup.context, setup.config.resources
     with _kept_handler(signal.SIGTERM):
         session.connect(Resources(address=resources.address))
-    gpus = worker_resources(prepared.config)
+    gpus = worker_resources(setup.config)
     monitor = ray.remote(num_cpus=0)(Monitor).remote()
-    rows = (prepared.train_rows, job.val_rows)
-    plan, views, decode_cpus = job.plan, job.views, resources.decode_cpus
+    rows = (setup.train_rows, context.val_rows)
+    plan, views, decode_cpus = context.plan, context.views, resources.decode_cpus
 
     def samples() -> Any:  # called for each new group of workers: it goes on where the last one was saved
-        return run_dataset(plan, RunFiles(job.root).progress().position, rows, views, cpus=decode_cpus)
+        return run_dataset(plan, RunFiles(context.root).progress().position, rows, views, cpus=decode_cpus)
 
-    scratch = storage.join(job.root, "ray")
+    scratch = storage.join(context.root, "ray")
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "monitor": monitor, "threads": worker_threads(prepared.config, gpus)},
+        train_loop_config={"context": context, "monitor": monitor, "threads": worker_threads(setup.config, gpus)},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=gpus > 0,
@@ -178,7 +178,7 @@ def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
     while thread.is_alive():
         try:
             thread.join(_LOOK_EVERY_S)
-            progress = ray.get(monitor.look.remote())[0] or progress
+            progress = ray.get(monitor.state.remote()).progress or progress
             if progress and not interrupted:
                 watch(progress)
         except KeyboardInterrupt:
@@ -187,35 +187,36 @@ def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
             interrupted = True
             monitor.stop.remote()
             watch({**progress, "phase": "stopping"})
-    _, failure, trouble, starts = ray.get(monitor.look.remote())
-    if failure is not None:
-        raise failure
+    state = ray.get(monitor.state.remote())
+    if state.failure is not None:
+        raise state.failure
     if interrupted:
         raise KeyboardInterrupt
     if ended and ended[0] is not None:
         # Ray's own report of a worker's error is cut short
-        lines = [line.strip() for line in (trouble or str(ended[0])).splitlines() if line.strip()] or ["no message"]
+        report = (state.traceback or str(ended[0])).splitlines()
+        lines = [line.strip() for line in report if line.strip()] or ["no message"]
         raise WorkerError(
-            f"training failed {starts} times, the last time with: {lines[-1]}",
+            f"training failed {state.starts} times, the last time with: {lines[-1]}",
             "run the same command again to resume; --debug shows the whole report",
-        ) from (ended[0] if trouble is None else RuntimeError(trouble))
-    return max(starts - 1, 0)
+        ) from (ended[0] if state.traceback is None else RuntimeError(state.traceback))
+    return max(state.starts - 1, 0)
 
 
 def worker_resources(config: TrainConfig) -> float:
     """Return the GPUs of one worker on the connected Ray. Raises `ConfigError` when the workers do not fit."""
     import ray
 
-    resources, there = config.resources, ray.cluster_resources()
+    resources, cluster = config.resources, ray.cluster_resources()
     gpus = resources.worker_gpus
     if gpus is None:
-        gpus = 1.0 if there.get("GPU", 0) >= resources.workers else 0.0
+        gpus = 1.0 if cluster.get("GPU", 0) >= resources.workers else 0.0
     cpus = resources.workers * resources.worker_cpus + resources.decode_cpus
-    if cpus > there.get("CPU", 0) or gpus * resources.workers > there.get("GPU", 0):
+    if cpus > cluster.get("CPU", 0) or gpus * resources.workers > cluster.get("GPU", 0):
         raise ConfigError(
             f"{resources.workers} workers of {resources.worker_cpus:g} CPUs and {gpus:g} GPUs, and a decoder of "
-            f"{resources.decode_cpus:g} CPUs, do not fit: Ray has {there.get('CPU', 0):g} CPUs and "
-            f"{there.get('GPU', 0):g} GPUs",
+            f"{resources.decode_cpus:g} CPUs, do not fit: Ray has {cluster.get('CPU', 0):g} CPUs and "
+            f"{cluster.get('GPU', 0):g} GPUs",
             "lower --num-workers or resources.worker_cpus, or connect to a larger cluster",
         )
     return gpus

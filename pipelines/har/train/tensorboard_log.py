@@ -9,7 +9,7 @@ from microg import storage
 _EVERY = 10  # steps between two points
 
 
-class Board:
+class TensorBoardLog:
     """Writes to `tensorboard/` of the run folder `root`; None writes nothing, nor does an object store.
 
     `step` is where the run goes on: points of a killed attempt beyond it are dropped by TensorBoard.

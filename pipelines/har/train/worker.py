@@ -6,12 +6,12 @@ import traceback
 from typing import Any
 
 from microg.errors import MicrogError, WorkerError
-from microg.pipelines.har.train.loop import Job
+from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.settings import TrainConfig
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """Entry point of a worker; `arguments` hold the `job`, the `monitor` actor and `threads` of torch (0: as it is).
+    """Entry point of a worker; `arguments` hold `context`, the actor `monitor` and `threads` of torch (0: as it is).
 
     An error that a second attempt cannot mend is left with the monitor: the group that Ray then starts ends at once.
     """
@@ -20,24 +20,24 @@ def train_worker(arguments: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    job: Job = arguments["job"]
+    context: TrainingContext = arguments["context"]
     monitor = arguments["monitor"]
-    if ray.get(monitor.stopping.remote()):
+    if ray.get(monitor.should_stop.remote()):
         return
     if arguments["threads"]:
         torch.set_num_threads(arguments["threads"])
     device = ray.train.torch.get_device()
     try:
-        _train(job, monitor, device)
+        _train(context, monitor, device)
     except Exception as error:
         if isinstance(error, MicrogError) and not isinstance(error, WorkerError):
-            ray.get(monitor.fail.remote(error))
+            ray.get(monitor.record_failure.remote(error))
         else:  # a fresh start may help
-            ray.get(monitor.trouble.remote(traceback.format_exc()))
+            ray.get(monitor.record_traceback.remote(traceback.format_exc()))
         raise
 
 
-def _train(job: Job, monitor: Any, device: Any) -> None:
+def _train(context: TrainingContext, monitor: Any, device: Any) -> None:
     import ray
     import ray.train
 
@@ -45,24 +45,27 @@ def _train(job: Job, monitor: Any, device: Any) -> None:
     from microg.pipelines.har.train.checkpoints import RunFiles
     from microg.pipelines.har.train.loop import TrainLoop
     from microg.pipelines.har.train.stream import ahead, pieces
-    from microg.pipelines.har.train.worker_group import RayLink
+    from microg.pipelines.har.train.worker_group import RayWorkerGroup
 
-    link = RayLink(monitor, device)
-    if link.rank == 0:
-        ray.get(monitor.started.remote())
-    files = RunFiles(job.root)
+    group = RayWorkerGroup(monitor, device)
+    if group.rank == 0:
+        ray.get(monitor.record_start.remote())
+    files = RunFiles(context.root)
     progress = files.progress()
-    model, stepper = prepare(job, device, files.load(progress), distributed=link.world > 1)
+    model, stepper = build_model_and_stepper(context, device, files.load(progress), distributed=group.world > 1)
     shard: Any = ray.train.get_dataset_shard("samples")
     blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
-    space = label_space(job.config.label_space)
+    space = label_space(context.config.label_space)
     work = ahead(
-        pieces(blocks, job.plan, link.rank, progress.position, job.views, space), job.config.resources.prefetch
+        pieces(blocks, context.plan, group.rank, progress.position, context.views, space),
+        context.config.resources.prefetch,
     )
-    TrainLoop(job, link, model, stepper, progress, device).run(work)
+    TrainLoop(context, group, model, stepper, progress, device).run(work)
 
 
-def prepare(job: Job, device: Any, state: dict[str, Any] | None, *, distributed: bool) -> tuple[Any, Any]:
+def build_model_and_stepper(
+    context: TrainingContext, device: Any, state: dict[str, Any] | None, *, distributed: bool
+) -> tuple[Any, Any]:
     """Return the model and its stepper on `device`: as `state` left them, or with initial weights."""
     import torch
     from torch import nn
@@ -71,12 +74,12 @@ def prepare(job: Job, device: Any, state: dict[str, Any] | None, *, distributed:
     from microg.models.har.training.optimizers import build_optimizer
     from microg.models.har.training.step import Stepper
 
-    config = job.config
+    config = context.config
     model: nn.Module = new_model(config)
     if state is not None:
         model.load_state_dict(state["model"])
-    elif job.weights is not None:
-        load_weights(model, job.weights, allow_missing=config.weights.allow_missing, layout=config.weights.layout)
+    elif context.weights is not None:
+        load_weights(model, context.weights, allow_missing=config.weights.allow_missing, layout=config.weights.layout)
     if config.step.sync_batch_norm and distributed:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.step.channels_last:

@@ -1,4 +1,4 @@
-"""How a worker talks to the others and to the driver: through Ray and torch.distributed, or alone in one process."""
+"""How a worker talks to the others of its group and to the driver."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 _UPDATE_EVERY_S = 0.5
 
 
-class Link(Protocol):
-    """What the training loop needs of the world around it."""
+class WorkerGroup(Protocol):
+    """The workers that train together, as one of them sees them."""
 
     rank: int
     world: int
@@ -32,36 +32,8 @@ class Link(Protocol):
         ...
 
 
-class Alone:
-    """One worker in this process, for tests and for debugging; reports are kept in `reports`."""
-
-    rank, world = 0, 1
-
-    def __init__(self, stop_after_updates: int | None = None) -> None:
-        self.reports: list[dict[str, Any]] = []
-        self.updates = 0
-        self._stop_after = stop_after_updates
-
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Return the values."""
-        return list(values)
-
-    def gather(self, value: Any) -> list[Any]:
-        """Return the value alone."""
-        return [value]
-
-    def update(self, progress: dict[str, Any]) -> bool:
-        """Count the update."""
-        self.updates += 1
-        return self._stop_after is not None and self.updates >= self._stop_after
-
-    def report(self, metrics: dict[str, Any]) -> None:
-        """Keep the report."""
-        self.reports.append(metrics)
-
-
-class RayLink:
-    """A worker of a Ray Train group; `monitor` is the actor that the driver looks at."""
+class RayWorkerGroup:
+    """The group of a Ray Train worker; `monitor` is the actor that the driver looks at."""
 
     def __init__(self, monitor: Any, device: Any) -> None:
         import ray.train
@@ -107,7 +79,7 @@ class RayLink:
         now = time.monotonic()
         if self._pending is None and now - self._asked >= _UPDATE_EVERY_S:
             self._asked = now
-            self._pending = self._monitor.update.remote(progress)
+            self._pending = self._monitor.record_progress.remote(progress)
         return self._stop
 
     def report(self, metrics: dict[str, Any]) -> None:

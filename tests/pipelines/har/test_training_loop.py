@@ -14,12 +14,11 @@ from microg import storage
 from microg.data.label_space import MICROG_50
 from microg.errors import DatasetError, TrainingError, WorkerError
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
-from microg.pipelines.har.train.checks import Prepared, prepare, val_truth
+from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan, val_truth
 from microg.pipelines.har.train.loop import TrainLoop
 from microg.pipelines.har.train.plan import Position
-from microg.pipelines.har.train.single_process import local_blocks
+from microg.pipelines.har.train.single_process import SingleProcess, local_blocks
 from microg.pipelines.har.train.stream import ahead, pieces
-from microg.pipelines.har.train.worker_group import Alone
 from tests.support.helpers import moving_scene, write_video
 from tests.support.training import assert_same_bits, make_training_dataset, run_alone, tiny_config
 
@@ -31,24 +30,27 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_training_dataset(tmp_path_factory.mktemp("train") / "data", TRAIN)
 
 
+Undisturbed = tuple[TrainingSetup, SingleProcess, TrainLoop]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Alone, TrainLoop]:
-    prepared = prepare(tiny_config(), str(dataset), str(tmp_path_factory.mktemp("run") / "run"))
-    link = Alone()
-    finished, loop = run_alone(prepared, link)
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    setup = check_and_plan(tiny_config(), str(dataset), str(tmp_path_factory.mktemp("run") / "run"))
+    group = SingleProcess()
+    finished, loop = run_alone(setup, group)
     assert finished
-    return prepared, link, loop
+    return setup, group, loop
 
 
 def test_a_run_ends_with_one_row_an_epoch_scores_where_due_and_the_best_weights(
-    undisturbed: tuple[Prepared, Alone, TrainLoop],
+    undisturbed: Undisturbed,
 ) -> None:
-    prepared, link, _ = undisturbed
-    files = RunFiles(prepared.job.root)
+    setup, group, _ = undisturbed
+    files = RunFiles(setup.context.root)
     progress = files.progress()
     assert progress.finished
-    assert [report["epoch"] for report in link.reports] == [1, 2, 3]
-    table = storage.read_parquet(storage.join(prepared.job.root, "tables", "har_train.parquet"))
+    assert [report["epoch"] for report in group.reports] == [1, 2, 3]
+    table = storage.read_parquet(storage.join(setup.context.root, "tables", "har_train.parquet"))
     assert table["epoch"].to_pylist() == [1, 2, 3]
     assert table["clips"].to_pylist() == [8, 8, 8]
     assert [value is not None for value in table["val_map_paper"].to_pylist()] == [False, True, True]
@@ -57,20 +59,20 @@ def test_a_run_ends_with_one_row_an_epoch_scores_where_due_and_the_best_weights(
     assert best is not None
     assert best["map"] == max(value for value in table["val_map_paper"].to_pylist() if value is not None)
     assert storage.exists(files.best)
-    names = {path.name for path in (Path(prepared.job.root) / "checkpoints").iterdir()}
+    names = {path.name for path in (Path(setup.context.root) / "checkpoints").iterdir()}
     assert names == {"best.pt", "progress.json", progress.state}  # only the last state is kept
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_stopped_at_any_step_a_run_goes_on_to_the_same_weights_bit_by_bit(
-    dataset: Path, tmp_path: Path, undisturbed: tuple[Prepared, Alone, TrainLoop], stop: int
+    dataset: Path, tmp_path: Path, undisturbed: Undisturbed, stop: int
 ) -> None:
-    prepared = prepare(tiny_config(), str(dataset), str(tmp_path / "run"))
-    finished, _ = run_alone(prepared, Alone(stop_after_updates=stop))
+    setup = check_and_plan(tiny_config(), str(dataset), str(tmp_path / "run"))
+    finished, _ = run_alone(setup, SingleProcess(stop_after_updates=stop))
     assert not finished
-    left = RunFiles(prepared.job.root).progress()
+    left = RunFiles(setup.context.root).progress()
     assert not left.finished
-    finished, loop = run_alone(prepared)
+    finished, loop = run_alone(setup)
     assert finished
     _, _, whole = undisturbed
     assert_same_bits(whole.model.state_dict(), loop.model.state_dict())
@@ -104,18 +106,18 @@ def test_damaged_progress_is_refused(tmp_path: Path) -> None:
         RunFiles(str(tmp_path)).progress()
 
 
-def test_a_block_out_of_turn_is_noticed(undisturbed: tuple[Prepared, Alone, TrainLoop]) -> None:
-    prepared, _, _ = undisturbed
-    mixed = iter([*list(local_blocks(prepared, Position()))[1:2]])
+def test_a_block_out_of_turn_is_noticed(undisturbed: Undisturbed) -> None:
+    setup, _, _ = undisturbed
+    mixed = iter([*list(local_blocks(setup, Position()))[1:2]])
     with pytest.raises(WorkerError, match=r"unit 0 .* was due, 1 came"):
-        next(pieces(mixed, prepared.job.plan, 0, Position(), prepared.job.views, MICROG_50))
+        next(pieces(mixed, setup.context.plan, 0, Position(), setup.context.views, MICROG_50))
 
 
 def test_a_clip_that_cannot_be_decoded_is_left_out_counted_and_named(dataset: Path, tmp_path: Path) -> None:
-    prepared = prepare(tiny_config(epochs=1, validation={"every": 1}), str(dataset), str(tmp_path / "run"))
-    rows = prepared.train_rows.to_pylist()
+    setup = check_and_plan(tiny_config(epochs=1, validation={"every": 1}), str(dataset), str(tmp_path / "run"))
+    rows = setup.train_rows.to_pylist()
     rows[0]["uri"] = str(tmp_path / "gone.mp4")
-    broken = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
+    broken = replace(setup, train_rows=pa.Table.from_pylist(rows, schema=setup.train_rows.schema))
     finished, loop = run_alone(broken)
     assert finished
     row = loop.progress.history[0]
@@ -124,9 +126,9 @@ def test_a_clip_that_cannot_be_decoded_is_left_out_counted_and_named(dataset: Pa
 
 
 def test_a_batch_without_any_clip_ends_training_with_the_reason(dataset: Path, tmp_path: Path) -> None:
-    prepared = prepare(tiny_config(epochs=1), str(dataset), str(tmp_path / "run"))
-    rows = [{**row, "uri": str(tmp_path / "gone.mp4")} for row in prepared.train_rows.to_pylist()]
-    broken = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
+    setup = check_and_plan(tiny_config(epochs=1), str(dataset), str(tmp_path / "run"))
+    rows = [{**row, "uri": str(tmp_path / "gone.mp4")} for row in setup.train_rows.to_pylist()]
+    broken = replace(setup, train_rows=pa.Table.from_pylist(rows, schema=setup.train_rows.schema))
     with pytest.raises(TrainingError, match=r"no sample of a batch.*gone\.mp4"):
         run_alone(broken)
 
@@ -144,31 +146,31 @@ def test_errors_of_the_thread_that_prepares_samples_come_through() -> None:
 
 def test_validation_with_whole_frames_of_different_sizes_scores_all(dataset: Path, tmp_path: Path) -> None:
     changed = tiny_config(epochs=1, validation={"every": 1, "geometry": "test"})
-    prepared = prepare(changed, str(dataset), str(tmp_path / "run"))
-    rows = prepared.job.val_rows.to_pylist()
+    setup = check_and_plan(changed, str(dataset), str(tmp_path / "run"))
+    rows = setup.context.val_rows.to_pylist()
     wide = write_video(tmp_path / "wide.mp4", moving_scene(1, width=160))
     rows[1]["uri"] = str(wide)
-    val_rows = pa.Table.from_pylist(rows, schema=prepared.job.val_rows.schema)
-    finished, loop = run_alone(replace(prepared, job=replace(prepared.job, val_rows=val_rows)))
+    val_rows = pa.Table.from_pylist(rows, schema=setup.context.val_rows.schema)
+    finished, loop = run_alone(replace(setup, job=replace(setup.context, val_rows=val_rows)))
     assert finished
     assert loop.progress.history[0]["val_boxes"] == 4
 
 
 def test_truth_taken_from_key_frames_is_that_of_the_dataset(dataset: Path, tmp_path: Path) -> None:
-    prepared = prepare(tiny_config(), str(dataset), str(tmp_path / "run"))
-    rows = prepared.job.val_rows
-    from_rows = val_truth(str(tmp_path), prepared.config, rows)
+    setup = check_and_plan(tiny_config(), str(dataset), str(tmp_path / "run"))
+    rows = setup.context.val_rows
+    from_rows = val_truth(str(tmp_path), setup.config, rows)
     assert sorted(map(str, from_rows.drop(["row"]).to_pylist())) == sorted(
-        map(str, prepared.job.val_truth.drop(["row"]).to_pylist())
+        map(str, setup.context.val_truth.drop(["row"]).to_pylist())
     )
 
 
 def test_training_on_whole_frames_of_different_sizes_uses_all(dataset: Path, tmp_path: Path) -> None:
-    prepared = prepare(tiny_config(epochs=1, train_geometry="frame"), str(dataset), str(tmp_path / "run"))
-    rows = prepared.train_rows.to_pylist()
+    setup = check_and_plan(tiny_config(epochs=1, train_geometry="frame"), str(dataset), str(tmp_path / "run"))
+    rows = setup.train_rows.to_pylist()
     for row in rows[::3]:
         row["uri"] = str(write_video(tmp_path / f"{row['clip_id']}.mp4", moving_scene(1, width=160)))
-    mixed = replace(prepared, train_rows=pa.Table.from_pylist(rows, schema=prepared.train_rows.schema))
+    mixed = replace(setup, train_rows=pa.Table.from_pylist(rows, schema=setup.train_rows.schema))
     finished, loop = run_alone(mixed)
     assert finished
     assert (loop.progress.history[0]["clips"], loop.progress.history[0]["failed"]) == (TRAIN, 0)

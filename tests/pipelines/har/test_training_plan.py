@@ -80,7 +80,16 @@ def test_resuming_shows_exactly_what_was_not_shown_yet(start: Position, workers:
 def test_published_sizes_give_the_reference_number_of_iterations() -> None:
     # distributed sampler, then an incomplete last batch left out: 3,835 key frames on 3 or 4 GPUs
     for batch, gpus, iterations in ((63, 3, 60), (64, 4, 59), (48, 3, 79), (16, 4, 239)):
-        plan = Plan(3835, 542, batch, batch // gpus, gpus, 40, 5, 0)
+        plan = Plan(
+            train=3835,
+            val=542,
+            batch=batch,
+            micro_batch=batch // gpus,
+            workers=gpus,
+            epochs=40,
+            validate_every=5,
+            seed=0,
+        )
         assert plan.iterations == iterations
         assert plan.micro_batches == 1
         assert plan.micro_batch % plan.block == 0
@@ -88,4 +97,4 @@ def test_published_sizes_give_the_reference_number_of_iterations() -> None:
 
 def test_a_split_smaller_than_a_batch_is_refused_with_the_remedy() -> None:
     with pytest.raises(ConfigError, match=r"3 key frames.*--set batch"):
-        Plan(3, 1, 8, 8, 1, 1, 1, 0)
+        Plan(train=3, val=1, batch=8, micro_batch=8, workers=1, epochs=1, validate_every=1, seed=0)
