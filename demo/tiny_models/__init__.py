@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from microg.demo.tiny_models.save import write
 from microg.demo.tiny_models.size import Size
-from microg.errors import ConfigError
+from microg.registry import Registry
 
-# transformers' model type -> the module that makes it.
-ARCHITECTURES: dict[str, str] = {
-    "internvl": "microg.demo.tiny_models.internvl",
-    "llava_next_video": "microg.demo.tiny_models.llava_next_video",
-    "qwen2_5_vl": "microg.demo.tiny_models.qwen2_5_vl",
-    "video_llava": "microg.demo.tiny_models.video_llava",
-}
+# What makes each, by transformers' model type.
+ARCHITECTURES = Registry(
+    "tiny model",
+    {
+        "internvl": "microg.demo.tiny_models.internvl:make",
+        "llava_next_video": "microg.demo.tiny_models.llava_next_video:make",
+        "qwen2_5_vl": "microg.demo.tiny_models.qwen2_5_vl:make",
+        "video_llava": "microg.demo.tiny_models.video_llava:make",
+    },
+)
 _TEXTS = (
     "An astronaut floats through the module and reaches for a handrail.",
     "Two astronauts in blue shirts drift beside the hatch, one of them upside down.",
@@ -49,7 +51,5 @@ def build(
     what it knows as one token, such as a prompt that is always the same; the same arguments give the same files.
     `changes` are fields of `size`. Raises `ConfigError` for an unknown architecture or a size that cannot be.
     """
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"there is no tiny model of {architecture!r}", f"architectures: {', '.join(ARCHITECTURES)}")
-    module = import_module(ARCHITECTURES[architecture])
-    return write(module.make, Path(folder), seed, texts or _TEXTS, replace(size or Size(), **changes), phrases)
+    make, size = ARCHITECTURES.load(architecture), replace(size or Size(), **changes)
+    return write(make, Path(folder), seed, texts or _TEXTS, size, phrases)

@@ -1,11 +1,11 @@
 """One training step of a Qwen2.5-VL on packed questions, and how right its answers are.
 
 The loss is the cross-entropy of answer tokens only. Linear heads on the vision encoder teach seeing much faster
-than answers alone do, and are thrown away with the training. Where people's boxes and actions are known, one is asked
-which cells of each frame hold somebody and what they do, and a second what each person does, whichever of the person's
-cells tells it: a thing in a hand is in one cell of many (multiple instances, Dietterich et al., 1997). A third is asked
-which words are said of a clip, again by any cell (as in Joulin et al., "Learning visual features from large weakly
-supervised data", 2016): colours, rooms and things have no labels.
+than answers alone do, and are thrown away with the training. Where people's boxes and actions are known, one head
+predicts which cells of each frame hold somebody and what they do, and a second what each person does, from whichever of
+the person's cells shows it: a thing in a hand is in one cell of many (multiple instances, Dietterich et al., 1997). A
+third predicts which words occur in a clip's texts, again from any cell (as in Joulin et al., "Learning visual features
+from large weakly supervised data", 2016): colours, rooms and things have no labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from microg.demo.tiny_vlm.packing import PackedBatch
 from microg.models.har.training.muon import Muon, Together
 
-_UNSAID = -6.0  # logit in one cell before anything is learnt: of all that could be told, little is, and by few cells
+_INITIAL_LOGIT = -6.0  # of one cell before anything is learnt: few labels are true, and few cells show them
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,9 @@ class People:
 class Batch:
     """Packed questions, the patches (n, values) of their clips one after another, and grids (b, 3) of patches.
 
-    packed: None where nothing is asked. cells (k, 1 + actions): what is in each merged patch of all clips
-    (`microg.demo.tiny_vlm.patches.cell_labels`), or None. people: those seen, or None where nobody is. words (b, words)
-    bool: which are said of each clip, or None.
+    packed: None where there is no question. cells (k, 1 + actions): what is in each merged patch of all clips
+    (`microg.demo.tiny_vlm.patches.cell_labels`), or None. people: those in view, or None where nobody is. words
+    (b, words) bool: which occur in the texts of each clip, or None.
     """
 
     packed: PackedBatch | None
@@ -58,13 +58,13 @@ class Batch:
 class Losses:
     """Means over a batch, 0 where there is nothing to learn: of answer tokens, of cells and people, and of words."""
 
-    said: Tensor
+    answers: Tensor
     cells: Tensor
     words: Tensor
 
 
 class Positions:
-    """The positions that a model gives to a sequence about one clip, asked alone.
+    """The positions that a model gives to a sequence about one clip that stands alone.
 
     grid: patches in time, height and width. seconds: between two pairs of frames.
     """
@@ -73,26 +73,26 @@ class Positions:
         self._model = model.model
         self._video = model.config.video_token_id
         self._merge = model.config.vision_config.spatial_merge_size
-        self._of_beginning = lru_cache(maxsize=4096)(self._computed)
+        self._of_beginning = lru_cache(maxsize=4096)(self._compute)
 
     def tokens(self, grid: tuple[int, int, int]) -> int:
         """Return how many tokens stand for a clip."""
         return grid[0] * grid[1] * grid[2] // self._merge**2
 
-    def widened(self, prompt: Sequence[int], grid: tuple[int, int, int]) -> tuple[int, ...]:
-        """Return a prompt whose one placeholder for the video became as many as the clip takes."""
+    def expand_prompt(self, prompt: Sequence[int], grid: tuple[int, int, int]) -> tuple[int, ...]:
+        """Return a prompt with as many placeholders for the video as the clip takes, instead of one."""
         at = list(prompt).index(self._video)
         return (*prompt[:at], *[self._video] * self.tokens(grid), *prompt[at + 1 :])
 
     def of(self, row: tuple[int, ...], grid: tuple[int, int, int], seconds: float) -> np.ndarray:
-        """Return the positions (3, n) of a widened sequence."""
+        """Return the positions (3, n) of a sequence with an expanded prompt."""
         first = row.index(self._video)
         beginning = self._of_beginning(first, self.tokens(grid), grid, seconds)
         more = len(row) - beginning.shape[1]
         after = beginning.max() + 1 + np.arange(more)
         return np.concatenate([beginning, np.broadcast_to(after, (3, more))], 1)
 
-    def _computed(self, before: int, tokens: int, grid: tuple[int, int, int], seconds: float) -> np.ndarray:
+    def _compute(self, before: int, tokens: int, grid: tuple[int, int, int], seconds: float) -> np.ndarray:
         types = torch.tensor([[0] * before + [2] * tokens])
         found, _ = self._model.get_rope_index(
             types, types, video_grid_thw=torch.tensor([grid]), second_per_grid_ts=torch.tensor([seconds])
@@ -100,14 +100,14 @@ class Positions:
         return found[:, 0].numpy()
 
 
-def _asked(logits: Tensor, wanted: np.ndarray) -> Tensor:
-    """Return the loss of yes or no answers (rows, questions), summed over questions, the mean over rows."""
-    truth = torch.from_numpy(wanted).to(logits)
+def _label_loss(logits: Tensor, labels: np.ndarray) -> Tensor:
+    """Return the binary cross-entropy of labels (rows, labels), summed over labels and averaged over rows."""
+    truth = torch.from_numpy(labels).to(logits)
     return nn.functional.binary_cross_entropy_with_logits(logits, truth) * truth.shape[1]
 
 
-def _told(logits: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return the logits (n, questions) of groups of `sizes` cells, of whose logits any tells it."""
+def _any_cell(logits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the logits (n, labels) of groups of `sizes` cells: high where any cell's is."""
     return torch.stack([group.logsumexp(0) for group in logits.split(sizes)])
 
 
@@ -126,7 +126,7 @@ class Learner(nn.Module):
         self.words = nn.Linear(hidden, words) if words else None
         for head in (self.people, self.words):
             if head is not None:
-                nn.init.constant_(head.bias, _UNSAID)
+                nn.init.constant_(head.bias, _INITIAL_LOGIT)
 
     def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> Together:
         """Return the optimizer: Muon at `muon` times the rate for the picture encoder's blocks (0: none), and AdamW.
@@ -150,20 +150,20 @@ class Learner(nn.Module):
             optimizers.append(Muon(groups, lr, factor=muon, weight_decay=weight_decay))
         return Together(optimizers)
 
-    def seen(self, batch: Batch) -> Tensor:
+    def visual_tokens(self, batch: Batch) -> Tensor:
         """Return the picture encoder's tokens (k, hidden)."""
         device = self.model.device
         patches, grids = torch.from_numpy(batch.patches).to(device), torch.from_numpy(batch.grids).to(device)
         return self.model.model.visual(patches, grid_thw=grids).pooler_output
 
-    def logits(self, packed: PackedBatch, seen: Tensor) -> Tensor:
-        """Return the logits (m, vocabulary) before each answer token, of questions about what was `seen`."""
+    def logits(self, packed: PackedBatch, visual: Tensor) -> Tensor:
+        """Return the logits (m, vocabulary) before each answer token, of questions about clips of `visual` tokens."""
         inner, device = self.model.model, self.model.device
         ids = torch.from_numpy(packed.tokens).to(device)
         embedded = inner.get_input_embeddings()(ids)
-        shown = (ids == self.model.config.video_token_id)[..., None].expand_as(embedded)
+        is_video = (ids == self.model.config.video_token_id)[..., None].expand_as(embedded)
         hidden = inner.language_model(
-            inputs_embeds=embedded.masked_scatter(shown, seen),
+            inputs_embeds=embedded.masked_scatter(is_video, visual),
             position_ids=torch.from_numpy(packed.positions).to(device),
             attention_mask={"full_attention": torch.from_numpy(packed.visible).to(device)},
             use_cache=False,
@@ -171,22 +171,23 @@ class Learner(nn.Module):
         return self.model.lm_head(hidden.flatten(0, 1)[torch.from_numpy(packed.sources).to(device)])
 
     def losses(self, batch: Batch) -> Losses:
-        """Return the losses: of cells, people and words the sum over what is asked of one, the mean over all."""
-        seen = self.seen(batch)
-        said = cells = words = seen.new_zeros(())
+        """Return the cross-entropy of answer tokens, and the binary cross-entropy of cells, people and words, summed
+        over labels and averaged over rows."""
+        visual = self.visual_tokens(batch)
+        answers = cells = words = visual.new_zeros(())
         if batch.packed is not None:
-            targets = torch.from_numpy(batch.packed.targets).to(seen.device)
-            said = nn.functional.cross_entropy(self.logits(batch.packed, seen), targets)
+            targets = torch.from_numpy(batch.packed.targets).to(visual.device)
+            answers = nn.functional.cross_entropy(self.logits(batch.packed, visual), targets)
         if self.cells is not None and batch.cells is not None:
-            cells = _asked(self.cells(seen), batch.cells)
+            cells = _label_loss(self.cells(visual), batch.cells)
         if self.people is not None and batch.people is not None:
-            who = batch.people
-            told = _told(self.people(seen[torch.from_numpy(who.cells).to(seen.device)]), who.sizes.tolist())
-            cells = cells + _asked(told, who.labels)
+            people = batch.people
+            own = visual[torch.from_numpy(people.cells).to(visual.device)]
+            cells = cells + _label_loss(_any_cell(self.people(own), people.sizes.tolist()), people.labels)
         if self.words is not None and batch.words is not None:
             tokens = (batch.grids.prod(1) // self.model.config.vision_config.spatial_merge_size**2).tolist()
-            words = _asked(_told(self.words(seen), tokens), batch.words)
-        return Losses(said, cells, words)
+            words = _label_loss(_any_cell(self.words(visual), tokens), batch.words)
+        return Losses(answers, cells, words)
 
     @torch.no_grad()
     def right(self, batch: Batch) -> np.ndarray:
@@ -197,7 +198,7 @@ class Learner(nn.Module):
         packed = batch.packed
         if packed is None:
             return np.ones(0, bool)
-        hit = self.logits(packed, self.seen(batch)).argmax(1).cpu().numpy() == packed.targets
+        hit = self.logits(packed, self.visual_tokens(batch)).argmax(1).cpu().numpy() == packed.targets
         found = np.ones(int(packed.owners.max()) + 1, bool)
         np.logical_and.at(found, packed.owners, hit)
         return found

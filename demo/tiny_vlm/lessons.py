@@ -1,4 +1,4 @@
-"""What a vision-language model is taught about each clip: captions and answers, and what its labels tell besides."""
+"""What the tiny vision-language model learns about each clip: captions, answers, and what action labels tell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,20 @@ class Lesson:
     kind: str
 
 
-@dataclass(frozen=True, eq=False)
-class TaughtClip:
-    """A clip, what is said of it, and who does what where in it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingClip:
+    """A clip with its captions, answers, person boxes and action labels.
 
-    more: questions that its labels answer, with "yes" and with "no". frames (n,): numbers of frames from 1 that boxes
-    (n, 4), corners as parts of the frame's sides, are of; people (n,) counts persons from 0, labels (persons, actions).
-    words: which of the lessons' words are said of it, bool.
+    Attributes:
+        clip_id: The clip.
+        uri: Its video.
+        lessons: Captions and answers of annotators.
+        more: Questions that its labels answer, with "yes" and with "no".
+        frames: (n,) number of the frame, from 1, of each box.
+        people: (n,) number of the person, from 0, of each box.
+        boxes: (n, 4) corners as parts of the frame's sides.
+        labels: (persons, actions) bool.
+        words: (words,) bool, which of the discriminative words occur in its texts.
     """
 
     clip_id: str
@@ -53,16 +61,16 @@ class TaughtClip:
 
     @property
     def texts(self) -> list[str]:
-        """All that is asked and said of the clip, in the annotators' words."""
+        """Questions, answers and captions, in the annotators' words."""
         return [text for lesson in self.lessons for text in (lesson.question, lesson.answer) if text]
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """Clips to learn from and clips to be examined on; `labels` are of `actions`, by their ids, `words` of `words`."""
+    """Clips to train on and to validate on; columns of their `labels` are `actions` (ids), of their `words` `words`."""
 
-    train: tuple[TaughtClip, ...]
-    val: tuple[TaughtClip, ...]
+    train: tuple[TrainingClip, ...]
+    val: tuple[TrainingClip, ...]
     actions: tuple[int, ...]
     words: tuple[str, ...]
     fingerprint: str
@@ -75,43 +83,43 @@ def read_lessons(root: str, settings: VlmTrainSettings) -> Lessons:
     home = dict(zip(splits["clip_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
     if not home:
         raise DatasetError(f"dataset {root} has no split of scheme {settings.scheme!r}", f"microg data split {root}")
-    said = _said(dataset, settings.tasks)
-    rows = [row for row in dataset.kept_clips().sort_by("clip_id").to_pylist() if said.get(row["clip_id"])]
+    lessons = _read_texts(dataset, settings.tasks)
+    rows = [row for row in dataset.kept_clips().sort_by("clip_id").to_pylist() if lessons.get(row["clip_id"])]
     chosen = {name: [row for row in rows if home.get(row["clip_id"]) == name] for name in ("train", "val")}
     chosen = {name: found[: settings.limit] for name, found in chosen.items()}
     if not chosen["train"]:
         wanted = " and ".join({"caption": "captions", "vqa": "questions"}[task] for task in settings.tasks)
         raise DatasetError(f"no clip of the train split of {root} has {wanted}", "are there tables qa and captions?")
-    done = _actions(dataset, {row["clip_id"] for row in chosen["train"]})
-    actions = tuple(sorted({action for people in done.values() for ids in people.values() for action in ids}))
-    shown = {clip: frozenset().union(*people.values()) for clip, people in done.items()}
-    told = answered_by_actions({clip: said[clip] for clip in shown}, shown)
-    boxes = _boxes(dataset, done)
-    words = telling_words([said[row["clip_id"]] for row in chosen["train"]])
+    people = _actions_by_person(dataset, {row["clip_id"] for row in chosen["train"]})
+    actions = tuple(sorted({action for persons in people.values() for ids in persons.values() for action in ids}))
+    clip_actions = {clip: frozenset().union(*persons.values()) for clip, persons in people.items()}
+    label_answers = answered_by_actions({clip: lessons[clip] for clip in clip_actions}, clip_actions)
+    boxes = _boxes(dataset, people)
+    words = discriminative_words([lessons[row["clip_id"]] for row in chosen["train"]])
     train = [
-        _taught(
+        _training_clip(
             dataset,
             row,
-            said[row["clip_id"]],
-            _more(told, shown.get(row["clip_id"])),
-            actions,
-            done.get(row["clip_id"], {}),
-            boxes.get(row["clip_id"], []),
-            words,
+            lessons[row["clip_id"]],
+            more=_more(label_answers, clip_actions.get(row["clip_id"])),
+            actions=actions,
+            people=people.get(row["clip_id"], {}),
+            boxes=boxes.get(row["clip_id"], []),
+            words=words,
         )
         for row in chosen["train"]
     ]
-    val = [_taught(dataset, row, said[row["clip_id"]], ((), ()), (), {}, [], ()) for row in chosen["val"]]
+    val = [_training_clip(dataset, row, lessons[row["clip_id"]]) for row in chosen["val"]]
     return Lessons(tuple(train), tuple(val), actions, words, dataset.fingerprint())
 
 
-def telling_words(said: Sequence[Sequence[Lesson]]) -> tuple[str, ...]:
-    """Return the words, sorted, by which clips differ: said of three in a hundred clips at least, and of most at most.
+def discriminative_words(lessons: Sequence[Sequence[Lesson]]) -> tuple[str, ...]:
+    """Return the words in 3% to 60% of the clips' captions and answers, and of three clips at least, sorted.
 
     Only captions and answers that name something count: neither numbers nor "yes" tell of one thing in the picture.
     """
-    counts = Counter(word for lessons in said for word in _words(lessons))
-    least, most = max(_LEAST_SUPPORT, 0.03 * len(said)), 0.6 * len(said)
+    counts = Counter(word for clip in lessons for word in _words(clip))
+    least, most = max(_LEAST_SUPPORT, 0.03 * len(lessons)), 0.6 * len(lessons)
     return tuple(sorted(word for word, count in counts.items() if least <= count <= most))
 
 
@@ -121,25 +129,25 @@ def _words(lessons: Sequence[Lesson]) -> set[str]:
 
 
 def answered_by_actions(
-    said: Mapping[str, Sequence[Lesson]], shown: Mapping[str, frozenset[int]]
+    lessons: Mapping[str, Sequence[Lesson]], clip_actions: Mapping[str, frozenset[int]]
 ) -> dict[str, tuple[int, Lesson, Lesson]]:
     """Find yes/no questions that one action label answers: question -> (action, lesson "yes", lesson "no").
 
-    shown: the actions of each clip. The label must agree with every answer that annotators gave, of which there are
-    at least three "yes" and three "no", and must be the only one that does.
+    The label must agree with every answer that annotators gave, of which there are at least three "yes" and three
+    "no", and must be the only one that does. Both arguments are by clip.
     """
-    asked: dict[str, list[tuple[str, Lesson]]] = {}
-    for clip, lessons in said.items():
-        for lesson in lessons:
+    by_question: dict[str, list[tuple[str, Lesson]]] = {}
+    for clip, own in lessons.items():
+        for lesson in own:
             if lesson.kind == "yes/no" and lesson.question and normalise(lesson.answer) in ("yes", "no"):
-                asked.setdefault(lesson.question, []).append((clip, lesson))
+                by_question.setdefault(lesson.question, []).append((clip, lesson))
     found = {}
-    for question, rows in sorted(asked.items()):
+    for question, rows in sorted(by_question.items()):
         truth = [normalise(lesson.answer) == "yes" for _, lesson in rows]
         if min(sum(truth), len(truth) - sum(truth)) < _LEAST_SUPPORT:
             continue
-        every = sorted(frozenset().union(*(shown[clip] for clip, _ in rows)))
-        fits = [action for action in every if [action in shown[clip] for clip, _ in rows] == truth]
+        every = sorted(frozenset().union(*(clip_actions[clip] for clip, _ in rows)))
+        fits = [action for action in every if [action in clip_actions[clip] for clip, _ in rows] == truth]
         if len(fits) == 1:
             yes, no = rows[truth.index(True)][1], rows[truth.index(False)][1]
             found[question] = (fits[0], yes, no)
@@ -147,15 +155,15 @@ def answered_by_actions(
 
 
 def _more(
-    told: Mapping[str, tuple[int, Lesson, Lesson]], shown: frozenset[int] | None
+    label_answers: Mapping[str, tuple[int, Lesson, Lesson]], actions: frozenset[int] | None
 ) -> tuple[tuple[Lesson, ...], tuple[Lesson, ...]]:
-    if shown is None:  # nobody labelled it: an action that is not listed may be there all the same
+    if actions is None:  # nobody labelled it: an action that is not listed may be there all the same
         return (), ()
-    yes = tuple(yes for action, yes, _ in told.values() if action in shown)
-    return yes, tuple(no for action, _, no in told.values() if action not in shown)
+    yes = tuple(yes for action, yes, _ in label_answers.values() if action in actions)
+    return yes, tuple(no for action, _, no in label_answers.values() if action not in actions)
 
 
-def _said(dataset: Dataset, tasks: Sequence[Task]) -> dict[str, list[Lesson]]:
+def _read_texts(dataset: Dataset, tasks: Sequence[Task]) -> dict[str, list[Lesson]]:
     found: dict[str, list[Lesson]] = {}
     if "vqa" in tasks:
         for row in dataset.table("qa").sort_by([("clip_id", "ascending"), ("qa_index", "ascending")]).to_pylist():
@@ -169,7 +177,7 @@ def _said(dataset: Dataset, tasks: Sequence[Task]) -> dict[str, list[Lesson]]:
     return found
 
 
-def _actions(dataset: Dataset, clips: set[str]) -> dict[str, dict[int, set[int]]]:
+def _actions_by_person(dataset: Dataset, clips: set[str]) -> dict[str, dict[int, set[int]]]:
     found: dict[str, dict[int, set[int]]] = {}
     for row in dataset.table("actions").to_pylist():
         if row["clip_id"] in clips and row["action_id"] is not None:
@@ -185,30 +193,30 @@ def _boxes(dataset: Dataset, clips: Iterable[str]) -> dict[str, list[dict[str, A
     return found
 
 
-def _taught(
+def _training_clip(
     dataset: Dataset,
     row: dict[str, Any],
     lessons: Sequence[Lesson],
-    more: tuple[tuple[Lesson, ...], ...],
-    actions: Sequence[int],
-    done: Mapping[int, set[int]],
-    boxes: Sequence[dict[str, Any]],
-    words: Sequence[str],
-) -> TaughtClip:
-    persons = {person: place for place, person in enumerate(sorted(done))}
-    kept = [box for box in boxes if box["person_id"] in persons] if row["width"] and row["height"] else []
-    sides = np.array([row["width"] or 1, row["height"] or 1] * 2, np.float64)
-    told = _words(lessons)
-    return TaughtClip(
-        row["clip_id"],
-        dataset.resolve(row["uri"]),
-        tuple(lessons),
-        (more[0], more[1]),
-        np.array([box["frame"] for box in kept], np.int64),
-        np.array([persons[box["person_id"]] for box in kept], np.int64),
-        np.array([[box[name] for name in ("x1", "y1", "x2", "y2")] for box in kept], np.float64).reshape(-1, 4) / sides,
-        np.array([[action in done[person] for action in actions] for person in sorted(done)], bool).reshape(
-            len(persons), len(actions)
-        ),
-        np.array([word in told for word in words], bool),
+    *,
+    more: tuple[tuple[Lesson, ...], tuple[Lesson, ...]] = ((), ()),
+    actions: Sequence[int] = (),
+    people: Mapping[int, set[int]] = MappingProxyType({}),
+    boxes: Sequence[dict[str, Any]] = (),
+    words: Sequence[str] = (),
+) -> TrainingClip:
+    numbers = {person: number for number, person in enumerate(sorted(people))}
+    kept = [box for box in boxes if box["person_id"] in numbers] if row["width"] and row["height"] else []
+    corners = np.array([[box[name] for name in ("x1", "y1", "x2", "y2")] for box in kept], np.float64).reshape(-1, 4)
+    labels = np.array([[action in people[person] for action in actions] for person in sorted(people)], bool)
+    own_words = _words(lessons)
+    return TrainingClip(
+        clip_id=row["clip_id"],
+        uri=dataset.resolve(row["uri"]),
+        lessons=tuple(lessons),
+        more=more,
+        frames=np.array([box["frame"] for box in kept], np.int64),
+        people=np.array([numbers[box["person_id"]] for box in kept], np.int64),
+        boxes=corners / np.array([row["width"] or 1, row["height"] or 1] * 2, np.float64),
+        labels=labels.reshape(len(people), len(actions)),
+        words=np.array([word in own_words for word in words], bool),
     )

@@ -24,7 +24,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class PackedRow:
     """Examples of one clip as a tree in one row.
 
     tokens (n,); positions (3, n) of time, height and width; visible (n, n) bool, whether row i sees column j. Answer
@@ -39,8 +39,8 @@ class Packed:
     owners: np.ndarray
 
 
-def pack(examples: Sequence[Example], positions: Callable[[tuple[int, ...]], np.ndarray]) -> Packed:
-    """Join examples into one row; `positions` gives those (3, n) of a sequence of tokens asked alone."""
+def pack(examples: Sequence[Example], positions: Callable[[tuple[int, ...]], np.ndarray]) -> PackedRow:
+    """Join examples into one row; `positions` gives those (3, n) of a sequence of tokens that stands alone."""
     places: dict[tuple[int, int], int] = {}
     aims: list[tuple[int, int, int]] = []
     rows = [(*example.prompt, *example.answer[:-1]) for example in examples]
@@ -62,7 +62,7 @@ def pack(examples: Sequence[Example], positions: Callable[[tuple[int, ...]], np.
     for at, parent in enumerate(parents[common:], start=common):
         visible[at, :at] = visible[parent, :at] if parent >= 0 else False
     sources, targets, owners = np.array(aims, np.int64).reshape(-1, 3).T
-    return Packed(np.array(tokens, np.int64), np.stack(where, 1), visible, sources, targets, owners)
+    return PackedRow(np.array(tokens, np.int64), np.stack(where, 1), visible, sources, targets, owners)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class PackedBatch:
     owners: np.ndarray
 
 
-def stack(rows: Sequence[Packed], pad: int) -> PackedBatch:
+def stack(rows: Sequence[PackedRow], pad: int) -> PackedBatch:
     """Put rows into one batch; padding sees itself only, which keeps its attention finite."""
     count, width = len(rows), max(len(row.tokens) for row in rows)
     tokens = np.full((count, width), pad, np.int64)

@@ -66,7 +66,7 @@ class PatchRule:
         values -= np.repeat(shift, of_channel)
         return values
 
-    def joined(self, patches: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+    def join(self, patches: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
         """Return the uint8 frames (t, h, w, 3) that patches were cut from."""
         time, high, wide = grid
         cut = (
@@ -85,7 +85,7 @@ class PatchRule:
         return ((frames * np.array(self.std) + np.array(self.mean)) * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def resized(processor: Any, frames: Frames) -> tuple[np.ndarray, float]:
+def resize_frames(processor: Any, frames: Frames) -> tuple[np.ndarray, float]:
     """Return frames at the size that `processor` gives them, (t, h, w, 3) uint8, and the seconds between two pairs.
 
     An odd number of frames becomes even as in the processor, by its last frame again.
@@ -100,7 +100,7 @@ def resized(processor: Any, frames: Frames) -> tuple[np.ndarray, float]:
         return_metadata=True,
     )
     rule = PatchRule.of(processor)
-    found = rule.joined(np.asarray(video["pixel_values_videos"]), tuple(map(int, video["video_grid_thw"][0])))  # pyright: ignore[reportArgumentType]
+    found = rule.join(np.asarray(video["pixel_values_videos"]), tuple(map(int, video["video_grid_thw"][0])))  # pyright: ignore[reportArgumentType]
     return found, rule.frames / video["video_metadata"][0].sampled_fps
 
 
@@ -161,5 +161,5 @@ def cell_labels(covered: np.ndarray, labels: np.ndarray) -> np.ndarray:
     covered (t, p, rows, columns) bool: by whom; labels (p, actions) bool: what they do. The first value of a cell says
     whether somebody is there, the others which actions those people do.
     """
-    there = np.concatenate([np.ones((len(labels), 1), bool), labels.astype(bool)], 1)
-    return np.logical_or.reduce(covered[..., None] & there[None, :, None, None, :], axis=1).astype(np.float32)
+    with_presence = np.concatenate([np.ones((len(labels), 1), bool), labels.astype(bool)], 1)
+    return np.logical_or.reduce(covered[..., None] & with_presence[None, :, None, None, :], axis=1).astype(np.float32)

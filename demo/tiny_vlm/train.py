@@ -17,7 +17,7 @@ from typing import Any
 from microg import storage
 from microg.demo.tiny_vlm.batches import Feed, keep_all
 from microg.demo.tiny_vlm.learner import Learner, Positions
-from microg.demo.tiny_vlm.lessons import Lessons, TaughtClip, read_lessons
+from microg.demo.tiny_vlm.lessons import Lessons, TrainingClip, read_lessons
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import ConfigError, TrainingError
 from microg.models.har.training.optimizers import set_learning_rate
@@ -32,10 +32,12 @@ ARCHITECTURE = "qwen2_5_vl"
 Watch = Callable[[dict[str, Any]], None]
 
 
-def train(settings: VlmTrainSettings, dataset: str, folder: str, watch: Watch = lambda said: None) -> dict[str, Any]:
+def train(
+    settings: VlmTrainSettings, dataset: str, folder: str, watch: Watch = lambda progress: None
+) -> dict[str, Any]:
     """Train, or go on training, the model of run folder `folder`, and return the result.
 
-    The model is written to `folder`/model when it is finished. `watch` is told of every clip read and every step.
+    The model is written to `folder`/model when it is finished. `watch` gets the progress after every clip and step.
     Raises `MicrogError` for what the user can put right.
     """
     if not storage.is_local(folder):
@@ -76,7 +78,7 @@ class _Training:
         settings = self._settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        checkpoint = find(str(self._untrained()))
+        checkpoint = find(str(self._initial_model()))
         model = load_model(checkpoint, device=settings.device)
         chat = load_chat(checkpoint, "video")
         self._feed = Feed(chat, Positions(model), settings, self._frames)
@@ -84,20 +86,20 @@ class _Training:
         val = self._read(self._lessons.val, 1)
         cells = settings.cells and all(len(clip.labels) for clip in train)
         words = len(self._lessons.words) if settings.words else 0
-        self._looking = settings.vision_epochs if cells or words else 0
+        self._vision_epochs = settings.vision_epochs if cells or words else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self._learner = Learner(model, len(self._lessons.actions) if cells else 0, words).to(model.device)
-        how = settings.optimizer
-        self._optimizer = self._learner.optimizer(settings.schedule.lr, how.betas, how.weight_decay, how.muon)
+        adam = settings.optimizer
+        self._optimizer = self._learner.optimizer(settings.schedule.lr, adam.betas, adam.weight_decay, adam.muon)
         if (state := self._files.load(self._progress)) is not None:
             self._learner.load_state_dict(state["learner"])
             self._optimizer.load_state_dict(state["optimizer"])
-        while self._progress.epoch < self._looking + settings.epochs:
+        while self._progress.epoch < self._vision_epochs + settings.epochs:
             self._epoch(train, val)
         self._write(model, chat)
 
-    def _untrained(self) -> Path:
+    def _initial_model(self) -> Path:
         """Return the folder of the model with random weights, made when it is not there yet."""
         from microg.demo.tiny_models import build
 
@@ -117,29 +119,29 @@ class _Training:
             made.rename(folder)
         return folder
 
-    def _read(self, clips: tuple[TaughtClip, ...], views: int) -> list[TaughtClip]:
+    def _read(self, clips: tuple[TrainingClip, ...], views: int) -> list[TrainingClip]:
         started = time.monotonic()
-        said = {"phase": "read", "total": len(clips)}
-        good, failures = keep_all(self._feed, clips, views, lambda error: self._watch({**said, "error": error}))
+        progress = {"phase": "read", "total": len(clips)}
+        good, failures = keep_all(self._feed, clips, views, lambda error: self._watch({**progress, "error": error}))
         self._progress.failures += [failure for failure in failures if failure not in self._progress.failures]
         self._seconds["read_s"] += time.monotonic() - started
         return good
 
-    def _epoch(self, train: list[TaughtClip], val: list[TaughtClip]) -> None:
+    def _epoch(self, train: list[TrainingClip], val: list[TrainingClip]) -> None:
         settings, progress = self._settings, self._progress
         steps = -(-len(train) // settings.batch)
-        epochs, asked = self._looking + settings.epochs, progress.epoch >= self._looking
-        begun, end = (self._looking, epochs) if asked else (0, self._looking)  # of this phase
+        epochs, questions = self._vision_epochs + settings.epochs, progress.epoch >= self._vision_epochs
+        begin, end = (self._vision_epochs, epochs) if questions else (0, self._vision_epochs)  # of this phase
         started = saved = time.monotonic()
-        for batch in ahead(self._feed.batches(train, progress.epoch, progress.iteration, asked), 2):
-            lr = learning_rate(settings.schedule, progress.epoch - begun + progress.iteration / steps, end - begun)
+        for batch in ahead(self._feed.batches(train, progress.epoch, progress.iteration, questions), 2):
+            lr = learning_rate(settings.schedule, progress.epoch - begin + progress.iteration / steps, end - begin)
             losses = self._step(batch, lr)
             progress.iteration += 1
             for name, value in losses.items():
                 progress.partial[name] = progress.partial.get(name, 0.0) + value
             self._watch(
                 {
-                    "phase": "train" if asked else "look",
+                    "phase": "train" if questions else "look",
                     "epoch": progress.epoch,
                     "end": end,
                     "steps": steps,
@@ -156,8 +158,8 @@ class _Training:
         row: dict[str, Any] = {name: progress.partial[name] / steps for name in ("loss", "cells_loss", "words_loss")}
         row["train_s"] = progress.partial.get("train_s", 0.0) + time.monotonic() - started
         progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
-        if asked and ((progress.epoch - begun) % settings.validate_every == 0 or progress.epoch == epochs):
-            row |= {"val": self._examined(val)}
+        if questions and ((progress.epoch - begin) % settings.validate_every == 0 or progress.epoch == epochs):
+            row |= {"val": self._validate(val)}
         progress.history.append({"epoch": progress.epoch, "steps": steps * progress.epoch, **row})
         self._seconds["train_s"] += row["train_s"]
         self._save()
@@ -166,12 +168,12 @@ class _Training:
         import torch
 
         set_learning_rate(self._optimizer, lr)
-        asked = batch.packed is not None
-        if asked:
+        questions = batch.packed is not None
+        if questions:
             for group in self._optimizer.param_groups:
                 group["lr"] *= self._settings.encoder_rate if group["encoder"] else 1.0
         losses = self._learner.losses(batch)
-        loss = losses.said + self._settings.cells * losses.cells + self._settings.words * losses.words
+        loss = losses.answers + self._settings.cells * losses.cells + self._settings.words * losses.words
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss.item()} in epoch {self._progress.epoch + 1}",
@@ -183,27 +185,27 @@ class _Training:
             torch.nn.utils.clip_grad_norm_(self._learner.parameters(), self._settings.optimizer.clip_grad_norm)
         self._optimizer.step()
         return {
-            "loss": (losses.said if asked else loss).item(),
+            "loss": (losses.answers if questions else loss).item(),
             "cells_loss": losses.cells.item(),
             "words_loss": losses.words.item(),
         }
 
-    def _examined(self, val: list[TaughtClip]) -> dict[str, float]:
+    def _validate(self, val: list[TrainingClip]) -> dict[str, float]:
         """Return the share of val answers that are right to the letter, of each kind."""
         right: Counter[str] = Counter()
-        asked: Counter[str] = Counter()
-        for lessons, batch in self._feed.exam(val):
+        total: Counter[str] = Counter()
+        for lessons, batch in self._feed.validation_batches(val):
             for lesson, hit in zip(lessons, self._learner.right(batch), strict=True):
-                asked[lesson.kind] += 1
+                total[lesson.kind] += 1
                 right[lesson.kind] += bool(hit)
-        return {kind: right[kind] / asked[kind] for kind in sorted(asked)}
+        return {kind: right[kind] / total[kind] for kind in sorted(total)}
 
     def _save(self) -> None:
         state = {"learner": self._learner.state_dict(), "optimizer": self._optimizer.state_dict()}
         self._files.save(self._progress, state)
 
     def _write(self, model: Any, chat: Any) -> None:
-        """Write the trained model in the Hugging Face layout, with how it wants to be asked; frames are let go."""
+        """Write the trained model in the Hugging Face layout, with frames and prompts; remove the training frames."""
         from microg.demo.tiny_models.save import save
 
         made = self._target.with_suffix(".tmp")

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,15 +82,16 @@ def test_help_of_each_command_has_an_example(words: tuple[str, ...]):
 
 def test_help_imports_nothing_heavy_and_is_quick():
     code = (
-        "import sys\nsys.argv = ['microg', '--help']\nfrom jobs import cli\n"
+        "import time, typer, typer.rich_utils, sys\nlibraries = time.process_time()\n"
+        "sys.argv = ['microg', '--help']\nfrom microg.jobs import cli\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "heavy = 'torch ray pandas cv2 av matplotlib huggingface_hub pyarrow'.split()\n"
-        "print('HEAVY', [name for name in heavy if name in sys.modules])"
+        "print('HEAVY', [name for name in heavy if name in sys.modules])\n"
+        "print('RATIO', time.process_time() / libraries)"
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "HEAVY []" in done.stdout
-    assert time.perf_counter() - started < 5  # about 0.4 s when nothing else runs
+    assert float(done.stdout.rpartition("RATIO")[2]) < 3  # of the CPU time of Python and Typer alone; measured 1.4
 
 
 def test_version_is_printed():

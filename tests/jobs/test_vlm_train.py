@@ -11,7 +11,7 @@ import pytest
 
 from microg import storage
 from microg.demo.tiny_vlm.batches import shares
-from microg.demo.tiny_vlm.lessons import Lesson, answered_by_actions, telling_words
+from microg.demo.tiny_vlm.lessons import Lesson, answered_by_actions, discriminative_words
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.demo.tiny_vlm.train import train
 from microg.errors import ConfigError, DatasetError
@@ -211,17 +211,17 @@ def test_words_that_tell_clips_apart_are_taken_from_captions_and_answers_that_na
 
     said = [clip("red" if index < 4 else "blue", "waving" if index % 2 else f"doing-{index}") for index in range(8)]
     # all are in the galley; what is done once is too rare to be learnt
-    assert telling_words(said) == ("blue", "doing", "red", "waving")
-    assert telling_words([]) == ()
+    assert discriminative_words(said) == ("blue", "doing", "red", "waving")
+    assert discriminative_words([]) == ()
 
 
 def test_views_are_taken_earlier_and_later():
-    from microg.demo.tiny_vlm.batches import Later
+    from microg.demo.tiny_vlm.batches import ShiftedPolicy
 
     policy = parse_policy("uniform:4:middles")
-    assert [Later(policy, share).indices(90, 30) for share in shares(3)] == [
+    assert [ShiftedPolicy(policy, share).indices(90, 30) for share in shares(3)] == [
         [11, 33, 56, 78],
         [17, 39, 62, 84],
         [5, 27, 50, 72],
     ]
-    assert Later(parse_policy("uniform:2"), 0.5).indices(10, 30) == [4, 9]
+    assert ShiftedPolicy(parse_policy("uniform:2"), 0.5).indices(10, 30) == [4, 9]

@@ -12,7 +12,7 @@ import torch
 
 from microg.demo.tiny_vlm.learner import Batch, Learner, People, Positions
 from microg.demo.tiny_vlm.packing import Example, pack, stack
-from microg.demo.tiny_vlm.patches import Move, PatchRule, cell_labels, covered_cells, resized
+from microg.demo.tiny_vlm.patches import Move, PatchRule, cell_labels, covered_cells, resize_frames
 from microg.models.vlm.base import Frames
 from microg.models.vlm.engines.chat import load_chat, shown_to_processor
 from microg.models.vlm.engines.checkpoint import find
@@ -56,13 +56,13 @@ def test_packed_questions_have_the_logits_of_each_question_alone(tiny: tuple[Any
     clips = [frames(0), frames(1, count=2, height=96, width=60)]  # two clips of different length and shape
     rows, patches, grids, wanted = [], [], [], []
     for shown in clips:
-        pixels, seconds = resized(chat.processor, shown)
+        pixels, seconds = resize_frames(chat.processor, shown)
         grid = rule.grid(pixels)
         examples = []
         for question, answer in QUESTIONS.items():
             ids = chat.ids(chat.text(prompt("vqa-v1").request("", shown, question=question)))
             said = [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
-            examples.append(Example(positions.widened(ids, grid), tuple(said)))
+            examples.append(Example(positions.expand_prompt(ids, grid), tuple(said)))
             wanted.append(alone(model, chat, shown, question, said))
         rows.append(pack(examples, lambda row, grid=grid, seconds=seconds: positions.of(row, grid, seconds)))
         patches.append(rule.cut(pixels))
@@ -71,7 +71,7 @@ def test_packed_questions_have_the_logits_of_each_question_alone(tiny: tuple[Any
     packed = stack(rows, tokenizer.pad_token_id)
     batch, learner = Batch(packed, np.concatenate(patches), np.array(grids)), Learner(model, 0)
     with torch.no_grad():
-        found = learner.logits(packed, learner.seen(batch))
+        found = learner.logits(packed, learner.visual_tokens(batch))
     torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-4, atol=1e-5)
     assert packed.owners.max() + 1 == len(wanted)
 
@@ -79,13 +79,13 @@ def test_packed_questions_have_the_logits_of_each_question_alone(tiny: tuple[Any
 def test_an_answer_is_right_exactly_when_greedy_decoding_says_it(tiny: tuple[Any, Any]):
     model, chat = tiny
     rule, positions, shown = PatchRule.of(chat.processor), Positions(model), frames(2)
-    pixels, seconds = resized(chat.processor, shown)
+    pixels, seconds = resize_frames(chat.processor, shown)
     grid = rule.grid(pixels)
     text = chat.text(prompt("vqa-v1").request("", shown, question="Who?"))
     inputs = chat.processor(text=[text], return_tensors="pt", **shown_to_processor([shown], "video"))
     model.model.rope_deltas = None
     said = model.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :].tolist()
-    asked = positions.widened(chat.ids(text), grid)
+    asked = positions.expand_prompt(chat.ids(text), grid)
     examples = [Example(asked, tuple(said)), Example(asked, (*said[:-1], (said[-1] + 1) % 200))]
     row = pack(examples, lambda tokens: positions.of(tokens, grid, seconds))
     batch = Batch(stack([row], chat.tokenizer.pad_token_id), rule.cut(pixels), np.array([grid]))
@@ -99,7 +99,7 @@ def one_cell_tells(learner: Learner, head: torch.nn.Linear, cell: int, cells: in
     with torch.no_grad():
         head.weight.zero_()
         head.weight[1, 0] = 40.0
-    learner.seen = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
+    learner.visual_tokens = lambda batch: seen  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_word_is_said_of_a_clip_when_any_of_its_cells_tells_it(tiny: tuple[Any, Any]):
@@ -115,7 +115,7 @@ def test_a_word_is_said_of_a_clip_when_any_of_its_cells_tells_it(tiny: tuple[Any
     assert right < 0.05
     assert wrong > 15
     nothing = learner.losses(Batch(None, np.zeros((0, 0)), grids))
-    assert (nothing.said.item(), nothing.cells.item(), nothing.words.item()) == (0, 0, 0)
+    assert (nothing.answers.item(), nothing.cells.item(), nothing.words.item()) == (0, 0, 0)
 
 
 def test_what_a_person_does_is_told_by_any_cell_of_the_person(tiny: tuple[Any, Any]):
@@ -151,7 +151,7 @@ def test_every_parameter_has_one_optimizer_and_the_encoder_has_groups_of_its_own
 def test_kept_frames_are_cut_into_the_patches_of_the_processor(tiny: tuple[Any, Any], count: int):
     _, chat = tiny
     shown, rule = frames(3, count), PatchRule.of(chat.processor)
-    pixels, seconds = resized(chat.processor, shown)
+    pixels, seconds = resize_frames(chat.processor, shown)
     inputs = chat.processor(text=["<|video_pad|>"], return_tensors="pt", **shown_to_processor([shown], "video"))
     assert pixels.dtype == np.uint8
     assert len(pixels) % 2 == 0

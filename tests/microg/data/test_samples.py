@@ -85,8 +85,8 @@ def test_no_boxes_make_no_samples() -> None:
     assert make_samples(schema.empty("boxes"), new_clips(["a_000"]), schema.empty("actions")).num_rows == 0
 
 
-def test_the_whole_published_set_takes_about_a_second() -> None:
-    clips, frames = 4759, 82
+def cpu_seconds_of_samples(clips: int) -> float:
+    frames = 82
     ids = [f"s_{number:04d}" for number in range(clips)]
     corner = np.linspace(0, 400, clips * frames)
     table = pa.table(
@@ -105,4 +105,9 @@ def test_the_whole_published_set_takes_about_a_second() -> None:
         schema.conform("actions", actions),
     )
     assert samples.num_rows == clips
-    assert time.process_time() - started < 5  # measured 0.1 s; generous, because the machine is shared
+    return time.process_time() - started
+
+
+def test_time_grows_as_the_number_of_clips() -> None:
+    whole, part = (min(cpu_seconds_of_samples(clips) for _ in range(3)) for clips in (4759, 4759 // 8))
+    assert whole < 4 * 8 * part  # were it as the square, it would be 64 times

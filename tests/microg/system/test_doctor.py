@@ -55,7 +55,7 @@ def test_engines_report_ok_missing_and_broken_and_a_crash_spares_the_other_proce
 def test_slow_engine_is_unknown_and_those_before_it_count():
     started = time.monotonic()
     results = probes.probe_engines(1.5, ({"quick": "detail = 'x'", "slow": "import time\ntime.sleep(60)"},))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60 / 2
     assert (results["quick"].state, results["slow"].state) == ("ok", "unknown")
 
 

@@ -74,9 +74,8 @@ def test_a_hanging_server_costs_one_timeout_and_not_the_answer(server: OpenAiSer
 def test_deadline_ends_a_request_that_never_succeeds_and_says_why(server: OpenAiServer):
     server.faults["p"] = [hang(60)] * 50
     policy = RetryPolicy(attempts=50, deadline_s=0.8, timeout_s=0.3, first_wait_s=0.01)
-    began = time.monotonic()
     replies = _ask(_engine(server, policy), "p", "fine")
-    assert time.monotonic() - began < 10
+    assert len(server.asked("p")) <= 4  # of 50 attempts, those that began in time
     assert replies["p"].status == "error"
     assert "did not answer in time" in str(replies["p"].error)
     assert replies["p"].text is None
@@ -100,10 +99,8 @@ def test_retry_after_is_honoured(server: OpenAiServer):
 
 
 def test_retry_after_past_the_deadline_gives_up_at_once(server: OpenAiServer):
-    server.faults["p"] = [failure(429, Retry_After="900")]
-    began = time.monotonic()
+    server.faults["p"] = [failure(429, Retry_After="900")]  # longer than a test may take
     reply = _ask(_engine(server), "p")["p"]
-    assert time.monotonic() - began < 5
     assert (reply.status, reply.attempts) == ("error", 1)
 
 
@@ -168,7 +165,7 @@ def test_leaving_early_stops_what_is_under_way(server: OpenAiServer):
     began = time.monotonic()
     next(replies)
     replies.close()  # pyright: ignore[reportAttributeAccessIssue]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60 / 2  # before any answer that was under way came
     assert len(server.requests) < 10
 
 
