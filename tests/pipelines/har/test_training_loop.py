@@ -151,7 +151,7 @@ def test_validation_with_whole_frames_of_different_sizes_scores_all(dataset: Pat
     wide = write_video(tmp_path / "wide.mp4", moving_scene(1, width=160))
     rows[1]["uri"] = str(wide)
     val_rows = pa.Table.from_pylist(rows, schema=setup.context.val_rows.schema)
-    finished, loop = run_alone(replace(setup, job=replace(setup.context, val_rows=val_rows)))
+    finished, loop = run_alone(replace(setup, context=replace(setup.context, val_rows=val_rows)))
     assert finished
     assert loop.progress.history[0]["val_boxes"] == 4
 
