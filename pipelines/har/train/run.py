@@ -19,6 +19,7 @@ from microg.errors import ConfigError, WorkerError
 from microg.pipelines.core import session
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan
+from microg.pipelines.har.train.monitor import Monitor, WorkerState
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.runs import Run, exclusive
 
@@ -110,7 +111,6 @@ def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from microg.pipelines.har.train.monitor import Monitor
     from microg.pipelines.har.train.stream import run_dataset
     from microg.pipelines.har.train.worker import train_worker
 
@@ -145,7 +145,7 @@ def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
         dataset_config=DataConfig(execution_options=session.ordered_execution(_AHEAD_BYTES * resources.workers)),
     )
     try:
-        return _watched(trainer, monitor, watch)
+        return _fit_and_watch(trainer, monitor, watch)
     finally:
         storage.remove_tree(scratch)
 
@@ -159,11 +159,15 @@ def _kept_handler(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
+def _fit_and_watch(trainer: Any, monitor: Any, watch: Watch) -> int:
     """Run `trainer.fit()` to its end. Raises the workers' own error, or `KeyboardInterrupt` once all is saved."""
     import ray
 
     ended: list[BaseException | None] = []
+
+    def look() -> WorkerState:
+        found: Any = ray.get(monitor.state.remote())
+        return found
 
     def fit() -> None:
         try:
@@ -178,7 +182,7 @@ def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
     while thread.is_alive():
         try:
             thread.join(_LOOK_EVERY_S)
-            progress = ray.get(monitor.state.remote()).progress or progress
+            progress = look().progress or progress
             if progress and not interrupted:
                 watch(progress)
         except KeyboardInterrupt:
@@ -187,7 +191,7 @@ def _watched(trainer: Any, monitor: Any, watch: Watch) -> int:
             interrupted = True
             monitor.stop.remote()
             watch({**progress, "phase": "stopping"})
-    state = ray.get(monitor.state.remote())
+    state = look()
     if state.failure is not None:
         raise state.failure
     if interrupted:
