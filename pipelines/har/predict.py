@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from microg import storage
 from microg.config import Config, Resources
@@ -17,6 +17,7 @@ from microg.data.key_frames import KEY_FRAMES
 from microg.data.label_space import LABEL_SPACES
 from microg.errors import ConfigError, WeightsError
 from microg.models.har.backbones.registry import backbone
+from microg.models.har.backbones.spec import RoiScaleSetting
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.har.predict_stage import DECODE, SCORE, Precision, PredictorSpec
 from microg.pipelines.har.samples import View
@@ -37,7 +38,7 @@ class PredictSettings(Config):
         default=None,
         description="Model name as in the published tables, or TINY; without it the weights say which they are of.",
     )
-    roi_scale: Literal["published", "true"] | None = Field(
+    roi_scale: RoiScaleSetting | None = Field(
         default=None,
         description="Scale of boxes on features: published (1/16 for every model) or true (by its stride); without it "
         "as trained, or published.",
@@ -69,11 +70,6 @@ class PredictSettings(Config):
     resources: Resources = Resources()
 
     volatile = frozenset({"weights", "limit", "batch_size", "device", "resources"})
-
-    @field_validator("roi_scale", mode="before")
-    @classmethod
-    def _word(cls, value: object) -> object:
-        return "true" if value is True else value  # YAML reads the bare word as a boolean
 
 
 def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSettings, LoadReport]:

@@ -1,4 +1,4 @@
-"""Qualitative panels of action recognition (the paper's Figures 3 and 4): key frames, truth, what each model says."""
+"""Qualitative panels of action recognition (the paper's Figures 3 and 4): key frames, truth, what each model answers."""
 
 # pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -23,12 +23,12 @@ from microg.reports.run_folders.runs import RunFolder
 from microg.reports.run_folders.sources import model_name, predictions_path
 
 _CONSIDERED = 2000  # key frames ranked, spread over the data
-_MOST_SAID = 6
+_MOST_PREDICTED = 6
 
 
 @dataclass(frozen=True)
-class Said:
-    """One action a model names: its probability, and whether it is true."""
+class ActionScore:
+    """One action of a model's answer: its probability, and whether it is true."""
 
     action: str
     probability: float
@@ -36,23 +36,23 @@ class Said:
 
 
 @dataclass(frozen=True)
-class ModelSays:
-    """What a model says of a person: actions from p = 0.5, and true ones it misses, with their probabilities."""
+class ModelAnswer:
+    """A model's answer on a person: actions from p = 0.5, and true ones it misses; `more` were left out."""
 
     model: str
-    said: tuple[Said, ...]
-    missed: tuple[Said, ...]
+    predicted: tuple[ActionScore, ...]
+    missed: tuple[ActionScore, ...]
     more: int = 0
 
 
 @dataclass(frozen=True)
 class PersonPanel:
-    """A person, the colour of the box, true actions, and what each model says."""
+    """A person, the colour of the box, true actions, and what each model answers."""
 
     person_id: int
     colour: str
     truth: tuple[str, ...]
-    models: tuple[ModelSays, ...]
+    models: tuple[ModelAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,11 @@ def _f1(row: dict[str, Any], model: _Scores) -> float:
     hits = wrong = missed = 0
     for place, labels in enumerate(row["labels"]):
         probabilities = _of_person(model, row, place)
-        said = set() if probabilities is None else set(model.ids[probabilities >= 0.5].tolist())
+        predicted = set() if probabilities is None else set(model.ids[probabilities >= 0.5].tolist())
         hits, wrong, missed = (
-            hits + len(said & set(labels)),
-            wrong + len(said - set(labels)),
-            missed + len(set(labels) - said),
+            hits + len(predicted & set(labels)),
+            wrong + len(predicted - set(labels)),
+            missed + len(set(labels) - predicted),
         )
     return 2 * hits / max(2 * hits + wrong + missed, 1)
 
@@ -158,8 +158,8 @@ def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle) 
     people = []
     for place, person in enumerate(row["person_id"]):
         labels = set(row["labels"][place])
-        says = tuple(_says(model, _of_person(model, row, place), labels) for model in models)
-        people.append(PersonPanel(person, person_colour(person), tuple(_names(sorted(labels))), says))
+        answers = tuple(_answer(model, _of_person(model, row, place), labels) for model in models)
+        people.append(PersonPanel(person, person_colour(person), tuple(_names(sorted(labels))), answers))
     picture, problem = None, None
     try:
         if not row["uri"]:
@@ -173,23 +173,23 @@ def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle) 
     return ActionPanel(row["clip_id"], row["frame"], picture, problem, _f1(row, models[0]), tuple(people))
 
 
-def _says(model: _Scores, probabilities: np.ndarray | None, labels: set[int]) -> ModelSays:
+def _answer(model: _Scores, probabilities: np.ndarray | None, labels: set[int]) -> ModelAnswer:
     if probabilities is None:
-        return ModelSays(model.name, (), tuple(Said(name, 0.0, False) for name in _names(sorted(labels))))
+        return ModelAnswer(model.name, (), tuple(ActionScore(name, 0.0, False) for name in _names(sorted(labels))))
     order = np.argsort(-probabilities, kind="stable")
-    said = [int(place) for place in order if probabilities[place] >= 0.5]
+    predicted = [int(place) for place in order if probabilities[place] >= 0.5]
     missed = [int(place) for place in order if probabilities[place] < 0.5 and int(model.ids[place]) in labels]
-    return ModelSays(
+    return ModelAnswer(
         model.name,
-        tuple(_said(model, place, probabilities, labels) for place in said[:_MOST_SAID]),
-        tuple(_said(model, place, probabilities, labels) for place in missed),
-        max(len(said) - _MOST_SAID, 0),
+        tuple(_action_score(model, place, probabilities, labels) for place in predicted[:_MOST_PREDICTED]),
+        tuple(_action_score(model, place, probabilities, labels) for place in missed),
+        max(len(predicted) - _MOST_PREDICTED, 0),
     )
 
 
-def _said(model: _Scores, place: int, probabilities: np.ndarray, labels: set[int]) -> Said:
+def _action_score(model: _Scores, place: int, probabilities: np.ndarray, labels: set[int]) -> ActionScore:
     action = int(model.ids[place])
-    return Said(_names([action])[0], float(probabilities[place]), action in labels)
+    return ActionScore(_names([action])[0], float(probabilities[place]), action in labels)
 
 
 def _names(ids: Sequence[int]) -> list[str]:

@@ -164,7 +164,7 @@ def _panel(key: _Key, said: Sequence[tuple[RunFolder, dict[str, Any], dict[str, 
                 model_name(run) or run.name,
                 () if text is None else mark(text, stems, "new"),
                 len(words(text)),
-                _shown(scores),
+                _score_labels(scores),
                 None if text else f"no text: {pair['status']}",
                 None if exact is None else exact >= 1,
             )
@@ -174,7 +174,7 @@ def _panel(key: _Key, said: Sequence[tuple[RunFolder, dict[str, Any], dict[str, 
     )
 
 
-def _shown(scores: dict[str, float]) -> tuple[tuple[str, str], ...]:
+def _score_labels(scores: dict[str, float]) -> tuple[tuple[str, str], ...]:
     wanted = {"token_f1": "F1", "cider": "CIDEr-D", "rouge_l": "ROUGE-L", "meteor": "METEOR", "sbert": "S-BERT"}
     known = [(title, scores[name]) for name, title in wanted.items() if name in scores]
     return tuple((title, f"{100 * value:.0f}") for title, value in known[:4])

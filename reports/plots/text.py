@@ -71,7 +71,7 @@ def _colours(kind: str) -> Callable[..., str]:
 def length_density(texts: dict[str, list[str]]) -> Plot | None:
     """Smoothed density of the number of words, one curve a kind of text, with histograms behind.
 
-    The curve is a Gaussian kernel density with Scott's bandwidth (at least half a word), cut at zero.
+    The curve is the kernel density, cut at zero.
     """
     lengths = {kind: np.array([len(words(value)) for value in values]) for kind, values in texts.items() if values}
     if not lengths:
@@ -85,7 +85,7 @@ def length_density(texts: dict[str, list[str]]) -> Plot | None:
             colour = TEXT_COLOURS[kind]
             axes.hist(values, bins=bins.tolist(), density=True, color=colour, alpha=0.22)
             label = f"{kind}s (mean {values.mean():.1f} words)"
-            axes.plot(grid, _density(values, grid), color=colour, linewidth=2.2, label=label)
+            axes.plot(grid, kernel_density(values, grid), color=colour, linewidth=2.2, label=label)
         axes.set_xlim(0, longest + 2)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("words")
@@ -96,7 +96,8 @@ def length_density(texts: dict[str, list[str]]) -> Plot | None:
         return finish(result, "text_lengths", f"Density of text lengths: {text}.")
 
 
-def _density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def kernel_density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Return the Gaussian kernel density of `values` (n,) on `grid` (m,): Scott's bandwidth, at least half a unit."""
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     bandwidth = max(spread * len(values) ** -0.2, 0.5)
     lengths, counts = np.unique(values, return_counts=True)

@@ -80,7 +80,7 @@ def test_help_of_each_command_has_an_example(words: tuple[str, ...]):
     assert f"microg {' '.join(words)}" in text.partition("xample")[2]
 
 
-def test_help_imports_nothing_heavy_and_is_quick():
+def test_help_imports_nothing_heavy_and_little_else():
     code = (
         "import time, typer, typer.rich_utils, sys\nlibraries = time.process_time()\n"
         "sys.argv = ['microg', '--help']\nfrom microg.jobs import cli\n"

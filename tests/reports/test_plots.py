@@ -10,7 +10,7 @@ from microg.data.statistics import Tables
 from microg.reports.plots import dataset_plots
 from microg.reports.plots.labels import label_distribution
 from microg.reports.plots.style import GROUP_COLOURS, ORIGIN_COLOURS
-from microg.reports.plots.text import _density, word_cloud
+from microg.reports.plots.text import kernel_density, word_cloud
 from tests.support.helpers import tiny_rows
 
 
@@ -82,9 +82,9 @@ def test_a_word_cloud_leaves_out_stop_words_and_escapes_markup() -> None:
     assert b"<b>" not in plot.svg
 
 
-def test_the_density_is_a_density() -> None:
+def test_the_density_is_akernel_density() -> None:
     grid = np.linspace(-80, 120, 10001)
-    curve = _density(np.array([3, 5, 5, 8, 21]), grid)
+    curve = kernel_density(np.array([3, 5, 5, 8, 21]), grid)
     assert abs(curve.sum() * (grid[1] - grid[0]) - 1) < 1e-6
-    single = _density(np.array([4]), grid)
+    single = kernel_density(np.array([4]), grid)
     assert abs(grid[single.argmax()] - 4) < 0.02

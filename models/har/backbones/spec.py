@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from microg.errors import ConfigError
 
 RoiScale = Literal["published", "true"]
+# As a setting: YAML reads the bare word as a boolean.
+RoiScaleSetting = Annotated[RoiScale, BeforeValidator(lambda value: "true" if value is True else value)]
 PUBLISHED_STRIDE = 16  # every published run divided boxes by 16, whatever its feature stride
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from microg.config import Config
+from microg.models.har.backbones.spec import RoiScaleSetting
 from microg.models.har.training.settings import OptimizerSettings, ScheduleSettings, StepSettings
 
 
@@ -16,18 +17,13 @@ class ModelSettings(Config):
     name: str = Field(
         default="TINY", description="Registered name of the backbone, which also says its frames, sizes and stride."
     )
-    roi_scale: Literal["published", "true"] = Field(
+    roi_scale: RoiScaleSetting = Field(
         default="published", description="Scale of boxes on features: 1/16 for every backbone, or by its stride."
     )
     dropout: float = Field(default=0.5, ge=0, lt=1, description="Dropout before the classification layer.")
     drop_path: float | None = Field(
         default=None, ge=0, lt=1, description="Stochastic depth of the backbone; without it as published."
     )
-
-    @field_validator("roi_scale", mode="before")
-    @classmethod
-    def _read_yaml(cls, value: object) -> object:
-        return "true" if value is True else value  # YAML reads the bare word as a boolean
 
 
 class WeightsSettings(Config):
