@@ -1,4 +1,4 @@
-"""Qualitative panels of action recognition (the paper's Figures 3 and 4): key frames, truth, what each model answers."""
+"""Panels of action recognition (the paper's Figures 3 and 4): key frames, truth, what each model answers."""
 
 # pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
