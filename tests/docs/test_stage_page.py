@@ -18,16 +18,16 @@ from tests.support.processes import ROOT
 
 
 def run_copy(folder: Path, *words: object) -> None:
-    """Run a command of the copy of the source code in `folder`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """Run a command of the copy of the source code in `folder`, on the session's Ray."""
+    import ray
+
+    environment = os.environ | {"PYTHONPATH": str(folder), "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     command = [sys.executable, "-m", "microg.jobs.cli", *map(str, words)]
-    done = subprocess.run(
-        command, cwd=folder, env=environment | {"PYTHONPATH": str(folder)}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_stage_page(tmp_path: Path):
+def test_the_stage_page(tmp_path: Path, ray_session: None):
     code = tmp_path / "code"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs", "runs", "data", "weights", "site", "dist")
     shutil.copytree(ROOT, code, symlinks=True, ignore=left_out)

@@ -172,10 +172,12 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(made, curate, no_ray, tmp_p
     plan = json.loads(printed)["plan"]
     assert (code, plan["files_to_do"], plan["files_unreadable"]) == (0, 15, 5 if os.geteuid() == 0 else 6)
     assert plan["clips_expected"] >= 7
+    assert [stage["stage"] for stage in plan["stages"]] == ["probe", "trim", "observe"]
     assert not out.exists()
     code, printed, _ = curate(raw, out, "--detections", detections, *SMALL, "--dry-run")
     assert code == 0
     assert "nothing is written" in printed
+    assert "observe: 1 to 1 actors" in printed
 
 
 def test_other_settings_are_refused_and_named(made, curate, no_ray):

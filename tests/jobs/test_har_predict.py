@@ -222,8 +222,14 @@ def test_a_plan_writes_nothing(
     assert microg(*words, "--json") == 0
     plan = json.loads(capsys.readouterr().out)["plan"]
     assert (plan["key_frames_to_do"], plan["samples_to_do"]) == (CLIPS * 2, CLIPS * 4)
+    assert [(stage["stage"], stage["runs_as"]) for stage in plan["stages"]] == [
+        ("decode", "tasks"),
+        ("score", "actors"),
+    ]
     assert microg(*words) == 0
-    assert "nothing was predicted" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "nothing was predicted" in shown
+    assert "\n  score: 1 or more actors, as many as fit, of 1 CPU, a block a call; reads epoch, key, " in shown
     assert not (tmp_path / "run").exists()
 
 

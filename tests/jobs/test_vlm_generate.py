@@ -296,9 +296,11 @@ def test_a_plan_tells_rows_tokens_memory_and_cost_and_writes_nothing(
     assert plan["cost_at_most"] == "none: it runs here"
     assert plan["first_clip"] == f"9 frames of {WIDTH} x {HEIGHT}"
     assert plan["tokens_about"] > 0
+    assert [(stage["stage"], stage["runs_as"]) for stage in plan["stages"]] == [("decode", "tasks"), ("ask", "actors")]
     assert plan["tokens_counted"].startswith("by OpenAI's rule for pictures, as the model is not here")
     assert microg("vlm", "generate", "--model", "gpt-4o", *where) == 0
     plan = json.loads(capsys.readouterr().out)
+    assert plan["stages"][1]["max_actors"] == 2
     assert plan["rows_to_do"] == ROWS
     assert 0 < plan["cost_at_most"] < 10
     assert not (tmp_path / "run").exists()

@@ -42,12 +42,16 @@ class _Preparation:
 
 def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     """Return what would be done: answers, tokens, GPU memory, and what it costs at most."""
+    from microg.pipelines.vlm import batch_api
     from microg.pipelines.vlm.estimate import expected
-    from microg.pipelines.vlm.generate import sized_pipeline
+    from microg.pipelines.vlm.generate import sized_pipeline, with_device
     from microg.pipelines.vlm.questions import sizes_of
 
     prepared = _prepare(settings, folder)
     settings, card = prepared.settings, prepared.card
+    if card.api:  # what its actors take does not depend on Ray
+        settings, _ = with_device(settings, card)
+    pipeline = batch_api.PIPELINE if settings.batch else sized_pipeline(settings.resources)
     sizes = sizes_of(prepared.left, settings.policy())
     takes = expected(prepared.left, sizes, settings, card, prepared.engine.price if prepared.engine else None)
     shown = f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none"
@@ -62,7 +66,7 @@ def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
         "gpu_memory_gb": "none: it runs at the provider" if card.api else card.gpu_memory_gb,
         "cost_at_most": "unknown: the price table has no such model" if cost is None else cost,
         "max_cost": settings.max_cost,
-        "stages": sized_pipeline(settings.resources).plan(),
+        "stages": pipeline.plan(),
         "tensor_parallel": settings.tensor_parallel,
         "resources": settings.resources.model_dump(),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from microg.formats.key_frame_sources import read_key_frames
 from microg.models.har import clip_geometry
 from microg.pipelines.har import samples
 from microg.pipelines.har.sample_tables import from_table, to_table
-from microg.pipelines.har.samples import SampleBatch, View, collate, decode_rows
+from microg.pipelines.har.samples import View, collate, decode_rows
 from tests.support.clips import FRAMES, TinySpec, make_clips
 from tests.support.footage import damage_packet, number_of
 
@@ -38,17 +37,6 @@ def rows(dataset: Dataset) -> pa.Table:
 
 def view(mode: samples.Mode, seed: int = 0) -> View:
     return View.of(SPEC, mode, seed)
-
-
-def comparable(batch: SampleBatch) -> tuple[Any, ...]:
-    return (
-        batch.epoch,
-        batch.step,
-        batch.sample_ids,
-        batch.clips.numpy().tobytes(),
-        batch.boxes.numpy().tobytes(),
-        batch.labels.numpy().tobytes(),
-    )
 
 
 def test_the_reference_frames_are_shown_in_order(rows: pa.Table) -> None:
