@@ -1,1 +1,1 @@
-"""Entry points: each runs as `python jobs/<name>.py` and is mounted in the `microg` command."""
+"""Doors: each script is a command of `microg` and runs as `python jobs/<name>.py`; cli and common serve them."""

@@ -37,39 +37,44 @@ from microg.jobs import (
     vlm_score,
     vlm_train,
 )
-from microg.jobs.common import make_app, mount, run
+from microg.jobs.common import COMMANDS, make_app, mount, run
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
-data_app = make_app("Get, make, check, convert and describe datasets.")
-app.add_typer(data_app, name="data")
-har_app = make_app("Recognise human actions: train and run models, predict and score.")
-app.add_typer(har_app, name="har")
-vlm_app = make_app("Ask vision-language models about clips, and score what they say.")
-app.add_typer(vlm_app, name="vlm")
-mount(app, curate.curate)
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
-app.command("report", epilog=report.EPILOG)(report.report)
-data_app.command("download")(data_download.download)
-data_app.command("validate", epilog=data_validate.EPILOG)(data_validate.validate)
-data_app.command("stats", epilog=data_stats.EPILOG)(data_stats.stats)
-data_app.command("page", epilog=data_page.EPILOG)(data_page.page)
-data_app.command("import")(data_convert.import_dataset)
-data_app.command("export")(data_convert.export_dataset)
-data_app.command("make-qa", epilog=data_make_qa.EPILOG)(data_make_qa.make_qa)
-data_app.command("split")(data_split.split)
-data_app.command("synth", epilog=data_synth.SYNTH_EPILOG)(data_synth.synth)
-data_app.command("annotate-synthetic", epilog=data_synth.ANNOTATE_EPILOG)(data_synth.annotate_synthetic)
-har_app.command("forward", epilog=har_forward.EPILOG)(har_forward.forward)
-har_app.command("predict", epilog=har_predict.EPILOG)(har_predict.har_predict)
-har_app.command("train", epilog=har_train.EPILOG)(har_train.har_train)
-har_app.command("score", epilog=har_score.EPILOG)(har_score.har_score)
-har_app.command("sweep", epilog=har_sweep.EPILOG)(har_sweep.har_sweep)
-vlm_app.command("generate", epilog=vlm_eval.EPILOG)(vlm_eval.vlm_generate)
-vlm_app.command("models", epilog=vlm_models.EPILOG)(vlm_models.models)
-vlm_app.command("prompts", epilog=vlm_models.PROMPTS_EPILOG)(vlm_models.prompts)
-vlm_app.command("train", epilog=vlm_train.EPILOG)(vlm_train.vlm_train)
-vlm_app.command("score", epilog=vlm_score.EPILOG)(vlm_score.vlm_score)
+groups = {
+    "": app,
+    "data": make_app("Get, make, check, convert and describe datasets."),
+    "har": make_app("Recognise human actions: train and run models, predict and score."),
+    "vlm": make_app("Ask vision-language models about clips, and score what they say."),
+}
+for name in ("data", "har", "vlm"):
+    app.add_typer(groups[name], name=name)
+for function in (
+    curate.curate,
+    demo.demo,
+    doctor.doctor,
+    report.report,
+    data_download.download,
+    data_validate.validate,
+    data_stats.stats,
+    data_page.page,
+    data_convert.import_dataset,
+    data_convert.export_dataset,
+    data_make_qa.make_qa,
+    data_split.split,
+    data_synth.synth,
+    data_synth.annotate_synthetic,
+    har_forward.forward,
+    har_predict.har_predict,
+    har_train.har_train,
+    har_score.har_score,
+    har_sweep.har_sweep,
+    vlm_eval.vlm_generate,
+    vlm_models.models,
+    vlm_models.prompts,
+    vlm_train.vlm_train,
+    vlm_score.vlm_score,
+):  # in the order of the help
+    mount(groups[COMMANDS[function].words.rpartition(" ")[0]], function)
 
 
 def _print_version(value: bool) -> None:

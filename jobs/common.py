@@ -191,6 +191,11 @@ def given(context: typer.Context) -> dict[str, Any]:
     return values
 
 
+def names_in(text: str) -> list[str]:
+    """Return the names in a text that commas separate."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def make_app(help_text: str) -> typer.Typer:
     """Return a Typer application in the house style."""
     return typer.Typer(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from microg.formats import FORMATS
-from microg.jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +31,7 @@ class SplitScheme(str, Enum):
     source = "source"
 
 
+@command("data import")
 def import_dataset(
     format_name: FormatArgument,
     source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or file in that format.")],
@@ -105,6 +106,7 @@ def import_dataset(
         raise typer.Exit(EXIT_FAILED_ROWS)
 
 
+@command("data export")
 def export_dataset(
     format_name: FormatArgument,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder to read.")],
@@ -181,7 +183,4 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("Convert datasets from and to other formats.")
-    app.command("import")(import_dataset)
-    app.command("export")(export_dataset)
-    run(app)
+    main("Convert datasets from and to other formats.")

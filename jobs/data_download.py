@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import DryRunOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import DryRunOption, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     from microg.system.downloads import Plan
@@ -29,6 +29,7 @@ class What(str, Enum):
     all = "all"
 
 
+@command("data download")
 def download(
     what: Annotated[
         What,
@@ -134,6 +135,4 @@ def _summary(plan: Plan, repo: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    app = make_app("Fetch the published datasets or weights.")
-    app.command()(download)
-    run(app)
+    main("Fetch the published datasets or weights.")

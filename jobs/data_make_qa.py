@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import EXIT_FAILED_ROWS, DryRunOption, JsonOption, LimitOption, make_app, print_json, run
+from microg.jobs.common import (
+    EXIT_FAILED_ROWS,
+    DryRunOption,
+    JsonOption,
+    LimitOption,
+    command,
+    given,
+    main,
+    print_json,
+    setting,
+)
 
 if TYPE_CHECKING:
     from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
@@ -29,19 +39,22 @@ command after a crash asks only what is missing.
 """
 
 
+@command("data make-qa", settings="microg.jobs.commands.data_make_qa.settings:MakeQaConfig", epilog=EPILOG)
 def make_qa(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with the table captions.")],
-    model: Annotated[str, typer.Option(help="A model card of 'microg vlm models', or with --url a model's name.")],
+    model: Annotated[str, setting("model")],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume; on this machine.")],
-    url: Annotated[str | None, typer.Option(help="OpenAI-compatible server that has the model.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pairs to keep of each clip; twice as many are proposed.")] = 6,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply, thinking included.")] = 2000,
+    url: Annotated[str | None, setting("base_url", "--url")] = None,
+    count: Annotated[int | None, setting("count")] = None,
+    max_tokens: Annotated[int | None, setting("max_tokens")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="US dollars that may be spent at most.")] = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
+    from microg.config import load_config
     from microg.data.dataset import Dataset
     from microg.errors import ConfigError, DatasetError
     from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
@@ -62,7 +75,7 @@ def make_qa(
             f"{run_folder} is not on this machine", "the cache and the account of costs need a local folder"
         )
     hashes = {name: prompt(name).hash for name in (qa.PROPOSE, qa.RANK, qa.CHECK)}
-    settings = MakeQaConfig(model=model, base_url=url, count=count, limit=limit, max_tokens=max_tokens, prompts=hashes)
+    settings = load_config(MakeQaConfig, None, [given(context)], prompts=hashes)
     engine = _engine(settings, max_cost)
     plan = _plan(captions, settings, engine)
     if dry_run:
@@ -190,6 +203,4 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("Make questions and answers from captions.")
-    app.command(epilog=EPILOG)(make_qa)
-    run(app)
+    main("Make questions and answers from captions.")

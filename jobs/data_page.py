@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import make_app, run
+from microg.jobs.common import command, main
 
 EPILOG = """
 **Examples**
@@ -19,6 +19,7 @@ EPILOG = """
 """
 
 
+@command("data page", epilog=EPILOG)
 def page(
     dataset: Annotated[str, typer.Argument(help="Dataset folder, or a URI such as s3://bucket/name.")],
     out: Annotated[str, typer.Argument(help="HTML file to write.")],
@@ -51,12 +52,5 @@ def page(
     print(f"wrote {out}")
 
 
-def main() -> None:
-    """Run as `python jobs/data_page.py DATASET OUT.html`."""
-    app = make_app("Write the page of a dataset.")
-    app.command(epilog=EPILOG)(page)
-    run(app)
-
-
 if __name__ == "__main__":
-    main()
+    main("Write the page of a dataset.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import DryRunOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import DryRunOption, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +23,7 @@ class Scheme(str, Enum):
     both = "both"
 
 
+@command("data split")
 def split(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with boxes and actions.")],
     scheme: Annotated[
@@ -122,6 +123,4 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("Split a dataset.")
-    app.command()(split)
-    run(app)
+    main("Split a dataset.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,7 @@ EPILOG = """
 _TERMINAL_ROWS = 20
 
 
+@command("data stats", epilog=EPILOG)
 def stats(
     dataset: Annotated[str, typer.Argument(help="Dataset folder, or a URI such as s3://bucket/name.")],
     out: Annotated[str | None, typer.Option("--out", help="Folder for CSV files and plots (PNG and SVG).")] = None,
@@ -113,12 +114,5 @@ def _print(results: dict[str, pd.DataFrame], notes: list[str], dataset: str) -> 
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
 
 
-def main() -> None:
-    """Run as `python jobs/data_stats.py DATASET ...`."""
-    app = make_app("Describe a dataset.")
-    app.command(epilog=EPILOG)(stats)
-    run(app)
-
-
 if __name__ == "__main__":
-    main()
+    main("Describe a dataset.")

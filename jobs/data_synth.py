@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, command, main, print_json
 
 SYNTH_EPILOG = """
 **Examples**
@@ -30,6 +30,7 @@ ANNOTATE_EPILOG = """
 """
 
 
+@command("data synth", epilog=SYNTH_EPILOG)
 def synth(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write to; run again to finish or extend it.")],
     clips: Annotated[int, typer.Option(min=1, help="Clips of 3 s to make.")] = 60,
@@ -110,6 +111,7 @@ def synth(
     print(hint)
 
 
+@command("data annotate-synthetic", epilog=ANNOTATE_EPILOG)
 def annotate_synthetic(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset curated from synthetic footage.")],
     truth: Annotated[str, typer.Argument(metavar="FOOTAGE", help="The footage folder, or its truth folder.")],
@@ -129,13 +131,5 @@ def annotate_synthetic(
     print(f"{dataset}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items()))
 
 
-def main() -> None:
-    """Run this job on its own: `python jobs/data_synth.py synth OUT` or `... annotate-synthetic DATASET FOOTAGE`."""
-    app = make_app("Synthetic footage and datasets.")
-    app.command("synth", epilog=SYNTH_EPILOG)(synth)
-    app.command("annotate-synthetic", epilog=ANNOTATE_EPILOG)(annotate_synthetic)
-    run(app)
-
-
 if __name__ == "__main__":
-    main()
+    main("Synthetic footage and datasets.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from microg.errors import ConfigError
-from microg.jobs.common import EXIT_FAILED_ROWS, JsonOption, make_app, print_json, run
+from microg.jobs.common import EXIT_FAILED_ROWS, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     from microg.validation import ValidationReport
@@ -28,6 +28,7 @@ Exit code: 0 no errors (warnings are allowed), 1 errors were found, 2 not a data
 """
 
 
+@command("data validate", epilog=EPILOG)
 def validate(
     dataset: Annotated[str, typer.Argument(help="Dataset folder, or a URI such as s3://bucket/name.")],
     videos: Annotated[
@@ -114,12 +115,5 @@ def _print(report: ValidationReport, name: str, examples: int) -> None:
     console.print(f"[{colour}]{report.errors} errors[/], {report.warnings} warnings", highlight=False)
 
 
-def main() -> None:
-    """Run as `python jobs/data_validate.py DATASET ...`."""
-    app = make_app("Check a dataset.")
-    app.command(epilog=EPILOG)(validate)
-    run(app)
-
-
 if __name__ == "__main__":
-    main()
+    main("Check a dataset.")

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import EXIT_FAILED_ROWS
+from microg.jobs.common import EXIT_FAILED_ROWS, command
 
 
+@command("demo")
 def demo(
     context: typer.Context,
     footage: Annotated[

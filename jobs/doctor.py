@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from microg.jobs.common import AddressOption, JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,11 +18,12 @@ EXIT_BROKEN = 1
 _COLOURS = {"ok": "green", "differs": "yellow", "missing": "yellow", "unknown": "yellow", "broken": "red"}
 
 
+@command("doctor")
 def doctor(
     weights: Annotated[
         str | None, typer.Option(help="Detector weights to look for: a file name or a path; default: yolo11n.pt.")
     ] = None,
-    address: AddressOption = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster to look at.")] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How long engines may take to load.")
     ] = 9.0,
@@ -129,6 +130,4 @@ def _print_pairs(console: Console, title: str, pairs: list[tuple[str, str]]) -> 
 
 
 if __name__ == "__main__":
-    app = make_app("Tell what is installed and what would run where.")
-    app.command()(doctor)
-    run(app)
+    main("Tell what is installed and what would run where.")

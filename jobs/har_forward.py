@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ AllowMissingOption = Annotated[
 ]
 
 
+@command("har forward", epilog=EPILOG)
 def forward(
     model: Annotated[str, typer.Option("--model", help="Configuration, such as SLOWFAST_8x8_R50; any case.")],
     weights: Annotated[
@@ -130,12 +131,5 @@ def _save_array(path: str, array: np.ndarray) -> None:
     storage.write_bytes(path, buffer.getvalue())
 
 
-def main() -> None:
-    """Run as `python jobs/har_forward.py --model ...`."""
-    app = make_app("Run one action recognition model on arrays.")
-    app.command(epilog=EPILOG)(forward)
-    run(app)
-
-
 if __name__ == "__main__":
-    main()
+    main("Run one action recognition model on arrays.")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
     AddressOption,
+    ConfigOption,
     DryRunOption,
     JsonOption,
     LimitOption,
     ProfileOption,
+    SchemeOption,
     SetOption,
-    make_app,
-    print_json,
-    profiled,
-    run,
+    SettingsOption,
+    SplitOption,
+    command,
+    finish,
+    given,
+    main,
+    setting,
 )
-
-if TYPE_CHECKING:
-    from microg.pipelines.har.predict import PredictSettings
 
 EPILOG = """
 **Examples**
@@ -38,37 +39,27 @@ EPILOG = """
 """
 
 
+@command("har predict", settings="microg.pipelines.har.predict:PredictSettings", epilog=EPILOG)
 def har_predict(
+    context: typer.Context,
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="Dataset folder, or a train-ready AVA folder with frames/.")
     ],
-    weights: Annotated[
-        str | None, typer.Option(help="Weights file of any known format, or the run folder of 'microg har train'.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model name as in the published tables, or TINY. [default: as the weights say]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val, test, or all samples. [default: test]")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
-    roi_scale: Annotated[
-        str | None,
-        typer.Option(help="published (1/16 for every model) or true (by its stride). [default: as trained, published]"),
-    ] = None,
-    view: Annotated[
-        str | None, typer.Option(help="test: the full frame. val: the centre crop. [default: test]")
-    ] = None,
-    allow_missing: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Tensors that may be missing in the weights.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a forward pass. [default: 8]")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda; auto: one GPU an actor if Ray has any. [default: auto]")
-    ] = None,
+    weights: Annotated[str | None, setting("weights")] = None,
+    model: Annotated[str | None, setting("model")] = None,
+    split: SplitOption = None,
+    scheme: SchemeOption = None,
+    roi_scale: Annotated[str | None, setting("roi_scale")] = None,
+    view: Annotated[str | None, setting("view")] = None,
+    allow_missing: Annotated[list[str] | None, setting("allow_missing", metavar="PATTERN")] = None,
+    batch_size: Annotated[int | None, setting("batch_size")] = None,
+    device: Annotated[str | None, setting("device")] = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to write or resume. [default: runs/har_predict/MODEL-HASH]")
     ] = None,
-    config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: keys row and predict.")] = None,
+    config: ConfigOption = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -81,51 +72,21 @@ def har_predict(
     failed are tried again. A sample that cannot be decoded or scored is a row with its reason. `microg har score` takes
     the run folder.
     """
+    from microg.config import load_config, recipe_section
     from microg.jobs.commands.har_predict import run as har_predict_run
-
-    options: dict[str, Any] = {
-        "model": model,
-        "weights": weights,
-        "split": split,
-        "scheme": scheme,
-        "roi_scale": roi_scale,
-        "view": view,
-        "allow_missing": allow_missing,
-        "batch_size": batch_size,
-        "device": device,
-        "limit": limit,
-    }
-    settings = _settings(config, list(overrides or []), options, address)
-    report = har_predict_run.predict(dataset, settings, run_folder, dry_run=dry_run)
-    if profile and not dry_run:
-        report = profiled(report, report["run"])
-    if as_json:
-        print_json(report)
-    else:
-        har_predict_run.show(report)
-    if not dry_run and report["failed"]:
-        raise typer.Exit(EXIT_FAILED_ROWS)
-
-
-def _settings(
-    config: str | None, overrides: list[str], options: dict[str, Any], address: str | None
-) -> PredictSettings:
-    """Build the settings: the recipe's section `predict` (its `row` names the model), `--set`, given options."""
-    from microg.config import load_config, read_recipe, recipe_section
     from microg.pipelines.har.predict import PredictSettings
 
-    values: dict[str, Any] = {}
-    if config is not None:
-        row = read_recipe(config).get("row")
-        values = {**({} if row is None else {"model": row}), **recipe_section(config, "predict")}
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = load_config(PredictSettings, None, overrides, **values)
-    if address is not None:
-        given["resources"] = settings.resources.replaced(address=address).model_dump()
-    return load_config(PredictSettings, None, (), **{**settings.model_dump(), **given})
+    recipe = recipe_section(config, "predict", row="model")
+    settings = load_config(PredictSettings, None, [*(overrides or []), given(context)], **recipe)
+    report = har_predict_run.predict(dataset, settings, run_folder, dry_run=dry_run)
+    finish(
+        report,
+        har_predict_run.show,
+        as_json=as_json,
+        failed=not dry_run and report["failed"],
+        profile=report["run"] if profile and not dry_run else None,
+    )
 
 
 if __name__ == "__main__":
-    app = make_app("Predict actions.")
-    app.command(epilog=EPILOG)(har_predict)
-    run(app)
+    main("Predict actions.")

@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import DryRunOption, JsonOption, SetOption, make_app, print_json, run, show_plan
+from microg.jobs.common import (
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    SchemeOption,
+    SetOption,
+    SettingsOption,
+    SplitOption,
+    command,
+    given,
+    main,
+    print_json,
+    setting,
+    show_plan,
+)
 
 if TYPE_CHECKING:
     from microg.actions.rows import Predictions, Truth
@@ -28,61 +42,36 @@ EPILOG = """
 """
 
 
+@command("har score", settings="microg.jobs.commands.har_score.settings:HarScoreConfig", epilog=EPILOG)
 def har_score(
+    context: typer.Context,
     predictions: Annotated[
         str, typer.Option("--predictions", help="AVA-style CSV, Parquet, or the run folder of 'microg har predict'.")
     ],
     groundtruth: Annotated[
         str, typer.Option("--groundtruth", help="AVA-style CSV, Parquet, or a dataset folder (see --split).")
     ],
-    protocol: Annotated[str | None, typer.Option(help="paper, corrected or both. [default: both]")] = None,
-    scores: Annotated[
-        str | None,
-        typer.Option(
-            "--scores", help="What scores are: logit or probability. [default: as the file declares, or logit]"
-        ),
-    ] = None,
-    space: Annotated[
-        str | None,
-        typer.Option("--label-space", help="microg50, ava80 or jhmdb21. [default: as the file declares, or microg50]"),
-    ] = None,
-    onto: Annotated[
-        str | None,
-        typer.Option("--onto", help="Score the classes shared with microg50, ava80 or jhmdb21, by the declared maps."),
-    ] = None,
-    truth_space: Annotated[
-        str | None,
-        typer.Option(
-            "--truth-space",
-            help="With --onto: label space of the truth. [default: dataset: microg50, file: as predictions]",
-        ),
-    ] = None,
-    row: Annotated[
-        str | None, typer.Option(help="Published row to show beside, e.g. X3D_L (test) or X3D_L/val/30.")
-    ] = None,
+    protocol: Annotated[str | None, setting("protocol")] = None,
+    scores: Annotated[str | None, setting("score_kind", "--scores")] = None,
+    space: Annotated[str | None, setting("label_space", "--label-space")] = None,
+    onto: Annotated[str | None, setting("onto", "--onto")] = None,
+    truth_space: Annotated[str | None, setting("truth_space", "--truth-space")] = None,
+    row: Annotated[str | None, setting("row")] = None,
     compare: Annotated[
         list[str] | None, typer.Option("--compare", metavar="RUN", help="Run folders of other models to compare with.")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, val, test or all, of a dataset folder. [default: test]")
-    ] = None,
-    scheme: Annotated[str | None, typer.Option(help="Split scheme of a dataset folder. [default: published]")] = None,
-    resamples: Annotated[
-        int | None, typer.Option(min=0, help="Bootstrap resamples; 0 gives no intervals. [default: 1000]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the resamples. [default: 0]")] = None,
-    match_order: Annotated[
-        str | None,
-        typer.Option(
-            "--match-order", help="Who claims a true box first: file (the reference) or score. [default: file]"
-        ),
-    ] = None,
+    split: SplitOption = None,
+    scheme: SchemeOption = None,
+    resamples: Annotated[int | None, setting("resamples")] = None,
+    seed: Annotated[int | None, setting("seed")] = None,
+    match_order: Annotated[str | None, setting("match_order", "--match-order")] = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to write. [default: runs/har_score/NAME-HASH]")
     ] = None,
-    config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: keys row and score.")] = None,
+    config: ConfigOption = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -105,20 +94,7 @@ def har_score(
     if more and not compare:
         raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
     others = [*(compare or []), *(more or [])]
-    options = {
-        "protocol": protocol,
-        "score_kind": scores,
-        "label_space": space,
-        "row": row,
-        "split": split,
-        "scheme": scheme,
-        "resamples": resamples,
-        "seed": seed,
-        "match_order": match_order,
-        "onto": onto,
-        "truth_space": truth_space,
-    }
-    settings = load_har_score_config(config, overrides or (), options)
+    settings = load_har_score_config(config, overrides or (), given(context))
     chosen = protocols(settings.protocol)
     published = har_row(settings.row) if settings.row else None
     said = read_predictions(predictions, score_kind=settings.score_kind, space=settings.label_space)
@@ -191,6 +167,4 @@ def _plan(said: Predictions, truth: Truth, settings: HarScoreConfig, coverage: C
 
 
 if __name__ == "__main__":
-    app = make_app("Score action predictions.")
-    app.command(epilog=EPILOG)(har_score)
-    run(app)
+    main("Score action predictions.")

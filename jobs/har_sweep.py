@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
     AddressOption,
     DryRunOption,
     JsonOption,
     LimitOption,
     ProfileOption,
     SetOption,
-    make_app,
+    SettingsOption,
+    command,
+    finish,
+    main,
     print_json,
-    profiled,
-    run,
+    setting,
 )
 
 if TYPE_CHECKING:
     from microg.jobs.commands.har_sweep.settings import SweepSettings
     from microg.pipelines.har.sweep import Trial
 
+_SWEEP = "microg.jobs.commands.har_sweep.settings:SweepSettings"
 EPILOG = """
 **Examples**
 
@@ -42,6 +44,7 @@ A domain is `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)`, `choice(a,b,...)`
 """
 
 
+@command("har sweep", settings="microg.pipelines.har.train.settings:TrainConfig", epilog=EPILOG)
 def har_sweep(
     words: Annotated[
         list[str] | None,
@@ -56,29 +59,21 @@ def har_sweep(
     space: Annotated[
         list[str] | None, typer.Option("--space", metavar="KEY=DOMAIN", help="Search one setting; may be repeated.")
     ] = None,
-    num_samples: Annotated[
-        int | None, typer.Option("--num-samples", min=1, help="Draws a recipe and grid point. [default: 1]")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="asha stops weak trials early; fifo lets all finish. [default: asha]")
-    ] = None,
-    grace_epochs: Annotated[
-        int | None, typer.Option("--grace-epochs", min=1, help="asha: epochs that every trial gets. [default: 1]")
-    ] = None,
-    reduction_factor: Annotated[
-        float | None,
-        typer.Option("--reduction-factor", help="asha: of so many trials one goes on at a rung. [default: 3]"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws. [default: 0]")] = None,
+    num_samples: Annotated[int | None, setting("num_samples", "--num-samples", of=_SWEEP)] = None,
+    scheduler: Annotated[str | None, setting("scheduler", of=_SWEEP)] = None,
+    grace_epochs: Annotated[int | None, setting("grace_epochs", "--grace-epochs", of=_SWEEP)] = None,
+    reduction_factor: Annotated[float | None, setting("reduction_factor", "--reduction-factor", of=_SWEEP)] = None,
+    seed: Annotated[int | None, setting("seed", of=_SWEEP)] = None,
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/har_sweep",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep in --run; recipes and space are those it recorded.")
     ] = False,
-    variant: Annotated[str | None, typer.Option(help="Variant of the recipes: published or intended.")] = None,
+    variant: Annotated[str | None, setting("variant")] = None,
     max_concurrent: Annotated[
         int | None, typer.Option("--max-concurrent", min=1, help="Trials at once. [default: as many as fit]")
     ] = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -122,14 +117,8 @@ def har_sweep(
             on_epoch=display.epoch,
             on_end=display.end,
         )
-    if profile:
-        document = profiled(document, document["run"])
-    if as_json:
-        print_json(document)
-    else:
-        _show(document)
-    if any(row["status"] == "error" for row in document["trials"]):
-        raise typer.Exit(EXIT_FAILED_ROWS)
+    failed = any(row["status"] == "error" for row in document["trials"])
+    finish(document, _show, as_json=as_json, failed=failed, profile=document["run"] if profile else None)
 
 
 def _settings(
@@ -246,6 +235,4 @@ def _show(document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("Sweep over action recognition models and their settings.")
-    app.command(epilog=EPILOG)(har_sweep)
-    run(app)
+    main("Sweep over action recognition models and their settings.")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
     EXIT_INTERRUPTED,
     AddressOption,
     DryRunOption,
@@ -24,10 +23,13 @@ from microg.jobs.common import (
     LimitOption,
     ProfileOption,
     SetOption,
-    make_app,
+    SettingsOption,
+    command,
+    finish,
+    given,
+    main,
     print_json,
-    profiled,
-    run,
+    setting,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ EPILOG = """
 """
 
 
+@command("har train", settings="microg.pipelines.har.train.settings:TrainConfig", epilog=EPILOG)
 def har_train(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with samples and splits.")],
     recipe: Annotated[
         str | None,
@@ -57,21 +61,17 @@ def har_train(
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to make or to resume. [default: runs/RECIPE-VARIANT]")
     ] = None,
-    variant: Annotated[
-        str | None,
-        typer.Option(help="published: as it ran, defects included; intended: defects fixed. [default: published]"),
-    ] = None,
+    variant: Annotated[str | None, setting("variant")] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Initial weights instead of the recipe's; none: random.")
+        str | None,
+        setting("weights.file", "--weights", metavar="FILE", note="'none' takes none, whatever the recipe says."),
     ] = None,
     allow_missing: Annotated[
-        list[str] | None,
-        typer.Option("--allow-missing", metavar="PATTERN", help="Parameters that FILE may lack; may be repeated."),
+        list[str] | None, setting("weights.allow_missing", "--allow-missing", metavar="PATTERN")
     ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option("--num-workers", min=1, help="Training processes; one GPU each where there are GPUs.")
-    ] = None,
+    num_workers: Annotated[int | None, setting("resources.workers", "--num-workers")] = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -85,19 +85,12 @@ def har_train(
     `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
     """
     from microg.jobs.commands.har_train.settings import load_har_train_config
+    from microg.jobs.commands.har_train.show import show
     from microg.pipelines.har.train.checks import check_and_plan
     from microg.pipelines.har.train.run import train
 
-    options = {
-        "weights.file": None if weights in (None, "none") else weights,
-        "weights.allow_missing": allow_missing,
-        "resources.workers": num_workers,
-        "resources.address": address,
-        "limit": limit,
-    }
+    options = given(context) | ({"weights": {}} if weights == "none" else {})
     settings = load_har_train_config(recipe, overrides or (), variant=variant, options=options)
-    if weights == "none":
-        settings = settings.replaced(weights={})
     folder = run_folder or default_folder(recipe, settings)
     if dry_run:
         plan = _plan(check_and_plan(settings, dataset, folder))
@@ -105,16 +98,7 @@ def har_train(
         return
     with _terminated_like_interrupted(), _Display(settings) as display:
         result = train(settings, dataset, folder, watch=display.update)
-    if profile:
-        result = profiled(result, result["run"])
-    if as_json:
-        print_json(result)
-    else:
-        from microg.jobs.commands.har_train.show import show
-
-        show(result)
-    if result["failures"]:
-        raise typer.Exit(EXIT_FAILED_ROWS)
+    finish(result, show, as_json=as_json, failed=result["failures"], profile=result["run"] if profile else None)
 
 
 def default_folder(recipe: str | None, settings: TrainConfig) -> str:
@@ -208,6 +192,4 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("Train an action recognition model.")
-    app.command(epilog=EPILOG)(har_train)
-    run(app)
+    main("Train an action recognition model.")

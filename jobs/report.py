@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     from microg.reports.pages.report import WrittenPage
@@ -24,6 +24,7 @@ EPILOG = """
 """
 
 
+@command("report", epilog=EPILOG)
 def report(
     runs: Annotated[
         list[str] | None,
@@ -98,12 +99,5 @@ def show(document: WrittenPage, as_json: bool) -> None:
     print(f"wrote {document['page']} ({document['bytes'] / 1e6:.2f} MB, {runs}) and {beside} files beside it")
 
 
-def main() -> None:
-    """Run as `python jobs/report.py RUN...`."""
-    app = make_app("Write the report of runs.")
-    app.command(epilog=EPILOG)(report)
-    run(app)
-
-
 if __name__ == "__main__":
-    main()
+    main("Write the report of runs.")

@@ -1,6 +1,7 @@
-"""`microg vlm generate`: what a vision-language model says about the clips of a dataset, on Ray.
+"""`microg vlm generate`: ask a vision-language model about the clips of a dataset, on Ray.
 
-Also `python jobs/vlm_eval.py --model CARD --dataset D --run R`, and the same behind `ray job submit`.
+`jobs/vlm_score.py` scores the answers. Also `python jobs/vlm_eval.py --model CARD --dataset D --run R`,
+and the same behind `ray job submit`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
     AddressOption,
+    ConfigOption,
     DryRunOption,
     JsonOption,
     LimitOption,
     ProfileOption,
+    SchemeOption,
     SetOption,
-    make_app,
-    print_json,
-    profiled,
-    run,
+    SettingsOption,
+    SplitOption,
+    command,
+    finish,
+    given,
+    main,
+    names_in,
+    setting,
     show_plan,
 )
 
@@ -48,42 +54,30 @@ engine), `'frames={kind: uniform, count: 8, resize: {longest: 448}}'`, `resource
 """
 
 
+@command("vlm generate", settings="microg.pipelines.vlm.settings:GenerateSettings", epilog=EPILOG)
 def vlm_generate(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A model card of 'microg vlm models' or its file, a checkpoint folder, or with --url a name."
-        ),
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset folder.")] = None,
+    context: typer.Context,
+    model: Annotated[str | None, setting("model")] = None,
+    dataset: Annotated[str | None, setting("dataset")] = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to write or resume. [default: runs/vlm/MODEL-HASH]")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="caption, vqa, or both: caption,vqa. [default: both]")] = None,
+    task: Annotated[str | None, setting("tasks", "--task", note="Names are separated by commas.")] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Prompt id of 'microg vlm prompts'; one a task. [default: *-v1]")
+        list[str] | None,
+        typer.Option(help="Prompt id of 'microg vlm prompts', one a task."),
     ] = None,
-    frames: Annotated[
-        str | None, typer.Option(help="uniform:8, fps:2, key:5:6, dense, ... [default: as the model card says]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test. [default: all clips]")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
-    all_clips: Annotated[
-        bool | None,
-        typer.Option("--all-clips/--with-reference", help="Captions also of clips that have none to compare with."),
-    ] = None,
-    url: Annotated[str | None, typer.Option(help="OpenAI-compatible server that has the model.")] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="vllm, transformers, openai or gemini. [default: as the model card says]")
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(min=0, help="US dollars that this run may cost in all its invocations together.")
-    ] = None,
-    batch: Annotated[
-        bool | None, typer.Option("--batch/--no-batch", help="OpenAI's batch mode: half the price, within a day.")
-    ] = None,
-    config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: key generate.")] = None,
+    frames: Annotated[str | None, setting("frames", note="Forms: uniform:8, fps:2, key:5:6, dense, ...")] = None,
+    split: SplitOption = None,
+    scheme: SchemeOption = None,
+    all_clips: Annotated[bool | None, setting("all_clips", "--all-clips/--with-reference")] = None,
+    url: Annotated[str | None, setting("url")] = None,
+    engine: Annotated[str | None, setting("engine")] = None,
+    max_cost: Annotated[float | None, setting("max_cost")] = None,
+    batch: Annotated[bool | None, setting("batch", "--batch/--no-batch")] = None,
+    config: ConfigOption = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     address: AddressOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
@@ -98,45 +92,17 @@ def vlm_generate(
     """
     from microg.jobs.commands.vlm_eval import run as vlm_eval_run
 
-    options: dict[str, Any] = {
-        "model": model,
-        "dataset": dataset,
-        "tasks": _names(task),
-        "split": split,
-        "scheme": scheme,
-        "all_clips": all_clips,
-        "url": url,
-        "engine": engine,
-        "max_cost": max_cost,
-        "limit": limit,
-        "batch": batch,
-    }
-    settings = _settings(config, list(overrides or []), options, list(prompt or []), frames, address)
+    settings = _settings(config, list(overrides or []), given(context), list(prompt or []))
     if dry_run:
         show_plan(vlm_eval_run.plan(settings, run_folder), as_json, "nothing was asked")
         return
     report = vlm_eval_run.generate(settings, run_folder)
-    if profile:
-        report = profiled(report, report["run"])
-    if as_json:
-        print_json(report)
-    else:
-        vlm_eval_run.show(report)
-    if report["failed"]:
-        raise typer.Exit(EXIT_FAILED_ROWS)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    folder = report["run"] if profile else None
+    finish(report, vlm_eval_run.show, as_json=as_json, failed=report["failed"], profile=folder)
 
 
 def _settings(
-    config: str | None,
-    overrides: list[str],
-    options: dict[str, Any],
-    prompts: list[str],
-    frames: str | None,
-    address: str | None,
+    config: str | None, overrides: list[str], options: dict[str, Any], prompts: list[str]
 ) -> GenerateSettings:
     """Build the settings: the recipe's section `generate`, then `--set`, then options."""
     from microg.config import load_config, recipe_section
@@ -145,24 +111,19 @@ def _settings(
     from microg.models.vlm.sampling import parse_policy
     from microg.pipelines.vlm.settings import GenerateSettings
 
-    values = {} if config is None else recipe_section(config, "generate")
-    settings = load_config(GenerateSettings, None, overrides, **values)
-    given = {name: value for name, value in options.items() if value is not None}
-    if prompts:
-        found = [prompt(name) for name in prompts]
-        if len({each.task for each in found}) < len(found):
-            raise ConfigError(f"--prompt {' and '.join(prompts)} are for one task", "give one prompt a task")
-        given["prompts"] = {**settings.prompts.model_dump(), **{each.task: each.id for each in found}}
-    if frames is not None:
-        given["frames"] = parse_policy(frames).model_dump()
-    if address is not None:
-        given["resources"] = {**settings.resources.model_dump(exclude_unset=True), "address": address}
-    if not settings.dataset and "dataset" not in given:
+    found = [prompt(name) for name in prompts]
+    if len({each.task for each in found}) < len(found):
+        raise ConfigError(f"--prompt {' and '.join(prompts)} are for one task", "give one prompt a task")
+    options = options | {f"prompts.{each.task}": each.id for each in found}
+    if "tasks" in options:
+        options["tasks"] = names_in(options["tasks"])
+    if "frames" in options:
+        options["frames"] = parse_policy(options["frames"]).model_dump()
+    settings = load_config(GenerateSettings, None, [*overrides, options], **recipe_section(config, "generate"))
+    if not settings.dataset:
         raise ConfigError("which dataset to ask about is missing", "--dataset FOLDER")
-    return load_config(GenerateSettings, None, (), **{**settings.model_dump(exclude_unset=True), **given})
+    return settings
 
 
 if __name__ == "__main__":
-    app = make_app("Ask a vision-language model about clips.")
-    app.command(epilog=EPILOG)(vlm_generate)
-    run(app)
+    main("Ask a vision-language model about clips.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import JsonOption, make_app, print_json, run
+from microg.jobs.common import JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     from microg.models.vlm.cards import ModelCard
@@ -30,6 +30,7 @@ PROMPTS_EPILOG = """
 _COLOURS = {"yes": "green", "unverified": "yellow", "no": "red"}
 
 
+@command("vlm models", epilog=EPILOG)
 def models(
     name: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="One card in full: a name, or the path of your own card.")
@@ -53,6 +54,7 @@ def models(
         _print_table(known)
 
 
+@command("vlm prompts", epilog=PROMPTS_EPILOG)
 def prompts(
     name: Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="One prompt in full.")] = None,
     as_json: JsonOption = False,
@@ -157,7 +159,4 @@ def _print_card(card: ModelCard) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("List the models and prompts of the benchmark.")
-    app.command(epilog=EPILOG)(models)
-    app.command(epilog=PROMPTS_EPILOG)(prompts)
-    run(app)
+    main("List the models and prompts of the benchmark.")

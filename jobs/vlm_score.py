@@ -10,17 +10,23 @@ import typer
 from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
+    ConfigOption,
     DryRunOption,
     JsonOption,
     ProfileOption,
+    SchemeOption,
     SetOption,
-    make_app,
+    SettingsOption,
+    SplitOption,
+    command,
+    given,
+    main,
+    names_in,
     print_json,
     profiled,
-    run,
+    setting,
     show_plan,
 )
-from microg.metrics.text.registry import METRICS
 
 if TYPE_CHECKING:
     from microg.jobs.commands.vlm_score.measure import Measurer
@@ -55,7 +61,9 @@ qa_index, prediction}; as JSON, JSONL, CSV or Parquet. References have the same 
 """
 
 
+@command("vlm score", settings="microg.jobs.commands.vlm_score.settings:VlmScoreConfig", epilog=EPILOG)
 def vlm_score(
+    context: typer.Context,
     generated: Annotated[
         str | None, typer.Option("--run", help="Run folder of 'microg vlm generate': its answers are scored.")
     ] = None,
@@ -64,52 +72,38 @@ def vlm_score(
         str | None,
         typer.Option("--references", help="Dataset folder or a file. [default: the dataset that --run was made from]"),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="caption, vqa or both. [default: what the predictions hold]")] = None,
-    protocol: Annotated[str | None, typer.Option(help="paper, standard or both. [default: both]")] = None,
+    task: Annotated[str | None, setting("task")] = None,
+    protocol: Annotated[str | None, setting("protocol")] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(
-            help=f"Comma-separated: {', '.join(METRICS)}. [default: all that are available here; those named must be]"
+        setting(
+            "metrics",
+            note="Commas separate names.",
         ),
     ] = None,
-    missing: Annotated[
-        str | None, typer.Option(help="What to do without a prediction: error or zero. [default: error]")
-    ] = None,
-    allow_extra: Annotated[
-        bool | None, typer.Option("--allow-extra/--no-extra", help="Leave out predictions without reference.")
-    ] = None,
-    baselines: Annotated[
-        str | None,
-        typer.Option(help="Metrics of the constant, blind, shuffled baselines: cheap, all or none. [default: cheap]"),
-    ] = None,
-    row: Annotated[str | None, typer.Option(help="Published row to show beside, e.g. gpt_4o.")] = None,
+    missing: Annotated[str | None, setting("missing")] = None,
+    allow_extra: Annotated[bool | None, setting("allow_extra", "--allow-extra/--no-extra")] = None,
+    baselines: Annotated[str | None, setting("baselines")] = None,
+    row: Annotated[str | None, setting("row")] = None,
     compare: Annotated[
         list[str] | None, typer.Option("--compare", metavar="RUN", help="Scored runs of other models to compare with.")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Prompt id, where a run holds answers to several.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a dataset folder. [default: all clips]")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Split scheme of a dataset folder. [default: published]")] = None,
-    resamples: Annotated[
-        int | None, typer.Option(min=0, help="Bootstrap resamples; 0 gives no intervals. [default: 2000]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of resamples and baselines. [default: 0]")] = None,
-    judge: Annotated[
-        str | None, typer.Option("--judge", metavar="MODEL", help="Model that judges the answers.")
-    ] = None,
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", help="OpenAI-compatible server. [default: OPENAI_BASE_URL, or OpenAI]")
-    ] = None,
+    prompt: Annotated[str | None, setting("prompt")] = None,
+    split: SplitOption = None,
+    scheme: SchemeOption = None,
+    resamples: Annotated[int | None, setting("resamples")] = None,
+    seed: Annotated[int | None, setting("seed")] = None,
+    judge: Annotated[str | None, setting("judge.model", "--judge", metavar="MODEL")] = None,
+    judge_url: Annotated[str | None, setting("judge.base_url", "--judge-url")] = None,
     out: Annotated[
         str | None, typer.Option("--out", help="Run folder to write. [default: runs/vlm_score/NAME-HASH]")
     ] = None,
     address: AddressOption = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Scoring workers on Ray; 0: in this process. [default: as many as pay, 0 if little]"),
-    ] = None,
-    config: Annotated[str | None, typer.Option("--config", "--recipe", help="Recipe: keys row and score.")] = None,
+    workers: Annotated[int | None, setting("workers")] = None,
+    config: ConfigOption = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
     dry_run: DryRunOption = False,
     profile: ProfileOption = False,
@@ -135,24 +129,8 @@ def vlm_score(
         raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
     if (generated is None) == (predictions is None):
         raise ConfigError("give either --run or --predictions", "see 'microg vlm score --help'")
-    options = {
-        "task": task,
-        "protocol": protocol,
-        "metrics": _names(metrics),
-        "missing": missing,
-        "allow_extra": allow_extra,
-        "baselines": baselines,
-        "row": row,
-        "prompt": prompt,
-        "split": split,
-        "scheme": scheme,
-        "resamples": resamples,
-        "seed": seed,
-        "judge": {"model": judge, "base_url": judge_url},
-        "workers": workers,
-        "resources": {"address": address},
-    }
-    settings = load_vlm_score_config(config, overrides or (), options)
+    chosen_metrics = {} if metrics is None else {"metrics": names_in(metrics)}
+    settings = load_vlm_score_config(config, overrides or (), given(context) | chosen_metrics)
     if settings.row:
         text_row(settings.row)
     source = generated or str(predictions)
@@ -194,10 +172,6 @@ def vlm_score(
     failed = _finish(folder, asked, reports, judged, prompts, found, others, plots, as_json)
     if failed:
         raise typer.Exit(EXIT_FAILED_ROWS)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _dataset_of(run_folder: str) -> str:
@@ -306,6 +280,4 @@ def _plan(
 
 
 if __name__ == "__main__":
-    app = make_app("Score captions and answers.")
-    app.command(epilog=EPILOG)(vlm_score)
-    run(app)
+    main("Score captions and answers.")

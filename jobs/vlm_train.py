@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
     ConfigOption,
     DryRunOption,
     JsonOption,
+    LimitOption,
+    SchemeOption,
     SetOption,
-    make_app,
-    print_json,
-    run,
+    SettingsOption,
+    command,
+    finish,
+    given,
+    main,
+    setting,
     show_plan,
 )
 
@@ -41,16 +45,19 @@ More settings: `--set size.hidden=256`, `size.side=168` (pixels of a frame), `'f
 """
 
 
+@command("vlm train", settings="microg.demo.tiny_vlm.settings:VlmTrainSettings", epilog=EPILOG)
 def vlm_train(
+    context: typer.Context,
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="Dataset folder with captions or questions, and splits.")
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times that each clip is shown. [default: 6]")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Split scheme. [default: published]")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips of each split.")] = None,
+    epochs: Annotated[int | None, setting("epochs")] = None,
+    scheme: SchemeOption = None,
+    limit: LimitOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    list_settings: SettingsOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +68,12 @@ def vlm_train(
     same command goes on from the last checkpoint; a finished run says so and returns. RUN/model is a checkpoint folder
     in the Hugging Face layout, which vLLM and transformers load; it also tells with which frames it is to be asked.
     """
-    settings = _settings(config, list(overrides or []), {"epochs": epochs, "scheme": scheme, "limit": limit})
+    from microg.config import load_config, merged, recipe_section
+    from microg.demo.tiny_vlm.settings import VlmTrainSettings
+
+    # on top of the defaults written out, so that one key of a section can be given
+    values = merged(VlmTrainSettings().model_dump(mode="json"), recipe_section(config, "vlm_train"))
+    settings = load_config(VlmTrainSettings, None, [*(overrides or []), given(context)], **values)
     if dry_run:
         show_plan(_plan(settings, dataset, run_folder), as_json, "nothing was trained")
         return
@@ -69,21 +81,7 @@ def vlm_train(
 
     with _Display() as display:
         result = train(settings, dataset, run_folder, display.update)
-    print_json(result) if as_json else _show(result)
-    if result["failures"]:
-        raise typer.Exit(EXIT_FAILED_ROWS)
-
-
-def _settings(config: str | None, overrides: list[str], options: dict[str, Any]) -> VlmTrainSettings:
-    """Build the settings: the recipe's section `vlm_train`, then `--set`, then options."""
-    from microg.config import load_config, merged, recipe_section
-    from microg.demo.tiny_vlm.settings import VlmTrainSettings
-
-    # on top of the defaults written out, so that one key of a section can be given
-    plain = VlmTrainSettings().model_dump(mode="json")
-    values = plain if config is None else merged(plain, recipe_section(config, "vlm_train"))
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return load_config(VlmTrainSettings, None, [*overrides, *given], **values)
+    finish(result, _show, as_json=as_json, failed=result["failures"])
 
 
 def _plan(settings: VlmTrainSettings, dataset: str, folder: str) -> dict[str, Any]:
@@ -159,6 +157,4 @@ def _show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app = make_app("Train a tiny vision-language model.")
-    app.command(epilog=EPILOG)(vlm_train)
-    run(app)
+    main("Train a tiny vision-language model.")

@@ -237,12 +237,24 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     return loaded
 
 
-def recipe_section(path: str, name: str) -> dict[str, Any]:
-    """Return section `name` of a recipe, empty when it has none. Raises `ConfigError` when it is no mapping."""
-    section = read_recipe(path).get(name, {})
+def recipe_section(recipe: str | None, name: str, *, row: str | None = None) -> dict[str, Any]:
+    """Return the settings that a recipe has for one job, empty without recipe or section.
+
+    Args:
+        recipe: File or name of the recipe, or None.
+        name: Section of the job.
+        row: Key under which the settings take the recipe's `row`, or None where they take none.
+
+    Raises:
+        ConfigError: The section is no mapping.
+    """
+    if recipe is None:
+        return {}
+    document = read_recipe(recipe)
+    section = document.get(name, {})
     if not isinstance(section, dict):
-        raise ConfigError(f"{path} has no mapping {name!r}", "a recipe maps names of jobs to their settings")
-    return section
+        raise ConfigError(f"{recipe} has no mapping {name!r}", "a recipe maps names of jobs to their settings")
+    return {row: document["row"], **section} if row is not None and document.get("row") is not None else section
 
 
 def _problem(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:

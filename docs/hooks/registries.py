@@ -163,6 +163,31 @@ def commands() -> str:
     return "\n".join(_command(path, command) for path, command in leaves(get_command(cli.app), ("microg",)))
 
 
+def settings() -> str:
+    """Return every key of `--set`, by command and section."""
+    from itertools import groupby
+
+    from typer.main import get_command
+
+    from microg.jobs import cli
+
+    parts = []
+    for path, command in leaves(get_command(cli.app), ("microg",)):
+        if any("--set" in parameter.opts for parameter in command.params):
+            parts.append(f"## {' '.join(path)}\n")
+            for section, found in groupby(command.settings(), key=lambda each: each.section):
+                rows = (
+                    (f"`{each.key}`", f"`{each.default}`" if each.default else "", _escape(each.meaning), each.allowed)
+                    for each in found
+                )
+                parts.append(f"{_escape(section)}\n\n{table(('key', 'default', 'meaning', 'allowed'), rows)}\n")
+    return "\n".join(parts)
+
+
+def _escape(text: str) -> str:
+    return text.replace("<", "&lt;")
+
+
 def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every command that is no group, with the words that call it."""
     if hasattr(command, "commands"):
@@ -173,6 +198,7 @@ def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _command(path: tuple[str, ...], command: Any) -> str:
+    command.describe_options()
     rows = []
     for parameter in command.params:
         if parameter.param_type_name == "option":
@@ -235,5 +261,6 @@ REGISTRIES: dict[str, Callable[[], str]] = {
     "dataset-tables": dataset_tables,
     "run-tables": run_tables,
     "commands": commands,
+    "settings": settings,
     "costs": costs,
 }

@@ -1,36 +1,13 @@
-"""What scoring commands share: their settings, and which runs they may be compared with."""
+"""Which runs a scoring command may be compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from microg import storage
-from microg.config import Config, load_config, read_recipe, recipe_section
+from microg.config import Config
 from microg.errors import MetricError
-
-C = TypeVar("C", bound=Config)
-
-
-def load_score_config(model: type[C], recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> C:
-    """Build the settings of class `model`: a recipe's keys `row` and `score`, then `overrides`, then options.
-
-    Options that are None were not given; a mapping joins its section. Other keys of a recipe belong to other jobs.
-    Raises `ConfigError` naming the key at fault.
-    """
-    values: dict[str, Any] = {}
-    if recipe is not None:
-        values = dict(recipe_section(recipe, "score"))
-        row = read_recipe(recipe).get("row")
-        values |= {} if row is None else {"row": row}
-    settings = load_config(model, None, overrides, **values).model_dump()
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            settings[name] |= {key: item for key, item in value.items() if item is not None}
-        elif value is not None:
-            settings[name] = value
-    return load_config(model, None, (), **settings)
-
 
 def comparable_document(
     other: str, command: str, asked: Config, *, digest: str, truth: str, settings: Sequence[str]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 import typer
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from microg.errors import ConfigError, DownloadError
 from microg.jobs import cli, common
+from microg.jobs.common import COMMANDS, settings_in
 from microg.system.hub import REPOS
 from tests.support.hub_server import FakeHub, serve
 
@@ -217,9 +219,60 @@ def test_doctor_does_not_call_working_what_it_could_not_load_in_time(microg: Cal
     assert "The core works" not in hasty.out
 
 
-def test_job_module_runs_as_a_script():
-    for module in ("doctor", "data_download"):
-        script = Path(cli.__file__).with_name(f"{module}.py")
-        done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
-        assert done.returncode == 0
-        assert "Examples" in done.stdout
+DOORS = sorted({Path(str(sys.modules[function.__module__].__file__)).name for function in COMMANDS})
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_job_module_runs_as_a_script(door: str):
+    script = Path(cli.__file__).with_name(door)
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    several = sum(Path(str(sys.modules[function.__module__].__file__)).name == door for function in COMMANDS) > 1
+    assert ("Commands" if several else "xample") in done.stdout
+
+
+def test_jobs_are_doors_the_frame_and_nothing_else():
+    assert {path.name for path in Path(cli.__file__).parent.glob("*.py")} == {
+        *DOORS,
+        "__init__.py",
+        "cli.py",
+        "common.py",
+    }
+
+
+@pytest.mark.parametrize("function", COMMANDS, ids=lambda function: COMMANDS[function].words)
+def test_options_are_described_by_the_settings_that_they_set(function: Callable[..., None]):
+    info = COMMANDS[function]
+    options = CliRunner().invoke(cli.app, [*info.words.split(), "--help"], terminal_width=200).output
+    listing = CliRunner().invoke(cli.app, [*info.words.split(), "--settings"])
+    if "--set " not in options:
+        assert listing.exit_code == 2
+        return
+    assert listing.exit_code == 0
+    for each in settings_in(info.settings):
+        assert each.key in listing.output
+
+
+def test_help_shows_bounds_and_default_of_a_setting():
+    text = " ".join(CliRunner().invoke(cli.app, ["vlm", "train", "--help"], terminal_width=300).output.split())
+    assert "[at least 1; default: 6]" in text
+    assert "[default: published]" in text
+
+
+def test_what_stands_on_the_command_line_is_given_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    seen: list[dict[str, object]] = []
+
+    def door(
+        context: typer.Context,
+        rotations: Annotated[int | None, common.setting("detector.rotations")] = None,
+        pretrimmed: Annotated[bool, common.setting("pretrimmed", "--pretrimmed/--raw")] = False,
+        limit: common.LimitOption = None,
+    ) -> None:
+        seen.append(common.given(context))
+
+    monkeypatch.setitem(common.COMMANDS, door, common.CommandInfo(words="door", settings=None, epilog=None))
+    app = common.make_app("test")
+    common.mount(app, door)
+    for words in ([], ["--rotations", "4", "--raw"], ["--limit", "3"]):
+        assert CliRunner().invoke(app, words).exit_code == 0
+    assert seen == [{}, {"detector.rotations": 4, "pretrimmed": False}, {"limit": 3}]

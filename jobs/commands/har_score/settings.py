@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from microg import storage
-from microg.config import Config
+from microg.config import Config, load_config, recipe_section
 from microg.data.label_space import MICROG_50, LabelSpace, label_space
 from microg.errors import ConfigError
-from microg.jobs.commands.scoring import load_score_config
 
 _Space = Literal["microg50", "ava80", "jhmdb21"]
 
@@ -61,8 +60,8 @@ class HarScoreRun(Config):
 
 
 def load_har_score_config(recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> HarScoreConfig:
-    """Build the settings of `microg har score` (see `load_score_config`)."""
-    return load_score_config(HarScoreConfig, recipe, overrides, options)
+    """Build the settings of `microg har score`: the recipe's row and section `score`, `--set`, then options by key."""
+    return load_config(HarScoreConfig, None, [*overrides, options], **recipe_section(recipe, "score", row="row"))
 
 
 def truth_label_space(path: str, predictions: LabelSpace, settings: HarScoreConfig) -> LabelSpace:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from microg.config import load_config, merged, read_recipe
 from microg.errors import ConfigError
 from microg.pipelines.har.train.settings import TrainConfig
@@ -37,12 +35,8 @@ def load_har_train_config(
         values |= {"row": document.get("row"), "variant": variant}
     elif variant is not None:
         raise ConfigError(f"--variant {variant} needs a recipe", "give --recipe recipes/har/NAME.yaml")
-    given = [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True).strip().removesuffix('...').strip()}"
-        for key, value in options.items()
-        if value is not None
-    ]
-    return load_config(TrainConfig, None, [*overrides, *given], **values)
+    given = {key: value for key, value in options.items() if value is not None}
+    return load_config(TrainConfig, None, [*overrides, given], **values)
 
 
 def _read(recipe: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from microg.config import Config, Resources
-from microg.jobs.commands.scoring import load_score_config
+from microg.config import Config, Resources, load_config, recipe_section
+from microg.metrics.text.registry import METRICS
 
 
 class JudgeConfig(Config):
@@ -47,7 +47,7 @@ class VlmScoreConfig(Config):
     )
     protocol: Literal["paper", "standard", "both"] = Field(default="both", description="Protocol of scoring.")
     metrics: tuple[str, ...] = Field(
-        default=(), description="Metrics to compute; without any all that can be had here."
+        default=(), description=f"Metrics to compute, of {', '.join(METRICS)}; without any all that this machine can."
     )
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Settings of metrics, such as bertscore: {model: ..., layer: ...}."
@@ -90,5 +90,5 @@ class VlmScoreRun(Config):
 
 
 def load_vlm_score_config(recipe: str | None, overrides: Iterable[str], options: Mapping[str, Any]) -> VlmScoreConfig:
-    """Build the settings of `microg vlm score` (see `load_score_config`)."""
-    return load_score_config(VlmScoreConfig, recipe, overrides, options)
+    """Build the settings of `microg vlm score`: the recipe's row and section `score`, `--set`, then options by key."""
+    return load_config(VlmScoreConfig, None, [*overrides, options], **recipe_section(recipe, "score", row="row"))
