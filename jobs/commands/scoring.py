@@ -9,6 +9,7 @@ from microg import storage
 from microg.config import Config
 from microg.errors import MetricError
 
+
 def comparable_document(
     other: str, command: str, asked: Config, *, digest: str, truth: str, settings: Sequence[str]
 ) -> dict[str, Any]:
