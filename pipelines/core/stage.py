@@ -201,7 +201,9 @@ def _pool(row: Mapping[str, Any]) -> str:
     if row["runs_as"] == "tasks":
         return "tasks"
     least, most = row["min_actors"], row["max_actors"]
-    return f"{least} to {most} actors" if most else f"{least} or more actors, as many as fit,"
+    if not most:
+        return f"{least} or more actors, as many as fit,"
+    return f"{least} to {most} actors" if most > least else f"{least} actor" + "s" * (least > 1)
 
 
 def _takes(row: Mapping[str, Any]) -> str:

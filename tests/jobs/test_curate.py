@@ -177,7 +177,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(made, curate, no_ray, tmp_p
     code, printed, _ = curate(raw, out, "--detections", detections, *SMALL, "--dry-run")
     assert code == 0
     assert "nothing is written" in printed
-    assert "observe: 1 to 1 actors" in printed
+    assert "observe: 1 actor of 1 CPU" in printed
 
 
 def test_other_settings_are_refused_and_named(made, curate, no_ray):
