@@ -204,7 +204,7 @@ def user_id(instructions: list[tuple[str, str]]) -> int:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_image_holds_the_packages_that_the_project_installs_and_nothing_is_ignored_that_it_copies(name: str):
+def test_the_image_holds_what_the_project_installs(name: str):
     copied = [word for kind, value in image(name) if kind == "COPY" for word in value.split()[:-1]]
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {*packages, "recipes", "pyproject.toml", PROJECT["project"]["readme"]} <= set(copied)

@@ -74,7 +74,7 @@ def download(
     call goes on where an interrupted one stopped. Raises `DownloadError`: the disk is too small or full, a file does
     not come, its content is not what the hub says, or another process downloads into the same folder.
     """
-    with _locked(folder):
+    with lock_folder(folder):
         parts = folder / _PARTS
         _check_space(folder, parts, todo)
         stop, lock = threading.Event(), threading.Lock()
@@ -208,7 +208,7 @@ def _manifest(hub: Hub, folder: Path, todo: Plan, revision: str | None) -> dict[
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; parts would otherwise be written by two at once."""
     parts = folder / _PARTS
     parts.mkdir(parents=True, exist_ok=True)

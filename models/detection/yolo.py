@@ -26,7 +26,7 @@ class YoloDetector:
 
     def __init__(self, settings: DetectorSettings, weights: Path, *, threads: int = 1) -> None:
         self._settings = settings
-        self._engine = _make_engine(settings, weights, threads)
+        self.engine = _make_engine(settings, weights, threads)
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[Detections]:
         """Return the detections of each frame; all frames must have one size."""
@@ -34,7 +34,7 @@ class YoloDetector:
         for start in range(0, len(frames), self._settings.batch_size):
             batch = frames[start : start + self._settings.batch_size]
             images = np.stack([letterbox(frame, self._settings.image_size) for frame in batch])
-            for output in self._engine(images):
+            for output in self.engine(images):
                 rows = select(output, CONFIDENCE_FLOOR, self._settings.iou_threshold)
                 rows[:, :4] = to_frame(rows[:, :4], images.shape[1:3], batch[0].shape[:2])
                 result.append(Detections.from_array(rows))

@@ -87,7 +87,7 @@ def _read_video(uri: str, numbers: Sequence[int]) -> dict[int, np.ndarray]:
     with open_video(uri) as (container, stream):
         packets, times = [], []
         if is_indexed(container):
-            packets, times = _packets(container, stream, numbers[0], numbers[-1] + _MOST_REORDERED)
+            packets, times = needed_packets(container, stream, numbers[0], numbers[-1] + _MOST_REORDERED)
         shown = sorted(times)
         wanted = {shown[number]: number for number in numbers if number < len(shown)}
         if len(wanted) == len(numbers) and len(set(times)) == len(times):
@@ -102,7 +102,7 @@ def _read_video(uri: str, numbers: Sequence[int]) -> dict[int, np.ndarray]:
     return decode_frames_at(uri, numbers, upright_rgb)[1]
 
 
-def _packets(container: Any, stream: Any, first: int, last: int) -> tuple[list[av.Packet], list[int]]:
+def needed_packets(container: Any, stream: Any, first: int, last: int) -> tuple[list[av.Packet], list[int]]:
     """Return the packets needed to decode frames `first` to `last`, and the times of all packets up to there.
 
     Packets before the last key frame that comes safely before `first` are dropped. Both lists are empty when packets

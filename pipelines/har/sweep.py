@@ -109,7 +109,7 @@ def run_trials(
     scheduler = None
     if halving is not None:
         longest = max(trial.epochs for trial in trials)
-        scheduler = _halving_scheduler(halving, metric, longest, by_id)
+        scheduler = halving_scheduler(halving, metric, longest, by_id)
         for trial_id, epochs in history.items():
             scheduler.remember(trial_id, epochs)
     tuner = tune.Tuner(
@@ -148,7 +148,8 @@ def _driver(train_trial: Callable[[Trial], None], by_id: Mapping[str, Trial]) ->
     return drive
 
 
-def _halving_scheduler(halving: Halving, metric: str, longest: int, by_id: Mapping[str, Trial]) -> Any:
+def halving_scheduler(halving: Halving, metric: str, longest: int, by_id: Mapping[str, Trial]) -> Any:
+    """Return Tune's asynchronous halving of trials of at most `longest` epochs, which are known by our ids."""
     from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
     class Named:

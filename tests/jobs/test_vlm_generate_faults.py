@@ -129,9 +129,7 @@ def prompt_for(question: str) -> str:
     return prompt("vqa-v1").render(question=question)
 
 
-def test_every_fault_of_a_server_ends_as_an_answer_or_an_error_row_and_nothing_is_asked_without_end(
-    data: Path, tmp_path: Path
-) -> None:
+def test_every_server_fault_ends_in_an_answer_or_an_error_row(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with OpenAiServer(answer=lambda body: f"said {question_of(body)}", faults=vqa_faults()) as server:
         asked = words(data, run, server.url, *QUICK)

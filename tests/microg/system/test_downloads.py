@@ -265,7 +265,7 @@ def test_disk_that_fills_up_is_told(server: FakeHub, tmp_path: Path, monkeypatch
 def test_two_downloads_into_one_folder_are_refused(server: FakeHub, tmp_path: Path):
     connection = hub.Hub(hub.REPOS["dataset"], server.url)
     plan = downloads.plan(connection, tmp_path)
-    with downloads._locked(tmp_path), pytest.raises(DownloadError, match="another process is downloading"):
+    with downloads.lock_folder(tmp_path), pytest.raises(DownloadError, match="another process is downloading"):
         downloads.download(connection, tmp_path, plan)
 
 

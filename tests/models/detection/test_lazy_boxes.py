@@ -68,7 +68,7 @@ def test_a_head_of_another_build_runs_whole(tmp_path: Path, model_cache: Path):
     assert export_split(path) is None
     assert export_split(path) is None  # which is remembered
     detector = YoloDetector(DetectorSettings(backend="onnxruntime", image_size=96), path)
-    assert isinstance(detector._engine, network_backends.WholeNetwork)
+    assert isinstance(detector.engine, network_backends.WholeNetwork)
     assert len(detector.detect([np.zeros((96, 96, 3), np.uint8)])) == 1
 
 

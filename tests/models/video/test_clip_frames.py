@@ -46,8 +46,8 @@ def test_chosen_frames_are_those_of_the_whole_video(tmp_path: Path, name: str, w
 def test_frames_that_no_chosen_frame_needs_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_footage(tmp_path / "b.mp4", FRAMES, gop=12)
     given = []
-    real = clip_frames._packets
-    monkeypatch.setattr(clip_frames, "_packets", lambda *args: given.append(real(*args)) or given[-1])
+    real = clip_frames.needed_packets
+    monkeypatch.setattr(clip_frames, "needed_packets", lambda *args: given.append(real(*args)) or given[-1])
     assert sorted(read_clip_frames(str(path), [70])) == [70]
     packets, times = given[0]
     assert len(times) == FRAMES

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from microg.pipelines.har.search_space import parse_space
-from microg.pipelines.har.sweep import EPOCH, Halving, Trial, _halving_scheduler, draw_trials
+from microg.pipelines.har.sweep import EPOCH, Halving, Trial, draw_trials, halving_scheduler
 
 METRIC = "val_map_paper"
 RECIPES = {"tiny": 4, "x3d_s": 4}
@@ -38,7 +38,7 @@ def test_a_grid_alone_is_run_once_whatever_the_number_of_samples():
 
 def scheduler(epochs: int = 9, **options: Any) -> Any:
     trials = {f"t{number}": Trial(f"t{number}", "tiny", {}, epochs) for number in range(6)}
-    return _halving_scheduler(Halving(**options), METRIC, epochs, trials)
+    return halving_scheduler(Halving(**options), METRIC, epochs, trials)
 
 
 def tell(asha: Any, trial_id: str, epoch: int, value: float) -> str:

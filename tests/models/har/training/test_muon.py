@@ -10,7 +10,7 @@ from microg.models.har.training.muon import Muon, Together, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
-def test_an_update_keeps_the_directions_of_the_matrix_and_makes_its_singular_values_about_one(
+def test_an_update_keeps_directions_and_evens_singular_values(
     shape: tuple[int, int, int],
 ) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -22,7 +22,7 @@ def test_an_update_keeps_the_directions_of_the_matrix_and_makes_its_singular_val
     torch.testing.assert_close((left * values[:, None]) @ right, turned, atol=1e-4, rtol=0)
 
 
-def test_a_step_is_that_of_each_matrix_alone_also_where_matrices_are_stacked_or_have_more_dimensions() -> None:
+def test_stacked_matrices_take_the_steps_of_each_alone() -> None:
     generator = torch.Generator().manual_seed(1)
     parts = [nn.Parameter(torch.randn(4, 6, generator=generator)) for _ in range(3)]
     gradients = [torch.randn(4, 6, generator=generator) for _ in range(3)]
