@@ -85,7 +85,7 @@ def measure(task: str, predictions: str, truth: str, resamples: int) -> dict[str
     if task == "alone":
         said, true = read_predictions(predictions), read_truth(truth, MICROG_50)
         started = time.process_time()
-        arrays = arrays_from_rows(said.rows, true.rows, MICROG_50)
+        arrays = arrays_from_rows(said.boxes, true.rows, MICROG_50)
         values = {}
         for protocol in (PAPER, CORRECTED):
             evaluation = evaluate(arrays, protocol)

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from microg.actions.rows import clip_codes, distinct_boxes, score_matrix
 from microg.arrow import pc
 from microg.data.ids import split_clip_id
 from microg.data.label_space import LabelSpace
 from microg.errors import MetricError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Boxes:
     """Predicted boxes (n of them); a box that the file holds twice is two boxes, the second with `occurrence` 1.
 
@@ -33,7 +34,7 @@ class Boxes:
     rows: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TruthBoxes:
     """True boxes (m of them) and their labels (l of them, in file order).
 
@@ -48,7 +49,7 @@ class TruthBoxes:
     repeated: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoringArrays:
     """Predictions and truth of one model on one test set.
 
@@ -73,19 +74,18 @@ class ScoringArrays:
 
 
 def arrays_from_rows(predictions: pa.Table, truth: pa.Table, space: LabelSpace) -> ScoringArrays:
-    """Turn checked rows (`PREDICTION_ROWS`, `TRUTH_ROWS`) into a `ScoringArrays`; their order does not matter.
+    """Turn checked rows (`PREDICTION_BOXES`, `TRUTH_ROWS`) into arrays; their order does not matter.
 
     Raises `MetricError` when a row number is there twice, i.e. a shard was counted twice.
     """
     predictions, truth = _in_file_order(predictions, "prediction"), _in_file_order(truth, "truth")
     clips, pred_clip, true_clip = _clip_codes(predictions, truth)
-    found, box, xyxy = _distinct_boxes(predictions, pred_clip)
-    true_found, true_box, true_xyxy = _distinct_boxes(truth, true_clip)
-    both = np.concatenate([found, true_found])
-    keys, inverse = np.unique(both[:, 0] << 32 | both[:, 1], return_inverse=True)
-    pred_key, true_key = inverse[: len(found)], inverse[len(found) :]
+    true_box, first = distinct_boxes(truth, true_clip)
+    places = [pred_clip.astype(np.int64) << 32 | predictions["frame"].to_numpy()]
+    places.append((true_clip.astype(np.int64) << 32 | truth["frame"].to_numpy())[first])
+    keys, inverse = np.unique(np.concatenate(places), return_inverse=True)
+    pred_key, true_key = inverse[: len(pred_clip)], inverse[len(pred_clip) :]
 
-    boxes = _score_matrix(predictions, space, box, pred_key, xyxy)
     action = truth["action_id"].fill_null(-1).to_numpy()
     label = np.where(action < 0, -1, space.index(action))
     known = label >= 0
@@ -94,8 +94,35 @@ def arrays_from_rows(predictions: pa.Table, truth: pa.Table, space: LabelSpace) 
     repeated = np.ones(len(cell), dtype=bool)
     repeated[np.unique(cell, return_index=True)[1]] = False
     return ScoringArrays(
-        space, clips, keys >> 32, keys & 0xFFFFFFFF, boxes, TruthBoxes(true_key, true_xyxy, label_box, label, repeated)
+        space=space,
+        clips=clips,
+        key_clip=keys >> 32,
+        key_frame=keys & 0xFFFFFFFF,
+        boxes=_predicted_boxes(predictions, pred_key, len(space)),
+        truth=TruthBoxes(key=true_key, xyxy=_sides(truth)[first], label_box=label_box, label=label, repeated=repeated),
     )
+
+
+def _sides(rows: pa.Table) -> np.ndarray:
+    return np.stack([rows[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+
+
+def _predicted_boxes(table: pa.Table, key: np.ndarray, classes: int) -> Boxes:
+    """Number the boxes by their rows, repeated ones last."""
+    xyxy = _sides(table)
+    columns = [key, *xyxy.T]
+    order = np.lexsort((np.arange(len(key)), *columns[::-1]))
+    new = np.ones(len(key), dtype=bool)
+    new[1:] = np.any([column[order[1:]] != column[order[:-1]] for column in columns], axis=0)
+    start = np.flatnonzero(new)[np.cumsum(new) - 1]
+    occurrence, first = np.empty(len(key), np.int64), np.empty(len(key), np.int64)
+    occurrence[order], first[order] = np.arange(len(key)) - start, order[start]
+    scores, rows = score_matrix(table, classes)
+    if occurrence.any():
+        by = np.lexsort((occurrence, first, occurrence > 0))
+        key, xyxy, occurrence, scores, rows = key[by], xyxy[by], occurrence[by], scores[by], rows[by]
+    scores, rows = np.ascontiguousarray(scores.T), np.ascontiguousarray(rows.T)
+    return Boxes(key=key, xyxy=xyxy, occurrence=occurrence, scores=scores, rows=rows)
 
 
 def _in_file_order(rows: pa.Table, what: str) -> pa.Table:
@@ -115,11 +142,9 @@ def _clip_codes(predictions: pa.Table, truth: pa.Table) -> tuple[tuple[str, ...]
     """Return all clip ids, sorted, and each row's place among them."""
     parts = []
     for rows in (predictions, truth):
-        column = rows["clip_id"].unify_dictionaries().combine_chunks()
-        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-        codes = column.indices.to_numpy(zero_copy_only=False)
+        codes, dictionary = clip_codes(rows)
         used = np.unique(codes) if len(codes) else np.zeros(0, np.int32)
-        parts.append((column.dictionary, codes, used))
+        parts.append((dictionary, codes, used))
     names = [name for dictionary, _, used in parts for name in dictionary.take(pa.array(used)).to_pylist()]
     clips = tuple(sorted(set(names)))
     result = []
@@ -127,60 +152,3 @@ def _clip_codes(predictions: pa.Table, truth: pa.Table) -> tuple[tuple[str, ...]
         place = pc.index_in(dictionary, pa.array(clips, pa.string())).fill_null(-1).to_numpy(zero_copy_only=False)
         result.append(place.astype(np.int32)[codes])
     return clips, result[0], result[1]
-
-
-def _distinct_boxes(rows: pa.Table, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (clip, frame) of the distinct boxes (b, 2), each row's box (n,), and the coordinates (b, 4).
-
-    Boxes are numbered by their first row. Rows of one box mostly follow each other: runs are found first, and only
-    their heads are sorted.
-    """
-    if not len(clip):
-        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros((0, 4))
-    columns = [clip, rows["frame"].to_numpy(), *(rows[name].to_numpy() for name in ("x1", "y1", "x2", "y2"))]
-    starts_run = np.zeros(len(clip), dtype=bool)
-    starts_run[0] = True
-    for column in columns:
-        starts_run[1:] |= column[1:] != column[:-1]
-    heads = np.flatnonzero(starts_run)
-    head_columns = [column[heads] for column in columns]
-    order = np.lexsort((np.arange(len(heads)), *head_columns[::-1]))
-    new = np.ones(len(heads), dtype=bool)
-    new[1:] = np.any([column[order[1:]] != column[order[:-1]] for column in head_columns], axis=0)
-    first_run = order[new]  # the sort is stable, so this is the first run of each box
-    by_first_row = np.argsort(first_run, kind="stable")
-    number = np.empty(len(first_run), np.int64)
-    number[by_first_row] = np.arange(len(first_run))
-    run_box = np.empty(len(heads), np.int64)
-    run_box[order] = number[np.cumsum(new) - 1]
-    box = np.repeat(run_box, np.diff(np.append(heads, len(clip))))
-    chosen = heads[first_run[by_first_row]]
-    place = np.stack([clip[chosen], columns[1][chosen]], axis=1).astype(np.int64)
-    return place, box, np.stack([column[chosen] for column in columns[2:]], axis=1)
-
-
-def _score_matrix(rows: pa.Table, space: LabelSpace, box: np.ndarray, key: np.ndarray, xyxy: np.ndarray) -> Boxes:
-    """Spread scores over (classes, boxes); the k-th score of one box and class belongs to the box's k-th occurrence."""
-    label = space.index(rows["action_id"].to_numpy())
-    column = box
-    owner, occurrence = np.arange(len(xyxy)), np.zeros(len(xyxy), np.int64)
-    cell = label * len(xyxy) + box
-    if len(cell) and np.bincount(cell, minlength=1).max() > 1:
-        again = np.flatnonzero(np.bincount(cell)[cell] > 1)
-        order = again[np.argsort(cell[again], kind="stable")]
-        starts = np.append(True, np.diff(cell[order]) != 0)
-        group_start = np.flatnonzero(starts)[np.cumsum(starts) - 1]
-        nth = np.arange(len(order)) - group_start
-        later = order[nth > 0]
-        pairs = np.stack([box[later], nth[nth > 0]], axis=1)
-        extra, place = np.unique(pairs, axis=0, return_inverse=True)
-        column = box.copy()
-        column[later] = len(xyxy) + place.reshape(-1)
-        owner = np.concatenate([owner, extra[:, 0]])
-        occurrence = np.concatenate([occurrence, extra[:, 1]])
-    del cell
-    scores = np.full((len(space), len(owner)), -np.inf)
-    place_of = np.full((len(space), len(owner)), -1, dtype=np.int64)
-    scores[label, column] = rows["score"].to_numpy()
-    place_of[label, column] = rows["row"].to_numpy()
-    return Boxes(key[owner], xyxy[owner], occurrence, scores, place_of)

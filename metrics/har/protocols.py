@@ -104,7 +104,11 @@ def evaluate(arrays: ScoringArrays, protocol: Protocol) -> Evaluation:
 def _first_occurrences(boxes: Boxes) -> Boxes:
     first = np.flatnonzero(boxes.occurrence == 0)
     return Boxes(
-        boxes.key[first], boxes.xyxy[first], boxes.occurrence[first], boxes.scores[:, first], boxes.rows[:, first]
+        key=boxes.key[first],
+        xyxy=boxes.xyxy[first],
+        occurrence=boxes.occurrence[first],
+        scores=boxes.scores[:, first],
+        rows=boxes.rows[:, first],
     )
 
 

@@ -48,7 +48,7 @@ def score(
 
     Raises `MetricError` when predictions and truth share no key frame.
     """
-    arrays = arrays_from_rows(predictions.rows, truth.rows, predictions.space)
+    arrays = arrays_from_rows(predictions.boxes, truth.rows, predictions.space)
     findings.check_overlap(arrays)
     found = [*findings.find(arrays)]
     kind = predictions.score_kind

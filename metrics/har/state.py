@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS
+from microg.actions.rows import PREDICTION_BOXES, TRUTH_ROWS
 from microg.data.label_space import LabelSpace
 from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 
@@ -28,9 +28,9 @@ class RowState:
         return cls(space)
 
     def update(self, *, predictions: pa.Table | None = None, truth: pa.Table | None = None) -> Self:
-        """Add checked rows of schema `PREDICTION_ROWS` and `TRUTH_ROWS`; returns the state itself."""
+        """Add checked rows of schema `PREDICTION_BOXES` and `TRUTH_ROWS`; returns the state itself."""
         if predictions is not None:
-            self._predictions.append(predictions.cast(PREDICTION_ROWS))
+            self._predictions.append(predictions.cast(PREDICTION_BOXES))
         if truth is not None:
             self._truth.append(truth.cast(TRUTH_ROWS))
         return self
@@ -44,7 +44,7 @@ class RowState:
     def arrays(self) -> ScoringArrays:
         """Return all rows as arrays. Raises `MetricError` when a row is there twice."""
         return arrays_from_rows(
-            pa.concat_tables([PREDICTION_ROWS.empty_table(), *self._predictions]),
+            pa.concat_tables([PREDICTION_BOXES.empty_table(), *self._predictions]),
             pa.concat_tables([TRUTH_ROWS.empty_table(), *self._truth]),
             self.space,
         )

@@ -13,16 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
-from microg.actions.csv_files import ALIASES, PREDICTION_COLUMNS, read_rows
-from microg.actions.rows import (
-    PREDICTION_ROWS,
-    Predictions,
-    ScoreKind,
+from microg.actions.checks import (
     Where,
+    check_prediction_boxes,
     check_prediction_rows,
-    conform_rows,
     looks_like_probabilities,
 )
+from microg.actions.csv_files import ALIASES, PREDICTION_COLUMNS, read_rows
+from microg.actions.rows import PREDICTION_BOXES, PREDICTION_ROWS, Predictions, ScoreKind, conform_rows
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.label_space import label_space
@@ -54,38 +52,41 @@ def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: s
         read = read_rows(path, PREDICTION_COLUMNS)
         header = [name.lower() for name in read.header or ()]
         own: ScoreKind | None = next((kind for kind in _KINDS if kind in header), None)
-        return _finish(
-            path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, None, score_kind, space
+        return _from_long(
+            path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, score_kind, space
         )
     table = _parquet(path)
     if "scores" in table.column_names:
         return _from_wide(table, path, score_kind, space)
     columns, own = _long_columns(table)
-    return _finish(path, columns, lambda row: f"{path}, row {row + 1}", own, None, score_kind, space)
+    return _from_long(path, columns, lambda row: f"{path}, row {row + 1}", own, score_kind, space)
 
 
-def _finish(
+def _from_long(
     path: str,
     columns: Mapping[str, pa.ChunkedArray | pa.Array],
     where: Where,
     own_kind: ScoreKind | None,
-    own_space: str | None,
     kind: ScoreKind | None,
     space: str | None,
-    notes: tuple[str, ...] = (),
 ) -> Predictions:
-    chosen_space = label_space(_agreed("label space", path, own_space, space) or "microg50")
+    """Read one row a (box, class), and fold it."""
+    chosen = label_space(space or "microg50")
     declared = cast("ScoreKind | None", _agreed("score kind", path, own_kind, kind))
     rows = conform_rows(columns, PREDICTION_ROWS, path)
-    if not rows.num_rows and not notes:
+    if not rows.num_rows:
         raise FormatError(f"{path} holds no predictions")
-    check_prediction_rows(rows, chosen_space, declared or "logit", where)
-    if declared is None and looks_like_probabilities(rows):
+    check_prediction_rows(rows, chosen, declared or "logit", where)
+    _refuse_doubt(declared, rows["score"].to_numpy(), path)
+    return Predictions.from_rows(rows, declared or "logit", chosen)
+
+
+def _refuse_doubt(declared: ScoreKind | None, scores: np.ndarray, path: str) -> None:
+    if declared is None and looks_like_probabilities(scores):
         raise FormatError(
             f"{path} does not say what its scores are, and all lie between 0 and 1",
             "declare them with --scores probability or --scores logit",
         )
-    return Predictions(rows, declared or "logit", chosen_space, notes)
 
 
 def _agreed(what: str, path: str, own: str | None, declared: str | None) -> str | None:
@@ -143,12 +144,15 @@ def _from_wide(table: pa.Table, path: str, kind: ScoreKind | None, space: str | 
             f"{path}, sample {ids[wrong[0]]}: {lengths[wrong[0]]} scores instead of {len(chosen)}",
             f"label space {chosen.name} has {len(chosen)} classes",
         )
-    repeated = pa.array(np.repeat(np.arange(table.num_rows), len(chosen)))
-    columns = {name: table[name].take(repeated) for name in ("clip_id", "frame", "x1", "y1", "x2", "y2")}
-    columns["action_id"] = pa.array(np.tile(np.array(chosen.ids, np.int32), table.num_rows))
-    columns["score"] = pc.list_flatten(table["scores"])
-    where: Where = lambda row: f"{path}, sample {ids[row // len(chosen)]}"  # noqa: E731
-    return _finish(path, columns, where, cast("ScoreKind | None", own_kind), chosen.name, kind, None, notes)
+    if not table.num_rows and not notes:
+        raise FormatError(f"{path} holds no predictions")
+    declared = cast("ScoreKind | None", _agreed("score kind", path, own_kind, kind))
+    columns = {name: table[name] for name in ("clip_id", "frame", "x1", "y1", "x2", "y2", "scores")}
+    columns["row"] = pa.array(np.arange(table.num_rows) * len(chosen))
+    boxes = conform_rows(columns, PREDICTION_BOXES, path)
+    check_prediction_boxes(boxes, chosen, declared or "logit", lambda row: f"{path}, sample {ids[row]}")
+    _refuse_doubt(declared, pc.list_flatten(boxes["scores"]).to_numpy(), path)
+    return Predictions(boxes, declared or "logit", chosen, notes)
 
 
 def _check_sample_ids(ids: list[str | None], path: str) -> None:

@@ -78,7 +78,8 @@ def transfer(
         labels=labels.num_rows - labels["action_id"].null_count,
         labels_left_out=left_out,
     )
-    return replace(said, rows=predicted, space=space), replace(truth, rows=labels), covered
+    mapped = Predictions.from_rows(predicted, said.score_kind, space, said.notes)
+    return mapped, replace(truth, rows=labels), covered
 
 
 def _mapped(rows: pa.Table, space: LabelSpace, ids: tuple[int, ...]) -> pa.Table:

@@ -111,20 +111,12 @@ def _scores(run: RunFolder, notes: list[str]) -> _Scores | None:
     except MicrogError as error:
         notes.append(f"{run.name}: {error.what}")
         return None
-    frame = found.rows.to_pandas()
-    score = frame["score"].to_numpy(dtype=float)
-    frame["p"] = 1 / (1 + np.exp(-score)) if found.score_kind == "logit" else score
-    frame["clip_id"] = frame["clip_id"].astype(str)
-    ids = np.array(found.space.ids)
-    boxes = ["x1", "y1", "x2", "y2"]
-    wide = frame.pivot_table(
-        index=["clip_id", "frame", *boxes], columns="action_id", values="p", aggfunc="first", sort=False
-    ).reindex(columns=ids)
+    boxes, scores = found.distinct()
+    values = 1 / (1 + np.exp(-scores)) if found.score_kind == "logit" else np.maximum(scores, 0)
+    ids, places = np.array(found.space.ids), boxes[["x1", "y1", "x2", "y2"]].to_numpy()
     by_key: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
-    flat = wide.reset_index()
-    values, places = wide.to_numpy(dtype=float), flat[boxes].to_numpy(dtype=float)
-    for (clip, number), members in flat.groupby(["clip_id", "frame"], sort=False).indices.items():
-        by_key[str(clip), int(number)] = (places[members], np.nan_to_num(values[members]))
+    for (clip, number), members in boxes.groupby(["clip_id", "frame"], sort=False).indices.items():
+        by_key[str(clip), int(number)] = (places[members], values[members])
     name = model_name(run)
     return _Scores(f"{name} ({run.name})" if name else run.name, ids, by_key)
 

@@ -86,13 +86,9 @@ def _equal_scores(run: RunFolder) -> Plot | None:
         found = read_predictions(path, score_kind=run.config.get("score_kind"), space=run.config.get("label_space"))
     except MicrogError:
         return None
-    frame = found.rows.to_pandas()
-    boxes = ["x1", "y1", "x2", "y2"]
-    wide = frame.pivot_table(
-        index=["clip_id", "frame", *boxes], columns="action_id", values="score", aggfunc="first", observed=True
-    )
-    _, group, counts = np.unique(wide.to_numpy(dtype=float), axis=0, return_inverse=True, return_counts=True)
-    places = wide.reset_index()[boxes].to_numpy(dtype=float)
+    boxes, scores = found.distinct()
+    places = boxes[["x1", "y1", "x2", "y2"]].to_numpy()
+    _, group, counts = np.unique(scores, axis=0, return_inverse=True, return_counts=True)
     return equal_scores_map(places, group.ravel() == int(np.argmax(counts)), run.name)
 
 

@@ -16,7 +16,7 @@ from microg.actions.transfer import transfer
 from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50, LabelSpace
 from microg.data.taxonomy import JHMDB_21, TO_JHMDB_21
 from microg.errors import ConfigError
-from tests.support.har_cases import LEFT, RIGHT, prediction_rows, truth_rows
+from tests.support.har_cases import LEFT, RIGHT, prediction_boxes, truth_rows
 from tests.support.helpers import make_dataset
 from tests.support.processes import microg
 
@@ -24,7 +24,7 @@ OVERLAP = (7, 10, 11, 12, 14, 20, 36, 46, 58, 67, 69)
 
 
 def predictions(rows: list[tuple], space: LabelSpace = MICROG_50) -> Predictions:
-    return Predictions(prediction_rows(rows), "logit", space)
+    return Predictions(prediction_boxes(rows, space), "logit", space)
 
 
 def pairs(rows: Any) -> list[tuple[int, float | None]]:

@@ -121,7 +121,7 @@ def test_intervals_agree_with_the_oracle_within_the_noise_of_resampling(oracles:
     predictions = read_predictions(str(folder / f"det_test_{model}.parquet"))
     truth = read_truth(str(folder / "gt_test.csv.gz"), MICROG_50)
     drawn: Distribution = bootstrap(
-        evaluate(arrays_from_rows(predictions.rows, truth.rows, MICROG_50), CORRECTED), 0.0, unit=unit, resamples=500
+        evaluate(arrays_from_rows(predictions.boxes, truth.rows, MICROG_50), CORRECTED), 0.0, unit=unit, resamples=500
     )
     expected = json.loads((folder / "expected.json").read_text())["models"][model]["corrected"]
     found = interval(drawn.values["map"], expected["map41"])

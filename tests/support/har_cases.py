@@ -8,16 +8,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS, Predictions, Truth, conform_rows
-from microg.data.label_space import MICROG_50
+from microg.actions.rows import PREDICTION_ROWS, TRUTH_ROWS, Predictions, Truth, conform_rows, fold_rows
+from microg.data.label_space import MICROG_50, LabelSpace
 from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 
 LEFT, RIGHT = (0.1, 0.1, 0.4, 0.9), (0.6, 0.1, 0.9, 0.9)
 
 
 def prediction_rows(rows: Sequence[tuple]) -> pa.Table:
-    """Build prediction rows from (clip, frame, x1, y1, x2, y2, action, score)."""
+    """Build the long form of predictions from (clip, frame, x1, y1, x2, y2, action, score)."""
     return _table(rows, PREDICTION_ROWS.names[1:], PREDICTION_ROWS)
+
+
+def prediction_boxes(rows: Sequence[tuple], space: LabelSpace = MICROG_50) -> pa.Table:
+    """Build predicted boxes from (clip, frame, x1, y1, x2, y2, action, score)."""
+    return fold_rows(prediction_rows(rows), space)
 
 
 def truth_rows(rows: Sequence[tuple]) -> pa.Table:
@@ -39,12 +44,12 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def problem_of(predictions: Sequence[tuple], truth: Sequence[tuple]) -> ScoringArrays:
     """Encode written-out rows."""
-    return arrays_from_rows(prediction_rows(predictions), truth_rows(truth), MICROG_50)
+    return arrays_from_rows(prediction_boxes(predictions), truth_rows(truth), MICROG_50)
 
 
 def inputs(predictions: Sequence[tuple], truth: Sequence[tuple], **origins: str) -> tuple[Predictions, Truth]:
     """Wrap written-out rows as what readers return."""
-    return Predictions(prediction_rows(predictions), "logit", MICROG_50), Truth(truth_rows(truth), origins)
+    return Predictions(prediction_boxes(predictions), "logit", MICROG_50), Truth(truth_rows(truth), origins)
 
 
 def random_rows(seed: int, clips: int = 30, classes: int = 6) -> tuple[list[tuple], list[tuple]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from microg.actions.rows import PREDICTION_ROWS
+from microg.actions.rows import PREDICTION_BOXES, conform_rows
 from microg.data.label_space import LabelSpace
 from microg.errors import WorkerError
 from microg.metrics.har.protocols import CORRECTED, PAPER
@@ -44,22 +44,18 @@ class Scorer:
         self.boxes = int(starts[-1])
 
     def rows(self, batch: SampleBatch, logits: np.ndarray) -> pa.Table:
-        """Return logits (M, classes) of a batch as `PREDICTION_ROWS`."""
+        """Return logits (M, classes) of a batch as `PREDICTION_BOXES`."""
         owner = batch.boxes[:, 0].numpy().astype(np.int64)
         within = np.arange(len(owner)) - np.searchsorted(owner, owner)  # boxes of one key frame follow each other
         place = np.array([self._first_box[batch.keys[index]] for index in owner], np.int64) + within
-        classes = len(self._space)
-        clips = pa.array([clip_id for clip_id, _, _ in batch.people], pa.string()).dictionary_encode()
-        columns: dict[str, Any] = {
-            "row": (place[:, None] * classes + np.arange(classes)).reshape(-1),
-            "clip_id": clips.take(pa.array(np.repeat(np.arange(len(owner)), classes))),
-            "frame": np.repeat([frame for _, frame, _ in batch.people], classes),
-            **{name: np.repeat(side, classes) for name, side in zip(_BOX, batch.normalised.T, strict=True)},
-            "action_id": np.tile(np.array(self._space.ids), len(owner)),
-            "score": logits.astype(np.float64).reshape(-1),
+        columns = {
+            "row": pa.array(place * len(self._space)),
+            "clip_id": pa.array([clip_id for clip_id, _, _ in batch.people], pa.string()),
+            "frame": pa.array([frame for _, frame, _ in batch.people]),
+            **{name: pa.array(side) for name, side in zip(_BOX, batch.normalised.T, strict=True)},
+            "scores": pa.array(list(logits.astype(np.float64)), pa.list_(pa.float64())),
         }
-        arrays = [value if isinstance(value, pa.Array) else pa.array(value) for value in columns.values()]
-        return pa.table(dict(zip(columns, arrays, strict=True))).cast(PREDICTION_ROWS)
+        return conform_rows(columns, PREDICTION_BOXES, "validation")
 
     def scores(self, parts: list[ValSums]) -> dict[str, Any]:
         """Return the scores of all workers' rows together; values that are not defined are None.
@@ -82,7 +78,7 @@ class Scorer:
                     shard.update(predictions=table)
                 state.merge(shard)
             values = state.update(truth=self._truth).compute()
-            boxes = sum(table.num_rows for part in parts for table in part.tables) // len(self._space)
+            boxes = sum(table.num_rows for part in parts for table in part.tables)
             columns = {metric.name: metric.validation.get(name) for metric in METRICS.values()}
             result |= {column: values[metric]["macro"] for metric, column in columns.items() if column is not None}
         cells = boxes * len(self._space)

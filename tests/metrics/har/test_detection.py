@@ -13,7 +13,7 @@ from microg.metrics.har.boxes import assign_boxes, iou
 from microg.metrics.har.detection import average_precision, match, precision_recall
 from microg.metrics.har.protocols import PAPER, evaluate
 from microg.metrics.har.scores import HarState, score_protocol
-from tests.support.har_cases import LEFT, RIGHT, prediction_rows, problem_of, random_rows, truth_rows
+from tests.support.har_cases import LEFT, RIGHT, prediction_boxes, problem_of, random_rows, truth_rows
 
 
 def _hits(predictions: list[tuple], truth: list[tuple], order: str = "file") -> list[bool]:
@@ -110,7 +110,7 @@ def test_random_crowded_boxes_score_as_in_the_plain_loop(seed: int):
 def test_state_gives_the_bits_of_one_pass_for_any_cut_and_order():
     predictions, truth = random_rows(11)
     whole = _by_ties(predictions, truth)
-    table, true_table = prediction_rows(predictions), truth_rows(truth)
+    table, true_table = prediction_boxes(predictions), truth_rows(truth)
     rng = np.random.default_rng(0)
     for _ in range(5):
         states = [HarState.empty(MICROG_50, PAPER) for _ in range(4)]

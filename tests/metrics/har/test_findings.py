@@ -16,7 +16,16 @@ from microg.metrics.har.findings import check_overlap, constant_scores, find
 from microg.metrics.har.protocols import CORRECTED, protocols
 from microg.metrics.har.scoring import rows_digest, score
 from microg.metrics.har.slices import make_slices
-from tests.support.har_cases import LEFT, RIGHT, inputs, prediction_rows, problem_of, random_rows, truth_rows
+from tests.support.har_cases import (
+    LEFT,
+    RIGHT,
+    inputs,
+    prediction_boxes,
+    prediction_rows,
+    problem_of,
+    random_rows,
+    truth_rows,
+)
 
 
 def _codes(predictions: list[tuple], truth: list[tuple]) -> dict[str, int]:
@@ -69,7 +78,9 @@ def test_published_models_with_the_roi_scale_defect_are_found(oracles: Path, mod
     folder = oracles / "har_scores"
     predictions = read_predictions(str(folder / f"det_test_{model}.parquet"))
     truth = read_truth(str(folder / "gt_test.csv.gz"), MICROG_50)
-    found = {finding.code: finding.count for finding in find(arrays_from_rows(predictions.rows, truth.rows, MICROG_50))}
+    found = {
+        finding.code: finding.count for finding in find(arrays_from_rows(predictions.boxes, truth.rows, MICROG_50))
+    }
     expected = {"duplicate-boxes": 1, "duplicate-truth": 6} | ({"roi-scale": count} if count else {})
     assert found == expected
 
@@ -111,7 +122,7 @@ def test_pixel_boxes_against_normalised_ones_are_told():
 
 
 def test_class_28_of_ava_is_another_action():
-    rows = prediction_rows([("a_001", 5, *LEFT, 28, 1.0)]), truth_rows([("a_001", 5, *LEFT, 28)])
+    rows = prediction_boxes([("a_001", 5, *LEFT, 28, 1.0)], AVA_80_SPACE), truth_rows([("a_001", 5, *LEFT, 28)])
     assert [finding.code for finding in find(arrays_from_rows(*rows, AVA_80_SPACE))] == ["other-meaning"]
 
 

@@ -24,7 +24,7 @@ from microg.metrics.har.scores import HarState, ProtocolScores, score_protocol
 from microg.metrics.har.scoring import score
 from microg.metrics.har.tables import beside_published
 from microg.metrics.published import har_row, har_rows
-from tests.support.har_cases import LEFT, RIGHT, inputs, prediction_rows, problem_of, random_rows, truth_rows
+from tests.support.har_cases import LEFT, RIGHT, inputs, prediction_boxes, problem_of, random_rows, truth_rows
 
 MODELS = (
     "C2D_8x8_R50",
@@ -50,7 +50,7 @@ def _inputs(folder: Path, name: str, split: str = "test") -> tuple[Predictions, 
 
 def _score(folder: Path, name: str, protocol: Protocol, split: str = "test") -> ProtocolScores:
     predictions, truth = _inputs(folder, name, split)
-    return score_protocol(evaluate(arrays_from_rows(predictions.rows, truth.rows, MICROG_50), protocol), "logit")
+    return score_protocol(evaluate(arrays_from_rows(predictions.boxes, truth.rows, MICROG_50), protocol), "logit")
 
 
 def _expected(folder: Path) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def test_missing_key_frames_lower_every_score_of_the_paper_protocol():
 
 def test_unlabelled_person_counts_as_a_box_without_labels():
     truth = truth_rows([("a_001", 5, *LEFT, 1), ("a_002", 5, *LEFT, None)])
-    predictions = prediction_rows([("a_001", 5, *LEFT, 1, 1.0), ("a_002", 5, *LEFT, 1, 2.0)])
+    predictions = prediction_boxes([("a_001", 5, *LEFT, 1, 1.0), ("a_002", 5, *LEFT, 1, 2.0)])
     found = score_protocol(evaluate(arrays_from_rows(predictions, truth, MICROG_50), CORRECTED), "logit")
     assert [int(part[0]) for part in (found.classes.hits, found.classes.wrong, found.classes.missed)] == [1, 1, 0]
 
@@ -249,12 +249,12 @@ def test_unlabelled_person_counts_as_a_box_without_labels():
 @pytest.mark.parametrize("protocol", [PAPER, CORRECTED], ids=lambda protocol: protocol.name)
 def test_real_files_in_random_shards_give_the_bits_of_one_pass(oracles: Path, protocol: Protocol):
     predictions, truth = _inputs(oracles, "MVITv2_S_16x4")
-    whole = HarState.empty(MICROG_50, protocol).update(predictions=predictions.rows, truth=truth.rows).scores()
+    whole = HarState.empty(MICROG_50, protocol).update(predictions=predictions.boxes, truth=truth.rows).scores()
     rng = np.random.default_rng(7)
     for shards in (2, 13):
         states = [HarState.empty(MICROG_50, protocol) for _ in range(shards)]
-        for rows, name in ((predictions.rows, "predictions"), (truth.rows, "truth")):
-            # single rows scattered over all shards: boxes and key frames are torn apart
+        for rows, name in ((predictions.boxes, "predictions"), (truth.rows, "truth")):
+            # single boxes scattered over all shards: key frames are torn apart
             owner = rng.integers(0, shards, rows.num_rows)
             for place in range(shards):
                 states[place].update(**{name: rows.take(rng.permutation(np.flatnonzero(owner == place)))})
@@ -274,8 +274,8 @@ def test_real_files_in_random_shards_give_the_bits_of_one_pass(oracles: Path, pr
 
 def test_a_shard_counted_twice_is_refused():
     predictions, truth = random_rows(1)
-    state = HarState.empty(MICROG_50, PAPER).update(predictions=prediction_rows(predictions), truth=truth_rows(truth))
-    again = HarState.empty(MICROG_50, PAPER).update(predictions=prediction_rows(predictions[:3]))
+    state = HarState.empty(MICROG_50, PAPER).update(predictions=prediction_boxes(predictions), truth=truth_rows(truth))
+    again = HarState.empty(MICROG_50, PAPER).update(predictions=prediction_boxes(predictions[:3]))
     with pytest.raises(MetricError, match="prediction row 0 was given twice"):
         state.merge(again).compute()
 
@@ -310,7 +310,7 @@ def test_the_80_classes_of_ava_are_averaged_over_80_under_the_paper_protocol():
     rows = [("a_001", 5, *LEFT, action, 2.0 if action == 12 else -2.0) for action in AVA_80_SPACE.ids]
     rows += [("a_002", 5, *LEFT, action, -2.0) for action in AVA_80_SPACE.ids]
     truth = truth_rows([("a_001", 5, *LEFT, 12)])
-    arrays = arrays_from_rows(prediction_rows(rows), truth, AVA_80_SPACE)
+    arrays = arrays_from_rows(prediction_boxes(rows, AVA_80_SPACE), truth, AVA_80_SPACE)
     paper, corrected = (score_protocol(evaluate(arrays, protocol), "logit") for protocol in (PAPER, CORRECTED))
     assert paper.overall.values["f1"]["macro"] == pytest.approx(1 / 80)
     assert corrected.overall.values["f1"]["macro"] == 1.0

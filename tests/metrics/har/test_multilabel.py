@@ -14,7 +14,7 @@ from microg.metrics.har.multilabel import auroc, confusion, f1, precision, recal
 from microg.metrics.har.protocols import CORRECTED, PAPER, evaluate
 from microg.metrics.har.ranking import Ranking
 from microg.metrics.har.scores import HarState, score_protocol
-from tests.support.har_cases import LEFT, RIGHT, prediction_rows, problem_of, random_rows, truth_rows
+from tests.support.har_cases import LEFT, RIGHT, prediction_boxes, problem_of, random_rows, truth_rows
 
 
 def _everything(arrays) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_random_boxes_score_as_in_the_plain_loop(seed: int, lookup: str, thresho
 
 def test_state_gives_the_bits_of_one_pass_for_any_cut_and_order():
     predictions, truth = random_rows(5)
-    table, true_table = prediction_rows(predictions), truth_rows(truth)
+    table, true_table = prediction_boxes(predictions), truth_rows(truth)
     rng = np.random.default_rng(1)
     results = []
     for cuts in (1, 3, 7):
