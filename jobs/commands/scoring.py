@@ -11,7 +11,7 @@ from microg.errors import MetricError
 
 
 def comparable_document(
-    other: str, command: str, asked: Config, *, digest: str, truth: str, settings: Sequence[str]
+    other: str, command: str, own: Config, *, digest: str, truth: str, settings: Sequence[str]
 ) -> dict[str, Any]:
     """Return the document of another finished run of `command`.
 
@@ -24,10 +24,10 @@ def comparable_document(
     if not isinstance(manifest, dict) or manifest.get("command") != command or not storage.exists(metrics):
         raise MetricError(f"{other} is no finished run of 'microg {command}'", "give its run folders to --compare")
     config = manifest["config"]
-    if config[digest] != getattr(asked, digest):
+    if config[digest] != getattr(own, digest):
         raise MetricError(f"{other} was scored on other {truth}", f"score both models on the same {truth}")
     for key in settings:
-        there, here = config["score"][key], asked.model_dump()["score"][key]
+        there, here = config["score"][key], own.model_dump()["score"][key]
         if there != here:
             raise MetricError(f"{other} was scored with {key} {there}, not {here}", "score both with the same settings")
     return storage.read_json(metrics)

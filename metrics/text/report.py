@@ -141,15 +141,14 @@ def report(
         resamples: Of the bootstrap over clips; with fewer than two clips there are no intervals.
         seed: Of resamples and baselines.
     """
-    if baseline_metrics is None:
-        baseline_metrics = registry.names("nothing")
     raw = _states(pairs, protocol, [item.scored for item in pairs.items], metrics, measure)
     states = {name: Measured(state) for name, state in raw.items()}
     of_item = {item.key.id: item for item in pairs.items}
     answered = {name for name, item in of_item.items() if item.text is not None}
-    chosen = [name for name in metrics if name in baseline_metrics]
+    cheap = [name for name in metrics if registry.metric(name).needs == "nothing"]
+    chosen = cheap if baseline_metrics is None else [name for name in metrics if name in baseline_metrics]
     systems = {}
-    for name, texts in baselines(pairs, seed).items() if baseline_metrics else ():
+    for name, texts in baselines(pairs, seed).items() if baseline_metrics is None or baseline_metrics else ():
         found = _states(pairs, protocol, texts, chosen, measure)
         systems[name] = {score: value for state in found.values() for score, value in state.compute().items()}
     scores = _scores(states, of_item)

@@ -23,15 +23,15 @@ from microg.runs import Run
 COMMAND = "har score"
 
 
-def default_folder(asked: HarScoreRun) -> str:
+def default_folder(run_config: HarScoreRun) -> str:
     """Return a run folder named after the predictions, different for other contents or settings."""
-    name = PurePosixPath(asked.predictions.rstrip("/")).name.split(".")[0] or "predictions"
-    return f"runs/har_score/{name}-{asked.digest()[:8]}"
+    name = PurePosixPath(run_config.predictions.rstrip("/")).name.split(".")[0] or "predictions"
+    return f"runs/har_score/{name}-{run_config.digest()[:8]}"
 
 
 def result_document(
     report: Report,
-    asked: HarScoreRun,
+    run_config: HarScoreRun,
     published: PublishedRow | None,
     comparisons: list[dict[str, Any]],
     notes: list[str],
@@ -51,8 +51,8 @@ def result_document(
             "labels": len(arrays.truth.label),
             "predicted_boxes": len(arrays.boxes.key),
         },
-        "scores": asked.score_kind,
-        "label_space": asked.label_space,
+        "scores": run_config.score_kind,
+        "label_space": run_config.label_space,
         "findings": [asdict(finding) for finding in report.findings],
         "notes": notes,
         "protocols": {name: results.document(result, report.intervals) for name, result in report.results.items()},
@@ -72,7 +72,7 @@ def result_document(
 
 def write_run(
     folder: str,
-    asked: HarScoreRun,
+    run_config: HarScoreRun,
     report: Report,
     published: PublishedRow | None,
     document: dict[str, Any],
@@ -80,7 +80,7 @@ def write_run(
     plots: bool,
 ) -> list[str]:
     """Write tables, plots and `metrics.json`; returns the paths. Raises `RunConflictError` for another run's folder."""
-    run = Run.start(folder, COMMAND, asked, dataset=asked.truth_digest, protocol=asked.score.protocol)
+    run = Run.start(folder, COMMAND, run_config, dataset=run_config.truth_digest, protocol=run_config.score.protocol)
     everything = list(report.results.values())
     tables = {
         "har_scores": results.scores_table(everything, report.intervals),
@@ -102,7 +102,7 @@ def write_run(
 
 
 def compare_runs(
-    report: Report, asked: HarScoreRun, others: list[str]
+    report: Report, run_config: HarScoreRun, others: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, pa.Table]]:
     """Compare with other runs: differences of macro scores, and paired bootstrap where both are corrected.
 
@@ -112,11 +112,11 @@ def compare_runs(
     rows: list[dict[str, Any]] = []
     classes: dict[str, pa.Table] = {}
     for other in others:
-        theirs = _check_comparable(other, asked)
+        theirs = _check_comparable(other, run_config)
         name = PurePosixPath(other.rstrip("/")).name
         classes[name] = storage.read_parquet(storage.join(other, "tables", "har_classes.parquet"))
         table = storage.read_parquet(storage.join(other, "tables", "har_bootstrap.parquet"))
-        drawn = results.read_distributions(table, 0, asked.score.seed)
+        drawn = results.read_distributions(table, 0, run_config.score.seed)
         for protocol, result in report.results.items():
             scores = theirs["protocols"].get(protocol)
             if scores is None:
@@ -138,9 +138,9 @@ def compare_runs(
     return rows, classes
 
 
-def _check_comparable(other: str, asked: HarScoreRun) -> dict[str, Any]:
+def _check_comparable(other: str, run_config: HarScoreRun) -> dict[str, Any]:
     return comparable_document(
-        other, COMMAND, asked, digest="truth_digest", truth="truth", settings=("seed", "resamples", "match_order")
+        other, COMMAND, run_config, digest="truth_digest", truth="truth", settings=("seed", "resamples", "match_order")
     )
 
 

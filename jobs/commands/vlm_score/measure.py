@@ -128,7 +128,7 @@ def score_pairs(
         measurer.tell(lambda note: telemetry.display.advance(0, note=note))
         for part in pairs:
             for protocol, names in chosen.items():
-                of_baselines = {"cheap": registry.names("nothing"), "all": tuple(names), "none": ()}[settings.baselines]
+                of_baselines = {"cheap": None, "all": names, "none": ()}[settings.baselines]
                 before, started = measurer.seconds, monotonic()
                 found = report(
                     part,

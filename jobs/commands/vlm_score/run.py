@@ -22,22 +22,22 @@ from microg.texts.pairs import pairs_table
 COMMAND = "vlm score"
 
 
-def default_folder(asked: VlmScoreRun) -> str:
+def default_folder(run_config: VlmScoreRun) -> str:
     """Return a run folder named after the predictions, different for other contents or settings."""
-    name = PurePosixPath(asked.predictions.rstrip("/")).name.split(".")[0] or "predictions"
-    return f"runs/vlm_score/{name}-{asked.digest()[:8]}"
+    name = PurePosixPath(run_config.predictions.rstrip("/")).name.split(".")[0] or "predictions"
+    return f"runs/vlm_score/{name}-{run_config.digest()[:8]}"
 
 
 def result_document(
-    reports: Sequence[TextReport], asked: VlmScoreRun, published: PublishedTextRow | None, found: Mapping[str, Any]
+    reports: Sequence[TextReport], run_config: VlmScoreRun, published: PublishedTextRow | None, found: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return everything that was found, as plain values; undefined scores are None."""
     tasks: dict[str, dict[str, Any]] = {}
     for report in reports:
         tasks.setdefault(report.pairs.task, {})[report.protocol] = tables.document(report)
     document: dict[str, Any] = {
-        "predictions": asked.predictions,
-        "references": asked.references,
+        "predictions": run_config.predictions,
+        "references": run_config.references,
         "coverage": {report.pairs.task: report.pairs.coverage() for report in reports},
         "extra": {report.pairs.task: list(report.pairs.extra) for report in reports if report.pairs.extra},
         "tasks": tasks,
@@ -55,9 +55,11 @@ def result_document(
     return document
 
 
-def start_run(folder: str, asked: VlmScoreRun) -> Run:
+def start_run(folder: str, run_config: VlmScoreRun) -> Run:
     """Open the run folder. Raises `RunConflictError` when it is another run's."""
-    return Run.start(folder, COMMAND, asked, dataset=asked.references_digest, protocol=asked.score.protocol)
+    return Run.start(
+        folder, COMMAND, run_config, dataset=run_config.references_digest, protocol=run_config.score.protocol
+    )
 
 
 def write_run(
@@ -85,7 +87,7 @@ def write_run(
 
 
 def compare_runs(
-    reports: Sequence[TextReport], asked: VlmScoreRun, others: Mapping[str, Mapping[str, Any]]
+    reports: Sequence[TextReport], run_config: VlmScoreRun, others: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Compare with other runs (from `comparable`): a row a (run, task, protocol, metric), with the paired bootstrap.
 
@@ -94,7 +96,7 @@ def compare_runs(
     rows: list[dict[str, Any]] = []
     for other, theirs in others.items():
         stored = storage.read_parquet(storage.join(other, "tables", "text_bootstrap.parquet"))
-        drawn = tables.read_distributions(stored, asked.score.seed)
+        drawn = tables.read_distributions(stored, run_config.score.seed)
         for report in reports:
             task, protocol = report.pairs.task, report.protocol
             there = theirs["tasks"].get(task, {}).get(protocol)
@@ -114,10 +116,10 @@ def compare_runs(
     return rows
 
 
-def comparable(others: Sequence[str], asked: VlmScoreRun) -> dict[str, dict[str, Any]]:
+def comparable(others: Sequence[str], run_config: VlmScoreRun) -> dict[str, dict[str, Any]]:
     """Return the documents of other runs.
 
     Raises `MetricError` when a run is none of this command, or was scored on other references or with other settings.
     """
     same = {"digest": "references_digest", "truth": "references", "settings": ("seed", "resamples")}
-    return {other: comparable_document(other, COMMAND, asked, **same) for other in others}
+    return {other: comparable_document(other, COMMAND, run_config, **same) for other in others}
