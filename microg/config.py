@@ -173,7 +173,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "mul
 
 def _allowed(field: FieldInfo) -> str:
     choices = _choices(field.annotation)
-    if choices:
+    if len(choices) > 1:
         return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
     bounds = {name: getattr(each, name) for each in field.metadata for name in _BOUNDS if hasattr(each, name)}
     words = [f"{bounds.pop('ge')} to {bounds.pop('le')}"] if {"ge", "le"} <= set(bounds) else []

@@ -88,14 +88,6 @@ class ApiSettings(Config):
 class GenerateSettings(Config):
     """What decides answers, and how and where they are made.
 
-    model: a model card's name or file, a checkpoint folder, or with `url` the name under which a server has it. url:
-    an OpenAI-compatible server. frames None: as the card says. split None: all clips. all_clips: also those that have
-    no caption, where the dataset has captions. settings: of the engine, beside the card's. tensor_parallel: GPUs that
-    one copy of the model is spread over. cache: file of replies of API models, kept in the run folder where that is on
-    this machine. batch: use the provider's batch mode. live_scores: show scores so far, where the dataset has
-    references. clips_per_block: how many an actor is given at once, 0: as suits the engine. `model_id`, `engine`,
-    `frames` and `prompt_hashes` are filled in by `resolve`.
-
     Tasks and the number of clips may grow from one invocation to the next; what is decided by the engine's settings is
     checked by its fingerprint (`answer_store.claim`).
     """
@@ -120,29 +112,53 @@ class GenerateSettings(Config):
             "resources",
         }
     )
-    model: str = ""
+    model: str = Field(
+        default="",
+        description="Model: a card of 'microg vlm models' or its file, a checkpoint folder, or with `url` the name "
+        "that the server knows.",
+    )
     model_id: str = ""
     engine: Engine | None = None
     url: str | None = None
-    dataset: str = ""
-    tasks: tuple[Task, ...] = TASKS
+    dataset: str = Field(default="", description="Dataset folder with the clips to ask about.")
+    tasks: tuple[Task, ...] = Field(default=TASKS, description="What is asked: caption, vqa, or both.")
     prompts: PromptIds = PromptIds()
-    prompt_hashes: dict[str, str] = Field(default_factory=dict)
-    frames: FramePolicy | None = None
+    prompt_hashes: dict[str, str] = Field(
+        default_factory=dict, description="Hashes of the prompts by task; filled in by the command."
+    )
+    frames: FramePolicy | None = Field(
+        default=None, description="How frames of a clip are chosen; without it as the model card says."
+    )
     sampling: SamplingSettings = SamplingSettings()
-    split: Literal["train", "val", "test"] | None = None
-    scheme: str = "published"
-    all_clips: bool = False
-    limit: int | None = Field(default=None, ge=1)
-    settings: dict[str, Any] = Field(default_factory=dict)
+    split: Literal["train", "val", "test"] | None = Field(
+        default=None, description="Split whose clips are asked about; without it all clips."
+    )
+    scheme: str = Field(default="published", description="Split scheme of the dataset.")
+    all_clips: bool = Field(default=False, description="Ask for captions also of clips that have none to compare with.")
+    limit: int | None = Field(default=None, ge=1, description="Take only the first N clips.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the engine, on top of the card's, such as {max_num_seqs: 64}."
+    )
     api: ApiSettings = ApiSettings()
-    cache: str | None = None
-    max_cost: float | None = Field(default=None, ge=0)
-    batch: bool = False
-    live_scores: bool = True
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    tensor_parallel: int = Field(default=1, ge=1)
-    clips_per_block: int = Field(default=0, ge=0)
+    cache: str | None = Field(
+        default=None,
+        description="File of the replies of API models; without it one in the run folder, where that is on this "
+        "machine.",
+    )
+    max_cost: float | None = Field(
+        default=None, ge=0, description="US dollars that this run may cost in all its invocations together."
+    )
+    batch: bool = Field(
+        default=False, description="Use the provider's batch mode: OpenAI's is half the price, within a day."
+    )
+    live_scores: bool = Field(
+        default=True, description="Show scores while answers come in, where the dataset has references."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device of a model that runs here.")
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs over which one copy of the model is spread (vLLM).")
+    clips_per_block: int = Field(
+        default=0, ge=0, description="Clips that an actor is given at once; 0 suits the engine."
+    )
     resources: Resources = Resources()
 
     def prompt_of(self, task: Task) -> Prompt:
