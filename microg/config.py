@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from microg import storage
 from microg.errors import ConfigError
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -209,6 +208,8 @@ def recipe_path(recipe: str) -> str:
     >>> recipe_path("x3d_s").endswith("recipes/har/x3d_s.yaml"), recipe_path("none.yaml")
     (True, 'none.yaml')
     """
+    from microg import storage  # it imports pyarrow, which help does not need
+
     if storage.exists(recipe):
         return recipe
     for file in _RECIPES.rglob("*.yaml"):
@@ -222,6 +223,8 @@ def read_recipe(recipe: str) -> dict[str, Any]:
 
     Raises `ConfigError` when it cannot be read or is no mapping.
     """
+    from microg import storage
+
     path = recipe_path(recipe)
     if not storage.exists(path):
         raise ConfigError(f"configuration file {path} is not there", "give a file, or a name in recipes/")
