@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.tiny_server import server_process
 from microg.jobs.common import JsonOption, make_app, print_json, run
 from microg.models.vlm.base import Request
-from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.cards import open_card
 from microg.models.vlm.frames import sample_frames
 from microg.pipelines.core import session
-from microg.pipelines.vlm.generate import engine_settings, run_generation, with_device
-from microg.pipelines.vlm.questions import read_asked
-from microg.pipelines.vlm.settings import GenerateSettings, resolve
+from microg.pipelines.vlm.generate import run_generation, with_device
+from microg.pipelines.vlm.questions import read_questions
+from microg.pipelines.vlm.settings import GenerateSettings, engine_settings, resolve
 
 LATENCY_S = 0.05
 
@@ -58,7 +58,7 @@ class Peaks(threading.Thread):
 def _pipeline(settings: GenerateSettings, root: str) -> tuple[float, int]:
     """Run the pipeline on what `settings` ask; return rows a second from the first answered block on, and all rows."""
     settings, card = resolve(settings)
-    clips = read_asked(settings).clips
+    clips = read_questions(settings).clips
     session.connect(settings.resources)
     settings, device = with_device(settings, card)
     done: list[tuple[float, int]] = []
@@ -84,12 +84,12 @@ def _loop(settings: GenerateSettings) -> float:
     policy = settings.policy()
     prompts = {task: settings.prompt_of(task) for task in settings.tasks}
     requests: list[Request] = []
-    for row in read_asked(settings).clips.to_pylist():
+    for row in read_questions(settings).clips.to_pylist():
         frames = sample_frames(row["uri"], [policy])[0]
         for task, index, question in zip(row["task"], row["qa_index"], row["question"], strict=True):
             fields = {} if question is None else {"question": question}
             requests.append(prompts[task].request(f"{row['clip_id']}:{task}:{index}", frames, **fields))
-    engine = open_engine(card, **engine_settings(settings, card))
+    engine = open_card(card, **engine_settings(settings, card))
     sampling = settings.sampling.of(prompts[settings.tasks[0]])
     list(engine.generate(requests[:7], sampling))
     started = time.monotonic()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,14 +14,8 @@ from microg.jobs.common import (
     command,
     given,
     main,
-    print_json,
     setting,
 )
-
-if TYPE_CHECKING:
-    from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
-    from microg.models.vlm.api.engine import ApiEngine
-    from microg.models.vlm.qa import Candidate
 
 EPILOG = """
 **Examples**
@@ -55,151 +48,21 @@ def make_qa(
 ) -> None:
     """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
     from microg.config import load_config
-    from microg.data.dataset import Dataset
-    from microg.errors import ConfigError, DatasetError
+    from microg.jobs.commands.data_make_qa import run as make_qa_run
     from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
-    from microg.models.vlm import qa
-    from microg.models.vlm.api.budget import Budget
-    from microg.models.vlm.api.gate import LocalGate
     from microg.models.vlm.prompts import prompt
-    from microg.runs import Run, exclusive
-    from microg.storage import is_local, local_path
+    from microg.models.vlm.qa import PROMPTS
 
-    source = Dataset.open(dataset)
-    rows = source.table("captions").sort_by("clip_id").to_pylist()[:limit]
-    captions = {row["clip_id"]: row["caption"] for row in rows if row["caption"]}
-    if not captions:
-        raise DatasetError(f"{dataset} has no captions", "make some with 'microg vlm generate --task caption'")
-    if not is_local(run_folder):
-        raise ConfigError(
-            f"{run_folder} is not on this machine", "the cache and the account of costs need a local folder"
-        )
-    hashes = {name: prompt(name).hash for name in (qa.PROPOSE, qa.RANK, qa.CHECK)}
+    hashes = {name: prompt(name).hash for name in PROMPTS}
     settings = load_config(MakeQaConfig, None, [given(context)], prompts=hashes)
-    engine = _engine(settings, max_cost)
-    plan = _plan(captions, settings, engine)
+    captions, fingerprint = make_qa_run.read_captions(dataset, limit)
     if dry_run:
-        _show(plan, as_json)
+        make_qa_run.show(make_qa_run.plan(captions, settings, max_cost), as_json)
         return
-    engine.key()  # before a folder is made
-    with exclusive(run_folder):
-        folder = Run.start(run_folder, "data make-qa", settings, dataset=source.fingerprint())
-        account = Budget(max_cost, journal=local_path(run_folder) / "account.sqlite")
-        engine.gate = LocalGate(budget=account)
-        found, failed = _made(
-            captions, settings, engine, str(local_path(run_folder) / "replies.sqlite"), plan["requests"]
-        )
-        summary = _write(folder.root, found, failed)
-        folder.finish(summary)
-    _show(summary, as_json)
+    summary = make_qa_run.make(captions, fingerprint, settings, run_folder, max_cost)
+    make_qa_run.show(summary, as_json)
     if summary["failed_clips"] or summary["errors"]:
         raise typer.Exit(EXIT_FAILED_ROWS)
-
-
-def _engine(settings: MakeQaConfig, max_cost: float | None) -> ApiEngine:
-    from microg.errors import ConfigError
-    from microg.models.vlm.api.engine import ApiEngine
-    from microg.models.vlm.api.openai import OpenAiEngine
-    from microg.models.vlm.cards import card
-    from microg.models.vlm.engines.registry import open_engine, require_price
-
-    if settings.base_url is not None:
-        engine = OpenAiEngine(settings.model, settings.base_url)
-        require_price(engine, max_cost)
-        return engine
-    found = card(settings.model)
-    engine = open_engine(found, max_cost=max_cost)
-    if not isinstance(engine, ApiEngine):
-        raise ConfigError(
-            f"questions are made through a server, and {found.title} is run by {found.engine}",
-            f"serve it ('vllm serve {found.hub_id}') and give --model {found.hub_id} --url http://127.0.0.1:8000/v1",
-        )
-    return engine
-
-
-def _plan(captions: dict[str, str], settings: MakeQaConfig, engine: ApiEngine) -> dict[str, Any]:
-    """Return how much will be asked at most, and what that costs at most."""
-    from microg.models.vlm import qa
-    from microg.models.vlm.base import Request, Sampling
-    from microg.models.vlm.prompts import prompt
-
-    requests, cost = 0, 0.0
-    longest = "x" * 200  # of a question, and of an answer
-    for caption in captions.values():
-        for name, times in ((qa.PROPOSE, 1), (qa.RANK, 2 * settings.count), (qa.CHECK, settings.count)):
-            template = prompt(name)
-            given = {"caption": caption, "count": "12", "question": longest, "answer": longest}
-            request = Request(
-                "", template.render(**{field: given[field] for field in template.fields}), template.system
-            )
-            sampling = Sampling(settings.max_tokens, json_schema=template.json_schema)
-            requests += times
-            cost += times * engine.estimate(request, sampling).cost
-    known = engine.price is not None
-    return {"clips": len(captions), "requests": requests, "cost_at_most": round(cost, 4) if known else None}
-
-
-def _made(
-    captions: dict[str, str], settings: MakeQaConfig, engine: ApiEngine, cache: str, total: int
-) -> tuple[list[Candidate], dict[str, str]]:
-    from collections.abc import Iterator, Sequence
-
-    from microg.console import ProgressDisplay
-    from microg.models.vlm.api.cache import ResponseCache, generate_cached
-    from microg.models.vlm.base import Reply, Request, Sampling
-    from microg.models.vlm.prompts import Prompt
-    from microg.models.vlm.qa import make_pairs
-
-    with ResponseCache(cache) as kept, ProgressDisplay("make-qa", total, unit="requests") as progress:
-
-        def ask(template: Prompt, requests: Sequence[Request]) -> Iterator[Reply]:
-            sampling = Sampling(settings.max_tokens, seed=settings.seed, json_schema=template.json_schema)
-            for reply in generate_cached(engine, requests, sampling, kept):
-                progress.advance(1, reply.status == "error")
-                yield reply
-
-        return make_pairs(captions, ask, settings.count)
-
-
-def _write(root: str, found: list[Candidate], failed: dict[str, str]) -> dict[str, Any]:
-    import csv
-    import io
-    from dataclasses import asdict
-
-    from microg import storage
-    from microg.data import schema
-
-    rows = [{**asdict(each), "status": "error" if each.error else "ok"} for each in found]
-    rows += [{"clip_id": clip, "status": "error", "error": why} for clip, why in failed.items()]
-    storage.write_parquet(storage.join(root, "qa_candidates.parquet"), schema.from_rows("qa_candidates", rows))
-    chosen = [each for each in found if each.chosen is not None]
-    pairs = [
-        {"clip_id": each.clip_id, "qa_index": each.chosen, "question": each.question, "answer": each.answer}
-        for each in chosen
-    ]
-    storage.write_parquet(storage.join(root, "qa.parquet"), schema.from_rows("qa", pairs))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["clip_id", "qa_index", "question", "answer", "review"])
-    flagged = [each for each in chosen if each.review]
-    writer.writerows([each.clip_id, each.chosen, each.question, each.answer, each.review] for each in flagged)
-    storage.write_bytes(storage.join(root, "review.csv"), text.getvalue().encode())
-    return {
-        "candidates": len(found),
-        "chosen": len(chosen),
-        "for_review": len(flagged),
-        "failed_clips": len(failed),
-        "errors": sum(bool(each.error) for each in found),
-        "written_to": root,
-    }
-
-
-def _show(values: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(values)
-        return
-    for name, value in values.items():
-        print(f"{name.replace('_', ' ')}: {'unknown' if value is None else value}", file=sys.stdout)
 
 
 if __name__ == "__main__":

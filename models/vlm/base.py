@@ -14,12 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+
+from microg.models.vlm.prices import Picture, Price
+
+# Text is at most one token a byte; what a message adds around it, and a request around its messages.
+_PER_MESSAGE, _PER_REQUEST = 16, 32
+_BYTES_PER_TOKEN = 4
+_PICTURE = Picture(rule="tiles", base=85, tile=170)
 
 Status = Literal["ok", "error"]
 
@@ -61,9 +69,9 @@ class Frames:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the pixels and their shape, in hexadecimal: what the column `frame_hash` holds."""
-        found = hashlib.sha256(repr((self.pixels.shape, str(self.pixels.dtype))).encode())
-        found.update(np.ascontiguousarray(self.pixels).data)
-        return found.hexdigest()
+        digest = hashlib.sha256(repr((self.pixels.shape, str(self.pixels.dtype))).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        return digest.hexdigest()
 
     def video_metadata(self) -> dict[str, Any]:
         """Return what Hugging Face processors and vLLM call a video's metadata; it forbids sampling again."""
@@ -90,11 +98,11 @@ class Request:
 
     def content(self) -> dict[str, Any]:
         """Return what the model is shown, with frames as their hash."""
-        shown = None
+        frames = None
         if self.frames is not None:
             about = {"indices": list(self.frames.indices), "fps": self.frames.fps, "num_frames": self.frames.num_frames}
-            shown = {"pixels": self.frames.sha256, **about}
-        return {"system": self.system, "prompt": self.prompt, "frames": shown}
+            frames = {"pixels": self.frames.sha256, **about}
+        return {"system": self.system, "prompt": self.prompt, "frames": frames}
 
 
 @dataclass(frozen=True)
@@ -119,27 +127,104 @@ class Reply:
     cost: float | None = None
 
 
-class Engine(Protocol):
-    """A model that answers requests. `name` is the engine's, as in a model card; `model` is the model's."""
+@dataclass(frozen=True)
+class Estimate:
+    """A request before it is sent.
 
+    Attributes:
+        tokens: Tokens that are likely, of prompt and answer.
+        cost: US dollars that it costs at most: 0 where a model runs here, None where no price is known.
+    """
+
+    tokens: int
+    cost: float | None
+
+
+class Engine(ABC):
+    """A model that answers requests, and what has to be known of it before it is asked.
+
+    An engine is made with the model's id as `model` and the settings of a model card as its other arguments.
+
+    Attributes:
+        runs_here: Whether this machine does the work; else a server does, and a request may cost money.
+        batch_mode: `module:class` of the provider's batch mode (see `microg.models.vlm.api.openai_batch`), or "".
+        name: The engine's name as answers record it.
+        model: The model's id.
+        price: What tokens cost, None where nothing is known or nothing is paid.
+    """
+
+    runs_here: ClassVar[bool] = True
+    batch_mode: ClassVar[str] = ""
     name: str
     model: str
+    price: Price | None = None
 
+    @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides answers besides request and sampling: model, server, picture encoding. No secrets."""
-        ...
 
+    @abstractmethod
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yield one reply a request, in the order they finish.
 
-        A request that fails is a reply with status error. Raises `ConfigError` where none can succeed: no key, a key
-        that is refused, a model that is not there.
+        A request that fails is a reply with status error.
+
+        Raises:
+            ConfigError: No request can succeed: no key, a key that is refused, a model that does not exist.
         """
-        ...
 
     def close(self) -> None:
         """Free what the engine holds."""
-        ...
+        return
+
+    def check_ready(self) -> None:
+        """Check what can be checked in no time, before anything is written or decoded.
+
+        Raises:
+            ConfigError: No request can succeed: the key is not set, a package or the model is missing.
+        """
+        return
+
+    def worker_notes(self) -> list[str]:
+        """Return what a user has to know whose run works on other machines of a cluster."""
+        return []
+
+    @property
+    def can_cap_costs(self) -> bool:
+        """Whether a cap on costs can be held: nothing is paid, or the price is known."""
+        return self.runs_here or self.price is not None
+
+    @property
+    def counting(self) -> str:
+        """How `estimate` counts tokens, in words."""
+        return "about, by OpenAI's rule for pictures" if self.runs_here else "by the provider's rule"
+
+    @property
+    def counts_slowly(self) -> bool:
+        """Whether `estimate` processes frames, so that callers should ask once for each size of them."""
+        return False
+
+    def estimate(self, request: Request, sampling: Sampling, batch: bool = False) -> Estimate:
+        """Return what a request takes: pictures by the provider's rule, else OpenAI's, four bytes of text a token.
+
+        The bound on costs counts every byte of text as a token, and the longest answer.
+        """
+        shape = json.dumps(dict(sampling.json_schema)) if sampling.json_schema else ""
+        text = sum(len(part.encode()) for part in (request.system, request.prompt, shape))
+        pictures = 0
+        if request.frames is not None:
+            rule = self.price.picture if self.price is not None else _PICTURE
+            pictures = rule.count(request.frames.width, request.frames.height) * len(request.frames.indices)
+        likely = text // _BYTES_PER_TOKEN + pictures + sampling.max_tokens + _PER_REQUEST
+        if self.price is None:
+            return Estimate(likely, 0.0 if self.runs_here else None)
+        most = text + pictures + 2 * _PER_MESSAGE + _PER_REQUEST
+        return Estimate(likely, self.price.cost(most, sampling.max_tokens, batch=batch))
+
+    @classmethod
+    def settings_on_gpus(cls, gpus: float, tensor_parallel: int) -> dict[str, Any]:
+        """Return the settings of a copy that has `gpus` GPUs, which may be a part of one, spread over so many."""
+        return {"tensor_parallel": tensor_parallel} if tensor_parallel > 1 else {}
 
 
 def content_key(engine: Engine, request: Request, sampling: Sampling) -> str:

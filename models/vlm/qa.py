@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from microg.models.vlm.base import Reply, Request
 from microg.models.vlm.prompts import Prompt, prompt
 
-PROPOSE, RANK, CHECK = "qa-propose-v1", "qa-rank-v1", "qa-check-v1"
+PROMPTS = PROPOSE, RANK, CHECK = "qa-propose-v1", "qa-rank-v1", "qa-check-v1"
 CRITERIA = ("consistency", "fluency", "relevance", "information")
 _WORD = re.compile(r"\w+")
 # Below this in any criterion a pair is dropped; above this share of common words two questions are the same.

@@ -13,8 +13,7 @@ import pyarrow as pa
 from microg.errors import MicrogError, WorkerError, describe
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
 from microg.models.vlm.base import Engine, Reply, Request, Sampling
-from microg.models.vlm.cards import ModelCard
-from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.cards import ModelCard, open_card
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
 from microg.pipelines.core.stage import ABORT, Stage
@@ -85,8 +84,8 @@ class Generator:
         self._broken = 0
         self._stack = ExitStack()
         try:
-            gate = None if context.gate is None else context.gate.owned()
-            self._engine: Engine = open_engine(context.card, gate=gate, max_cost=context.max_cost, **context.settings)
+            gate = {} if context.gate is None else {"gate": context.gate.owned()}
+            self._engine: Engine = open_card(context.card, max_cost=context.max_cost, **context.settings, **gate)
             self._common = lock_engine(context.root, context.card, self._engine)
             self._cache = self._stack.enter_context(ResponseCache(context.cache)) if context.cache else None
         except Exception as error:

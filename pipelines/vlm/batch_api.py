@@ -16,20 +16,19 @@ import pyarrow as pa
 from microg import storage
 from microg.errors import ConfigError
 from microg.models.vlm.api.budget import Budget
-from microg.models.vlm.api.openai import OpenAiEngine
 from microg.models.vlm.api.openai_batch import OpenAiBatch
 from microg.models.vlm.base import Sampling
-from microg.models.vlm.cards import ModelCard
-from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.cards import ModelCard, open_card
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.attempts import Failure
 from microg.pipelines.core.stage import Pipeline, stream_tables
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.answer_stage import group_by_sampling, lock_engine, reply_columns, request_columns, rows_of
 from microg.pipelines.vlm.clip_tables import DECODE, DecodedClip, from_table
-from microg.pipelines.vlm.generate import api_files, engine_settings
+from microg.pipelines.vlm.generate import api_files
 from microg.pipelines.vlm.questions import CLIPS, blocks_of, sizes_of, without
-from microg.pipelines.vlm.settings import GenerateSettings
+from microg.pipelines.vlm.settings import GenerateSettings, engine_settings
+from microg.registry import load_object
 from microg.texts.items import TASKS, Task
 
 # Of one submission: few enough to hold their frames, many enough for few batches.
@@ -52,10 +51,10 @@ def run_batches(
     `ConfigError` where a model has no batch mode or the cap on costs does not allow a batch, and `BatchError` when the
     service refuses.
     """
-    engine = open_engine(card, max_cost=settings.max_cost, **engine_settings(settings, card))
-    if not isinstance(engine, OpenAiEngine):
+    engine = open_card(card, max_cost=settings.max_cost, **engine_settings(settings, card))
+    if not engine.batch_mode:
         raise ConfigError(f"{card.title} has no batch mode here", "OpenAI's models have one: leave --batch out")
-    engine.key()
+    engine.check_ready()
     common = lock_engine(root, card, engine)
     # of all tasks: an earlier invocation may have submitted others than this one asks for
     prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
@@ -63,7 +62,7 @@ def run_batches(
     files = api_files(root, settings)
     progress = _BatchProgress(on_wait)
     with closing(Budget(settings.max_cost, files.spent, files.account)) as budget:
-        batch = OpenAiBatch(
+        batch: OpenAiBatch = load_object(engine.batch_mode)(
             engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.update
         )
         under_way = {name for found in batch.pending() for name in found.requests}

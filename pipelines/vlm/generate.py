@@ -18,8 +18,8 @@ import pyarrow as pa
 from microg import storage
 from microg.config import Resources
 from microg.errors import ConfigError
-from microg.models.vlm.api.prices import Price
 from microg.models.vlm.cards import ModelCard
+from microg.models.vlm.prices import Price
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.vlm import answer_store
@@ -27,7 +27,7 @@ from microg.pipelines.vlm.answer_stage import ASK, GenerationContext
 from microg.pipelines.vlm.clip_tables import DECODE
 from microg.pipelines.vlm.live_scores import LiveSender
 from microg.pipelines.vlm.questions import CLIPS, blocks_of, sizes_of
-from microg.pipelines.vlm.settings import GenerateSettings
+from microg.pipelines.vlm.settings import GenerateSettings, engine_settings
 from microg.pipelines.vlm.shared_gate import shared_gate
 from microg.system.weights import cache_folder
 from microg.texts.items import Task
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _LOCAL_CLIPS, _API_CLIPS, _BLOCK_BYTES = 64, 8, 96 * 2**20
 # So that requests of one block are under way while the last of another come back.
 _API_ACTORS, _API_CPUS = 2, 0.5
-_GPU_MEMORY = 0.9
 
 
 def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSettings, str]:
@@ -71,18 +70,6 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
         few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
         resources = resources.replaced(max_actors=actors, **few)
     return settings.replaced(resources=resources.model_dump()), device
-
-
-def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
-    """Return the engine settings that the run adds to the model card: concurrency and retries, or GPU sharing."""
-    if card.api:
-        return {name: value for name, value in settings.api.engine().items() if name not in card.settings}
-    added: dict[str, Any] = {}
-    if settings.tensor_parallel > 1:
-        added["tensor_parallel"] = settings.tensor_parallel
-    if 0 < settings.resources.gpus < 1 and card.engine == "vllm":
-        added["gpu_memory_utilization"] = round(_GPU_MEMORY * settings.resources.gpus, 3)
-    return {name: value for name, value in added.items() if name not in card.settings}
 
 
 PIPELINE = Pipeline(

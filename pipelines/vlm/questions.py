@@ -1,4 +1,4 @@
-"""What is asked of which clip: one row a clip with its questions, of all clips of a dataset or a split."""
+"""Clips with the questions that a run asks about them: one row a clip, of all clips of a dataset or a split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from microg.models.vlm.sampling import FramePolicy
 from microg.pipelines.vlm.settings import GenerateSettings
 from microg.texts.items import TASKS, ItemKey, Task
 
-# One row a clip; `task`, `qa_index` (null for a caption) and `question` are of what is asked about it.
+# One row a clip; `task`, `qa_index` (null for a caption) and `question` are those of its questions.
 CLIPS = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -35,7 +35,7 @@ _FPS, _FRAMES, _WIDTH, _HEIGHT = 30.0, 90, 854, 480
 
 
 @dataclass(frozen=True)
-class AskedClips:
+class ClipQuestions:
     """Rows of `CLIPS` in the dataset's order, its fingerprint, and what was noticed."""
 
     clips: pa.Table
@@ -44,7 +44,7 @@ class AskedClips:
 
 
 @dataclass(frozen=True)
-class Size:
+class FrameSize:
     """What of a clip a model will be shown, before it is decoded: frames, and their width and height in pixels."""
 
     frames: int
@@ -57,8 +57,8 @@ class Size:
         return self.frames * self.width * self.height * 3
 
 
-def read_asked(settings: GenerateSettings) -> AskedClips:
-    """Read what `settings` ask of which clips.
+def read_questions(settings: GenerateSettings) -> ClipQuestions:
+    """Read the clips that `settings` choose, with their questions.
 
     Only clips with status ok. Where the dataset has captions, captions are asked of the clips that have one, unless
     `settings.all_clips`. Raises `DatasetError` when there is nothing to ask.
@@ -75,14 +75,14 @@ def read_asked(settings: GenerateSettings) -> AskedClips:
     everywhere = settings.all_clips or not captioned
     rows = []
     for row in kept.sort_by("clip_id").select([name for name in CLIPS.names if name in kept.column_names]).to_pylist():
-        asked: dict[str, list[Any]] = {"task": [], "qa_index": [], "question": []}
+        columns: dict[str, list[Any]] = {"task": [], "qa_index": [], "question": []}
         if "caption" in settings.tasks and (everywhere or row["clip_id"] in captioned):
-            _add(asked, "caption", None, None)
+            _add(columns, "caption", None, None)
         if "vqa" in settings.tasks:
             for index, question in questions.get(row["clip_id"], ()):
-                _add(asked, "vqa", index, question)
-        if asked["task"]:
-            rows.append({**row, **asked, "uri": dataset.resolve(row["uri"]) if row["uri"] else None})
+                _add(columns, "vqa", index, question)
+        if columns["task"]:
+            rows.append({**row, **columns, "uri": dataset.resolve(row["uri"]) if row["uri"] else None})
     if "vqa" in settings.tasks and not questions:
         raise DatasetError(
             f"dataset {settings.dataset} has no questions",
@@ -96,7 +96,7 @@ def read_asked(settings: GenerateSettings) -> AskedClips:
         keys = _key_frames(dataset)
         rows = [{**row, "key_frame": keys.get(row["clip_id"])} for row in rows]
     table = pa.Table.from_pylist(rows[: settings.limit], schema=CLIPS)
-    return AskedClips(table, dataset.fingerprint(), tuple(notes))
+    return ClipQuestions(table, dataset.fingerprint(), tuple(notes))
 
 
 def items_of(clips: pa.Table) -> Iterator[ItemKey]:
@@ -121,7 +121,7 @@ def without(clips: pa.Table, done: set[str]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CLIPS)
 
 
-def sizes_of(clips: pa.Table, policy: FramePolicy) -> list[Size]:
+def sizes_of(clips: pa.Table, policy: FramePolicy) -> list[FrameSize]:
     """Return what each clip of `CLIPS` will show, as far as the dataset tells."""
     result = []
     for row in clips.select(["fps", "num_frames", "width", "height", "key_frame"]).to_pylist():
@@ -131,11 +131,11 @@ def sizes_of(clips: pa.Table, policy: FramePolicy) -> list[Size]:
         except Exception:  # a clip that the policy refuses is an error row later
             count = 0
         size = row["width"] or _WIDTH, row["height"] or _HEIGHT
-        result.append(Size(count, *(size if policy.resize is None else policy.resize.target(*size))))
+        result.append(FrameSize(count, *(size if policy.resize is None else policy.resize.target(*size))))
     return result
 
 
-def blocks_of(clips: pa.Table, sizes: Sequence[Size], most_clips: int, most_bytes: int) -> list[pa.Table]:
+def blocks_of(clips: pa.Table, sizes: Sequence[FrameSize], most_clips: int, most_bytes: int) -> list[pa.Table]:
     """Cut clips into blocks of at most so many clips and bytes of pixels, at least one clip each."""
     blocks, start, size = [], 0, 0
     for place, each in enumerate(sizes):
@@ -156,9 +156,9 @@ def order_of(table: pa.Table) -> pa.Table:
     return table.take(order)
 
 
-def _add(asked: dict[str, list[Any]], task: Task, index: int | None, question: str | None) -> None:
+def _add(columns: dict[str, list[Any]], task: Task, index: int | None, question: str | None) -> None:
     for name, value in (("task", task), ("qa_index", index), ("question", question)):
-        asked[name].append(value)
+        columns[name].append(value)
 
 
 def _questions(dataset: Dataset) -> dict[str, list[tuple[int, str]]]:

@@ -14,11 +14,10 @@ from microg.models.vlm.api.retry import RetryPolicy
 from microg.models.vlm.base import Sampling
 from microg.models.vlm.cards import ModelCard, card, names
 from microg.models.vlm.cards.folder import folder_card, is_checkpoint
+from microg.models.vlm.engines.registry import engine_class
 from microg.models.vlm.prompts import Prompt, prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.texts.items import TASKS, Task
-
-Engine = Literal["vllm", "transformers", "openai", "gemini"]
 
 
 class PromptIds(Config):
@@ -118,7 +117,7 @@ class GenerateSettings(Config):
         "that the server knows.",
     )
     model_id: str = ""
-    engine: Engine | None = None
+    engine: str | None = None
     url: str | None = None
     dataset: str = Field(default="", description="Dataset folder with the clips to ask about.")
     tasks: tuple[Task, ...] = Field(default=TASKS, description="What is asked: caption, vqa, or both.")
@@ -196,6 +195,15 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
         tasks=tuple(task for task in TASKS if task in settings.tasks),
     )
     return filled, found
+
+
+def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
+    """Return what a run adds to the card's engine settings: concurrency and retries, or the share of GPUs."""
+    if card.api:
+        added = settings.api.engine()
+    else:
+        added = engine_class(card.engine).settings_on_gpus(settings.resources.gpus, settings.tensor_parallel)
+    return {name: value for name, value in added.items() if name not in card.settings}
 
 
 def _card(settings: GenerateSettings) -> ModelCard:

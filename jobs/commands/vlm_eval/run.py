@@ -14,23 +14,33 @@ from microg.runs import Run, exclusive
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from microg.models.vlm.api.engine import ApiEngine
+    from microg.models.vlm.base import Engine
     from microg.models.vlm.cards import ModelCard
-    from microg.pipelines.vlm.questions import AskedClips
+    from microg.pipelines.vlm.questions import ClipQuestions
     from microg.pipelines.vlm.settings import GenerateSettings
 
 COMMAND = "vlm generate"
 _SHOWN_ERRORS, _KEPT_ERRORS = 5, 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Preparation:
-    """Everything that is known before anything is written or prepared."""
+    """Everything that is known before anything is written or asked.
+
+    Attributes:
+        settings: With everything filled in that the card decides.
+        card: The model's card, with the run's engine settings.
+        engine: The engine as this process uses it: to check and to estimate, not to ask.
+        questions: All clips of the run with their questions.
+        folder: The run folder.
+        left: Rows of `questions.clips` with what has no answer yet.
+        rows: Number of all questions.
+    """
 
     settings: GenerateSettings
     card: ModelCard
-    engine: ApiEngine | None
-    found: AskedClips
+    engine: Engine
+    questions: ClipQuestions
     folder: str
     left: pa.Table
     rows: int
@@ -43,28 +53,27 @@ class _Preparation:
 def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     """Return what would be done: answers, tokens, GPU memory, and what it costs at most."""
     from microg.pipelines.vlm import batch_api
-    from microg.pipelines.vlm.estimate import expected
+    from microg.pipelines.vlm.estimate import estimate_run
     from microg.pipelines.vlm.generate import sized_pipeline, with_device
     from microg.pipelines.vlm.questions import sizes_of
 
     prepared = _prepare(settings, folder)
-    settings, card = prepared.settings, prepared.card
-    if card.api:  # what its actors take does not depend on Ray
+    settings, card, here = prepared.settings, prepared.card, prepared.engine.runs_here
+    if not here:  # what its actors take does not depend on Ray
         settings, _ = with_device(settings, card)
     pipeline = batch_api.PIPELINE if settings.batch else sized_pipeline(settings.resources)
     sizes = sizes_of(prepared.left, settings.policy())
-    takes = expected(prepared.left, sizes, settings, card, prepared.engine.price if prepared.engine else None)
-    shown = f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none"
-    cost = "none: it runs here" if prepared.engine is None else takes.cost
+    takes = estimate_run(prepared.left, sizes, settings, prepared.engine)
+    cost = "unknown: the price table has no such model" if takes.cost is None else takes.cost
     return {
         **_about(prepared),
         "clips_to_do": prepared.left.num_rows,
         "rows_to_do": takes.rows,
-        "first_clip": shown,
+        "first_clip": f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none",
         "tokens_about": takes.tokens,
         "tokens_counted": takes.counted,
-        "gpu_memory_gb": "none: it runs at the provider" if card.api else card.gpu_memory_gb,
-        "cost_at_most": "unknown: the price table has no such model" if cost is None else cost,
+        "gpu_memory_gb": card.gpu_memory_gb if here else "none: it runs at the provider",
+        "cost_at_most": "none: it runs here" if here else cost,
         "max_cost": settings.max_cost,
         "stages": pipeline.plan(),
         "tensor_parallel": settings.tensor_parallel,
@@ -81,20 +90,19 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     from microg.pipelines.vlm.questions import items_of
 
     prepared = _prepare(settings, folder)
-    settings = prepared.settings
-    if prepared.engine is not None:
-        prepared.engine.key()  # a missing one is told before a folder is made
+    settings, engine = prepared.settings, prepared.engine
+    if not engine.runs_here:  # else a worker checks, which may have what this machine lacks
+        engine.check_ready()
     report = _about(prepared)
     with exclusive(prepared.folder):
-        run = Run.start(
-            prepared.folder, COMMAND, settings, dataset=prepared.found.fingerprint, protocol="generated text"
-        )
-        if prepared.engine is not None:
-            answer_store.claim(prepared.folder, prepared.engine.fingerprint())
+        fingerprint = prepared.questions.fingerprint
+        run = Run.start(prepared.folder, COMMAND, settings, dataset=fingerprint, protocol="generated text")
+        if not engine.runs_here:
+            answer_store.claim(prepared.folder, engine.fingerprint())
         if prepared.left.num_rows:
             report |= _ask(prepared)
         answer_store.compact(prepared.folder)
-        wanted = [item.qualified_id for item in items_of(prepared.found.clips)]
+        wanted = [item.qualified_id for item in items_of(prepared.questions.clips)]
         table, mine = answer_store.finish(prepared.folder, wanted)
         report |= _outcome(table, mine) | {"generations": run.path("tables", "generations.parquet")}
         run.finish(report)
@@ -102,36 +110,33 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
 
 
 def _prepare(settings: GenerateSettings, folder: str | None) -> _Preparation:
-    from microg.models.vlm.api.engine import ApiEngine
-    from microg.models.vlm.engines.registry import open_engine
+    from microg.models.vlm.cards import open_card
     from microg.pipelines.vlm import answer_store
-    from microg.pipelines.vlm.questions import read_asked, without
-    from microg.pipelines.vlm.settings import resolve
+    from microg.pipelines.vlm.questions import read_questions, without
+    from microg.pipelines.vlm.settings import engine_settings, resolve
 
     settings, card = resolve(settings)
-    found = read_asked(settings)
-    name = f"{card.name}-{settings.digest()[:4]}{found.fingerprint[:4]}"
+    questions = read_questions(settings)
+    name = f"{card.name}-{settings.digest()[:4]}{questions.fingerprint[:4]}"
     folder = storage.absolute(folder or f"runs/vlm/{name}")
-    settings = settings.replaced(dataset=storage.absolute(settings.dataset))
-    engine = None
-    if card.api:
-        opened = open_engine(card, max_cost=settings.max_cost)
-        assert isinstance(opened, ApiEngine)
-        engine = opened
-    left = without(found.clips, answer_store.finished_keys(folder))
-    rows = sum(map(len, found.clips["task"].to_pylist()))
-    return _Preparation(settings, card, engine, found, folder, left, rows)
+    return _Preparation(
+        settings=settings.replaced(dataset=storage.absolute(settings.dataset)),
+        card=card,
+        engine=open_card(card, max_cost=settings.max_cost, **engine_settings(settings, card)),
+        questions=questions,
+        folder=folder,
+        left=without(questions.clips, answer_store.finished_keys(folder)),
+        rows=sum(map(len, questions.clips["task"].to_pylist())),
+    )
 
 
 def _about(prepared: _Preparation) -> dict[str, Any]:
     settings = prepared.settings
-    notes = [*prepared.found.notes]
+    notes = [*prepared.questions.notes]
     if prepared.card.runs == "unverified":
         notes.append(f"nobody has seen this model run: {prepared.card.why}")
-    if prepared.engine is not None and settings.resources.address is not None:
-        notes.append(
-            f"the key is read by Ray's workers: {prepared.engine.key_variable} must be set where Ray was started"
-        )
+    if settings.resources.address is not None:
+        notes += prepared.engine.worker_notes()
     return {
         "run": prepared.folder,
         "dataset": settings.dataset,
@@ -140,7 +145,7 @@ def _about(prepared: _Preparation) -> dict[str, Any]:
         "engine": settings.engine,
         "frames": settings.policy().label(),
         "prompts": {task: settings.prompt_of(task).id for task in settings.tasks},
-        "clips": prepared.found.clips.num_rows,
+        "clips": prepared.questions.clips.num_rows,
         "rows": prepared.rows,
         "done_before": prepared.rows - prepared.left_rows,
         "notes": notes,
@@ -167,7 +172,7 @@ def _ask(prepared: _Preparation) -> dict[str, Any]:
 
         def on_clip(report: dict[str, Any]) -> str:
             sums.update({name: value for name, value in report.items() if isinstance(value, int | float)})
-            notes = [f"${sums['cost']:.4f}"] if prepared.engine is not None and prepared.engine.price else []
+            notes = [f"${sums['cost']:.4f}"] if prepared.engine.price else []
             notes += [] if live is None else [live.line()]
             return ", ".join(note for note in notes if note)
 
@@ -178,7 +183,7 @@ def _ask(prepared: _Preparation) -> dict[str, Any]:
             prepared.card,
             device=device,
             on_clip=on_clip,
-            price=None if prepared.engine is None else prepared.engine.price,
+            price=prepared.engine.price,
             live=None if live is None else live.sender,
         )
     found: dict[str, Any] = {

@@ -13,7 +13,7 @@ from microg.texts.items import Task
 from microg.texts.pairs import Pairs
 
 if TYPE_CHECKING:
-    from microg.models.vlm.api.engine import ApiEngine
+    from microg.models.vlm.base import Engine
 
 
 def judge_prompts(asked: JudgeConfig, pairs: Sequence[Pairs]) -> dict[Task, JudgePrompt]:
@@ -36,34 +36,30 @@ def judge_prompts(asked: JudgeConfig, pairs: Sequence[Pairs]) -> dict[Task, Judg
     return result
 
 
-def judge_engine(asked: JudgeConfig) -> ApiEngine:
+def judge_engine(asked: JudgeConfig) -> Engine:
     """Return the judge's engine. Raises `ConfigError` without a key, and for a cap without a known price."""
     from microg.models.vlm.api.budget import Budget
     from microg.models.vlm.api.gate import Limits, LocalGate
-    from microg.models.vlm.api.gemini import GeminiEngine
-    from microg.models.vlm.api.openai import OpenAiEngine
     from microg.models.vlm.api.retry import RetryPolicy
+    from microg.models.vlm.engines.registry import open_engine, require_server
 
-    kind = {"openai": OpenAiEngine, "gemini": GeminiEngine}[asked.engine]
+    require_server(asked.engine, "a judge is asked")
     named = {} if asked.key_variable is None else {"key_variable": asked.key_variable}
-    engine = kind(
+    engine = open_engine(
+        asked.engine,
         str(asked.model),
-        asked.base_url,
+        max_cost=asked.max_cost,
+        base_url=asked.base_url,
         concurrency=asked.concurrency,
         retry=RetryPolicy(deadline_s=asked.deadline_s),
         gate=LocalGate(Limits(concurrency=asked.concurrency), Budget(asked.max_cost)),
         **named,
     )
-    engine.key()  # a missing one is told before hours of scoring, not after
-    if asked.max_cost is not None and engine.price is None and not engine.local:
-        raise ConfigError(
-            f"the price of {asked.model} is not known, so a cap on costs cannot be held",
-            "put it into a price table and name that in the environment variable MICROG_PRICES",
-        )
+    engine.check_ready()  # a missing key is told before hours of scoring, not after
     return engine
 
 
-def judge_pairs(pairs: Pairs, asked: JudgeConfig, engine: ApiEngine, prompt: JudgePrompt) -> list[Judgement]:
+def judge_pairs(pairs: Pairs, asked: JudgeConfig, engine: Engine, prompt: JudgePrompt) -> list[Judgement]:
     """Judge the items of one task, with progress."""
     from microg.models.vlm.api.cache import ResponseCache
     from microg.pipelines.vlm.judge import judge

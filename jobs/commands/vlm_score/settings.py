@@ -16,7 +16,7 @@ class JudgeConfig(Config):
 
     volatile: ClassVar[frozenset[str]] = frozenset({"concurrency", "deadline_s", "cache", "max_cost"})
     model: str | None = Field(default=None, description="Model that judges the answers.")
-    engine: Literal["openai", "gemini"] = Field(default="openai", description="Protocol of the judge's provider.")
+    engine: str = Field(default="openai", description="Engine that asks the judge: one behind an API.")
     base_url: str | None = Field(
         default=None, description="Server of the judge; without it OPENAI_BASE_URL, or the provider's own."
     )

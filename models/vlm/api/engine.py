@@ -16,15 +16,15 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.api.gate import BudgetError, Gate, Limits, LocalGate, Outcome, Wait
-from microg.models.vlm.api.prices import Estimate, Price, estimate, price_of
 from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict
 from microg.models.vlm.api.retry import RetryPolicy
-from microg.models.vlm.base import Reply, Request, Sampling
+from microg.models.vlm.base import Engine, Reply, Request, Sampling
+from microg.models.vlm.prices import Price, price_of
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 # A request that has not ended this long after its own timeout was killed with its process.
@@ -32,7 +32,7 @@ _LEASE_S = 30.0
 
 
 @dataclass
-class ApiEngine:
+class ApiEngine(Engine):
     """A model behind a server; up to `concurrency` requests are under way at once, fewer when the server refuses.
 
     `base_url` None means the provider's own. The key is read from the environment variable `key_variable` when the
@@ -41,6 +41,7 @@ class ApiEngine:
     a row that failed for all their attempts the rest is answered as failed without being sent.
     """
 
+    runs_here: ClassVar[bool] = False
     model: str
     base_url: str | None = None
     key_variable: str = ""
@@ -52,6 +53,7 @@ class ApiEngine:
     give_up_after: int = 16
 
     def __post_init__(self) -> None:
+        self.retry = RetryPolicy.of(self.retry)
         self.base_url = (self.base_url or self._default_url()).rstrip("/")
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -73,12 +75,18 @@ class ApiEngine:
         """Return engine, model and server; providers add what else decides an answer."""
         return {"engine": self.name, "model": self.model, "server": self.base_url}
 
-    def close(self) -> None:
-        """Nothing is kept between calls."""
+    def check_ready(self) -> None:
+        """Check that there is a key (see `key`)."""
+        self.key()
 
-    def estimate(self, request: Request, sampling: Sampling) -> Estimate:
-        """Return the tokens that a request may take and the dollars that it costs at most."""
-        return estimate(request, sampling, self.price)
+    def worker_notes(self) -> list[str]:
+        """Say where the key must be."""
+        return [f"the key is read by Ray's workers: {self.key_variable} must be set where Ray was started"]
+
+    @property
+    def can_cap_costs(self) -> bool:
+        """Whether the price is known, or the server is on this machine and costs nothing."""
+        return self.price is not None or self.local
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yield one reply a request, in the order they finish (see `microg.models.vlm.base.Engine`).
@@ -160,9 +168,9 @@ class ApiEngine:
             timeout = min(self.retry.timeout_s, max(left, 0.0))
             assert self.gate is not None
             try:
-                permit = await self.gate.start(
-                    expected.tokens, expected.cost, timeout + _LEASE_S, None if started is None else max(left, 0.0)
-                )
+                patience = None if started is None else max(left, 0.0)
+                dollars = expected.cost or 0.0
+                permit = await self.gate.start(expected.tokens, dollars, timeout + _LEASE_S, patience)
             except BudgetError as error:
                 problem = f"not sent: {error}" + (f" (before: {problem})" if problem else "")
                 break

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from microg.errors import describe
@@ -38,6 +38,7 @@ class OpenAiEngine(ApiEngine):
     the model refuses; what it then does instead is its own. `extra_body` is sent with every request.
     """
 
+    batch_mode: ClassVar[str] = "microg.models.vlm.api.openai_batch:OpenAiBatch"
     key_variable: str = "OPENAI_API_KEY"
     name: str = "openai"
     frames_as: Literal["images", "video"] = "images"

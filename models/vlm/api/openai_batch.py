@@ -19,7 +19,6 @@ from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
 from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.openai import OpenAiEngine, read_completion
-from microg.models.vlm.api.prices import estimate
 from microg.models.vlm.api.response import TornAnswerError
 from microg.models.vlm.base import Reply, Request, Sampling, content_key
 
@@ -233,7 +232,7 @@ class OpenAiBatch:
 
     def _hold(self, requests: Sequence[Request], sampling: Sampling) -> int:
         assert self._budget is not None
-        most = sum(estimate(request, sampling, self._engine.price, batch=True).cost for request in requests)
+        most = sum(self._engine.estimate(request, sampling, batch=True).cost or 0.0 for request in requests)
         if self._budget.check(most) != "yes":
             raise ConfigError(
                 f"a batch of {len(requests)} requests may cost up to ${most:.2f}, ${self._budget.spent:.2f} are spent "

@@ -7,7 +7,10 @@ import math
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+from microg.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,17 @@ class RetryPolicy:
     timeout_s: float = 120.0
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
+
+    @classmethod
+    def of(cls, given: RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
+        """Return a policy from its fields, as a setting gives them. Raises `ConfigError` for an unknown one."""
+        if isinstance(given, cls):
+            return given
+        known = [each.name for each in fields(cls)]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ConfigError(f"the setting retry has no {', '.join(unknown)}", f"it has {', '.join(known)}")
+        return cls(**given)
 
     def wait_s(self, attempt: int, retry_after_s: float | None, chance: random.Random) -> float:
         """Return seconds to wait after attempt number `attempt`, which counts from 1.

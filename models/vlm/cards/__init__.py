@@ -16,9 +16,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from microg.config import Config
 from microg.errors import ConfigError
+from microg.models.vlm.base import Engine
+from microg.models.vlm.engines.registry import engine_class, open_engine
 from microg.models.vlm.sampling import FramePolicy
 
-EngineName = Literal["vllm", "transformers", "openai", "gemini", "none"]
+NO_ENGINE = "none"
 
 
 class PaperRow(Config):
@@ -39,7 +41,7 @@ class ModelCard(Config):
     hub_id_confirmed: bool = Field(
         default=False, description="Somebody loaded it; otherwise the id is from public documentation."
     )
-    engine: EngineName = Field(description="Engine that runs the model.")
+    engine: str = Field(description="Engine that runs the model: a name, module:class of your own, or none.")
     architecture: str = Field(default="", description="Class of the model in transformers or vLLM.")
     frames: FramePolicy = Field(description="How a clip is sampled by default.")
     paper: PaperRow | None = Field(default=None, description="Row of the paper's tables.")
@@ -48,7 +50,7 @@ class ModelCard(Config):
     parameters_b: float | None = Field(default=None, gt=0, description="Billions of parameters.")
     gpu_memory_gb: float | None = Field(
         default=None,
-        gt=0,
+        ge=0,
         description="GPU memory in GB, estimated from weights in bfloat16 and a cache for a few clips; none for API "
         "models.",
     )
@@ -68,16 +70,16 @@ class ModelCard(Config):
     def _says_why_not(self) -> ModelCard:
         if self.runs != "yes" and not (self.why and self.to_run):
             raise ValueError(f"runs is {self.runs}: say why, and in to_run what would make it run")
-        if self.engine == "none" and self.runs != "no":
+        if self.engine == NO_ENGINE and self.runs != "no":
             raise ValueError("engine is none: then it does not run")
-        if self.engine in ("vllm", "transformers") and self.gpu_memory_gb is None:
-            raise ValueError("gpu_memory_gb is needed for a model that runs here")
+        if self.engine != NO_ENGINE and not self.api and self.gpu_memory_gb is None:
+            raise ValueError("gpu_memory_gb is needed for a model that runs here; it may be 0")
         return self
 
     @property
     def api(self) -> bool:
-        """Whether a provider runs the model and every request costs money."""
-        return self.engine in ("openai", "gemini")
+        """Whether a provider runs the model and every request may cost money."""
+        return self.engine != NO_ENGINE and not engine_class(self.engine).runs_here
 
     def problem(self, today: datetime.date | None = None) -> str | None:
         """Return why the model cannot be used (not why it might not), or None."""
@@ -92,6 +94,15 @@ class ModelCard(Config):
         if problem:
             raise ConfigError(f"{self.title} cannot run: {problem}", self.to_run or "choose another model")
         return self
+
+
+def open_card(card: ModelCard, *, max_cost: float | None = None, **settings: Any) -> Engine:
+    """Return the engine that runs `card`, with its settings and then `settings`.
+
+    Raises `ConfigError` when the model cannot run, and for what `microg.models.vlm.engines.registry.open_engine` does.
+    """
+    card.require()
+    return open_engine(card.engine, card.hub_id, max_cost=max_cost, **{**card.settings, **settings})
 
 
 def names() -> list[str]:
@@ -126,3 +137,5 @@ def _parsed(name: str, text: str) -> ModelCard:
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, item['loc'])) or 'card'}: {item['msg']}" for item in error.errors())
         raise ConfigError(f"model card {name} is not valid: {'; '.join(problems)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"model card {name}: {error.what}", error.fix) from None

@@ -1,64 +1,62 @@
-"""From a model card to its engine; an engine's module is imported when it is opened."""
+"""The engines by name; an engine's module is imported when a card or a command names it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from importlib import import_module
+import inspect
 from typing import Any
 
 from microg.errors import ConfigError
-from microg.models.vlm.api.gate import Gate
-from microg.models.vlm.api.retry import RetryPolicy
 from microg.models.vlm.base import Engine
-from microg.models.vlm.cards import ModelCard
+from microg.registry import Registry
 
-# Engine names of model cards -> module and class; a class takes the model's id and the card's settings.
-ENGINES: dict[str, str] = {
-    "vllm": "microg.models.vlm.engines.vllm:VllmEngine",
-    "transformers": "microg.models.vlm.engines.transformers:TransformersEngine",
-    "openai": "microg.models.vlm.api.openai:OpenAiEngine",
-    "gemini": "microg.models.vlm.api.gemini:GeminiEngine",
-}
+# Names as model cards give them; a card may also name an engine of the user's own as module:object.
+ENGINES = Registry(
+    "engine",
+    {
+        "vllm": "microg.models.vlm.engines.vllm:VllmEngine",
+        "transformers": "microg.models.vlm.engines.transformers:TransformersEngine",
+        "openai": "microg.models.vlm.api.openai:OpenAiEngine",
+        "gemini": "microg.models.vlm.api.gemini:GeminiEngine",
+    },
+)
 
 
-def open_engine(card: ModelCard, *, gate: Gate | None = None, max_cost: float | None = None, **settings: Any) -> Engine:
-    """Return the engine that runs `card`, with its settings and then `settings`.
+def engine_class(name: str) -> type[Engine]:
+    """Return the class of an engine. Raises `ConfigError` where there is none of this name, or it is no engine."""
+    found = ENGINES.load(name)
+    if not (isinstance(found, type) and issubclass(found, Engine)):
+        raise ConfigError(f"{name} is no engine", "an engine is a class that extends microg.models.vlm.base.Engine")
+    return found
 
-    `gate` is for API engines: the one shared with others, which holds the cap `max_cost` in dollars. Raises
-    `ConfigError` when the model cannot run, a setting is unknown, or a cap is asked for without a known price.
+
+def require_server(name: str, use: str, fix: str | None = None) -> None:
+    """Raise `ConfigError` where `use` asks a server and the engine `name` runs models on this machine."""
+    if engine_class(name).runs_here:
+        servers = [each for each in ENGINES if not engine_class(each).runs_here]
+        raise ConfigError(f"{use} through a server, and {name} runs models here", fix or f"one of {', '.join(servers)}")
+
+
+def open_engine(name: str, model: str, *, max_cost: float | None = None, **settings: Any) -> Engine:
+    """Return the engine called `name` for a model's id.
+
+    Args:
+        name: Name in `ENGINES`, or `module:object`.
+        model: Folder or hub id, or the provider's id.
+        max_cost: Cap in dollars that must be held, by whoever asks.
+        settings: Arguments of the engine's class.
+
+    Raises:
+        ConfigError: A setting is unknown, or a cap is asked for without a known price.
     """
-    card.require()
-    if card.engine not in ENGINES:
-        raise ConfigError(f"{card.title} needs the engine {card.engine}, which is not here", f"engines: {[*ENGINES]}")
-    module, _, name = ENGINES[card.engine].partition(":")
-    kind = getattr(import_module(module), name)
-    given = {"model": card.hub_id, **card.settings, **settings, **({} if gate is None else {"gate": gate})}
-    if isinstance(given.get("retry"), Mapping):
-        given["retry"] = _retry(given["retry"])
-    known = [field.name for field in dataclasses.fields(kind) if field.init]
-    unknown = sorted(set(given) - set(known))
+    kind = engine_class(name)
+    known = [each for each in inspect.signature(kind).parameters if each != "model"]
+    unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ConfigError(f"the engine {card.engine} has no setting {', '.join(unknown)}", f"it has {', '.join(known)}")
-    engine = kind(**given)
-    require_price(engine, max_cost)
-    return engine
-
-
-def _retry(given: Mapping[str, Any]) -> RetryPolicy:
-    known = [field.name for field in dataclasses.fields(RetryPolicy)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ConfigError(f"the setting retry has no {', '.join(unknown)}", f"it has {', '.join(known)}")
-    return RetryPolicy(**given)
-
-
-def require_price(engine: Engine, max_cost: float | None) -> None:
-    """Raise `ConfigError` where a cap on costs is asked for that cannot be held: the price is not known."""
-    from microg.models.vlm.api.engine import ApiEngine
-
-    if max_cost is not None and isinstance(engine, ApiEngine) and engine.price is None and not engine.local:
+        raise ConfigError(f"the engine {name} has no setting {', '.join(unknown)}", f"it has {', '.join(known)}")
+    engine = kind(**{"model": model, **settings})
+    if max_cost is not None and not engine.can_cap_costs:
         raise ConfigError(
-            f"the price of {engine.model} is not known, so a cap on costs cannot be held",
+            f"the price of {model} is not known, so a cap on costs cannot be held",
             "put it into a price table and name that in the environment variable MICROG_PRICES",
         )
+    return engine

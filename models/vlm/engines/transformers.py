@@ -49,7 +49,7 @@ class TransformersEngine(LocalEngine):
     def fingerprint(self) -> dict[str, Any]:
         """Return engine and version, the checkpoint's content, number format, context, and how frames are shown."""
         about = {"engine": self.name, "version": version("transformers"), "context": self.limit}
-        return about | self._what_decides()
+        return about | self._fingerprint_fields()
 
     def load(self) -> Any:
         """Load the model, unless it is there already, and return it. Raises `ConfigError` when it cannot be."""

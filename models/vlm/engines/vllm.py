@@ -26,6 +26,7 @@ from microg.models.vlm.engines.checkpoint_engine import LocalEngine
 # More of a context than clips need only costs memory: 90 frames of 854 x 480 are 23,000 tokens of Qwen2.5-VL.
 _CONTEXT_GPU, _CONTEXT_CPU = 32768, 8192
 _LEAST_CACHE_BYTES = 64 << 20
+_GPU_MEMORY = 0.9
 _SEQUENCES_CPU = 8
 # Frames that the processor made ready wait for the next question about their clip in this much memory.
 _PROCESSED_GB_CPU = 0.25
@@ -49,7 +50,7 @@ class VllmEngine(LocalEngine):
     """
 
     tensor_parallel: int = 1
-    gpu_memory_utilization: float = 0.9
+    gpu_memory_utilization: float = _GPU_MEMORY
     kv_cache_gb: float | None = None
     max_num_seqs: int | None = None
     prefix_cache: bool = True
@@ -68,7 +69,17 @@ class VllmEngine(LocalEngine):
     def fingerprint(self) -> dict[str, Any]:
         """Return engine and version, the checkpoint's content, number format, and how frames are shown."""
         about = {"engine": self.name, "version": installed_version()}
-        return about | self._what_decides(context=self.context, options=dict(self.options))
+        return about | self._fingerprint_fields(context=self.context, options=dict(self.options))
+
+    def check_ready(self) -> None:
+        """Check that vLLM is installed."""
+        installed_version()
+
+    @classmethod
+    def settings_on_gpus(cls, gpus: float, tensor_parallel: int) -> dict[str, Any]:
+        """Return over how many GPUs the model is spread, and which part of a shared one's memory it takes."""
+        share = {"gpu_memory_utilization": round(_GPU_MEMORY * gpus, 3)} if 0 < gpus < 1 else {}
+        return super().settings_on_gpus(gpus, tensor_parallel) | share
 
     def load(self) -> Any:
         """Start vLLM, unless it runs already, and return its `LLM`. Raises `ConfigError` when it cannot start."""

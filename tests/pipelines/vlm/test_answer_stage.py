@@ -20,7 +20,7 @@ from microg.pipelines.core.stage import ABORT
 from microg.pipelines.vlm import answer_stage, answer_store
 from microg.pipelines.vlm.answer_stage import GenerationContext, Generator
 from microg.pipelines.vlm.clip_tables import decode_block, from_table
-from microg.pipelines.vlm.questions import blocks_of, items_of, read_asked, sizes_of, without
+from microg.pipelines.vlm.questions import blocks_of, items_of, read_questions, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings, resolve
 from tests.support.attempts import local_attempts
 from tests.support.helpers import make_dataset
@@ -64,7 +64,7 @@ def settings(tmp_path: Path) -> GenerateSettings:
 
 
 def asked_of(settings: GenerateSettings) -> pa.Table:
-    return read_asked(settings).clips
+    return read_questions(settings).clips
 
 
 def decoded(settings: GenerateSettings) -> pa.Table:
@@ -74,7 +74,7 @@ def decoded(settings: GenerateSettings) -> pa.Table:
 def actor(monkeypatch: pytest.MonkeyPatch, root: Path, settings: GenerateSettings, answer: Answer, **prompts: str):
     """Return a generator with a fake engine, and that engine."""
     engine = FakeEngine(answer)
-    monkeypatch.setattr(answer_stage, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(answer_stage, "open_card", lambda *_, **__: engine)
     chosen = {"caption": "caption-v1", "vqa": "vqa-v1", **prompts}
     found: Any = {task: prompt(name) for task, name in chosen.items()}
     samplings: Any = {task: settings.sampling.of(each) for task, each in found.items()}

@@ -1,12 +1,10 @@
-"""What requests cost: a dated table of prices, the bound of a request before it is sent, and its cost afterwards."""
+"""What tokens cost: a dated table of prices, and how many tokens a picture is."""
 
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import os
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,13 +15,9 @@ from pydantic import Field, ValidationError
 
 from microg.config import Config
 from microg.errors import ConfigError
-from microg.models.vlm.base import Request, Sampling
 
 VARIABLE = "MICROG_PRICES"
 _MILLION = 1_000_000
-# Text is at most one token a byte; what a message adds around it, and a request around its messages.
-_PER_MESSAGE, _PER_REQUEST = 16, 32
-_BYTES_PER_TOKEN = 4
 _CROP_SMALLEST, _CROP_LARGEST, _CROP_FREE = 256, 768, 384
 
 
@@ -90,29 +84,6 @@ class Price(Config):
         return dollars / _MILLION * ((self.batch or 1) if batch else 1)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A request before it is sent: tokens that are likely (prompt and answer), and dollars that it costs at most."""
-
-    tokens: int
-    cost: float
-
-
-def estimate(request: Request, sampling: Sampling, price: Price | None, batch: bool = False) -> Estimate:
-    """Return what a request may take. The bound counts every byte of text as a token and the longest answer."""
-    shape = json.dumps(dict(sampling.json_schema)) if sampling.json_schema else ""
-    text = sum(len(part.encode()) for part in (request.system, request.prompt, shape))
-    pictures = 0
-    if request.frames is not None:
-        rule = price.picture if price is not None else Picture(rule="tiles", base=85, tile=170)
-        pictures = rule.count(request.frames.width, request.frames.height) * len(request.frames.indices)
-    likely = text // _BYTES_PER_TOKEN + pictures + sampling.max_tokens + _PER_REQUEST
-    if price is None:
-        return Estimate(likely, 0.0)
-    most = text + pictures + 2 * _PER_MESSAGE + _PER_REQUEST
-    return Estimate(likely, price.cost(most, sampling.max_tokens, batch=batch))
-
-
 def price_of(model: str) -> Price | None:
     """Return the price of a provider's model id, or None where the table has none. Raises `ConfigError`."""
     own = os.environ.get(VARIABLE)
@@ -122,7 +93,7 @@ def price_of(model: str) -> Price | None:
 
 @cache
 def _built_in() -> list[Price]:
-    return _parsed("prices.yaml", resources.files("microg.models.vlm.api").joinpath("prices.yaml").read_text("utf-8"))
+    return _parsed("prices.yaml", resources.files("microg.models.vlm").joinpath("prices.yaml").read_text("utf-8"))
 
 
 @cache
