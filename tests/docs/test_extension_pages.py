@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -17,6 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from microg import storage
 from microg.data.dataset import Dataset
 from microg.formats import FORMATS, FormatEntry
 from microg.jobs import cli
@@ -103,13 +106,38 @@ def test_the_model_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys:
     assert microg("vlm", "models", path, "--json") == 0
     assert json.loads(capsys.readouterr().out)["name"] == "my-model"
 
-    as_module(monkeypatch, "vlm", "models/vlm/echo.py")
+
+def test_the_engine_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The commands run as written, in a folder that holds nothing but the page's files and a data set."""
+    for title in ("echo_engine.py", "echo.yaml"):
+        (tmp_path / title).write_text(block("vlm", title))
+    make_dataset(tmp_path / "data" / "mine")
+    shell = re.search(r"^```sh\n(export PYTHONPATH.*?)^```$", (PAGES / "vlm.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shell
+    command = (
+        shell[1].replace("microg ", f"{sys.executable} -m microg.jobs.cli ").replace("--dry-run", "--dry-run --json")
+    )
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.JSONDecoder().raw_decode(done.stdout)[0]
+    assert (plan["engine"], plan["cost_at_most"], plan["rows_to_do"]) == (
+        "echo_engine:EchoEngine",
+        "none: it runs here",
+        28,
+    )
+    rows = storage.read_parquet(str(tmp_path / "runs" / "echo" / "tables" / "generations.parquet")).to_pylist()
+    assert {(row["engine"], row["model"], row["status"]) for row in rows} == {("echo", "echo", "ok")}
+    assert len(rows) == 28
+
+    monkeypatch.syspath_prepend(tmp_path)
     for name, place in value("vlm", "models/vlm/engines/registry.py").items():
         monkeypatch.setitem(registry.ENGINES, name, place)
-    engine = registry.open_engine(mine.model_copy(update={"engine": "echo", "settings": {}}))
+    engine = registry.open_engine("echo", "me/echo")
     replies = list(engine.generate([Request("a", "Who floats?"), Request("b", "")], Sampling(max_tokens=3)))
     assert [(reply.key, reply.text, reply.status) for reply in replies] == [("a", "Who", "ok"), ("b", None, "error")]
-    assert engine.fingerprint()["model"] == mine.hub_id
 
 
 def test_the_metric_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from microg.models.vlm.api.prices import Price
+from microg.models.vlm.prices import Price
 
 # A dollar a token, so that sums are easily seen.
 DOLLAR = Price.model_validate(

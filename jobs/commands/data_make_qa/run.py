@@ -46,7 +46,7 @@ def plan(captions: dict[str, str], settings: MakeQaConfig, max_cost: float | Non
         for name, times in ((qa.PROPOSE, 1), (qa.RANK, 2 * settings.count), (qa.CHECK, settings.count)):
             template = prompt(name)
             values = {"caption": caption, "count": "12", "question": longest, "answer": longest}
-            request = template.request("", **{field: values[field] for field in template.fields})
+            request = template.request("", None, **{field: values[field] for field in template.fields})
             cost = engine.estimate(request, Sampling(settings.max_tokens, json_schema=template.json_schema)).cost
             requests += times
             costs.append(None if cost is None else times * cost)

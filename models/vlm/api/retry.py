@@ -31,7 +31,7 @@ class RetryPolicy:
     @classmethod
     def of(cls, given: RetryPolicy | Mapping[str, Any]) -> RetryPolicy:
         """Return a policy from its fields, as a setting gives them. Raises `ConfigError` for an unknown one."""
-        if isinstance(given, cls):
+        if isinstance(given, RetryPolicy):
             return given
         known = [each.name for each in fields(cls)]
         unknown = sorted(set(given) - set(known))

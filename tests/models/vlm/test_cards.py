@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from microg.errors import ConfigError
 from microg.jobs.cli import app
 from microg.models.vlm import cards
-from microg.models.vlm.cards import ModelCard, card
-from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.cards import ModelCard, card, open_card
 
 # The column #f of the published benchmark page; Tarsier2 is in the paper's table only.
 PUBLISHED_FRAMES = {
@@ -95,7 +94,7 @@ def test_a_card_that_runs_names_an_architecture_of_the_installed_engine(engine, 
 
 def test_a_card_gives_its_engine_only_settings_that_it_has(each: ModelCard):
     if each.problem(BEFORE) is None:
-        assert open_engine(each.replaced(shutdown=None)).name == each.engine
+        assert open_card(each.replaced(shutdown=None)).name == each.engine
 
 
 @pytest.mark.parametrize(

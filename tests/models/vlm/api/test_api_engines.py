@@ -28,11 +28,10 @@ from microg.models.vlm.api.engine import ApiEngine
 from microg.models.vlm.api.gate import Limits, LocalGate
 from microg.models.vlm.api.gemini import GeminiEngine
 from microg.models.vlm.api.openai import OpenAiEngine
-from microg.models.vlm.api.prices import estimate, price_of
 from microg.models.vlm.api.retry import RetryPolicy
 from microg.models.vlm.base import Frames, Reply, Request, Sampling
-from microg.models.vlm.cards import card
-from microg.models.vlm.engines.registry import open_engine
+from microg.models.vlm.cards import card, open_card
+from microg.models.vlm.prices import price_of
 from tests.support import gemini_server, model_server, openai_server
 from tests.support.model_server import Fault, ModelServer
 from tests.support.prices import DOLLAR
@@ -204,6 +203,7 @@ def test_costs_follow_the_tokens_and_failures_that_may_be_billed_count_in_full(p
     replies = _ask(engine, "plain", "free", "perhaps", sampling=Sampling(max_tokens=5))
     assert (replies["plain"].cost, replies["free"].cost) == (10.0, 10.0)
     bound = engine.estimate(Request("perhaps", "perhaps"), Sampling(max_tokens=5)).cost
+    assert bound is not None
     assert replies["perhaps"].cost == 10.0 + bound
 
 
@@ -231,25 +231,25 @@ def test_the_cap_on_costs_holds_with_many_requests_under_way_through_faults(prov
 
 def test_a_cap_needs_a_price():
     with pytest.raises(ConfigError, match="MICROG_PRICES"):
-        open_engine(card("gpt-4o").replaced(hub_id="new-model"), max_cost=1.0)
-    assert open_engine(card("gpt-4o"), max_cost=1.0).fingerprint()["model"] == "gpt-4o-2024-08-06"
+        open_card(card("gpt-4o").replaced(hub_id="new-model"), max_cost=1.0)
+    assert open_card(card("gpt-4o"), max_cost=1.0).fingerprint()["model"] == "gpt-4o-2024-08-06"
 
 
 def test_an_engine_is_opened_from_its_card_and_bad_settings_are_named():
-    engine = open_engine(card("gpt-5"), base_url="http://127.0.0.1:1/v1")
+    engine = open_card(card("gpt-5"), base_url="http://127.0.0.1:1/v1")
     assert isinstance(engine, OpenAiEngine)
     body = engine.body(Request("k", "p"), Sampling())
     assert "temperature" not in body
     assert body["extra_body"] == {"reasoning_effort": "minimal"}
-    patient = open_engine(card("gpt-5"), retry={"attempts": 2})  # as `--set settings.retry.attempts=2` gives it
+    patient = open_card(card("gpt-5"), retry={"attempts": 2})  # as `--set settings.retry.attempts=2` gives it
     assert isinstance(patient, OpenAiEngine)
     assert patient.retry == RetryPolicy(attempts=2)
     with pytest.raises(ConfigError, match="retry has no tries"):
-        open_engine(card("gpt-5"), retry={"tries": 2})
+        open_card(card("gpt-5"), retry={"tries": 2})
     with pytest.raises(ConfigError, match="no setting colour"):
-        open_engine(card("gpt-4o"), colour="red")
+        open_card(card("gpt-4o"), colour="red")
     with pytest.raises(ConfigError, match="cannot run"):
-        open_engine(card("gemini-1.5-pro"))
+        open_card(card("gemini-1.5-pro"))
 
 
 def test_a_video_of_exact_frames_is_written_as_vllm_reads_it(monkeypatch: pytest.MonkeyPatch):
@@ -275,7 +275,9 @@ def test_every_price_has_a_source_and_a_day_and_bounds_what_a_request_costs():
         assert price is not None
         assert price.source.startswith("https://")
         frames = Frames(np.zeros((9, 480, 854, 3), np.uint8), tuple(range(9)), 30.0, 90)
-        bound = estimate(Request("k", "What floats?", frames=frames), Sampling(max_tokens=100), price)
+        engine = OpenAiEngine("m", price=price)
+        bound = engine.estimate(Request("k", "What floats?", frames=frames), Sampling(max_tokens=100))
+        assert bound.cost is not None
         assert bound.cost >= price.cost(9 * price.picture.count(854, 480) + 5, 100)
         assert 0 < price.cost(1000, 10, batch=True) < price.cost(1000, 10)
     assert price_of("unheard-of") is None

@@ -14,9 +14,8 @@ import pytest
 
 from microg.errors import ConfigError
 from microg.models.vlm.base import Frames, Reply, Request, Sampling
-from microg.models.vlm.cards import card
+from microg.models.vlm.cards import card, open_card
 from microg.models.vlm.engines.chat import shown_to_processor
-from microg.models.vlm.engines.registry import open_engine
 from microg.models.vlm.engines.transformers import TransformersEngine
 from tests.support.vlm_requests import COUNTS, SCHEMA, clip, questions
 
@@ -210,7 +209,7 @@ def test_what_no_request_can_survive_is_an_error_of_the_whole(folder: Path, tmp_
 
 def test_a_hub_model_that_is_not_here_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    engine = open_engine(card("smolvlm2-2.2b").replaced(hub_id="nobody/nothing"))
+    engine = open_card(card("smolvlm2-2.2b").replaced(hub_id="nobody/nothing"))
     with pytest.raises(ConfigError, match="hf download nobody/nothing"):
         engine.fingerprint()
 
