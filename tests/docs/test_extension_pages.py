@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from typer.testing import CliRunner
 
@@ -107,7 +108,7 @@ def test_the_model_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys:
     assert json.loads(capsys.readouterr().out)["name"] == "my-model"
 
 
-def test_the_engine_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_engine_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ray_session: None):
     """The commands run as written, in a folder that holds nothing but the page's files and a data set."""
     for title in ("echo_engine.py", "echo.yaml"):
         (tmp_path / title).write_text(block("vlm", title))
@@ -117,7 +118,7 @@ def test_the_engine_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     command = (
         shell[1].replace("microg ", f"{sys.executable} -m microg.jobs.cli ").replace("--dry-run", "--dry-run --json")
     )
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     done = subprocess.run(
         ["bash", "-ec", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
