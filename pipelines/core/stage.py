@@ -220,9 +220,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {more} more" if more > 0 else "")
 
 
-def build_dataset(
-    pipeline: Pipeline, source: Sequence[pa.Table] | Dataset, attempts: Attempts | None = None
-) -> Dataset:
+def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> Dataset:
     """Return the Ray dataset that does a pipeline's work on the connected Ray.
 
     Args:
