@@ -169,19 +169,9 @@ def _tables(document: dict, file: str) -> FormatResult:
         attributes = row.get("attributes") or {}
         instance = row.get("instance_id", row.get("track_id"))
         person_id = people.id_of(clip_id, instance, attributes.get("person_id"))
-        x1, y1, x2, y2 = _corners(row)
-        boxes.append(
-            {
-                "clip_id": clip_id,
-                "frame": frame,
-                "person_id": person_id,
-                "x1": x1,
-                "y1": y1,
-                "x2": x2,
-                "y2": y2,
-                "confidence": row.get("score"),
-            }
-        )
+        corners = dict(zip(("x1", "y1", "x2", "y2"), _corners(row), strict=True))
+        about = {"clip_id": clip_id, "frame": frame, "person_id": person_id, "confidence": row.get("score")}
+        boxes.append(about | corners)
         if instance not in tracks or "action_ids" not in tracks[instance]:
             for name in attributes.get("actions", []):
                 labels[clip_id, person_id, parse_action(str(name), f"{file}, annotation {row['id']}")] = None

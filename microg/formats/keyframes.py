@@ -91,19 +91,9 @@ def to_boxes(keyframes: Sequence[TrackBox], last_frame: int | None = None) -> li
 
 def box_rows(clip_id: str, person_id: int, boxes: Sequence[TrackBox]) -> list[dict]:
     """Return rows of table `boxes`."""
-    return [
-        {
-            "clip_id": clip_id,
-            "frame": box.frame,
-            "person_id": person_id,
-            "x1": box.x1,
-            "y1": box.y1,
-            "x2": box.x2,
-            "y2": box.y2,
-            "confidence": box.confidence,
-        }
-        for box in boxes
-    ]
+    names = ("frame", "x1", "y1", "x2", "y2", "confidence")
+    common = {"clip_id": clip_id, "person_id": person_id}
+    return [{**common, **{name: getattr(box, name) for name in names}} for box in boxes]
 
 
 def upright(

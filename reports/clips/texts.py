@@ -149,15 +149,15 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("e") else word
 
 
-def _panel(key: _Key, said: Sequence[tuple[RunFolder, dict[str, Any], dict[str, float]]]) -> TextPanel:
-    first = said[0][1]
+def _panel(key: _Key, answers: Sequence[tuple[RunFolder, dict[str, Any], dict[str, float]]]) -> TextPanel:
+    first = answers[0][1]
     reference = (first["references"] or [""])[0]
     stems = details(reference)
-    models, found_by_any = [], set()
-    for run, pair, scores in said:
+    models, found = [], set()
+    for run, pair, scores in answers:
         text = pair["text"]
         if text is not None:
-            found_by_any |= details(text)
+            found |= details(text)
         exact = scores.get("exact_match")
         models.append(
             ModelText(
@@ -169,9 +169,7 @@ def _panel(key: _Key, said: Sequence[tuple[RunFolder, dict[str, Any], dict[str, 
                 None if exact is None else exact >= 1,
             )
         )
-    return TextPanel(
-        key[0], first["question"], mark(reference, found_by_any, "lost"), len(words(reference)), tuple(models)
-    )
+    return TextPanel(key[0], first["question"], mark(reference, found, "lost"), len(words(reference)), tuple(models))
 
 
 def _score_labels(scores: dict[str, float]) -> tuple[tuple[str, str], ...]:

@@ -71,10 +71,9 @@ def roi_scale(runs: Sequence[RunFolder]) -> Defect:
         "lower half fall outside the feature map, are pooled from nothing, and all get one and the same scores.",
         "The recipes' variant 'intended' scales by the true stride, 'published' repeats the defect. 'microg har score' "
         "finds it in any predictions, from the scores alone.",
-        tuple(evidence),
-        (),
-        tuple(plots[:4]),
-        tuple(found),
+        evidence=tuple(evidence),
+        plots=tuple(plots[:4]),
+        runs=tuple(found),
     )
 
 
@@ -112,10 +111,9 @@ def unloaded_weights(runs: Sequence[RunFolder]) -> Defect:
         "loader went on.",
         "Weights load with a report of every tensor; anything but the classification head missing is refused unless "
         "--allow-missing names it.",
-        tuple(evidence),
-        (("Published rows concerned", pd.DataFrame(rows)),),
-        (),
-        tuple(found),
+        evidence=tuple(evidence),
+        tables=(("Published rows concerned", pd.DataFrame(rows)),),
+        runs=tuple(found),
     )
 
 
@@ -132,8 +130,8 @@ def slow_frames() -> Defect:
         "The names count the fast pathway's frames. Every fourth of them goes to the slow one: of 8 frames 2, of 4 one "
         "single frame, so that the slow pathway of the fine-tuned models saw no motion.",
         "The recipes' variant 'intended' feeds 32 x 2 frames, so that 8 or 4 reach the slow pathway.",
-        ("linspace(0, T - 1, T / 4), as the published code takes them:",),
-        (("", pd.DataFrame(rows)),),
+        evidence=("linspace(0, T - 1, T / 4), as the published code takes them:",),
+        tables=(("", pd.DataFrame(rows)),),
     )
 
 
@@ -165,10 +163,9 @@ def scoring_rules(runs: Sequence[RunFolder]) -> Defect:
         "not by person; a class was 'said' from logit 0.5 (p = 0.62) on; F1 and recall were averaged over 50 classes "
         "though nine have no truth on test, which takes a fifth off both.",
         "Protocol 'corrected' of 'microg har score' mends each; 'paper' keeps them, digit for digit.",
-        tuple(dict.fromkeys(evidence)),
-        (("The same predictions under both protocols (%)", pd.DataFrame(rows)),) if rows else (),
-        (),
-        tuple(found),
+        evidence=tuple(dict.fromkeys(evidence)),
+        tables=(("The same predictions under both protocols (%)", pd.DataFrame(rows)),) if rows else (),
+        runs=tuple(found),
     )
 
 
@@ -205,8 +202,8 @@ def zero_shot_columns(runs: Sequence[RunFolder]) -> Defect:
         "Classes without truth score zero, so that the mean over AVA's 80 columns is lower than the fine-tuned rows' "
         "over 50 for the same answers. The two tables cannot be compared as they stand.",
         "'microg har score --onto microg50' scores the classes both share; 'corrected' averages classes with truth.",
-        tuple(evidence),
-        (("The same answers, averaged otherwise", pd.DataFrame(rows)),),
+        evidence=tuple(evidence),
+        tables=(("The same answers, averaged otherwise", pd.DataFrame(rows)),),
     )
 
 
@@ -237,8 +234,7 @@ def validation_view() -> Defect:
         "Validation saw a centre crop (seven of its boxes lie outside), test the full frame; and val has truth for 36 "
         "classes, test for 41. Epochs were chosen by the former.",
         "validation.geometry=test in the recipes' variant 'intended' looks at whole frames in both.",
-        (),
-        (("Published values of the tested epoch", pd.DataFrame(rows)),),
+        tables=(("Published values of the tested epoch", pd.DataFrame(rows)),),
     )
 
 
@@ -273,8 +269,8 @@ def split_leakage(datasets: Sequence[Dataset]) -> Defect:
         "Clips were split, not videos: 47 of the 48 sources are in the published test set, and 98.4% of its clips "
         "share a source with val. Neighbouring clips show the same people and room.",
         "'microg data split' writes a second scheme, grouped by source; train and score with --scheme source.",
-        () if rows else ("no dataset of this report has splits",),
-        (("Splits of the datasets of this report", pd.DataFrame(rows)),) if rows else (),
+        evidence=() if rows else ("no dataset of this report has splits",),
+        tables=(("Splits of the datasets of this report", pd.DataFrame(rows)),) if rows else (),
     )
 
 
@@ -291,8 +287,8 @@ def label_counts() -> Defect:
         "The statistics name ten labels more than the split files hold, and the paper's Table 7 has its columns Movies "
         "and Real exchanged in part of its rows.",
         "'microg data stats' counts from the tables; nothing is typed in.",
-        (f"{other:,} - {total:,} = {other - total}",),
-        (("", pd.DataFrame(rows)),),
+        evidence=(f"{other:,} - {total:,} = {other - total}",),
+        tables=(("", pd.DataFrame(rows)),),
     )
 
 
@@ -307,5 +303,5 @@ def unused_augmentation() -> Defect:
         "Augmentation that never ran",
         "The MViT configurations switch RandAugment and MixUp on; the detection data set class applies neither.",
         "Recipes name only what runs; an unknown key is refused.",
-        ("not to be seen in scores or predictions: it follows from the published code alone",),
+        evidence=("not to be seen in scores or predictions: it follows from the published code alone",),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 import pandas as pd
 
@@ -17,7 +17,8 @@ class Defect:
     title: str
     what: str
     fix: str
+    _: KW_ONLY
     evidence: tuple[str, ...] = ()
     tables: tuple[tuple[str, pd.DataFrame], ...] = ()
     plots: tuple[Plot, ...] = ()
-    runs: tuple[str, ...] = field(default_factory=tuple)
+    runs: tuple[str, ...] = ()

@@ -30,8 +30,7 @@ def doubtful_bleu() -> Defect:
         "Four words in a row are rarer than the longest common subsequence: BLEU-4 stays far below ROUGE-L. In two "
         "published rows it lies above.",
         "Tables mark these values with a question mark; 'microg vlm score' prints BLEU-1 to BLEU-4.",
-        (),
-        (("Published answers", pd.DataFrame(rows)),),
+        tables=(("Published answers", pd.DataFrame(rows)),),
     )
 
 
@@ -66,10 +65,8 @@ def cider_length(runs: Sequence[RunFolder]) -> Defect:
         "A caption loses 75% of its CIDEr-D for ten words too many or too few, 99.6% for twenty. A published caption "
         "score tells how far a model keeps to the references' length.",
         "'microg vlm score' gives the value without the penalty, and lengths, beside each score.",
-        (),
-        (("The penalty", factors), *((("In these runs", pd.DataFrame(rows)),) if rows else ())),
-        (),
-        tuple(dict.fromkeys(found)),
+        tables=(("The penalty", factors), *((("In these runs", pd.DataFrame(rows)),) if rows else ())),
+        runs=tuple(dict.fromkeys(found)),
     )
 
 
@@ -95,6 +92,6 @@ def answers_without_video(runs: Sequence[RunFolder]) -> Defect:
         "what the best published model has. BERTScore begins at 83 for unrelated texts.",
         "Every score stands beside three systems that see no video: a constant answer, the likeliest answer to the "
         "question, another clip's answer.",
-        () if rows else ("no run of this report has baselines",),
-        (("Without video, on these references", pd.DataFrame(rows)),) if rows else (),
+        evidence=() if rows else ("no run of this report has baselines",),
+        tables=(("Without video, on these references", pd.DataFrame(rows)),) if rows else (),
     )

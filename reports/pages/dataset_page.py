@@ -124,8 +124,8 @@ def _validation(report: ValidationReport) -> Section:
 
 def _statistics_tables(tables: Tables) -> Section:
     """Show the statistics tables, those without rows left out."""
-    shown = [html_table(name.replace("_", " "), frame) for name, frame in all_tables(tables).items() if len(frame)]
-    return section("tables", "Tables", "tables", tables=shown)
+    filled = [html_table(name.replace("_", " "), frame) for name, frame in all_tables(tables).items() if len(frame)]
+    return section("tables", "Tables", "tables", tables=filled)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -126,8 +126,8 @@ def _rows_of(run: RunFolder, task: Task, row: PublishedTextRow | None) -> list[R
             continue
         cells = [found.get(title, Cell()) for title in columns(task)]
         if protocol == "paper" and row is not None and same:
-            said = row.scores[task]
-            cells = [_beside(cell, said.get(title)) for title, cell in zip(columns(task), cells, strict=True)]
+            published = row.scores[task]
+            cells = [_beside(cell, published.get(title)) for title, cell in zip(columns(task), cells, strict=True)]
         note = ""
         if protocol == "paper" and not same:
             note = (
