@@ -14,7 +14,7 @@ from microg.models.vlm.api.retry import RetryPolicy
 from microg.models.vlm.base import Sampling
 from microg.models.vlm.cards import ModelCard, card, names
 from microg.models.vlm.cards.folder import folder_card, is_checkpoint
-from microg.models.vlm.engines.registry import engine_class
+from microg.models.vlm.engines.registry import ENGINES, engine_class
 from microg.models.vlm.prompts import Prompt, prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.texts.items import TASKS, Task
@@ -116,9 +116,12 @@ class GenerateSettings(Config):
         description="Model: a card of 'microg vlm models' or its file, a checkpoint folder, or with `url` the name "
         "that the server knows.",
     )
-    model_id: str = ""
-    engine: str | None = None
-    url: str | None = None
+    model_id: str = Field(default="", description="Name under which answers are stored; filled in by the command.")
+    engine: str | None = Field(
+        default=None,
+        description=f"Engine, of {', '.join(ENGINES)} or module:class of your own; without it as the card says.",
+    )
+    url: str | None = Field(default=None, description="OpenAI-compatible server that has the model.")
     dataset: str = Field(default="", description="Dataset folder with the clips to ask about.")
     tasks: tuple[Task, ...] = Field(default=TASKS, description="What is asked: caption, vqa, or both.")
     prompts: PromptIds = PromptIds()
