@@ -13,6 +13,8 @@ import pytest
 import microg
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(microg.__path__, "microg."))
+LINKED_ROOMS = {"demo", "jobs", "metrics", "models", "pipelines", "recipes", "reports"}
+VOCABULARY = [name for name in MODULES if name.split(".")[1] not in LINKED_ROOMS]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -27,11 +29,11 @@ def test_examples_are_found():
 
 
 def test_vocabulary_imports_neither_torch_nor_ray():
-    names = [name for name in MODULES if name.startswith("microg.")]
+    assert {"microg.arrow", "microg.actions.rows", "microg.data.schema", "microg.validation"} <= set(VOCABULARY)
     code = (
         "import sys, importlib\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
         "print([name for name in ('torch', 'ray', 'ultralytics', 'torchvision') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, *VOCABULARY], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
