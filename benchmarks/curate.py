@@ -32,9 +32,9 @@ from microg.models.curation.motion import motion_level
 from microg.models.curation.observe import observe
 from microg.models.curation.scenes import scene_cuts
 from microg.models.curation.tracking import TrackerSettings, Tracks
-from microg.models.detection.agreement import agreement, iou_matrix
 from microg.models.detection.base import PROFILES, Detections, DetectorSettings
 from microg.models.detection.load import load_detector
+from microg.models.detection.sparse import agreement, iou_matrix
 from microg.pipelines.curate.calibrate import calibrate
 from microg.pipelines.curate.find_footage import Footage
 from microg.system.weights import require_weights

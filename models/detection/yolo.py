@@ -12,9 +12,7 @@ import numpy as np
 
 from microg.models.detection import export, network_backends
 from microg.models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
-from microg.models.detection.lazy_boxes import LazyBoxes
-from microg.models.detection.letterbox import letterbox, to_frame
-from microg.models.detection.suppression import non_maximum_suppression
+from microg.models.detection.network_backends import LazyBoxes, letterbox, to_frame
 
 _MAX_DETECTIONS = 300
 # Far more than any frame is wide: boxes of different classes moved apart by it never overlap.
@@ -44,16 +42,12 @@ class YoloDetector:
 def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> network_backends.Engine:
     device = network_backends.resolve_device(settings.device)
     backend = network_backends.choose(settings.backend, settings.device)
+    network = network_backends.OpenVinoNetwork if backend == "openvino" else network_backends.OnnxRuntimeNetwork
     if settings.precision == "int8":
-        from microg.models.detection import quantize
-
-        quantized = quantize.quantized_model(settings, weights)
-        if backend == "openvino":
-            return network_backends.WholeNetwork(network_backends.OpenVinoNetwork(quantized, threads, exact=False))
-        return network_backends.WholeNetwork(network_backends.OnnxRuntimeNetwork(quantized, threads))
+        inexact = {"exact": False} if backend == "openvino" else {}
+        return network_backends.WholeNetwork(network(export.quantized_model(settings, weights), threads, **inexact))
     if backend == "torch":
         return network_backends.TorchEngine(weights, device)
-    network = network_backends.OpenVinoNetwork if backend == "openvino" else network_backends.OnnxRuntimeNetwork
     split = export.export_split(weights)
     if split is None:
         return network_backends.WholeNetwork(network(export.export_onnx(weights), threads))
@@ -75,3 +69,31 @@ def select(output: np.ndarray, confidence: float, iou_threshold: float) -> np.nd
     rows = np.column_stack([centre - half, centre + half, best[best > confidence], class_id]).astype(np.float32)
     keep = non_maximum_suppression(rows[:, :4] + rows[:, 5:] * _CLASS_OFFSET, rows[:, 4], iou_threshold)
     return rows[keep[:_MAX_DETECTIONS]]
+
+
+def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Return the indices of the boxes that stay, by descending score: of two that overlap by more than the threshold
+    the better one. (Importing torchvision for it would take 5 s of CPU in each actor: it pulls in torch's compiler.)
+
+    `boxes` is (N, 4) float32 (x1, y1, x2, y2), `scores` (N,) float32. Matches `torchvision.ops.nms` on a CPU bit for
+    bit: IoU in float32, compared in float64, ties in score kept in order.
+
+    >>> boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    >>> non_maximum_suppression(boxes, np.array([0.5, 0.9, 0.7], np.float32), 0.7).tolist()
+    [1, 2]
+    """
+    left = np.argsort(-scores, kind="stable")
+    x1, y1, x2, y2 = boxes.T
+    areas = (x2 - x1) * (y2 - y1)
+    kept = []
+    zero = np.float32(0)
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        width = np.maximum(zero, np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left]))
+        height = np.maximum(zero, np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left]))
+        overlap = width * height
+        with np.errstate(invalid="ignore"):  # two empty boxes: not a number, which is no overlap
+            iou = overlap / (areas[best] + areas[left] - overlap)
+        left = left[~(iou.astype(np.float64) > iou_threshold)]
+    return np.array(kept, dtype=np.int64)

@@ -27,10 +27,10 @@ def calibrate(footage: list[Footage], root: str, settings: DetectorSettings, wei
     none is used both for calibration and for comparison. Raises `WeightsError` when INT8 weights are needed and no
     footage can be decoded.
     """
-    from microg.models.detection.agreement import agreement
+    from microg.models.detection.export import build_quantized
     from microg.models.detection.load import load_detector
     from microg.models.detection.network_backends import choose
-    from microg.models.detection.quantize import build_quantized
+    from microg.models.detection.sparse import agreement
 
     target, report = storage.join(root, _FILE), storage.join(root, _REPORT)
     quantised = settings.precision == "int8"

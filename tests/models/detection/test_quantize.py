@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microg.errors import WeightsError
-from microg.models.detection.agreement import agreement, iou_matrix
 from microg.models.detection.base import Detections, DetectorSettings
+from microg.models.detection.export import build_quantized
 from microg.models.detection.load import load_detector
-from microg.models.detection.quantize import build_quantized
+from microg.models.detection.sparse import agreement, iou_matrix
 from microg.video import decode_frames
 
 BLANK = np.zeros((48, 64, 3), np.uint8)
@@ -121,7 +121,7 @@ def test_quantised_weights_find_nearly_what_exact_ones_find(oracles: Path, perso
 def test_quantised_weights_are_fetched_once_from_another_filesystem(person_weights: Path, model_cache: Path):
     import fsspec
 
-    from microg.models.detection.quantize import quantized_model
+    from microg.models.detection.export import quantized_model
 
     with fsspec.open("memory://run/int8.onnx", "wb") as file:
         file.write(b"weights")  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from microg.models.detection.suppression import non_maximum_suppression
+from microg.models.detection.yolo import non_maximum_suppression
 
 
 @pytest.mark.parametrize("seed", range(40))

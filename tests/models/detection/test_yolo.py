@@ -16,8 +16,8 @@ from microg.config import load_config
 from microg.errors import ConfigError, WeightsError
 from microg.models.detection import network_backends
 from microg.models.detection.base import CONFIDENCE_FLOOR, Backend, DetectorSettings
-from microg.models.detection.letterbox import letterbox, to_frame
 from microg.models.detection.load import load_detector
+from microg.models.detection.network_backends import letterbox, to_frame
 from microg.models.detection.yolo import YoloDetector, select
 from microg.video import decode_frames
 

@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import DetectionModel
 from microg.models.detection import network_backends
 from microg.models.detection.base import DetectorSettings
 from microg.models.detection.export import export_onnx, export_split
-from microg.models.detection.lazy_boxes import LazyBoxes, window
+from microg.models.detection.network_backends import LazyBoxes, window
 from microg.models.detection.yolo import YoloDetector
 
 NETWORKS = {"openvino": network_backends.OpenVinoNetwork, "onnxruntime": network_backends.OnnxRuntimeNetwork}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microg.models.detection.base import Detections
-from microg.models.detection.rotations import RotatingDetector, merge, unrotate
+from microg.models.detection.load import RotatingDetector, merge, unrotate
 
 
 def detections(*rows: Sequence[float]) -> Detections:
