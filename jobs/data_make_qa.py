@@ -6,16 +6,7 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    command,
-    given,
-    main,
-    setting,
-)
+from microg.jobs.common import DryRunOption, JsonOption, LimitOption, command, finish, given, main, setting
 
 EPILOG = """
 **Examples**
@@ -32,7 +23,7 @@ command after a crash asks only what is missing.
 """
 
 
-@command("data make-qa", settings="microg.jobs.commands.data_make_qa.settings:MakeQaConfig", epilog=EPILOG)
+@command("data make-qa", settings="microg.jobs.commands.data_make_qa:MakeQaConfig", epilog=EPILOG)
 def make_qa(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder with the table captions.")],
@@ -48,21 +39,19 @@ def make_qa(
 ) -> None:
     """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
     from microg.config import load_config
-    from microg.jobs.commands.data_make_qa import run as make_qa_run
-    from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
+    from microg.jobs.commands.data_make_qa import MakeQaConfig, make, plan, read_captions, require_local, show
     from microg.models.vlm.prompts import prompt
     from microg.models.vlm.qa import PROMPTS
 
     hashes = {name: prompt(name).hash for name in PROMPTS}
     settings = load_config(MakeQaConfig, None, [given(context)], prompts=hashes)
-    captions, fingerprint = make_qa_run.read_captions(dataset, limit)
+    require_local(run_folder)
+    captions, fingerprint = read_captions(dataset, limit)
     if dry_run:
-        make_qa_run.show(make_qa_run.plan(captions, settings, max_cost), as_json)
+        finish(plan(captions, settings, max_cost), show, as_json=as_json)
         return
-    summary = make_qa_run.make(captions, fingerprint, settings, run_folder, max_cost)
-    make_qa_run.show(summary, as_json)
-    if summary["failed_clips"] or summary["errors"]:
-        raise typer.Exit(EXIT_FAILED_ROWS)
+    summary = make(captions, fingerprint, settings, run_folder, max_cost)
+    finish(summary, show, as_json=as_json, failed=summary["failed_clips"] or summary["errors"])
 
 
 if __name__ == "__main__":

@@ -55,47 +55,40 @@ def make_pairs(captions: dict[str, str], ask: Ask, count: int = 6) -> tuple[list
 
     `captions`: clip id -> caption; `ask` answers the requests of a prompt, in any order; `count` pairs a clip are kept.
     """
-    found, failed = propose(captions, ask, 2 * count)
-    found = rank(captions, found, ask)
+    proposals, failed = propose(captions, ask, 2 * count)
     by_clip: dict[str, list[Candidate]] = {}
-    for candidate in found:
+    for candidate in rank(captions, proposals, ask):
         by_clip.setdefault(candidate.clip_id, []).append(candidate)
-    found = [candidate for listed in by_clip.values() for candidate in choose(listed, count)]
-    return check(captions, found, ask), failed
+    candidates = [candidate for listed in by_clip.values() for candidate in choose(listed, count)]
+    return check(captions, candidates, ask), failed
 
 
 def propose(captions: dict[str, str], ask: Ask, count: int) -> tuple[list[Candidate], dict[str, str]]:
     """Step 1: ask for `count` candidates a caption."""
     template = prompt(PROPOSE)
-    asked = [template.request(clip, caption=text, count=str(count)) for clip, text in captions.items()]
-    found: list[Candidate] = []
+    requests = [template.request(clip, caption=text, count=str(count)) for clip, text in captions.items()]
+    candidates: list[Candidate] = []
     failed: dict[str, str] = {}
-    for clip, (value, problem) in _read(PROPOSE, ask(template, asked)).items():
+    for clip, (value, problem) in _read(PROPOSE, ask(template, requests)).items():
         if problem or not value["pairs"]:
             failed[clip] = problem or "no pair was proposed"
             continue
         for number, pair in enumerate(value["pairs"]):
             texts = (pair["form"].strip().lower(), pair["question"].strip(), pair["answer"].strip())
-            found.append(Candidate(clip, number, *texts))
-    return sorted(found, key=lambda each: (each.clip_id, each.number)), failed
+            candidates.append(Candidate(clip, number, *texts))
+    return sorted(candidates, key=lambda each: (each.clip_id, each.number)), failed
 
 
-def rank(captions: dict[str, str], found: list[Candidate], ask: Ask) -> list[Candidate]:
+def rank(captions: dict[str, str], candidates: list[Candidate], ask: Ask) -> list[Candidate]:
     """Step 2: judge each candidate, and drop what is hallucinated, uncertain, empty or bad by some criterion."""
-    template = prompt(RANK)
-    judged = {}
-    for place, each in enumerate(found):
-        if each.question and each.answer:
-            judged[str(place)] = template.request(
-                str(place), caption=captions[each.clip_id], question=each.question, answer=each.answer
-            )
-    verdicts = _read(RANK, ask(template, list(judged.values())))
+    judged = [place for place, each in enumerate(candidates) if each.question and each.answer]
+    verdicts = _verdicts(RANK, captions, candidates, judged, ask)
     result = []
-    for place, each in enumerate(found):
-        if str(place) not in judged:
+    for place, each in enumerate(candidates):
+        if place not in verdicts:
             result.append(replace(each, reason="question or answer is empty"))
             continue
-        value, problem = verdicts[str(place)]
+        value, problem = verdicts[place]
         if problem:
             result.append(replace(each, reason="not judged", error=problem))
             continue
@@ -105,12 +98,12 @@ def rank(captions: dict[str, str], found: list[Candidate], ask: Ask) -> list[Can
     return result
 
 
-def choose(found: list[Candidate], count: int) -> list[Candidate]:
+def choose(candidates: list[Candidate], count: int) -> list[Candidate]:
     """Choose `count` candidates of one clip: the best of each form first, then the best of what is left.
 
     A question that is nearly one already chosen is dropped. Ties go to the earlier proposal.
     """
-    order = sorted((each for each in found if not each.reason), key=lambda each: (-each.score, each.number))
+    order = sorted((each for each in candidates if not each.reason), key=lambda each: (-each.score, each.number))
     chosen: list[Candidate] = []
     dropped: dict[int, str] = {}
     for new_form in (True, False):
@@ -125,35 +118,35 @@ def choose(found: list[Candidate], count: int) -> list[Candidate]:
             else:
                 chosen.append(each)
     places = {each.number: place for place, each in enumerate(sorted(chosen, key=lambda each: each.number))}
-    return [
-        replace(each, chosen=places.get(each.number), reason=each.reason or _left(each, places, dropped))
-        for each in found
-    ]
+
+    def left(each: Candidate) -> str:
+        return "" if each.number in places else dropped.get(each.number, "others are better")
+
+    return [replace(each, chosen=places.get(each.number), reason=each.reason or left(each)) for each in candidates]
 
 
-def check(captions: dict[str, str], found: list[Candidate], ask: Ask) -> list[Candidate]:
+def check(captions: dict[str, str], candidates: list[Candidate], ask: Ask) -> list[Candidate]:
     """Step 3: flag chosen pairs whose answer does not mean what the caption says."""
-    template = prompt(CHECK)
-    asked = {
-        str(place): template.request(
-            str(place), caption=captions[each.clip_id], question=each.question, answer=each.answer
-        )
-        for place, each in enumerate(found)
-        if each.chosen is not None
-    }
-    verdicts = _read(CHECK, ask(template, list(asked.values())))
-    result = list(found)
-    for name, (value, problem) in verdicts.items():
-        each = found[int(name)]
+    chosen = [place for place, each in enumerate(candidates) if each.chosen is not None]
+    result = list(candidates)
+    for place, (value, problem) in _verdicts(CHECK, captions, candidates, chosen, ask).items():
         if problem:
-            result[int(name)] = replace(each, review="could not be checked", error=problem)
+            result[place] = replace(result[place], review="could not be checked", error=problem)
         elif not value["same"]:
-            result[int(name)] = replace(each, review=f"from the caption alone: {value['own_answer'].strip()}")
+            result[place] = replace(result[place], review=f"from the caption alone: {value['own_answer'].strip()}")
     return result
 
 
-def _left(each: Candidate, places: dict[int, int], dropped: dict[int, str]) -> str:
-    return "" if each.number in places else dropped.get(each.number, "others are better")
+def _verdicts(
+    name: str, captions: dict[str, str], candidates: list[Candidate], places: list[int], ask: Ask
+) -> dict[int, tuple[dict, str]]:
+    """Ask the prompt `name` about the candidates at `places`; return the JSON of each reply, or what is wrong."""
+    template, requests = prompt(name), []
+    for place in places:
+        each = candidates[place]
+        fields = {"caption": captions[each.clip_id], "question": each.question, "answer": each.answer}
+        requests.append(template.request(str(place), **fields))
+    return {int(key): value for key, value in _read(name, ask(template, requests)).items()}
 
 
 def _read(name: str, replies: Iterable[Reply]) -> dict[str, tuple[dict, str]]:

@@ -12,8 +12,7 @@ from microg.errors import ConfigError
 from microg.models.vlm.api.gate import Limits
 from microg.models.vlm.api.retry import RetryPolicy
 from microg.models.vlm.base import Sampling
-from microg.models.vlm.cards import ModelCard, card, names
-from microg.models.vlm.cards.folder import folder_card, is_checkpoint
+from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint, names, plain_name
 from microg.models.vlm.engines.registry import ENGINES, engine_class
 from microg.models.vlm.prompts import Prompt, prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform
@@ -223,14 +222,7 @@ def _card(settings: GenerateSettings) -> ModelCard:
     if served is not None:
         own = served.settings if served.engine == "openai" else {}
         return served.replaced(engine="openai", runs="yes", why="", to_run="", shutdown=None, settings=own)
-    plain: Mapping[str, Any] = {"name": _plain(name), "title": name, "hub_id": name, "engine": "openai"}
+    plain: Mapping[str, Any] = {"name": plain_name(name), "title": name, "hub_id": name, "engine": "openai"}
     return ModelCard(
         **plain, frames=Uniform(count=8), chat_template="the server's", context=1_000_000, runs="yes", settings={}
     )
-
-
-def _plain(name: str) -> str:
-    """Return a model's name in the form of a card's."""
-    import re
-
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"

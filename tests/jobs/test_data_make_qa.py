@@ -124,6 +124,14 @@ def test_a_plan_sends_nothing_and_a_changed_model_is_refused_under_the_same_name
     assert "was made with other settings" in str(done.exception)
 
 
+def test_a_run_folder_elsewhere_is_refused_also_by_a_plan(tmp_path: Path, server: OpenAiServer):
+    make_dataset(tmp_path / "data", videos=False)
+    words = ["data", "make-qa", str(tmp_path / "data"), "--model", "m", "--url", server.url, "--run", "s3://bucket/qa"]
+    for more in ([], ["--dry-run"]):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert "s3://bucket/qa is not on this machine" in str(done.exception)
+
+
 def test_the_best_of_each_form_comes_first_then_the_best_of_the_rest():
     def candidate(number: int, form: str, question: str, mark: int) -> Candidate:
         return Candidate("c", number, form, question, "yes", mark, mark, mark, mark)

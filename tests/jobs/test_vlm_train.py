@@ -15,7 +15,7 @@ from microg.demo.tiny_vlm.lessons import Lesson, answered_by_actions, discrimina
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.demo.tiny_vlm.train import train
 from microg.errors import ConfigError, DatasetError
-from microg.models.vlm.cards.folder import folder_card
+from microg.models.vlm.cards import folder_card
 from microg.models.vlm.engines.transformers import TransformersEngine
 from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.prompts import prompt

@@ -1,11 +1,14 @@
 """Model cards: one YAML file a model that says what runs it, on which frames, and what it takes.
 
-Cards are data: adding a model to the benchmark is adding a file here, or passing a file of your own as the model.
+Cards are data: adding a model to the benchmark is adding a file here, or passing a file of your own as the model. A
+checkpoint folder has the card of its architecture, with the folder's weights.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,9 +21,15 @@ from microg.config import Config
 from microg.errors import ConfigError
 from microg.models.vlm.base import Engine
 from microg.models.vlm.engines.registry import engine_class, open_engine
-from microg.models.vlm.sampling import FramePolicy
+from microg.models.vlm.sampling import FramePolicy, Uniform
 
 NO_ENGINE = "none"
+# What `microg vlm train` writes beside a model: the frames that it was trained on.
+OWN_FACTS = "microg.json"
+_WEIGHTS = ("*.safetensors", "*.bin")
+_GB = 1e9
+# Beside the weights: activations and a cache for a few clips.
+_MORE_MEMORY_GB = 6.0
 
 
 class PaperRow(Config):
@@ -123,10 +132,10 @@ def card(name: str) -> ModelCard:
         return _parsed(name, Path(name).read_text("utf-8"))
     if name not in names():
         raise ConfigError(f"there is no model {name!r}", f"models: {', '.join(names())}; or the path of your own card")
-    found = _parsed(name, resources.files(__name__).joinpath(f"{name}.yaml").read_text("utf-8"))
-    if found.name != name:
-        raise ConfigError(f"the file {name}.yaml holds the card {found.name}")
-    return found
+    built_in = _parsed(name, resources.files(__name__).joinpath(f"{name}.yaml").read_text("utf-8"))
+    if built_in.name != name:
+        raise ConfigError(f"the file {name}.yaml holds the card {built_in.name}")
+    return built_in
 
 
 def _parsed(name: str, text: str) -> ModelCard:
@@ -139,3 +148,70 @@ def _parsed(name: str, text: str) -> ModelCard:
         raise ConfigError(f"model card {name} is not valid: {'; '.join(problems)}") from None
     except ConfigError as error:
         raise ConfigError(f"model card {name}: {error.what}", error.fix) from None
+
+
+def is_checkpoint(path: str) -> bool:
+    """Tell whether `path` is a folder in the Hugging Face layout."""
+    return (Path(path).expanduser() / "config.json").is_file()
+
+
+def folder_card(path: str) -> ModelCard:
+    """Return the card of a checkpoint folder: engine, frames and settings are those of its architecture's card.
+
+    An architecture that no card has is run by transformers with eight frames. A model that `microg vlm train` made says
+    itself (`microg.json`) which frames it was trained on. Nothing else is taken from there: a folder may come from
+    strangers, and an engine `module:object` or engine settings of theirs would run their code.
+
+    Raises:
+        ConfigError: The folder's config.json does not say what it holds.
+    """
+    folder = Path(path).expanduser().absolute()
+    try:
+        architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        raise ConfigError(
+            f"{folder / 'config.json'} names no architecture", "give the folder of a checkpoint saved by transformers"
+        ) from None
+    sizes = [file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)]
+    if not sizes:
+        raise ConfigError(f"{folder} holds no weights", f"looked for {' and '.join(_WEIGHTS)}")
+    known = next((each for each in map(card, names()) if each.architecture == architecture), None)
+    own: dict[str, Any] = {
+        "name": plain_name(folder.name),
+        "title": folder.name,
+        "hub_id": str(folder),
+        "hub_id_confirmed": True,
+        "paper": None,
+        "architecture": architecture,
+        "gpu_memory_gb": round(sum(sizes) / _GB + _MORE_MEMORY_GB, 1),
+        "parameters_b": None,
+        "special": (),
+    }
+    own |= _trained_on(folder)
+    if known is not None:
+        return known.replaced(**own)
+    return ModelCard(
+        engine="transformers",
+        **{"frames": Uniform(count=8), **own},
+        chat_template="from the folder's processor",
+        context=4096,
+        runs="unverified",
+        why="no model card knows this architecture",
+        to_run="try it with --limit 1",
+    )
+
+
+def _trained_on(folder: Path) -> dict[str, Any]:
+    """Return the frames that the model was trained on, where the folder tells."""
+    file = folder / OWN_FACTS
+    if not file.is_file():
+        return {}
+    try:
+        return {"frames": json.loads(file.read_text("utf-8"))["frames"]}
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{file} does not tell which frames the model was trained on", "delete it") from None
+
+
+def plain_name(name: str) -> str:
+    """Return a model's name in the form of a card's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "model"

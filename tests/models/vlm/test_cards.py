@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from microg.errors import ConfigError
 from microg.jobs.cli import app
 from microg.models.vlm import cards
-from microg.models.vlm.cards import ModelCard, card, open_card
+from microg.models.vlm.cards import ModelCard, card, folder_card, open_card
 
 # The column #f of the published benchmark page; Tarsier2 is in the paper's table only.
 PUBLISHED_FRAMES = {
@@ -131,6 +132,28 @@ runs: "yes"
 def test_a_card_of_ones_own_is_read_from_a_path(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text(GOOD)
     assert card(str(tmp_path / "mine.yaml")).frames.label() == "uniform:4"
+
+
+@pytest.mark.parametrize("architecture", ["Unknown", card("qwen2.5-vl-7b").architecture])
+def test_a_models_folder_cannot_name_an_engine_or_settings_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "strangers_engine.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "model.safetensors").write_bytes(b"")
+    engine = {"engine": "strangers_engine:Engine", "settings": {"trust_remote_code": True}}
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture], **engine}))
+    frames = {"kind": "uniform", "count": 3}
+    (folder / "microg.json").write_text(json.dumps({"frames": frames, "card": engine, **engine}))
+    found = folder_card(str(folder))
+    assert found.frames.label() == "uniform:3"
+    assert found.engine in ("transformers", "vllm")
+    assert not found.settings.get("trust_remote_code")
+    open_card(found)
+    assert "strangers_engine" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `microg data make-qa` does: the plan, the requests, the run folder, and what it prints."""
+"""`microg data make-qa`: its settings, the plan, the requests and the run folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import Field
+
 from microg import storage
+from microg.config import Config
 from microg.console import ProgressDisplay
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError, DatasetError
-from microg.jobs.commands.data_make_qa.settings import MakeQaConfig
-from microg.jobs.common import print_json
 from microg.models.vlm import qa
 from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
@@ -24,6 +25,28 @@ from microg.models.vlm.cards import card, open_card
 from microg.models.vlm.engines.registry import open_engine, require_server
 from microg.models.vlm.prompts import Prompt, prompt
 from microg.runs import Run, exclusive
+
+
+class MakeQaConfig(Config):
+    """What decides the questions."""
+
+    model: str = Field(description="A model card of 'microg vlm models', or with `base_url` a model's name.")
+    base_url: str | None = Field(default=None, description="OpenAI-compatible server that has the model.")
+    count: int = Field(default=6, ge=1, description="Pairs to keep of each clip; twice as many are proposed.")
+    limit: int | None = Field(default=None, description="Take only the first N captions.")
+    max_tokens: int = Field(default=2000, ge=1, description="Most tokens of one reply, thinking included.")
+    seed: int = Field(default=0, description="Seed of sampling.")
+    prompts: dict[str, str] = Field(
+        default_factory=dict, description="Hashes of the prompts by name; filled in by the command."
+    )
+
+
+def require_local(run_folder: str) -> None:
+    """Raise `ConfigError` where the run folder is not on this machine."""
+    if not storage.is_local(run_folder):
+        raise ConfigError(
+            f"{run_folder} is not on this machine", "the cache and the account of costs need a local folder"
+        )
 
 
 def read_captions(dataset: str, limit: int | None) -> tuple[dict[str, str], str]:
@@ -61,10 +84,6 @@ def make(
     captions: dict[str, str], fingerprint: str, settings: MakeQaConfig, run_folder: str, max_cost: float | None
 ) -> dict[str, Any]:
     """Make the questions into a run folder on this machine and return the summary."""
-    if not storage.is_local(run_folder):
-        raise ConfigError(
-            f"{run_folder} is not on this machine", "the cache and the account of costs need a local folder"
-        )
     most = plan(captions, settings, max_cost)["requests"]
     _open(settings, max_cost).check_ready()  # before a folder is made
     with exclusive(run_folder):
@@ -88,11 +107,8 @@ def make(
     return summary
 
 
-def show(values: dict[str, Any], as_json: bool) -> None:
+def show(values: dict[str, Any]) -> None:
     """Print a plan or a summary."""
-    if as_json:
-        print_json(values)
-        return
     for name, value in values.items():
         print(f"{name.replace('_', ' ')}: {'unknown' if value is None else value}")
 

@@ -1,1 +1,0 @@
-"""What data make-qa does."""
