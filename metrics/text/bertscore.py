@@ -20,16 +20,13 @@ from microg.metrics.text.encoder import (
     Encoder,
     EncoderConfig,
     EncoderInfo,
+    EncoderState,
     PairScorer,
     config_of,
     loaded,
-    loading,
     pick_device,
-    short_name,
-    weights_digest,
 )
-from microg.metrics.text.encoder_state import EncoderState
-from microg.metrics.text.hub import cache_first
+from microg.metrics.text.hub import load_quietly, short_name, signature
 
 _PUBLISHED_LAYER, _PUBLISHED_TOKENS = 17, 512
 _RANDOM_F1 = 0.83122575  # of random sentences, roberta-large layer 17
@@ -82,10 +79,9 @@ class BertScoreState(EncoderState):
 
 def load_bertscore(config: BertScoreConfig) -> PairScorer:
     """Load a token encoder. Raises `WeightsError`, and `ConfigError` for a layer that it has not."""
-    with loading(config.model):
-        model, tokenizer, folder = cache_first(
-            lambda local: _model(config, local), config.model, local_files_only=config.local_files_only
-        )
+    model, tokenizer = load_quietly(
+        lambda local: _model(config, local), config.model, local_files_only=config.local_files_only
+    )
     ends = {tokenizer.cls_token_id, tokenizer.sep_token_id}
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
@@ -101,7 +97,11 @@ def load_bertscore(config: BertScoreConfig) -> PairScorer:
         return np.concatenate([tokens, weight], axis=1)
 
     encoder = Encoder(config, tokenize, forward, pad_id=tokenizer.pad_token_id or 0, pick=pick)
-    info = EncoderInfo(f"{short_name(config.model)}-L{config.layer}", _signature(config, folder), False, _SCORES)
+    made_by = (
+        f"{signature('BERTScore', config.model, Path(config.model))} layer={config.layer} idf=no "
+        f"max_tokens={config.max_tokens} transformers={version('transformers')}"
+    )
+    info = EncoderInfo(f"{short_name(config.model)}-L{config.layer}", made_by, False, _SCORES)
     scorer = PairScorer(encoder, lambda said, true: _compare(said, true, config.random_f1), len(_SCORES) + 1, info)
     random_f1 = config.random_f1
     published = (config.layer, config.max_tokens) == (_PUBLISHED_LAYER, _PUBLISHED_TOKENS)
@@ -127,7 +127,7 @@ def _mean(best: np.ndarray, weight: np.ndarray) -> float:
     return float(np.dot(best.astype(np.float64), weight.astype(np.float64))) / total if total else 0.0
 
 
-def _model(config: BertScoreConfig, local_files_only: bool) -> tuple[Any, Any, Path | None]:
+def _model(config: BertScoreConfig, local_files_only: bool) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -140,13 +140,4 @@ def _model(config: BertScoreConfig, local_files_only: bool) -> tuple[Any, Any, P
     tokenizer = AutoTokenizer.from_pretrained(config.model, **options, **space)
     # layers above the one that is compared are not even loaded
     model = AutoModel.from_pretrained(config.model, num_hidden_layers=config.layer, dtype=torch.float32, **options)
-    folder = Path(config.model) if Path(config.model).is_dir() else None
-    return model.eval().to(pick_device(config.device)), tokenizer, folder
-
-
-def _signature(config: BertScoreConfig, folder: Path | None) -> str:
-    weights = f" weights={weights_digest(folder)}" if folder else ""
-    return (
-        f"BERTScore model={short_name(config.model)}{weights} layer={config.layer} idf=no "
-        f"max_tokens={config.max_tokens} transformers={version('transformers')}"
-    )
+    return model.eval().to(pick_device(config.device)), tokenizer

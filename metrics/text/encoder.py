@@ -1,4 +1,4 @@
-"""Text encoders: texts in, one array each out, with bits that depend on the text alone.
+"""Text encoders, with bits that depend on the text alone, and the state of the metrics that compare their arrays.
 
 A text is padded to the next multiple of eight tokens and encoded in a batch whose shape follows from that length; what
 is missing in a batch is filled up. The kernels that a device picks depend on shapes, so that a text gets the same bits
@@ -8,26 +8,26 @@ do).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from microg.config import Config, load_config
-from microg.errors import MetricError, WeightsError
+from microg.errors import MetricError
 from microg.metrics.text.items import Items, check
+from microg.metrics.text.state import MeanState
 
 _STEP = 8
 _MAX_ROWS = 64
 _PAIRS = 512  # compared at once, so that few arrays are held
 _BATCH_TOKENS = {"cpu": 256, "cuda": 16_384}
+_KEY = b"encoder"  # in the metadata of a state's table
 
 
 class EncoderConfig(Config):
@@ -219,6 +219,74 @@ class PairScorer:
         return np.r_[values, cut]
 
 
+class EncoderState(MeanState):
+    """Values of items, and how many of an item's texts were longer than the encoder takes (`over_length`).
+
+    Scores have their plain names when the paper's encoder made them; else the encoder's name is part of theirs, as in
+    `sbert[my-encoder]`. States made with different encoders do not merge.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self._settings = settings
+        self.info: EncoderInfo | None = None
+
+    @classmethod
+    def empty(cls, **settings: Any) -> Self:
+        """Return a state without items; the settings say which encoder `update` uses."""
+        return cls(**settings)
+
+    @classmethod
+    def scorer(cls, **settings: Any) -> PairScorer:
+        """Return this process's encoder for the settings; it is loaded when first asked for."""
+        raise NotImplementedError
+
+    @property
+    def values(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Names of the scores; none while there are no items."""
+        return self.info.values() if self.info else ()
+
+    def measure(self, items: Items) -> np.ndarray:
+        """Return values and numbers of cut texts (n, k)."""
+        scorer = self.scorer(**self._settings)
+        self.made_by(scorer.info)
+        return scorer.measure(items)
+
+    def made_by(self, info: EncoderInfo) -> Self:
+        """Say which encoder made the values that are added. Raises `MetricError` when it is another one than before."""
+        if self.info is not None and self.info != info:
+            raise MetricError(
+                f"scores of two encoders do not add up: {self.info.signature} and {info.signature}",
+                "score all items with one encoder",
+            )
+        self.info = info
+        return self
+
+    def merge(self, other: Self) -> Self:
+        """Add the items of another state; returns the state itself. Raises `MetricError` for another encoder."""
+        if other.info is not None:
+            self.made_by(other.info)
+        return super().merge(other)
+
+    def to_table(self) -> pa.Table:
+        """Return the items once each, sorted by id; the schema's metadata holds the encoder."""
+        table = super().to_table()
+        return table if self.info is None else table.replace_schema_metadata({_KEY: self.info.to_json()})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Self:
+        """Return a state with the items, and the encoder, of `to_table`'s form."""
+        state = super().from_table(table)
+        stored = (table.schema.metadata or {}).get(_KEY)
+        if stored is None and table.num_rows:
+            raise MetricError("the table of scores does not say which encoder made them", "score these items again")
+        return state.made_by(EncoderInfo.from_json(stored)) if stored else state
+
+    def over_length(self) -> int:
+        """Return how many items have a text that was longer than the encoder takes, and was cut."""
+        return int((self.to_table()["over_length"].to_numpy() > 0).sum())
+
+
 _loaded: dict[Callable[..., PairScorer], tuple[EncoderConfig, PairScorer]] = {}
 
 
@@ -243,43 +311,6 @@ def pick_device(device: str | None) -> str:
     if chosen.partition(":")[0] not in _BATCH_TOKENS:
         raise MetricError(f"encoders do not run on device {chosen!r}", f"devices are {', '.join(_BATCH_TOKENS)}")
     return chosen
-
-
-def weights_digest(folder: Path) -> str:
-    """Return a short hash of the weights in a model folder."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:12]
-
-
-@contextmanager
-def loading(model: str) -> Iterator[None]:
-    """Load a model without progress bars; what goes wrong becomes a `WeightsError`."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(
-            f"encoder {model} cannot be loaded: {reason}", "give a folder that holds it, or a name on the model hub"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-def short_name(model: str) -> str:
-    """Return the last part of a model's name or folder.
-
-    >>> short_name("sentence-transformers/all-MiniLM-L6-v2")
-    'all-MiniLM-L6-v2'
-    """
-    return Path(model).name or model
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:

@@ -6,14 +6,33 @@ says as well.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from microg.errors import describe
+from microg.errors import WeightsError, describe
 
 T = TypeVar("T")
 _ANSWER_S = 5.0
+
+
+def load_quietly(load: Callable[[bool], T], model: str, *, local_files_only: bool) -> T:
+    """Load a model as `cache_first` does, without progress bars. Raises `WeightsError` where that fails."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        return cache_first(load, model, local_files_only=local_files_only)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"encoder {model} cannot be loaded: {reason}", "give a folder that holds it, or a name on the model hub"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def cache_first(load: Callable[[bool], T], model: str, *, local_files_only: bool) -> T:
@@ -49,3 +68,23 @@ def _on_hub(model: str) -> bool:
             f"it is not in the local cache, and the model hub {hub.endpoint} cannot be reached ({describe(error)})"
         ) from error
     return True
+
+
+def short_name(model: str) -> str:
+    """Return the last part of a model's name or folder.
+
+    >>> short_name("sentence-transformers/all-MiniLM-L6-v2")
+    'all-MiniLM-L6-v2'
+    """
+    return Path(model).name or model
+
+
+def signature(metric: str, model: str, folder: Path) -> str:
+    """Return how a metric's signature begins: the model, and a hash of its weights where they lie in `folder`."""
+    if not folder.is_dir():
+        return f"{metric} model={short_name(model)}"
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{metric} model={short_name(model)} weights={digest.hexdigest()[:12]}"

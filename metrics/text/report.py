@@ -6,6 +6,7 @@ States of all metrics, scores of all items and of the answered ones, slices, bas
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,18 +15,17 @@ import numpy as np
 from microg.data.text_statistics import question_type
 from microg.metrics.bootstrap import Distribution
 from microg.metrics.text import registry
-from microg.metrics.text.answers import AnswerState, answer_type
-from microg.metrics.text.baselines import baselines
-from microg.metrics.text.cider import CiderState
-from microg.metrics.text.encoder_state import EncoderState
+from microg.metrics.text.answers import AnswerState, answer_type, normalise
+from microg.metrics.text.cider import CiderState, Frequencies, cider_items
+from microg.metrics.text.encoder import EncoderState
 from microg.metrics.text.intervals import bootstrap_texts, text_intervals
-from microg.metrics.text.lengths import length_statistics
 from microg.metrics.text.state import ItemState, exact_sums
 from microg.texts.pairs import Pair, Pairs
 
 # (protocol, ids, predictions, references, metric names) -> states by name
 Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], Sequence[str]], dict[str, ItemState]]
 Scores = dict[str, float]
+_LEAST_SUPPORT = 2  # of an answer that the blind baseline takes from questions that begin alike
 
 
 class Measured:
@@ -81,7 +81,7 @@ class TextReport:
         baselines: Scores of systems that see no video, by system.
         distribution: Resampled scores, None without resamples.
         intervals: 95% intervals, (low, high), by score.
-        lengths: See `microg.metrics.text.lengths`.
+        lengths: See `length_statistics`.
         corpus: Hash and number of the items whose references CIDEr took its document frequencies from.
         signatures: By metric, the encoder that made its scores.
         over_length: By metric, how many items an encoder cut.
@@ -229,3 +229,171 @@ def _lengths(states: Mapping[str, ItemState], scores: Scores) -> dict[str, float
         return {}
     table = state.to_table()
     return length_statistics(table["prediction"].to_pylist(), table["references"].to_pylist(), scores["cider"])
+
+
+def length_statistics(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], cider: float | None = None
+) -> dict[str, float]:
+    """Return length statistics of tokenized texts, and what CIDEr-D's length penalty takes away.
+
+    CIDEr-D multiplies each item by exp(-d^2 / 72) for a difference of d words: 0.25 at 10 words, 0.004 at 20. Of more
+    references the one closest in length counts.
+
+    `cider` is the texts' CIDEr-D where it is known.
+
+    words, reference_words: means; ratio: words in all predictions per word in all references; difference: mean absolute
+    difference in words; cider_penalty: mean factor of CIDEr-D; cider, cider_without_penalty: 0 to 10;
+    cider_penalty_share: the part of the latter that the penalty takes.
+
+    >>> found = length_statistics(["a b", "c d"], [["a b"], ["c d e f"]])
+    >>> round(found["ratio"], 3), round(found["cider_penalty"], 3)
+    (0.667, 0.973)
+    """
+    said = np.array([len(text.split()) for text in predictions], np.float64)
+    true = np.array([_closest(length, texts) for length, texts in zip(said, references, strict=True)], np.float64)
+    if not len(said):
+        return {}
+    frequencies = Frequencies.of(references)
+    if cider is None:
+        cider = float(cider_items(predictions, references, frequencies).mean())
+    without = float(cider_items(predictions, references, frequencies, sigma=float("inf")).mean())
+    difference = np.abs(np.maximum(said - 1, 0) - np.maximum(true - 1, 0))
+    return {
+        "words": float(said.mean()),
+        "reference_words": float(true.mean()),
+        "ratio": float(said.sum() / max(true.sum(), 1)),
+        "difference": float(difference.mean()),
+        "cider_penalty": float(np.exp(-(difference**2) / 72).mean()),
+        "cider": cider,
+        "cider_without_penalty": without,
+        "cider_penalty_share": 1 - cider / without if without else 0.0,
+    }
+
+
+def _closest(length: float, texts: Sequence[str]) -> int:
+    return min((len(text.split()) for text in texts), key=lambda other: (abs(other - length), other))
+
+
+def baselines(pairs: Pairs, seed: int = 0) -> dict[str, list[str]]:
+    """Return the texts of systems that see no video, aligned with `pairs.items`: what they reach is worth nothing.
+
+    constant: one text for everything. blind: answers from the question alone, captions of other clips. shuffled: the
+    model's own texts, each given to another clip. Constant and blind are made from the references (blind: of other
+    clips).
+    """
+    clips = [item.key.clip_id for item in pairs.items]
+    true = [item.references[0] for item in pairs.items]
+    moved = other_clips(clips, seed)
+    return {
+        "constant": [typical(true) if pairs.task == "caption" else most_common(true)] * len(true),
+        "blind": [true[place] for place in moved] if pairs.task == "caption" else question_prior(pairs.items),
+        "shuffled": [pairs.items[place].scored for place in moved],
+    }
+
+
+def most_common(texts: Sequence[str]) -> str:
+    """Return the most frequent text, compared as answers are; of equals the first in alphabetical order.
+
+    >>> most_common(["Yes.", "Not mentioned.", "yes", "No."])
+    'Yes.'
+    """
+    return _top(_ranked(Counter(map(normalise, texts))), _first_forms(texts), Counter())[0]
+
+
+def typical(texts: Sequence[str]) -> str:
+    """Return the text whose set of words agrees best with all texts (mean Dice coefficient); of equals the first.
+
+    >>> typical(["a man floats", "a man sleeps", "two women wave"])
+    'a man floats'
+    """
+    words = [sorted(set(normalise(text).split())) for text in texts]
+    codes = {word: code for code, word in enumerate(dict.fromkeys(word for item in words for word in item))}
+    sizes = np.array([len(item) for item in words])
+    distinct, size_code = np.unique(sizes, return_inverse=True)
+    # texts by (size, word): all that the overlap with every text depends on
+    there = np.zeros((len(codes) + 1, len(distinct)))
+    for item, code in zip(words, size_code, strict=True):
+        there[[codes[word] for word in item], code] += 1
+    scores = np.zeros(len(texts))
+    for place, item in enumerate(words):
+        overlap = there[[codes[word] for word in item]].sum(axis=0)
+        scores[place] = (2 * overlap / np.maximum(sizes[place] + distinct, 1)).sum()
+    return texts[int(np.argmax(scores))]
+
+
+def question_prior(items: Sequence[Pair]) -> list[str]:
+    """Return for each question the most frequent answer to questions that begin alike, of other clips.
+
+    The longest beginning counts for which other clips gave one answer at least twice. (The per-question-type prior of
+    Antol et al. 2015, with the type as fine as the data allow.)
+    """
+    clips = [item.key.clip_id for item in items]
+    true = [item.references[0] for item in items]
+    forms = _first_forms(true)
+    answers = [normalise(text) for text in true]
+    starts = [_beginnings(item.question) for item in items]
+    totals: dict[tuple[str, ...], Counter[str]] = {}
+    own: dict[tuple[tuple[str, ...], str], Counter[str]] = {}
+    for clip, answer, beginnings in zip(clips, answers, starts, strict=True):
+        for start in beginnings:
+            totals.setdefault(start, Counter())[answer] += 1
+            own.setdefault((start, clip), Counter())[answer] += 1
+    ranked = {start: _ranked(count) for start, count in totals.items()}
+    result = []
+    for clip, beginnings in zip(clips, starts, strict=True):
+        text = ""
+        for start in beginnings:
+            text, support = _top(ranked[start], forms, own[start, clip])
+            if support >= _LEAST_SUPPORT:
+                break
+        result.append(text)
+    return result
+
+
+def other_clips(clips: Sequence[str], seed: int = 0) -> list[int]:
+    """Return for each item the place of an item of another clip, each once, wherever no clip has more than half.
+
+    Clips are put in random order, their items in a row, in random order too (a clip's first question is often of one
+    kind), and the row is turned by the largest clip's size.
+    """
+    groups: dict[str, list[int]] = {}
+    for place, clip in enumerate(clips):
+        groups.setdefault(clip, []).append(place)
+    names = sorted(groups)
+    chance = np.random.default_rng(seed)
+    chance.shuffle(names)
+    row = [place for name in names for place in chance.permutation(groups[name]).tolist()]
+    step = max(map(len, groups.values()), default=0)
+    turned = row[step:] + row[:step]
+    result = [0] * len(clips)
+    for place, other in zip(row, turned, strict=True):
+        result[place] = other
+    return result
+
+
+def _ranked(counts: Counter[str]) -> Counter[str]:
+    return Counter(dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))))
+
+
+def _first_forms(texts: Sequence[str]) -> dict[str, str]:
+    forms: dict[str, str] = {}
+    for text in texts:
+        forms.setdefault(normalise(text), text)
+    return forms
+
+
+def _top(ranked: Counter[str], forms: dict[str, str], own: Counter[str]) -> tuple[str, int]:
+    """Return the most frequent answer less one's own, and its count; `ranked` falls by count, then alphabetically."""
+    best, most = "", 0
+    for answer, count in ranked.items():
+        if count <= most:
+            break
+        left = count - own.get(answer, 0)
+        if left > most:
+            best, most = answer, left
+    return forms.get(best, ""), most
+
+
+def _beginnings(question: str | None) -> list[tuple[str, ...]]:
+    words = tuple(normalise(question or "").split())
+    return [words[:length] for length in range(len(words), -1, -1)]

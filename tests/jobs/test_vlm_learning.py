@@ -11,7 +11,7 @@ import pytest
 from microg import storage
 from microg.demo.story import LESSONS
 from microg.metrics.text.answers import exactly
-from microg.metrics.text.baselines import question_prior
+from microg.metrics.text.report import question_prior
 from microg.texts.pairs import Pair, pair
 from microg.texts.predictions import read_text_predictions
 from microg.texts.references import read_text_references

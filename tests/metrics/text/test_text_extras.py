@@ -9,10 +9,9 @@ from microg.errors import ConfigError, MetricError
 from microg.metrics.published import text_row, text_rows
 from microg.metrics.text import registry
 from microg.metrics.text.answers import AnswerState
-from microg.metrics.text.baselines import baselines, most_common, other_clips, question_prior, typical
 from microg.metrics.text.cider import cider
 from microg.metrics.text.intervals import bootstrap_texts, compare_texts, text_intervals
-from microg.metrics.text.lengths import length_statistics
+from microg.metrics.text.report import baselines, length_statistics, most_common, other_clips, question_prior, typical
 from microg.metrics.text.scoring import measure
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair, Pairs
