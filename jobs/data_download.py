@@ -61,7 +61,7 @@ def download(
     - `microg data download dataset data/MicroG-4M --include 'annotation_files/*'`
     - `microg data download models weights/har --verify`
     """
-    from microg.system.hub import REPOS
+    from microg.system.downloads import REPOS
 
     names = list(REPOS) if what is What.all else [what.value]
     folders = {name: out / REPOS[name].name if what is What.all else out for name in names}
@@ -98,7 +98,7 @@ def _download(
 ) -> dict[str, Any]:
     from microg.console import ProgressDisplay
     from microg.system import downloads
-    from microg.system.hub import REPOS, Hub
+    from microg.system.downloads import REPOS, Hub
 
     hub = Hub(REPOS[name], endpoint)
     plan = downloads.plan(hub, folder, revision, include)

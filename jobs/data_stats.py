@@ -40,8 +40,7 @@ def stats(
     Counts follow the rules of the published statistics. What a dataset lacks (captions, labels ...) is noted.
     """
     from microg.data.dataset import Dataset
-    from microg.data.statistics import Tables
-    from microg.data.summary import all_tables, missing
+    from microg.data.statistics import Tables, all_tables, missing
 
     opened = Dataset.open(dataset)
     tables = Tables.load(opened)
@@ -72,7 +71,7 @@ def _write(out: str, tables: Tables, results: dict[str, pd.DataFrame], plots: bo
         storage.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
         written.append(path)
     if plots:
-        from microg.reports.plots import dataset_plots
+        from microg.reports.plots.dataset import dataset_plots
 
         for plot in dataset_plots(tables):
             written += plot.save(out)
@@ -89,7 +88,7 @@ def _print(results: dict[str, pd.DataFrame], notes: list[str], dataset: str) -> 
     from rich.markup import escape
     from rich.table import Table
 
-    from microg.data.summary import cell_text
+    from microg.data.statistics import cell_text
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(f"[bold]{escape(dataset)}[/]", highlight=False)

@@ -63,8 +63,8 @@ def report(
     from microg.console import ProgressDisplay
     from microg.errors import ConfigError
     from microg.reports.clips.pictures import PictureStyle
-    from microg.reports.options import ReportOptions
     from microg.reports.pages.report import build, section_names
+    from microg.reports.run_kinds.kind import ReportOptions
 
     if leaderboard:
         from microg.reports.pages.leaderboard import build_leaderboard

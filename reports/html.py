@@ -16,9 +16,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from microg.data.summary import cell_text
+from microg.data.statistics import cell_text
 from microg.reports.clips.pictures import data_uri
-from microg.reports.plots import Plot
+from microg.reports.plots.style import Plot
 
 _MAX_ROWS = 100
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from microg.data.text_statistics import question_type
+from microg.data.statistics import question_type
 from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.state import ItemState
 

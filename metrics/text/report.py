@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from microg.data.text_statistics import question_type
+from microg.data.statistics import question_type
 from microg.metrics.bootstrap import Distribution
 from microg.metrics.text import registry
 from microg.metrics.text.answers import AnswerState, answer_type, normalise

@@ -1,6 +1,6 @@
 """Annotation formats of others, found by name and imported only when used.
 
-A format is a module that has what `microg.formats.protocol.Format` says, and a line in `FORMATS`. Notes say exactly
+A format is a module that has what `microg.formats.base.Format` says, and a line in `FORMATS`. Notes say exactly
 what was dropped, could not be expressed, or had to be assumed.
 """
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:  # the command line lists the formats without waiting for pyar
     import pyarrow as pa
 
     from microg.data.dataset import Dataset
-    from microg.formats.base import FormatResult
-    from microg.formats.protocol import Format
+    from microg.formats.base import Format, FormatResult
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def load(name: str) -> Format:
     Raises:
         ConfigError: There is none of this name, or it lacks something that a format must have.
     """
-    from microg.formats.protocol import check_format
+    from microg.formats.base import check_format
 
     entry = FORMATS.find(name)
     return check_format(name, import_module(entry.module) if isinstance(entry, FormatEntry) else entry)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -15,7 +16,8 @@ from microg.arrow import pc
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.ids import split_clip_id
-from microg.errors import DatasetError, FormatError
+from microg.data.schema import TABLES
+from microg.errors import ConfigError, DatasetError, FormatError
 
 
 @dataclass(frozen=True)
@@ -204,3 +206,42 @@ def _missing_ids(known: pa.ChunkedArray, named: list[pa.ChunkedArray]) -> list[s
 
 def _count(items: list, noun: str) -> str:
     return f"{len(items)} {noun}{'s' if len(items) != 1 else ''} (e.g. {items[0]})"
+
+
+class Format(Protocol):
+    """A dataset format: a module, or any object, with these three names.
+
+    Attributes:
+        TABLES: The tables, beside `clips`, that the format can hold. On export each other table that has rows gets a
+            note that it was not written.
+        read: `read(path, *, ...) -> FormatResult`: the annotations at `path`. Videos are looked for by the caller,
+            unless it takes `videos` and `dataset_root` and returns `FormatResult.videos`.
+        write: `write(annotations, path, *, ...) -> notes`: writes `microg.formats.base.Annotations` under `path`.
+
+    Keyword-only parameters of `read` and `write` are the options of the format.
+    """
+
+    TABLES: frozenset[str]
+
+    @property
+    def read(self) -> Callable[..., FormatResult]: ...
+
+    @property
+    def write(self) -> Callable[..., list[str]]: ...
+
+
+def check_format(name: str, found: Any) -> Format:
+    """Return `found` when it is a format.
+
+    Raises:
+        ConfigError: It lacks one of the three names, or `TABLES` holds a name that is no table of a dataset.
+    """
+    needed = "a format is a module with TABLES, read(path, *, ...) and write(annotations, path, *, ...)"
+    for attribute in ("TABLES", "read", "write"):
+        value = getattr(found, attribute, None)
+        if value is None or (attribute != "TABLES" and not callable(value)):
+            raise ConfigError(f"{name} is no dataset format: it has no {attribute}", needed)
+    unknown = sorted(set(found.TABLES) - set(TABLES))
+    if unknown:
+        raise ConfigError(f"format {name}: there is no table {unknown[0]!r}", f"tables are {', '.join(TABLES)}")
+    return cast("Format", found)

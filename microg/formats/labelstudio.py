@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from microg import storage
-from microg.data import schema
+from microg.data import schema, taxonomy
 from microg.data.ids import clip_id_of
 from microg.errors import DatasetError, FormatError
-from microg.formats import labelstudio_config as config
 from microg.formats import vqa_json
 from microg.formats.base import (
     Annotations,
@@ -27,7 +27,7 @@ from microg.formats.base import (
     to_json,
 )
 from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
-from microg.formats.labelmap import parse_action
+from microg.formats.labelmap import action_label, parse_action
 from microg.formats.video_files import VIDEO_EXTENSIONS
 from microg.formats.video_files import copy_videos as copy_clips
 
@@ -68,13 +68,13 @@ def write(
         result: list[dict] = []
         for person_id, track in people.items():
             result += _region(row, person_id, track, actions.get(clip_id, {}).get(person_id, []))
-        result += config.text_results(texts.get(clip_id, {}))
+        result += text_results(texts.get(clip_id, {}))
         tasks.append({"id": number, "data": data, "predictions": [{"model_version": "microg", "result": result}]})
     if unboxed:
         notes.append(f"labelstudio labels boxes: the actions of {unboxed} persons without boxes were not written")
     pairs = max((len(entry["qa_pairs"]) for entry in entries), default=0)
     storage.write_bytes(storage.join(path, "tasks.json"), to_json(tasks, storage.join(path, "tasks.json"), indent=1))
-    storage.write_bytes(storage.join(path, "labeling_config.xml"), config.labeling_config(pairs).encode())
+    storage.write_bytes(storage.join(path, "labeling_config.xml"), labeling_config(pairs).encode())
     return notes + more + vqa_notes
 
 
@@ -136,14 +136,14 @@ class _Reader:
         regions = [item for item in result if item["type"] == "videorectangle"]
         people = self._person_ids(regions, result)
         for region in regions:
-            if not set(region["value"].get("labels") or [config.PERSON]) & {config.PERSON}:
+            if not set(region["value"].get("labels") or [PERSON]) & {PERSON}:
                 self._counts["other"] += 1
                 continue
             person_id = people[region["id"]]
             self.boxes += box_rows(clip_id, person_id, self._track(region["value"], data, where))
-            labels = dict.fromkeys(parse_action(name, where) for name in config.region_labels(region["id"], result))
+            labels = dict.fromkeys(parse_action(name, where) for name in region_labels(region["id"], result))
             self.actions += [{"clip_id": clip_id, "person_id": person_id, "action_id": label} for label in labels]
-        entry, incomplete = config.read_texts(result)
+        entry, incomplete = read_texts(result)
         self._counts["incomplete"] += incomplete
         self.entries.append({"video_id": clip_id, **entry})
 
@@ -168,7 +168,7 @@ class _Reader:
         return stored[-1]["result"] if self._predictions and stored else None
 
     def _person_ids(self, regions: list[dict], result: list[dict]) -> dict[str, int]:
-        stated = {item["id"]: int(item["value"]["number"]) for item in result if item["from_name"] == config.PERSON_ID}
+        stated = {item["id"]: int(item["value"]["number"]) for item in result if item["from_name"] == PERSON_ID}
         for region in regions:
             named = _PERSON_REGION.fullmatch(region["id"])
             if named and region["id"] not in stated:
@@ -205,12 +205,12 @@ def _region(row: dict, person_id: int, track: list[TrackBox], actions: list[int]
         item: dict[str, Any] = {"frame": box.frame, "enabled": not box.ends, "rotation": 0, "x": x, "y": y}
         item |= {"width": 100 * box.x2 / width - x, "height": 100 * box.y2 / height - y}
         sequence.append(item | ({"time": box.frame / fps} if fps else {}))
-    value: dict[str, Any] = {"sequence": sequence, "labels": [config.PERSON]}
+    value: dict[str, Any] = {"sequence": sequence, "labels": [PERSON]}
     if row["num_frames"]:
         value["framesCount"] = row["num_frames"]
     if row["duration_s"]:
         value["duration"] = row["duration_s"]
-    return config.region_results(person_id, value, actions)
+    return region_results(person_id, value, actions)
 
 
 def _uri(data: dict) -> str | None:
@@ -222,3 +222,91 @@ def _uri(data: dict) -> str | None:
         return video
     local = storage.is_local(video) and video.startswith(("/", "file://"))
     return video if local and storage.local_path(video).is_file() else None
+
+
+PERSON = "person"
+PERSON_ID = "person_id"
+_ACTIONS, _CAPTION, _BOX, _VIDEO = "actions", "caption", "box", "video"
+_SLOT = re.compile(r"(question|answer)_([0-9]{1,4})")
+_MIN_PAIRS = 6  # the published number of questions a clip
+
+
+def labeling_config(pairs: int) -> str:
+    """Return the labeling config (XML) with room for `pairs` questions, at least six."""
+    lines = [
+        "<View>",
+        f'  <Labels name="label" toName="{_VIDEO}"><Label value="{PERSON}" background="#1f77b4"/></Labels>',
+        f'  <Video name="{_VIDEO}" value="$video" framerate="$fps" height="480"/>',
+        f'  <VideoRectangle name="{_BOX}" toName="{_VIDEO}"/>',
+        '  <View visibleWhen="region-selected">',
+        '    <Header value="Person number" size="5"/>',
+        f'    <Number name="{PERSON_ID}" toName="{_VIDEO}" perRegion="true" min="0" step="1"/>',
+        '    <Header value="Actions of this person (all that apply)" size="5"/>',
+        f'    <Taxonomy name="{_ACTIONS}" toName="{_VIDEO}" perRegion="true" leafsOnly="true">',
+    ]
+    for group in taxonomy.GROUPS:
+        lines.append(f"      <Choice value={quoteattr(taxonomy.GROUP_NAMES[group])}>")
+        for action in taxonomy.ACTIONS:
+            if action.group == group:
+                lines.append(f"        <Choice value={quoteattr(action_label(action.id))}/>")
+        lines.append("      </Choice>")
+    lines += ["    </Taxonomy>", "  </View>", '  <Header value="Caption" size="5"/>']
+    lines.append(f'  <TextArea name="{_CAPTION}" toName="{_VIDEO}" rows="4" editable="true" maxSubmissions="1"/>')
+    for number in range(1, max(pairs, _MIN_PAIRS) + 1):
+        lines.append(f'  <Header value="Question and answer {number}" size="6"/>')
+        for part in ("question", "answer"):
+            lines.append(f'  <TextArea name="{part}_{number}" toName="{_VIDEO}" editable="true" maxSubmissions="1"/>')
+    return "\n".join([*lines, "</View>", ""])
+
+
+def region_results(person_id: int, value: dict[str, Any], actions: list[int]) -> list[dict]:
+    """Return the results of one person: the rectangle, its number and its actions, all with the region's id."""
+    region = f"person-{person_id}"
+    common = {"id": region, "to_name": _VIDEO, "origin": "prediction"}
+    paths = [[taxonomy.GROUP_NAMES[taxonomy.action(a).group], action_label(a)] for a in actions]
+    results = [
+        {**common, "from_name": _BOX, "type": "videorectangle", "value": value},
+        {**common, "from_name": PERSON_ID, "type": "number", "value": {"number": person_id}},
+    ]
+    if paths:
+        results.append({**common, "from_name": _ACTIONS, "type": "taxonomy", "value": {"taxonomy": paths}})
+    return results
+
+
+def text_results(entry: dict[str, Any]) -> list[dict]:
+    """Return the text area results of {caption, qa_pairs: [{Q, A}]}."""
+    named = [] if entry.get("caption") is None else [(_CAPTION, entry["caption"])]
+    for number, pair in enumerate(entry.get("qa_pairs", []), 1):
+        named += [(f"question_{number}", pair["Q"]), (f"answer_{number}", pair["A"])]
+    return [
+        {"id": name, "from_name": name, "to_name": _VIDEO, "type": "textarea", "value": {"text": [text]}}
+        for name, text in named
+    ]
+
+
+def region_labels(region: str, result: list[dict]) -> list[str]:
+    """Return the action labels of a region, from a taxonomy (the last name of each path) or from choices."""
+    labels = []
+    for item in result:
+        if item["id"] == region and item["type"] == "taxonomy":
+            labels += [path[-1] for path in item["value"]["taxonomy"]]
+        elif item["id"] == region and item["type"] == "choices":
+            labels += item["value"]["choices"]
+    return labels
+
+
+def read_texts(result: list[dict]) -> tuple[dict[str, Any], int]:
+    """Return {caption, qa_pairs} of a task's results, and how many question slots lack one of their halves."""
+    texts: dict[str, str] = {}
+    for item in result:
+        if item["type"] == "textarea":
+            text = item["value"]["text"]
+            texts[item["from_name"]] = "\n".join(text) if isinstance(text, list) else str(text)
+    slots: dict[int, dict[str, str]] = {}
+    for name, text in texts.items():
+        match = _SLOT.fullmatch(name)
+        if match:
+            slots.setdefault(int(match[2]), {})[match[1]] = text
+    complete = [slots[number] for number in sorted(slots) if len(slots[number]) == 2]
+    pairs = [{"Q": slot["question"], "A": slot["answer"]} for slot in complete]
+    return {"caption": texts.get(_CAPTION), "qa_pairs": pairs}, len(slots) - len(complete)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError
-from microg.validation import geometry, identity, partitions, people
+from microg.validation import tables as checks
 from microg.validation.findings import SCHEMA, CheckSummary, Finding, ValidationReport
 
 __all__ = ["SCHEMA", "CheckSummary", "Finding", "ValidationReport", "check_tables", "validate"]
@@ -34,18 +34,18 @@ def check_tables(tables: dict[str, pa.Table]) -> list[Finding]:
     """
     full = {name: tables.get(name, schema.empty(name)) for name in schema.TABLES}
     clips, boxes, actions = full["clips"], full["boxes"], full["actions"]
-    findings = identity.check_ids(full) + identity.check_references(full)
+    findings = checks.check_ids(full) + checks.check_references(full)
     for name, table in full.items():
-        findings += identity.check_repeated_rows(name, table)
-        findings += identity.check_values(name, table)
-    findings += partitions.check_clip_facts(clips)
-    findings += geometry.check_boxes(boxes, clips)
-    findings += geometry.check_samples(full["samples"], clips)
-    findings += people.check_people(boxes, actions, full["samples"])
-    findings += people.check_label_counts(actions)
-    findings += people.check_clips_without_boxes(boxes, clips)
-    findings += people.check_text(full["captions"], full["qa"])
-    findings += partitions.check_source_leakage(full["splits"], clips)
+        findings += checks.check_repeated_rows(name, table)
+        findings += checks.check_values(name, table)
+    findings += checks.check_clip_facts(clips)
+    findings += checks.check_boxes(boxes, clips)
+    findings += checks.check_samples(full["samples"], clips)
+    findings += checks.check_people(boxes, actions, full["samples"])
+    findings += checks.check_label_counts(actions)
+    findings += checks.check_clips_without_boxes(boxes, clips)
+    findings += checks.check_text(full["captions"], full["qa"])
+    findings += checks.check_source_leakage(full["splits"], clips)
     return findings
 
 

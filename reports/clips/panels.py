@@ -19,8 +19,7 @@ from microg.formats.key_frame_sources import read_key_frames
 from microg.metrics.har.boxes import iou
 from microg.reports.clips.cards import spread
 from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, person_colour
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import model_name, predictions_path
+from microg.reports.run_folders import RunFolder, model_name, predictions_path
 
 _CONSIDERED = 2000  # key frames ranked, spread over the data
 _MOST_PREDICTED = 6

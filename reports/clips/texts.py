@@ -13,11 +13,10 @@ from typing import Any
 
 from microg.arrow import pc
 from microg.data.dataset import Dataset
-from microg.data.text_statistics import words
+from microg.data.statistics import words
 from microg.reports.clips.cards import clip_cards, spread
 from microg.reports.clips.pictures import PictureStyle
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import model_name
+from microg.reports.run_folders import RunFolder, model_name
 from microg.texts.items import Task
 
 _Key = tuple[str, int | None]  # clip id, index of the question

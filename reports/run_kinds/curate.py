@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import Headline, RunKind
 
 

@@ -12,12 +12,18 @@ import pandas as pd
 from microg.metrics.har.registry import METRICS
 from microg.reports.clips.panels import ActionPanel, action_panels
 from microg.reports.html import Section, picture, section
-from microg.reports.plots import Plot
 from microg.reports.plots.har import ap_bars, har_plots
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import dataset_of, group_by_truth
-from microg.reports.run_kinds.kind import Headline, Remark, ReportSection, RunKind, SectionInputs
-from microg.reports.run_kinds.score_plots import ScorePlots, stored_plots
+from microg.reports.plots.style import Plot
+from microg.reports.run_folders import RunFolder, dataset_of, group_by_truth
+from microg.reports.run_kinds.kind import (
+    Headline,
+    Remark,
+    ReportSection,
+    RunKind,
+    ScorePlots,
+    SectionInputs,
+    stored_plots,
+)
 from microg.reports.tables.har_tables import BOARD, ZERO_SHOT_BOARD, describe_data, har_table, scores_of
 
 _MODELS_A_PANEL = 4

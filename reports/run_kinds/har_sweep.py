@@ -10,9 +10,8 @@ import pandas as pd
 
 from microg import storage
 from microg.reports.html import HtmlTable, Section, html_table, picture, section
-from microg.reports.plots.sweep import parallel_coordinates
-from microg.reports.plots.training import learning_curves
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.plots.training import learning_curves, parallel_coordinates
+from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import Headline, ReportSection, RunKind, SectionInputs
 from microg.reports.tables.result_table import rounded
 

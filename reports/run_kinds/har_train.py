@@ -8,7 +8,7 @@ from microg.errors import MicrogError
 from microg.metrics.published import har_row
 from microg.reports.html import Section, picture, section
 from microg.reports.plots.training import training_curves
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportSection, RunKind, SectionInputs
 from microg.reports.tables.result_table import percent, rounded
 

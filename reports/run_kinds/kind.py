@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from microg import storage
 from microg.data.dataset import Dataset
+from microg.reports.clips.pictures import PictureStyle
 from microg.reports.html import Section
-from microg.reports.options import ReportOptions
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.plots.style import Plot
+from microg.reports.run_folders import RunFolder
 from microg.reports.tables.leaderboard_rows import Board
 from microg.reports.tables.result_table import ResultTable
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The title of a page, how many clips with pictures a section shows, and how pictures are made."""
+
+    title: str | None = None
+    max_clips: int = 12
+    picture: PictureStyle = field(default_factory=lambda: PictureStyle(width=480, quality=70, form="webp"))
 
 
 class Headline(NamedTuple):
@@ -136,3 +147,22 @@ def remarks_on_failed_rows(run: RunFolder, key: str, what: str) -> list[Remark]:
     number = run.metrics.get("failed") or len(errors)
     examples = tuple(f"{item.get(key)}: {item.get('error')}" for item in errors[:3])
     return [Remark(run.name, "failed-rows", f"{number:,} {what}", examples)]
+
+
+class ScorePlots(NamedTuple):
+    """The plots of one run, each with its data URI, and what they are about."""
+
+    run: str
+    about: str
+    plots: tuple[tuple[Plot, str], ...]
+
+
+def stored_plots(run: RunFolder, folder: tuple[str, ...], names: Mapping[str, str]) -> list[Plot]:
+    """Return the plots that the scorer drew; `names` says what each shows. Empty where it drew none."""
+    found = []
+    for name, description in names.items():
+        paths = [storage.join(run.root, *folder, f"{name}.{suffix}") for suffix in ("png", "svg")]
+        if all(storage.exists(path) for path in paths):
+            png, svg = (storage.read_bytes(path) for path in paths)
+            found.append(Plot(name, f"{description}, run {run.name}", png, svg))
+    return found

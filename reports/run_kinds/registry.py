@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from microg.registry import Registry
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import RunKind
 
 RUN_KINDS = Registry(

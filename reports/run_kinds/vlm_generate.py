@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from microg.arrow import pc
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import Cost, Headline, RunKind, remarks_on_failed_rows
 
 

@@ -9,10 +9,16 @@ from microg.metrics.text.registry import title as score_title
 from microg.reports.clips.texts import clip_texts
 from microg.reports.html import Section, picture, section
 from microg.reports.plots.vlm import vlm_plots
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import dataset_of, group_by_truth
-from microg.reports.run_kinds.kind import Headline, Remark, ReportSection, RunKind, SectionInputs
-from microg.reports.run_kinds.score_plots import ScorePlots, stored_plots
+from microg.reports.run_folders import RunFolder, dataset_of, group_by_truth
+from microg.reports.run_kinds.kind import (
+    Headline,
+    Remark,
+    ReportSection,
+    RunKind,
+    ScorePlots,
+    SectionInputs,
+    stored_plots,
+)
 from microg.reports.tables.text_tables import (
     ANSWER_BOARD,
     CAPTION_BOARD,

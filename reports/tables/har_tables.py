@@ -11,8 +11,7 @@ from typing import Any
 from microg.metrics.bootstrap import Distribution, compare
 from microg.metrics.har.registry import published_columns
 from microg.metrics.published import PublishedRow, har_row, har_rows
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import model_name
+from microg.reports.run_folders import RunFolder, model_name
 from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, percent, verdict_of
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from microg.arrow import pc
 from microg.metrics.bootstrap import Distribution
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders import RunFolder
 from microg.reports.tables.result_table import Cell, Origin
 
 PUBLISHED_DATA = "published"

@@ -10,8 +10,7 @@ from microg.metrics.bootstrap import Distribution
 from microg.metrics.published import PublishedTextRow, text_row, text_rows
 from microg.metrics.text import registry
 from microg.metrics.text.intervals import compare_texts
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import model_name, predictions_run
+from microg.reports.run_folders import RunFolder, model_name, predictions_run
 from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, verdict_of
 from microg.texts.items import Task

@@ -34,7 +34,7 @@ from microg.models.vlm.base import Request, Sampling
 from microg.models.vlm.cards import card
 from microg.models.vlm.engines import registry
 from microg.pipelines.vlm.aggregator import clip_states
-from microg.reports.run_folders.runs import find_runs
+from microg.reports.run_folders import find_runs
 from microg.reports.tables.har_tables import har_table
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from microg.errors import ConfigError, DownloadError
 from microg.jobs import cli, common
 from microg.jobs.common import COMMANDS, settings_in
-from microg.system.hub import REPOS
+from microg.system.downloads import REPOS
 from tests.support.hub_server import FakeHub, serve
 
 TOKEN = "hf_secretKeyOfTheTest"

@@ -14,7 +14,7 @@ import pytest
 
 from microg.data import schema
 from microg.validation import check_tables, validate
-from microg.validation.near_duplicates import near_duplicates, signature
+from microg.validation.videos import near_duplicates, signature
 from tests.support.helpers import make_dataset, moving_scene, tiny_rows, write_video
 
 Rows = dict[str, list[dict[str, Any]]]

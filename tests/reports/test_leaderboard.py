@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from microg.jobs import cli
 from microg.reports.pages.leaderboard import build_leaderboard
 from microg.reports.pages.report import WrittenPage
-from microg.reports.run_folders.runs import find_runs
+from microg.reports.run_folders import find_runs
 from microg.reports.tables.har_tables import BOARD
 from tests.support import scored_runs
 from tests.support.browser import look

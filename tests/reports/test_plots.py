@@ -7,10 +7,8 @@ import numpy as np
 
 from microg.data import schema, statistics
 from microg.data.statistics import Tables
-from microg.reports.plots import dataset_plots
-from microg.reports.plots.labels import label_distribution
+from microg.reports.plots.dataset import dataset_plots, kernel_density, label_distribution, word_cloud
 from microg.reports.plots.style import GROUP_COLOURS, ORIGIN_COLOURS
-from microg.reports.plots.text import kernel_density, word_cloud
 from tests.support.helpers import tiny_rows
 
 

@@ -15,12 +15,11 @@ from typer.testing import CliRunner
 from microg.errors import DatasetError
 from microg.jobs import cli
 from microg.metrics.published import har_row
-from microg.reports.defects.har import defects
-from microg.reports.options import ReportOptions
+from microg.reports.defects import defects
 from microg.reports.pages.report import WrittenPage, build, paper_tables, section_names
-from microg.reports.run_folders.runs import find_runs, read_run
-from microg.reports.tables.result_table import Cell, ResultTable
-from microg.reports.tables.table_formats import as_csv, latex, markdown
+from microg.reports.run_folders import find_runs, read_run
+from microg.reports.run_kinds.kind import ReportOptions
+from microg.reports.tables.result_table import Cell, ResultTable, as_csv, latex, markdown
 from microg.runs import Run
 from tests.support import scored_runs
 from tests.support.browser import look

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from microg.data.schema import RUN_TABLES
 from microg.jobs import cli
 from microg.reports.html import Section, section
-from microg.reports.run_folders.runs import RunFolder
+from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import Headline, Remark, ReportSection, RunKind, SectionInputs
 from microg.reports.run_kinds.registry import RUN_KINDS, run_kinds
 from microg.runs import Run

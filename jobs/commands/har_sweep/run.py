@@ -213,7 +213,7 @@ def leaderboard(settings: SweepSettings, root: str, trials: list[Trial]) -> list
 
 def write_plot(settings: SweepSettings, root: str, rows: list[dict[str, Any]]) -> list[str]:
     """Draw the parallel coordinates of all trials; returns the paths."""
-    from microg.reports.plots.sweep import parallel_coordinates
+    from microg.reports.plots.training import parallel_coordinates
 
     keys = [domain.key for domain in settings.domains]
     score = settings.metric.replace("_", " ").replace("map", "mAP")

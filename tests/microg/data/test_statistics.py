@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from microg.data import schema, statistics, text_statistics
+from microg.data import schema, statistics
 from microg.data.statistics import Tables
 from microg.data.taxonomy import BY_ID
 from tests.support.helpers import tiny_rows
@@ -22,8 +22,8 @@ _PLAIN = (
     statistics.sources,
     statistics.decisions,
     statistics.split_sizes,
-    text_statistics.text_lengths,
-    text_statistics.question_types,
+    statistics.text_lengths,
+    statistics.question_types,
 )
 
 
@@ -115,7 +115,7 @@ def test_text_lengths_count_words_sentences_and_vocabulary() -> None:
         {"clip_id": "filmA_001", "caption": "one's in a 3-D box"},
         {"clip_id": "tourB_000", "caption": None},
     ]
-    row = text_statistics.text_lengths(_tables(rows)).iloc[0].to_dict()
+    row = statistics.text_lengths(_tables(rows)).iloc[0].to_dict()
     assert row == {
         "text": "caption",
         "number": 2,
@@ -153,11 +153,11 @@ def test_text_lengths_count_words_sentences_and_vocabulary() -> None:
     ],
 )
 def test_a_question_is_typed_by_its_question_word(question: str | None, expected: str) -> None:
-    assert text_statistics.question_type(question) == expected
+    assert statistics.question_type(question) == expected
 
 
 def test_question_types_count_unanswerable_questions() -> None:
-    frame = text_statistics.question_types(_tables(tiny_rows()))
+    frame = statistics.question_types(_tables(tiny_rows()))
     assert _column(frame, "type", "questions")["why"] == 4
     assert _column(frame, "type", "unanswerable")["why"] == 4
     assert _column(frame, "type", "unanswerable")["who"] == 0
@@ -165,7 +165,7 @@ def test_question_types_count_unanswerable_questions() -> None:
 
 
 def test_frequent_words_leave_out_stop_words_and_break_ties_by_alphabet() -> None:
-    frame = text_statistics.frequent_words(["The bag drifts", "a bag, the arm"], {"the"})
+    frame = statistics.frequent_words(["The bag drifts", "a bag, the arm"], {"the"})
     assert frame.values.tolist() == [["bag", 2], ["arm", 1], ["drifts", 1]]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from microg.system import doctor, hardware, probes
+from microg.system import doctor, hardware
 from microg.system.doctor import Check
 
 
@@ -31,7 +31,7 @@ def ok(area: str, *names: str) -> list[Check]:
 
 
 def test_engines_report_ok_missing_and_broken_and_a_crash_spares_the_other_processes():
-    results = probes.probe_engines(
+    results = doctor.probe_engines(
         30.0,
         (
             {
@@ -43,10 +43,10 @@ def test_engines_report_ok_missing_and_broken_and_a_crash_spares_the_other_proce
             {"crash": "import os\nos.abort()", "after": "detail = 'x'"},
         ),
     )
-    assert results["good"] == probes.Probe("ok", "1.2")
+    assert results["good"] == doctor.Probe("ok", "1.2")
     assert results["absent"].state == "missing"
     assert results["depends"].state == "broken"
-    assert results["raises"] == probes.Probe("broken", "OSError: libGL.so.1: cannot open shared object file")
+    assert results["raises"] == doctor.Probe("broken", "OSError: libGL.so.1: cannot open shared object file")
     assert results["crash"].state == "broken"
     assert results["after"].state == "unknown"
 
@@ -54,14 +54,14 @@ def test_engines_report_ok_missing_and_broken_and_a_crash_spares_the_other_proce
 def test_slow_engine_is_unknown_and_those_before_it_count(tmp_path: Path):
     late = tmp_path / "late"
     slow = f"import pathlib, time\ntime.sleep(60)\npathlib.Path({str(late)!r}).touch()"
-    results = probes.probe_engines(1.5, ({"quick": "detail = 'x'", "slow": slow},))
+    results = doctor.probe_engines(1.5, ({"quick": "detail = 'x'", "slow": slow},))
     assert not late.exists()  # it was not waited for
     assert (results["quick"].state, results["slow"].state) == ("ok", "unknown")
 
 
 def test_real_engines_answer():
     names = ("pyav", "opencv")
-    results = probes.probe_engines(60.0, ({name: probes.PROBES[0][name] for name in names},))
+    results = doctor.probe_engines(60.0, ({name: doctor.PROBES[0][name] for name in names},))
     assert [results[name].state for name in names] == ["ok", "ok"]
 
 
@@ -90,7 +90,7 @@ def test_packages_are_ok_different_or_missing():
 
 
 def test_broken_core_engine_is_fatal_and_a_broken_optional_one_is_not():
-    found = {"torch": probes.Probe("broken", "x"), "decord": probes.Probe("broken", "x")}
+    found = {"torch": doctor.Probe("broken", "x"), "decord": doctor.Probe("broken", "x")}
     checks = {check.name: check for check in doctor.check_engines(found)}
     assert checks["torch"].fatal
     assert checks["torch"].fix

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from microg.errors import DatasetError, DownloadError
-from microg.system import downloads, hub
+from microg.system import downloads
 from tests.support.hub_server import COMMIT, FakeHub, git_sha1, serve
 
 TOKEN = "hf_secretKeyOfTheTest"
@@ -20,7 +20,7 @@ BIG = bytes(range(256)) * 20_000  # 5.1 MB: several blocks
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(downloads, "_BACKOFF_S", 0.01)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
@@ -35,12 +35,12 @@ def server() -> Iterator[FakeHub]:
         "label_map/map.txt": b"",
         "videos.zip": BIG,
     }
-    with serve(FakeHub(hub.REPOS["dataset"].id, "dataset", files)) as running:
+    with serve(FakeHub(downloads.REPOS["dataset"].id, "dataset", files)) as running:
         yield running
 
 
 def fetch(server: FakeHub, folder: Path, include: tuple[str, ...] = (), revision: str | None = None) -> dict:
-    connection = hub.Hub(hub.REPOS["dataset"], server.url)
+    connection = downloads.Hub(downloads.REPOS["dataset"], server.url)
     return downloads.download(
         connection, folder, downloads.plan(connection, folder, revision, include), revision=revision
     )
@@ -171,7 +171,7 @@ def test_include_takes_part_and_a_later_run_adds_to_it(server: FakeHub, tmp_path
 
 def test_folder_of_another_repository_is_left_alone(server: FakeHub, tmp_path: Path):
     fetch(server, tmp_path, ("README.md",))
-    other = hub.Hub(hub.REPOS["models"], server.url)
+    other = downloads.Hub(downloads.REPOS["models"], server.url)
     with pytest.raises(DownloadError, match="holds a download of LEI-QI-233/MicroG-4M"):
         downloads.plan(other, tmp_path)
 
@@ -180,7 +180,7 @@ def test_missing_repository_and_revision_are_told_apart(server: FakeHub, tmp_pat
     with pytest.raises(DownloadError, match="no such revision"):
         fetch(server, tmp_path, revision="v999")
     with pytest.raises(DownloadError, match="MicroG-4M-models is not at http://127"):
-        hub.Hub(hub.REPOS["models"], server.url).list_files()
+        downloads.Hub(downloads.REPOS["models"], server.url).list_files()
 
 
 def test_gated_and_unauthorised_say_where_the_key_comes_from(
@@ -215,23 +215,23 @@ def test_key_reaches_the_hub_but_not_its_storage_host(server: FakeHub, tmp_path:
 def test_key_is_not_sent_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(DownloadError, match="unencrypted") as refused:
-        hub.Hub(hub.REPOS["dataset"], "http://mirror.example.org")
+        downloads.Hub(downloads.REPOS["dataset"], "http://mirror.example.org")
     assert TOKEN not in str(refused.value)
     with pytest.raises(DownloadError, match="not a web address"):
-        hub.Hub(hub.REPOS["dataset"], "mirror.example.org")
+        downloads.Hub(downloads.REPOS["dataset"], "mirror.example.org")
 
 
 def test_unreachable_hub_is_one_clear_error(tmp_path: Path):
     with serve(FakeHub("a/b", "dataset", {})) as gone:
         url = gone.url
     with pytest.raises(DownloadError, match=f"{url} cannot be reached"):
-        hub.Hub(hub.REPOS["dataset"], url).list_files()
+        downloads.Hub(downloads.REPOS["dataset"], url).list_files()
 
 
 def test_offline_mode_is_named(server: FakeHub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="HF_HUB_OFFLINE forbids"):
-        hub.Hub(hub.REPOS["dataset"], server.url).list_files()
+        downloads.Hub(downloads.REPOS["dataset"], server.url).list_files()
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_disk_that_fills_up_is_told(server: FakeHub, tmp_path: Path, monkeypatch
 
 
 def test_two_downloads_into_one_folder_are_refused(server: FakeHub, tmp_path: Path):
-    connection = hub.Hub(hub.REPOS["dataset"], server.url)
+    connection = downloads.Hub(downloads.REPOS["dataset"], server.url)
     plan = downloads.plan(connection, tmp_path)
     with downloads.lock_folder(tmp_path), pytest.raises(DownloadError, match="another process is downloading"):
         downloads.download(connection, tmp_path, plan)
@@ -272,7 +272,7 @@ def test_two_downloads_into_one_folder_are_refused(server: FakeHub, tmp_path: Pa
 def test_progress_ends_at_the_planned_bytes_despite_a_drop(server: FakeHub, tmp_path: Path):
     server.drop_after["videos.zip"] = 3_000_000
     server.ignores_range = True
-    connection = hub.Hub(hub.REPOS["dataset"], server.url)
+    connection = downloads.Hub(downloads.REPOS["dataset"], server.url)
     plan = downloads.plan(connection, tmp_path)
     counts: list[int] = []
     downloads.download(connection, tmp_path, plan, on_bytes=counts.append)
@@ -281,9 +281,9 @@ def test_progress_ends_at_the_planned_bytes_despite_a_drop(server: FakeHub, tmp_
 
 
 def test_stopping_ends_a_running_transfer(server: FakeHub, tmp_path: Path):
-    connection = hub.Hub(hub.REPOS["dataset"], server.url)
+    connection = downloads.Hub(downloads.REPOS["dataset"], server.url)
     _, files = connection.list_files()
     stop = threading.Event()
     stop.set()
-    with pytest.raises(hub.CancelledError):
+    with pytest.raises(downloads.CancelledError):
         connection.transfer(files[-1], COMMIT, tmp_path / "part", lambda count: None, stop)

@@ -3,24 +3,39 @@ from published numbers, or by arithmetic. What cannot be shown is said to be so.
 
 # pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportArgumentType=false
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from microg.actions.predictions import read_predictions
 from microg.data.dataset import Dataset
 from microg.errors import MicrogError
-from microg.metrics.published import har_row, har_rows
-from microg.reports.defects.plots import equal_scores_map
-from microg.reports.defects.record import Defect
-from microg.reports.defects.text import answers_without_video, cider_length, doubtful_bleu
-from microg.reports.plots import Plot
-from microg.reports.run_folders.runs import RunFolder
-from microg.reports.run_folders.sources import predictions_path
+from microg.metrics.published import har_row, har_rows, text_row, text_rows
+from microg.reports.plots.style import NEUTRAL, Plot, figure, finish, styled
+from microg.reports.run_folders import RunFolder, predictions_path
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One defect: what it is, how our commands avoid it, and what shows it. `runs` are the runs that have it."""
+
+    code: str
+    title: str
+    what: str
+    fix: str
+    _: KW_ONLY
+    evidence: tuple[str, ...] = ()
+    tables: tuple[tuple[str, pd.DataFrame], ...] = ()
+    plots: tuple[Plot, ...] = ()
+    runs: tuple[str, ...] = ()
+
 
 _DUPLICATES = ("duplicate-boxes", "duplicate-truth", "claims-by-file-order")
 # What the logs of the published runs say was not loaded from the Kinetics weights.
@@ -304,4 +319,129 @@ def unused_augmentation() -> Defect:
         "The MViT configurations switch RandAugment and MixUp on; the detection data set class applies neither.",
         "Recipes name only what runs; an unknown key is refused.",
         evidence=("not to be seen in scores or predictions: it follows from the published code alone",),
+    )
+
+
+_SHOWN = 3000
+
+
+def equal_scores_map(boxes: np.ndarray, equal: np.ndarray, name: str) -> Plot | None:
+    """Draw where in the frame the boxes with one and the same score vector begin, beside all others.
+
+    `boxes` (n, 4) are normalised; `equal` (n,) marks those of the largest group of equal vectors. None without any.
+    """
+    if not equal.any():
+        return None
+    order = np.argsort(equal, kind="stable")[-_SHOWN:]
+    with styled():
+        result, axes = figure(6.4, 4.6)
+        for index in order:
+            x1, y1, x2, y2 = boxes[index]
+            red = bool(equal[index])
+            axes.plot(
+                [x1, x2, x2, x1, x1],
+                [y1, y1, y2, y2, y1],
+                color="#D55E00" if red else "#9aa5b1",
+                alpha=0.55 if red else 0.12,
+                linewidth=1.1 if red else 0.6,
+                zorder=3 if red else 2,
+                rasterized=True,
+            )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(1, 0)
+        axes.set_xlabel("across the frame")
+        axes.set_ylabel("down the frame")
+        axes.grid(visible=False)
+        axes.set_title(f"{int(equal.sum()):,} of {len(boxes):,} boxes have equal scores")
+        handles = [
+            Line2D([], [], color="#D55E00", label="one and the same score vector"),
+            Line2D([], [], color=NEUTRAL, alpha=0.5, label="other boxes"),
+        ]
+        result.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
+        text = (
+            f"Boxes of {name} in the frame: {int(equal.sum()):,} of {len(boxes):,} have one and the same score vector, "
+            f"all beginning beyond {100 * float(boxes[equal][:, :2].max(axis=1).min()):.0f}% of the frame."
+        )
+        return finish(result, "equal_scores", text)
+
+
+def doubtful_bleu() -> Defect:
+    """BLEU-4 above ROUGE-L."""
+    rows = []
+    for name in text_rows():
+        row = text_row(name)
+        scores = row.scores.get("vqa", {})
+        if scores:
+            ratio = scores["BLEU-4"] / scores["ROUGE-L"]
+            rows.append({"model": row.title, **{key: scores[key] for key in ("BLEU-4", "ROUGE-L")}, "ratio": ratio})
+    return Defect(
+        "doubtful-bleu",
+        "BLEU-4 that looks like BLEU-1",
+        "Four words in a row are rarer than the longest common subsequence: BLEU-4 stays far below ROUGE-L. In two "
+        "published rows it lies above.",
+        "Tables mark these values with a question mark; 'microg vlm score' prints BLEU-1 to BLEU-4.",
+        tables=(("Published answers", pd.DataFrame(rows)),),
+    )
+
+
+def cider_length(runs: Sequence[RunFolder]) -> Defect:
+    """CIDEr-D is mostly a length match."""
+    rows, found = [], []
+    for run in runs:
+        for task, by_protocol in run.metrics.get("tasks", {}).items():
+            lengths = (by_protocol.get("paper") or next(iter(by_protocol.values()))).get("lengths") or {}
+            if lengths:
+                found.append(run.name)
+                rows.append(
+                    {
+                        "run": run.name,
+                        "task": task,
+                        "words": lengths["words"],
+                        "words in reference": lengths["reference_words"],
+                        "CIDEr-D %": 100 * lengths["cider"],
+                        "without length penalty %": 100 * lengths["cider_without_penalty"],
+                        "taken by the penalty %": 100 * lengths["cider_penalty_share"],
+                    }
+                )
+    factors = pd.DataFrame(
+        {
+            "words too many or too few": [0, 5, 10, 15, 20],
+            "factor": [float(np.exp(-(d**2) / 72)) for d in (0, 5, 10, 15, 20)],
+        }
+    )
+    return Defect(
+        "cider-length",
+        "CIDEr-D measures length first",
+        "A caption loses 75% of its CIDEr-D for ten words too many or too few, 99.6% for twenty. A published caption "
+        "score tells how far a model keeps to the references' length.",
+        "'microg vlm score' gives the value without the penalty, and lengths, beside each score.",
+        tables=(("The penalty", factors), *((("In these runs", pd.DataFrame(rows)),) if rows else ())),
+        runs=tuple(dict.fromkeys(found)),
+    )
+
+
+def answers_without_video(runs: Sequence[RunFolder]) -> Defect:
+    """Systems that see nothing reach scores."""
+    rows, seen = [], set()
+    for run in runs:
+        part = run.metrics.get("tasks", {}).get("vqa", {}).get("paper") or {}
+        corpus = (part.get("corpus") or {}).get("hash")
+        if not part.get("baselines") or corpus in seen:
+            continue
+        seen.add(corpus)
+        for system, scores in part["baselines"].items():
+            shown = {
+                name: scores.get(key)
+                for name, key in (("CIDEr-D %", "cider"), ("ROUGE-L %", "rouge_l"), ("exact match %", "exact_match"))
+            }
+            rows.append({"system": system, **{name: None if v is None else 100 * v for name, v in shown.items()}})
+    return Defect(
+        "no-video",
+        "Scores that need no video",
+        "Answering 'Not mentioned.' to everything reaches CIDEr 34 where 7% of the questions cannot be answered, about "
+        "what the best published model has. BERTScore begins at 83 for unrelated texts.",
+        "Every score stands beside three systems that see no video: a constant answer, the likeliest answer to the "
+        "question, another clip's answer.",
+        evidence=() if rows else ("no run of this report has baselines",),
+        tables=(("Without video, on these references", pd.DataFrame(rows)),) if rows else (),
     )

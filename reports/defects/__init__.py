@@ -1,1 +1,0 @@
-"""Known defects of published runs, shown from data."""
