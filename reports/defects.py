@@ -347,10 +347,7 @@ def equal_scores_map(boxes: np.ndarray, equal: np.ndarray, name: str) -> Plot | 
                 zorder=3 if red else 2,
                 rasterized=True,
             )
-        axes.set_xlim(0, 1)
-        axes.set_ylim(1, 0)
-        axes.set_xlabel("across the frame")
-        axes.set_ylabel("down the frame")
+        axes.set(xlim=(0, 1), ylim=(1, 0), xlabel="across the frame", ylabel="down the frame")
         axes.grid(visible=False)
         axes.set_title(f"{int(equal.sum()):,} of {len(boxes):,} boxes have equal scores")
         handles = [

@@ -108,7 +108,7 @@ class ValidationReport:
 
 
 def by_clip(
-    rows: pa.Table, *, severity: Severity, check: str, table: str, message: str, show: Sequence[str] = ()
+    rows: pa.Table, check: str, table: str, message: str, show: Sequence[str] = (), *, severity: Severity = "error"
 ) -> list[Finding]:
     """Turn the bad `rows` of a table into one finding a clip.
 
@@ -129,18 +129,11 @@ def by_clip(
     shown = rows.select(list(show)).take(chosen).to_pylist() if show else []
     for code, row in zip(codes[chosen], shown, strict=False):
         examples.setdefault(int(code), []).append(", ".join(f"{name} {_text(value)}" for name, value in row.items()))
-    return [
-        Finding(
-            severity,
-            check,
-            table,
-            clip_id,
-            message.format(count=int(counts[code])),
-            int(counts[code]),
-            tuple(examples.get(code, ())),
-        )
-        for code, clip_id in enumerate(clip_ids)
-    ]
+    result = []
+    for code, (clip_id, count) in enumerate(zip(clip_ids, counts.tolist(), strict=True)):
+        text = message.format(count=count)
+        result.append(Finding(severity, check, table, clip_id, text, count, tuple(examples.get(code, ()))))
+    return result
 
 
 def where(rows: pa.Table, mask: Any) -> pa.Table:

@@ -1,7 +1,9 @@
-"""Checks of boxes: pixel boxes against the frame of their clip, normalised sample boxes against the unit square."""
+"""Checks of tables alone: ids and references, boxes, people, texts, facts of clips, splits."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -41,17 +43,8 @@ def check_ids(tables: dict[str, pa.Table]) -> list[Finding]:
         if not bad:
             continue
         rows = where(table, pc.is_in(table[column], value_set=pa.array(bad, pa.string())))
-        findings.append(
-            Finding(
-                "error",
-                "invalid_id",
-                name,
-                None,
-                f"{len(bad)} {column} values are not allowed as ids",
-                rows.num_rows,
-                first_texts(bad),
-            )
-        )
+        message = f"{len(bad)} {column} values are not allowed as ids"
+        findings.append(Finding("error", "invalid_id", name, None, message, rows.num_rows, first_texts(bad)))
     return findings + _check_clip_parts(tables["clips"])
 
 
@@ -67,23 +60,15 @@ def _valid(value: str | None, column: str) -> bool:
 
 def _check_clip_parts(clips: pa.Table) -> list[Finding]:
     findings = []
-    columns = clips.select(["clip_id", "source_id", "sequence"]).to_pylist()
-    for row in columns:
+    for row in clips.select(["clip_id", "source_id", "sequence"]).to_pylist():
         if not _valid(row["clip_id"], "clip_id"):
             continue
         source_id, sequence = split_clip_id(row["clip_id"])
         # A null is "not recorded", which is no contradiction.
         if row["source_id"] not in (None, source_id) or row["sequence"] not in (None, sequence):
-            findings.append(
-                Finding(
-                    "error",
-                    "clip_id_parts",
-                    "clips",
-                    row["clip_id"],
-                    f"the id says source {source_id!r}, sequence {sequence}; the row says source "
-                    f"{row['source_id']!r}, sequence {row['sequence']}",
-                )
-            )
+            by_id, by_row = (f"source {s!r}, sequence {n}" for s, n in ((source_id, sequence), list(row.values())[1:]))
+            message = f"the id says {by_id}; the row says {by_row}"
+            findings.append(Finding("error", "clip_id_parts", "clips", row["clip_id"], message))
     return findings
 
 
@@ -95,10 +80,9 @@ def check_references(tables: dict[str, pa.Table]) -> list[Finding]:
         if name != "clips" and "clip_id" in table.column_names:
             findings += by_clip(
                 where(table, pc.invert(pc.is_in(table["clip_id"], value_set=known))),
-                severity="error",
-                check="unknown_clip",
-                table=name,
-                message="{count} rows are about a clip that the clips table lacks",
+                "unknown_clip",
+                name,
+                "{count} rows are about a clip that the clips table lacks",
             )
         if "action_id" in table.column_names:
             known_actions = pc.is_in(table["action_id"], value_set=pa.array(ACTION_IDS, pa.int32()))
@@ -108,22 +92,20 @@ def check_references(tables: dict[str, pa.Table]) -> list[Finding]:
                 mask = pc.and_(mask, pc.is_valid(table["action_id"]))
             findings += by_clip(
                 where(table, mask),
-                severity="error",
-                check="unknown_action",
-                table=name,
-                message="{count} rows have an action id that is not one of the 50",
-                show=("person_id", "action_id"),
+                "unknown_action",
+                name,
+                "{count} rows have an action id that is not one of the 50",
+                ("person_id", "action_id"),
             )
     sources = tables["sources"]
     if sources.num_rows:
         clips = tables["clips"]
         findings += by_clip(
             where(clips, pc.invert(pc.is_in(clips["source_id"], value_set=sources["source_id"].combine_chunks()))),
-            severity="error",
-            check="unknown_source",
-            table="clips",
-            message="its source is not in the sources table",
-            show=("source_id",),
+            "unknown_source",
+            "clips",
+            "its source is not in the sources table",
+            ("source_id",),
         )
     return findings
 
@@ -139,32 +121,17 @@ def check_repeated_rows(name: str, table: pa.Table) -> list[Finding]:
         extra = int(pc.sum(repeated["count_all"]).as_py()) - repeated.num_rows
         examples = first_texts(repeated[key[0]].to_pylist())
         return [Finding("error", "repeated_rows", name, None, f"{extra} rows repeat {key[0]}", extra, examples)]
-    found = by_clip(
-        repeated,
-        severity="error",
-        check="repeated_rows",
-        table=name,
-        message="rows repeat the same " + ", ".join(key),
-        show=(*key[1:], "count_all"),
+    repeats = by_clip(
+        repeated, "repeated_rows", name, "rows repeat the same " + ", ".join(key), (*key[1:], "count_all")
     )
-    extra = dict(_extra_rows(repeated))
-    return [
-        Finding(
-            item.severity,
-            item.check,
-            name,
-            item.clip_id,
-            f"{extra[item.clip_id]} {item.message}",
-            extra[item.clip_id],
-            tuple(text.replace("count_all", "rows") for text in item.examples),
-        )
-        for item in found
-    ]
-
-
-def _extra_rows(repeated: pa.Table) -> list[tuple[str | None, int]]:
     summed = repeated.group_by("clip_id", use_threads=False).aggregate([("count_all", "sum"), ([], "count_all")])
-    return [(row["clip_id"], row["count_all_sum"] - row["count_all"]) for row in summed.to_pylist()]
+    extras = {row["clip_id"]: row["count_all_sum"] - row["count_all"] for row in summed.to_pylist()}
+    result = []
+    for item in repeats:
+        extra = extras[item.clip_id]
+        examples = tuple(text.replace("count_all", "rows") for text in item.examples)
+        result.append(replace(item, message=f"{extra} {item.message}", count=extra, examples=examples))
+    return result
 
 
 def check_values(name: str, table: pa.Table) -> list[Finding]:
@@ -177,15 +144,10 @@ def check_values(name: str, table: pa.Table) -> list[Finding]:
         rows = where(table, mask)
         message = f"{column} must be one of {', '.join(allowed)}"
         if "clip_id" in table.column_names:
-            findings += by_clip(
-                rows, severity="error", check="unknown_value", table=name, message=message, show=(column,)
-            )
+            findings += by_clip(rows, "unknown_value", name, message, (column,))
         elif rows.num_rows:
-            findings.append(
-                Finding(
-                    "error", "unknown_value", name, None, message, rows.num_rows, first_texts(rows[column].to_pylist())
-                )
-            )
+            examples = first_texts(rows[column].to_pylist())
+            findings.append(Finding("error", "unknown_value", name, None, message, rows.num_rows, examples))
     return findings
 
 
@@ -201,7 +163,7 @@ def check_boxes(boxes: pa.Table, clips: pa.Table) -> list[Finding]:
 
     Finds: coordinates missing, NaN or infinite; x2 <= x1 or y2 <= y1; boxes beyond the frame; frame < 1 or beyond the
     clip's last; a missing or negative person id; a confidence outside 0..1. Boxes of clips that `clips` lacks are
-    judged by the checks that need no frame size; `identity` reports the unknown clip.
+    judged by the checks that need no frame size; `check_references` reports the unknown clip.
     """
     facts = _clip_facts(boxes, clips)
     findings = _check_rows(boxes, "boxes", facts["width"], facts["height"], facts["num_frames"], _PIXEL_TOLERANCE)
@@ -209,11 +171,10 @@ def check_boxes(boxes: pa.Table, clips: pa.Table) -> list[Finding]:
     bad = pc.invert(pc.and_(pc.greater_equal(confidence, 0), pc.less_equal(confidence, 1)))
     findings += by_clip(
         where(boxes, bad),
-        severity="error",
-        check="confidence_range",
-        table="boxes",
-        message="{count} boxes have a confidence outside 0..1",
-        show=("frame", "person_id", "confidence"),
+        "confidence_range",
+        "boxes",
+        "{count} boxes have a confidence outside 0..1",
+        ("frame", "person_id", "confidence"),
     )
     return findings
 
@@ -236,10 +197,7 @@ def _check_rows(
     rows: pa.Table, table: str, width: Any, height: Any, num_frames: Any, tolerance: float
 ) -> list[Finding]:
     x1, y1, x2, y2 = (rows[name] for name in _COORDINATES)
-    finite = None
-    for column in (x1, y1, x2, y2):
-        good = pc.fill_null(pc.is_finite(column), False)
-        finite = good if finite is None else pc.and_(finite, good)
+    finite = pc.invert(_any(*(pc.invert(pc.fill_null(pc.is_finite(column), False)) for column in (x1, y1, x2, y2))))
     empty = pc.or_(pc.less_equal(x2, x1), pc.less_equal(y2, y1))
     outside = _any(
         pc.less(x1, -tolerance),
@@ -259,16 +217,12 @@ def _check_rows(
     ]
     findings: list[Finding] = []
     for check, mask, message in checks:
-        findings += by_clip(where(rows, mask), severity="error", check=check, table=table, message=message, show=_ROW)
+        findings += by_clip(where(rows, mask), check, table, message, _ROW)
     return findings
 
 
 def _any(*masks: Any) -> Any:
-    result = None
-    for mask in masks:
-        filled = pc.fill_null(mask, False)
-        result = filled if result is None else pc.or_(result, filled)
-    return result
+    return functools.reduce(pc.or_, (pc.fill_null(mask, False) for mask in masks))
 
 
 # The published annotation rules: at most five actions a person, six question-answer pairs a clip.
@@ -287,28 +241,26 @@ def check_people(boxes: pa.Table, actions: pa.Table, samples: pa.Table) -> list[
     if boxes.num_rows and actions.num_rows:
         findings += by_clip(
             _missing(labelled, tracked),
-            severity="error",
-            check="person_without_boxes",
-            table="actions",
-            message="{count} labelled people have no box",
-            show=("person_id",),
+            "person_without_boxes",
+            "actions",
+            "{count} labelled people have no box",
+            ("person_id",),
         )
         findings += by_clip(
             _missing(tracked, labelled),
+            "person_without_labels",
+            "boxes",
+            "{count} people with boxes have no action label",
+            ("person_id",),
             severity="warning",
-            check="person_without_labels",
-            table="boxes",
-            message="{count} people with boxes have no action label",
-            show=("person_id",),
         )
     if boxes.num_rows and samples.num_rows:
         findings += by_clip(
             _missing(sampled, tracked),
-            severity="error",
-            check="unknown_person",
-            table="samples",
-            message="{count} people of the samples are not in the boxes table",
-            show=("person_id",),
+            "unknown_person",
+            "samples",
+            "{count} people of the samples are not in the boxes table",
+            ("person_id",),
         )
     return findings
 
@@ -323,19 +275,17 @@ def check_label_counts(actions: pa.Table) -> list[Finding]:
     return [
         *by_clip(
             many,
-            severity="error",
-            check="too_many_labels",
-            table="actions",
-            message=f"{{count}} people have more than {MAX_LABELS} different actions",
-            show=("person_id", "labels"),
+            "too_many_labels",
+            "actions",
+            f"{{count}} people have more than {MAX_LABELS} different actions",
+            ("person_id", "labels"),
         ),
         *by_clip(
             where(actions, nobody),
-            severity="error",
-            check="invalid_person_id",
-            table="actions",
-            message="{count} labels have no person id, or a negative one",
-            show=("person_id", "action_id"),
+            "invalid_person_id",
+            "actions",
+            "{count} labels have no person id, or a negative one",
+            ("person_id", "action_id"),
         ),
     ]
 
@@ -346,28 +296,17 @@ def check_clips_without_boxes(boxes: pa.Table, clips: pa.Table) -> list[Finding]
         return []
     kept = where(clips, pc.equal(clips["status"], "ok"))
     without = where(kept, pc.invert(pc.is_in(kept["clip_id"], value_set=pc.unique(boxes["clip_id"]))))
-    return by_clip(
-        without, severity="warning", check="clip_without_boxes", table="clips", message="nobody in it has a box"
-    )
+    return by_clip(without, "clip_without_boxes", "clips", "nobody in it has a box", severity="warning")
 
 
 def check_text(captions: pa.Table, qa: pa.Table) -> list[Finding]:
     """Find empty captions, questions and answers, and described clips that do not have exactly six questions."""
     findings = by_clip(
-        where(captions, _blank(captions["caption"])),
-        severity="error",
-        check="empty_caption",
-        table="captions",
-        message="the caption is empty",
+        where(captions, _blank(captions["caption"])), "empty_caption", "captions", "the caption is empty"
     )
     for column in ("question", "answer"):
         findings += by_clip(
-            where(qa, _blank(qa[column])),
-            severity="error",
-            check=f"empty_{column}",
-            table="qa",
-            message=f"{{count}} {column}s are empty",
-            show=("qa_index",),
+            where(qa, _blank(qa[column])), f"empty_{column}", "qa", f"{{count}} {column}s are empty", ("qa_index",)
         )
     if qa.num_rows == 0:
         return findings
@@ -425,18 +364,10 @@ def check_source_leakage(splits: pa.Table, clips: pa.Table) -> list[Finding]:
     for (scheme, source_id), sides in places.items():
         if len(sides) < 2:
             continue
-        total = sum(sides.values())
-        findings.append(
-            Finding(
-                "error" if scheme == GROUPED_SCHEME else "warning",
-                "source_leakage",
-                "splits",
-                None,
-                f"scheme {scheme!r}: clips of one source are in {len(sides)} splits",
-                total,
-                (f"{source_id}: " + ", ".join(f"{count} {split}" for split, count in sides.items()),),
-            )
-        )
+        severity = "error" if scheme == GROUPED_SCHEME else "warning"
+        message = f"scheme {scheme!r}: clips of one source are in {len(sides)} splits"
+        example = f"{source_id}: " + ", ".join(f"{count} {split}" for split, count in sides.items())
+        findings.append(Finding(severity, "source_leakage", "splits", None, message, sum(sides.values()), (example,)))
     return findings
 
 

@@ -58,11 +58,9 @@ def ap_bars(classes: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = N
         handles.append(Line2D([], [], color=NEUTRAL, linewidth=1, linestyle="--", label=f"mean {mean:.3f}"))
         labels = [f"{name} ({count})" for name, count in zip(known["short"], known["support"], strict=True)]
         axes.set_xticks(places, labels, rotation=55, ha="right", rotation_mode="anchor", fontsize=9)
-        axes.set_xlim(-0.7, len(known) - 0.3)
-        axes.set_ylim(0, 1.02)
+        axes.set(xlim=(-0.7, len(known) - 0.3), ylim=(0, 1.02))
         axes.grid(visible=False, axis="x")
-        axes.set_ylabel("average precision")
-        axes.set_title(f"Average precision of {len(known)} classes (labels in brackets)")
+        axes.set(ylabel="average precision", title=f"Average precision of {len(known)} classes (labels in brackets)")
         result.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), fontsize=10)
         top = known.sort_values("ap", ascending=False).head(3)
         text = ", ".join(f"{name} {ap:.2f}" for name, ap in zip(top["action"], top["ap"], strict=True))
@@ -92,10 +90,7 @@ def precision_recall_curves(classes: pd.DataFrame, curves: pd.DataFrame) -> Plot
                 else:
                     style = {"color": "#c4c4c4", "linewidth": 0.9}
                 panel.plot(recall, precision, **style)
-            panel.set_xlim(0, 1.01)
-            panel.set_ylim(0, 1.02)
-            panel.set_xlabel("recall")
-            panel.set_title(group[0].upper() + group[1:])
+            panel.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", title=group[0].upper() + group[1:])
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
         panels[0].set_ylabel("precision (interpolated)")
         text = f"Precision-recall curves of the {len(known)} classes with at least {_LEAST_CURVE_SUPPORT} labels"
@@ -116,8 +111,7 @@ def support_against_ap(classes: pd.DataFrame) -> Plot | None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         top = max(int(known["support"].max()), 10)
-        axes.set_xlim(0.8, top * 1.8)
-        axes.set_ylim(-0.02, 1.05)
+        axes.set(xlim=(0.8, top * 1.8), ylim=(-0.02, 1.05))
         # names where there is room: the rest would lie on top of each other
         taken: list[tuple[float, float]] = []
         for row in known.sort_values("support", ascending=False, kind="stable").to_dict("records"):
@@ -127,9 +121,11 @@ def support_against_ap(classes: pd.DataFrame) -> Plot | None:
                 axes.annotate(row["short"], (row["support"], row["ap"]), (5, 5), textcoords="offset points", fontsize=8)
         for edge in (5, 50):
             axes.axvline(edge, color=NEUTRAL, linewidth=0.9, linestyle=":")
-        axes.set_xlabel("labels in the test set (log scale)")
-        axes.set_ylabel("average precision")
-        axes.set_title("Class support against average precision")
+        axes.set(
+            xlabel="labels in the test set (log scale)",
+            ylabel="average precision",
+            title="Class support against average precision",
+        )
         legend_below(result, axes)
         rho = known["support"].rank().corr(known["ap"].rank()) if len(known) > 2 else float("nan")
         text = f"Scatter plot of average precision over labels for {len(known)} classes; rank correlation {rho:.2f}."

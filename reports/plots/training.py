@@ -49,8 +49,7 @@ def training_curves(
         left.set_title("Loss")
         rate = left.twinx()
         rate.fill_between(history["epoch"], history["lr"], color=NEUTRAL, alpha=0.12, linewidth=0)
-        rate.set_ylim(0, float(history["lr"].max()) * 1.05 or 1)
-        rate.set_ylabel("learning rate (grey)")
+        rate.set(ylim=(0, float(history["lr"].max()) * 1.05 or 1), ylabel="learning rate (grey)")
         rate.grid(visible=False)
         left.set_zorder(rate.get_zorder() + 1)
         left.patch.set_visible(False)
@@ -81,8 +80,7 @@ def training_curves(
                 f"{value:.1f}", (row["epoch"], value), (0, 9), textcoords="offset points", ha="center", fontsize=10
             )
             text = f"best val mAP {value:.1f} at epoch {int(row['epoch'])}"
-        right.set_title("Validation mAP@0.5 (%)")
-        right.set_ylim(0, max(_top(scored), _published_top(published)) * 1.15)
+        right.set(title="Validation mAP@0.5 (%)", ylim=(0, max(_top(scored), _published_top(published)) * 1.15))
         right.legend(loc="lower right")
         for axes in (left, right):
             axes.set_xlabel("epoch")
@@ -127,8 +125,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], metric: str, title: s
                 zorder=4 if top else 2,
                 label=name if top else None,
             )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(f"{metric.replace('_', ' ').replace('map', 'mAP')} (%)")
+        axes.set(xlabel="epoch", ylabel=f"{metric.replace('_', ' ').replace('map', 'mAP')} (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(title)
         axes.legend(loc="lower right")
@@ -190,8 +187,7 @@ def parallel_coordinates(
 
 
 def _draw_axes(axes: Axes, axes_of: Sequence[_Axis]) -> None:
-    axes.set_xlim(-0.25, len(axes_of) - 0.75)
-    axes.set_ylim(-0.12, 1.06)
+    axes.set(xlim=(-0.25, len(axes_of) - 0.75), ylim=(-0.12, 1.06))
     axes.set_xticks(range(len(axes_of)), [axis.title for axis in axes_of], fontweight="bold")
     axes.tick_params(axis="x", length=0)
     axes.set_yticks([])

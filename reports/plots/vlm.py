@@ -153,9 +153,7 @@ def answer_slices(scores: pd.DataFrame, titles: Mapping[str, str]) -> Plot | Non
                 fontsize=10,
             )
         axes.grid(visible=False, axis="x")
-        axes.set_ylim(0, 102)
-        axes.set_ylabel("score x 100")
-        axes.set_title("Answers by kind (items in brackets)")
+        axes.set(ylim=(0, 102), ylabel="score x 100", title="Answers by kind (items in brackets)")
         legend_below(result, axes)
         text = "; ".join(f"{part['slice']}: {part['items']} items" for part in parts)
         return finish(result, "vlm_answer_slices", f"Bars of answer scores by kind of answer; {text}.")
@@ -179,11 +177,13 @@ def lengths(pairs: pd.DataFrame, task: str) -> Plot | None:
         colour = TEXT_COLOURS["caption" if task == "caption" else "answer"]
         # as pixels also in SVG: thousands of points
         axes.scatter(true + spread[0], said + spread[1], s=14, color=colour, alpha=alpha, linewidths=0, rasterized=True)
-        axes.set_xlim(0, top)
-        axes.set_ylim(0, top)
-        axes.set_xlabel("words in the reference")
-        axes.set_ylabel("words said")
-        axes.set_title(f"Length of {'captions' if task == 'caption' else 'answers'} ({len(known):,})")
+        axes.set(
+            xlim=(0, top),
+            ylim=(0, top),
+            xlabel="words in the reference",
+            ylabel="words said",
+            title=f"Length of {'captions' if task == 'caption' else 'answers'} ({len(known):,})",
+        )
         legend_below(result, axes)
         text = f"{said.mean():.1f} words said against {true.mean():.1f} on average"
         return finish(result, f"vlm_lengths_{task}", f"Scatter plot of words said over words in the reference: {text}.")
