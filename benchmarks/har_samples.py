@@ -37,13 +37,13 @@ def plain_sample(row: dict[str, Any], view: View) -> tuple[np.ndarray, np.ndarra
         if not there:
             break
         frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    wanted = clip_geometry.frame_indices(row["frame"], view.frames, view.sampling_rate, len(frames))
+    wanted = clip_geometry.frame_indices(row["frame"], view.spec.frames, view.spec.sampling_rate, len(frames))
     chosen = [frames[number] for number in wanted]
     boxes = np.asarray(row["boxes"]).reshape(-1, 4)
     if view.mode == "test":
-        return clip_geometry.test_geometry(chosen, boxes, short_side=view.test_short_side)
+        return clip_geometry.test_geometry(chosen, boxes, short_side=view.side)
     random = clip_geometry.augmentation(view.seed, 0, row["key"])
-    return clip_geometry.train_geometry(chosen, boxes, crop=view.train_crop, jitter=view.train_jitter, random=random)
+    return clip_geometry.train_geometry(chosen, boxes, crop=view.side, jitter=view.spec.train_jitter, random=random)
 
 
 def _cpu() -> float:
@@ -64,7 +64,7 @@ def decode(
     rows = read_key_frames(dataset, "all").rows.slice(0, limit).to_pylist()
     report: dict[str, Any] = {"model": spec.name, "key_frames": len(rows)}
     for mode in ("train", "test"):
-        view = View.of(spec, mode)
+        view = View(spec=spec, mode=mode)
         ours = plain = 0.0
         worst = 0.0
         for row in rows:

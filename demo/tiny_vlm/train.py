@@ -20,8 +20,7 @@ from microg.demo.tiny_vlm.learner import Learner, Positions
 from microg.demo.tiny_vlm.lessons import Lessons, TrainingClip, read_lessons
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import ConfigError, TrainingError
-from microg.models.har.training.optimizers import set_learning_rate
-from microg.models.har.training.schedule import learning_rate
+from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.vlm.cards import OWN_FACTS
 from microg.pipelines.har.train.checkpoints import RunFiles
 from microg.pipelines.har.train.stream import ahead

@@ -71,7 +71,7 @@ def write_previews(rows: list[dict[str, Any]]) -> Iterator[str]:
 
     @ray.remote(num_cpus=1)
     def work(row: dict[str, Any]) -> str:
-        from microg.models.video.preview import write_preview
+        from microg.models.video.encode import write_preview
 
         try:
             write_preview(row["uri"], row["boxes"], row["target"], row["fps"])

@@ -8,23 +8,125 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from microg.data.key_frames import label_matrix
 from microg.data.label_space import LabelSpace
 from microg.errors import DatasetError, VideoError
+from microg.models.har.backbones.spec import BackboneSpec
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
-from microg.pipelines.har.sample_tables import Sample
 
 if TYPE_CHECKING:
     import torch
 
     from microg.models.video.clip_frames import FrameCache
+
+
+SCHEMA = pa.schema(
+    [
+        ("epoch", pa.int32()),
+        ("key", pa.string()),
+        ("clip_id", pa.string()),
+        ("frame", pa.int32()),
+        ("person_id", pa.list_(pa.int32())),
+        ("normalised", pa.list_(pa.float64())),
+        ("labels", pa.list_(pa.list_(pa.int32()))),
+        ("clip", pa.large_binary()),
+        ("shape", pa.list_(pa.int32())),
+        ("boxes", pa.list_(pa.float32())),
+        ("error", pa.string()),
+        ("seconds", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One key frame, ready for a model, or the reason why it is not.
+
+    Attributes:
+        epoch: Which pass of a training it is for.
+        key: Its name; empty for padding.
+        clip_id: The clip.
+        frame: Its number, from 1.
+        person_id: (B,).
+        normalised: (B, 4) float64 boxes, as in the dataset.
+        labels: The action ids of each person.
+        clip: (T, h, w, 3) uint8 RGB; empty where there is an error.
+        boxes: (B, 4) float32 pixels of the clip.
+        error: Empty, or `type: message`.
+        seconds: What decoding took.
+    """
+
+    epoch: int
+    key: str = ""
+    clip_id: str = ""
+    frame: int = 0
+    person_id: tuple[int, ...] = ()
+    normalised: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
+    labels: tuple[tuple[int, ...], ...] = ()
+    clip: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 3), np.uint8))
+    boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4), np.float32))
+    error: str = ""
+    seconds: float = 0.0
+
+
+def to_table(samples: Sequence[Sample]) -> pa.Table:
+    """Return samples as a table of `SCHEMA`; pixels are copied once."""
+    same = ("epoch", "key", "clip_id", "frame", "person_id", "labels", "error", "seconds")
+    columns: dict[str, Any] = {name: [getattr(sample, name) for sample in samples] for name in same}
+    columns |= {name: [getattr(sample, name).reshape(-1) for sample in samples] for name in ("normalised", "boxes")}
+    columns |= {"clip": pixel_column([sample.clip for sample in samples])}
+    columns |= {"shape": [sample.clip.shape for sample in samples]}
+    arrays = [
+        columns[column.name] if column.name == "clip" else pa.array(columns[column.name], column.type)
+        for column in SCHEMA
+    ]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[Sample]:
+    """Return the samples of a table of `SCHEMA`; their clips are read-only views of the table's memory."""
+    samples = []
+    for batch in table.to_batches():
+        clips = pixel_views(batch["clip"])
+        plain = batch.drop_columns(["clip"]).to_pylist()
+        for row, pixels in zip(plain, clips, strict=True):
+            samples.append(
+                Sample(
+                    **{name: row[name] for name in ("epoch", "key", "clip_id", "frame", "error", "seconds")},
+                    person_id=tuple(row["person_id"]),
+                    normalised=np.asarray(row["normalised"], np.float64).reshape(-1, 4),
+                    labels=tuple(tuple(ids) for ids in row["labels"]),
+                    clip=pixels.reshape(row["shape"]),
+                    boxes=np.asarray(row["boxes"], np.float32).reshape(-1, 4),
+                )
+            )
+    return samples
+
+
+def pixel_column(arrays: Sequence[np.ndarray]) -> pa.LargeBinaryArray:
+    """Return arrays of uint8 as a column of bytes; they are copied once."""
+    parts = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(parts), buffers)
+
+
+def pixel_views(column: pa.LargeBinaryArray) -> list[np.ndarray]:
+    """Return the arrays of `pixel_column`, flat: read-only views of the column's memory."""
+    _, offsets, data = column.buffers()
+    edges = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    pixels = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return [pixels[a:b] for a, b in pairwise(edges)]
+
 
 Mode = Literal["train", "val", "test"]
 
@@ -33,58 +135,37 @@ _CACHE_BYTES = 512 * 2**20
 _CRASHED = "WorkerCrashed: decoding this sample kills its worker"
 
 
-class ClipSpec(Protocol):
-    """What decoding needs to know of a model (`microg.models.har.backbones.spec.BackboneSpec` has it)."""
-
-    @property
-    def frames(self) -> int: ...
-    @property
-    def sampling_rate(self) -> int: ...
-    @property
-    def train_crop(self) -> int: ...
-    @property
-    def train_jitter(self) -> tuple[int, int]: ...
-    @property
-    def test_short_side(self) -> int: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How samples are cut out of their videos: plain values of a `ClipSpec`, small enough to send to any node."""
+    """How samples are cut out of their videos for the model `spec`; small enough to send to any node.
 
+    `repeated_clips` counts clips that come again and again, 0 for those shown once: a small number is kept decoded.
+    """
+
+    spec: BackboneSpec
     mode: Mode
-    frames: int
-    sampling_rate: int
-    train_crop: int
-    train_jitter: tuple[int, int]
-    test_short_side: int
     seed: int = 0
-    # Clips that come again and again, 0 for those that are shown once: a small number of them is kept decoded.
     repeated_clips: int = 0
 
-    @classmethod
-    def of(cls, spec: ClipSpec, mode: Mode, seed: int = 0, repeated_clips: int = 0) -> View:
-        """Take from a model's specification what decoding needs."""
-        names = ("frames", "sampling_rate", "train_crop", "train_jitter", "test_short_side")
-        same: dict[str, Any] = {name: getattr(spec, name) for name in names}
-        return cls(mode=mode, **same, seed=seed, repeated_clips=repeated_clips)
+    @property
+    def side(self) -> int:
+        """Short side of a clip in pixels."""
+        return self.spec.train_crop if self.mode == "train" else self.spec.test_short_side
 
     @property
     def clip_bytes(self) -> int:
         """Roughly the size of one decoded clip."""
-        side = self.train_crop if self.mode == "train" else self.test_short_side
-        return self.frames * side * side * 3 * (2 if self.mode == "test" else 1)
+        return self.spec.frames * self.side**2 * 3 * (2 if self.mode == "test" else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleBatch:
     """Samples of one size, ready for a model.
 
-    clips (N, 3, T, H, W) uint8 RGB, in channels-last memory order (see `microg.models.har.normalise` for the model's
-    input); boxes (M, 5) float32: place in the batch, x1, y1, x2, y2 in pixels; labels (M, classes) float32; keys: N
-    names of key frames; sample_ids: M names of boxes; people: M (clip id, frame, person id); normalised (M, 4) float64
-    boxes; errors: what could not be decoded, as (key, reason): such samples are in none of the arrays. N and M may be
-    0.
+    clips (N, 3, T, H, W) uint8 RGB, in channels-last memory order (`roi_head.normalise` makes the model's input);
+    boxes (M, 5) float32: place in the batch, x1, y1, x2, y2 in pixels; labels (M, classes) float32; keys: N names of
+    key frames; sample_ids: M names of boxes; people: M (clip id, frame, person id); normalised (M, 4) float64 boxes;
+    errors: what could not be decoded, as (key, reason): such samples are in none of the arrays. N and M may be 0.
     """
 
     clips: torch.Tensor
@@ -137,11 +218,11 @@ def _cut(rows: Sequence[dict[str, Any]], view: View, epoch: int) -> list[Sample]
     from microg.models.har import clip_geometry
     from microg.models.video import clip_frames
 
-    uri = rows[0]["uri"]
+    uri, spec = rows[0]["uri"], view.spec
     if uri is None:
         raise VideoError(f"clip {rows[0]['clip_id']} has no video", "its uri in table 'clips' is empty")
     length = rows[0]["num_frames"] or clip_frames.count_clip_frames(uri)
-    wanted = [clip_geometry.frame_indices(row["frame"], view.frames, view.sampling_rate, length) for row in rows]
+    wanted = [clip_geometry.frame_indices(row["frame"], spec.frames, spec.sampling_rate, length) for row in rows]
     numbers = {int(number) for numbers in wanted for number in numbers}
     if view.repeated_clips:
         found = _frame_cache().read(uri, numbers, clips=view.repeated_clips)
@@ -155,12 +236,11 @@ def _cut(rows: Sequence[dict[str, Any]], view: View, epoch: int) -> list[Sample]
         if view.mode == "train":
             random = clip_geometry.augmentation(view.seed, epoch, row["key"])
             clip, boxes = clip_geometry.train_geometry(
-                frames, normalised, crop=view.train_crop, jitter=view.train_jitter, random=random
+                frames, normalised, crop=view.side, jitter=view.spec.train_jitter, random=random
             )
-        elif view.mode == "val":
-            clip, boxes = clip_geometry.val_geometry(frames, normalised, short_side=view.test_short_side)
         else:
-            clip, boxes = clip_geometry.test_geometry(frames, normalised, short_side=view.test_short_side)
+            cut = clip_geometry.val_geometry if view.mode == "val" else clip_geometry.test_geometry
+            clip, boxes = cut(frames, normalised, short_side=view.side)
         clip = clip if len(distinct) == len(numbers) else clip[places]
         samples.append(_sample(row, epoch, clip=clip, boxes=boxes))
     return samples
@@ -199,8 +279,8 @@ def collate(samples: Sequence[Sample], view: View, space: LabelSpace) -> SampleB
     shapes = sorted({sample.clip.shape for sample in good})
     if len(shapes) > 1:
         raise DatasetError(f"clips of different sizes cannot be one batch: {shapes}", "batch them by size")
-    side = view.train_crop if view.mode == "train" else view.test_short_side
-    clips = np.empty((len(good), *(shapes[0] if shapes else (view.frames, side, side, 3))), np.uint8)
+    shape = shapes[0] if shapes else (view.spec.frames, view.side, view.side, 3)
+    clips = np.empty((len(good), *shape), np.uint8)
     for target, sample in zip(clips, good, strict=True):
         target[:] = sample.clip
     people = [(s.clip_id, s.frame, person) for s in good for person in s.person_id]

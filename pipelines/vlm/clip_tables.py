@@ -18,7 +18,7 @@ from microg.models.vlm.base import Frames
 from microg.models.vlm.sampling import FramePolicy
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
 from microg.pipelines.core.stage import Stage
-from microg.pipelines.har.sample_tables import pixel_column, pixel_views
+from microg.pipelines.har.samples import pixel_column, pixel_views
 from microg.pipelines.vlm.questions import CLIPS
 from microg.texts.items import ItemKey
 

@@ -23,10 +23,8 @@ from microg.models.har.backbones.registry import backbone, build
 from microg.models.har.checkpoints import export_pyslowfast, save_weights
 from microg.pipelines.har import predict as predict_pipeline
 from microg.pipelines.har import prediction_store
-from microg.pipelines.har.predict import label_space_of
-from microg.pipelines.har.predict_stage import SCORE, Predictor
-from microg.pipelines.har.sample_tables import Sample
-from microg.pipelines.har.samples import by_size
+from microg.pipelines.har.predict import SCORE, Predictor, label_space_of
+from microg.pipelines.har.samples import Sample, by_size
 from microg.video import decode_frames
 from tests.support.clips import FRAMES, make_clips
 from tests.support.processes import check_gone, family, microg, start_microg, wait_for

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from microg.data import schema
 from microg.data.dataset import Dataset
+from microg.models.har.backbones.spec import BackboneSpec
 from tests.support import footage
 
 FRAMES = 30
 ACTIONS = (12, 17, 80, 14)
 
 
-@dataclass(frozen=True)
-class TinySpec:
-    """What decoding needs to know of a model: four frames, every third, 32 pixels."""
-
-    frames: int = 4
-    sampling_rate: int = 3
-    train_crop: int = 32
-    train_jitter: tuple[int, int] = (32, 40)
-    test_short_side: int = 32
+# Four frames, every third, 32 pixels.
+SMALL_SPEC = BackboneSpec(
+    "SMALL", "Small", "tiny", 4, 3, 0, "tests:none", train_crop=32, train_jitter=(32, 40), test_short_side=32
+)
 
 
 def make_clips(

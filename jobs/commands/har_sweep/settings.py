@@ -12,7 +12,7 @@ from microg import storage
 from microg.config import Config, load_config, merged, nested, recipe_path
 from microg.errors import ConfigError
 from microg.jobs.commands.har_train.settings import load_har_train_config
-from microg.pipelines.har.search_space import Domain, parse_space
+from microg.pipelines.har.sweep import Domain, parse_space
 from microg.pipelines.har.train.settings import TrainConfig
 
 

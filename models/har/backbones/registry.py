@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from microg.models.har.backbones.roi_head import BoxClassifier
 
 _RESNET = "microg.models.har.backbones.resnet3d:build_resnet"
-_SLOWFAST = "microg.models.har.backbones.slowfast:build_slowfast"
+_SLOWFAST = "microg.models.har.backbones.resnet3d:build_slowfast"
 _X3D = "microg.models.har.backbones.x3d:build_x3d"
 _MVIT = "microg.models.har.backbones.mvit:build_mvit"
 # Temporal kernels of conv_a by stage; a stage repeats its pattern over its blocks.

@@ -3,8 +3,13 @@
 `load_weights` refuses to leave anything but the classification head as initialised, unless told which tensors may be.
 """
 
-from microg.models.har.checkpoints.load import load_weights, open_model
-from microg.models.har.checkpoints.report import LoadReport, Mismatch
-from microg.models.har.checkpoints.save import export_pyslowfast, save_weights
+from microg.models.har.checkpoints.load import (
+    LoadReport,
+    Mismatch,
+    export_pyslowfast,
+    load_weights,
+    open_model,
+    save_weights,
+)
 
 __all__ = ["LoadReport", "Mismatch", "export_pyslowfast", "load_weights", "open_model", "save_weights"]

@@ -77,9 +77,10 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str) -> Training
     weights = find_initial_weights(config)
     if weights is not None:
         config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
+    mode = "train" if config.train_geometry == "crop" else "test"
     views = Views(
-        View.of(spec, "train" if config.train_geometry == "crop" else "test", config.seed, repeated_clips=plan.train),
-        View.of(spec, config.validation.geometry, config.seed, repeated_clips=plan.val),
+        View(spec=spec, mode=mode, seed=config.seed, repeated_clips=plan.train),
+        View(spec=spec, mode=config.validation.geometry, seed=config.seed, repeated_clips=plan.val),
     )
     context = TrainingContext(
         root=storage.absolute(run_root),

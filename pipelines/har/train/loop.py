@@ -15,18 +15,16 @@ from torch import nn
 from microg.data.label_space import label_space
 from microg.errors import TrainingError
 from microg.metrics.har.registry import validation_columns
+from microg.models.har.backbones.roi_head import normalise
 from microg.models.har.checkpoints import save_weights
-from microg.models.har.normalise import normalise
 from microg.models.har.training.augment import quarter_turns
-from microg.models.har.training.optimizers import set_learning_rate
-from microg.models.har.training.schedule import learning_rate
+from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.har.training.step import Stepper, box_loss
 from microg.pipelines.har.samples import SampleBatch
-from microg.pipelines.har.train.checkpoints import Progress, RunFiles
+from microg.pipelines.har.train.checkpoints import Progress, RunFiles, TensorBoardLog
 from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.pipelines.har.train.stream import Piece, Views
-from microg.pipelines.har.train.tensorboard_log import TensorBoardLog
 from microg.pipelines.har.train.validation import Scorer, ValSums
 from microg.pipelines.har.train.worker_group import WorkerGroup
 

@@ -19,8 +19,8 @@ from microg.errors import ConfigError, WorkerError
 from microg.pipelines.core import session
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan
-from microg.pipelines.har.train.monitor import Monitor, WorkerState
 from microg.pipelines.har.train.settings import TrainConfig
+from microg.pipelines.har.train.worker_group import Monitor, WorkerState
 from microg.runs import Run, exclusive
 
 COMMAND = "har train"

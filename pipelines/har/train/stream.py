@@ -18,8 +18,17 @@ from microg.data.label_space import LabelSpace
 from microg.errors import WorkerError
 from microg.pipelines.core.attempts import Attempts
 from microg.pipelines.core.stage import Pipeline, Stage, build_dataset
-from microg.pipelines.har.sample_tables import SCHEMA, Sample, from_table, to_table
-from microg.pipelines.har.samples import SampleBatch, View, by_size, collate, decode_rows
+from microg.pipelines.har.samples import (
+    SCHEMA,
+    Sample,
+    SampleBatch,
+    View,
+    by_size,
+    collate,
+    decode_rows,
+    from_table,
+    to_table,
+)
 from microg.pipelines.har.train.plan import PADDING, Plan, Position
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from microg.errors import VideoError
-from microg.models.video.preview import draw_boxes, person_colour, write_preview
+from microg.models.video.encode import draw_boxes, person_colour, write_preview
 from microg.video import decode_frames, probe
 from tests.support.footage import damage_packet, write_footage
 

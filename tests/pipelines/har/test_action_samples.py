@@ -17,12 +17,11 @@ from microg.errors import DatasetError
 from microg.formats.key_frame_sources import read_key_frames
 from microg.models.har import clip_geometry
 from microg.pipelines.har import samples
-from microg.pipelines.har.sample_tables import from_table, to_table
-from microg.pipelines.har.samples import View, collate, decode_rows
-from tests.support.clips import FRAMES, TinySpec, make_clips
+from microg.pipelines.har.samples import View, collate, decode_rows, from_table, to_table
+from tests.support.clips import FRAMES, SMALL_SPEC, make_clips
 from tests.support.footage import damage_packet, number_of
 
-SPEC = TinySpec()
+SPEC = SMALL_SPEC
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def rows(dataset: Dataset) -> pa.Table:
 
 
 def view(mode: samples.Mode, seed: int = 0) -> View:
-    return View.of(SPEC, mode, seed)
+    return View(spec=SPEC, mode=mode, seed=seed)
 
 
 def test_the_reference_frames_are_shown_in_order(rows: pa.Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from microg.errors import ConfigError
-from microg.pipelines.har.search_space import parse_space
+from microg.pipelines.har.sweep import parse_space
 
 
 def test_each_kind_of_domain_is_read_with_its_values():

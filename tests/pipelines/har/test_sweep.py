@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from microg.pipelines.har.search_space import parse_space
-from microg.pipelines.har.sweep import EPOCH, Halving, Trial, draw_trials, halving_scheduler
+from microg.pipelines.har.sweep import EPOCH, Halving, Trial, draw_trials, halving_scheduler, parse_space
 
 METRIC = "val_map_paper"
 RECIPES = {"tiny": 4, "x3d_s": 4}

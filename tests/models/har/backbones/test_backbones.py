@@ -13,7 +13,7 @@ from torchvision.ops import StochasticDepth
 
 from microg.models.har.backbones import backbone, build
 from microg.models.har.backbones.mvit import position_bias, with_positions
-from microg.models.har.backbones.slowfast import slow_frame_indices
+from microg.models.har.backbones.resnet3d import slow_frame_indices
 
 # One model of each family, the smallest clip each can take.
 FAMILIES = [

@@ -11,8 +11,8 @@ import torch
 
 from microg.models.har.backbones import build, names
 from microg.models.har.checkpoints import caffe2
+from microg.models.har.checkpoints.load import is_allowed, patterns_for
 from microg.models.har.checkpoints.names import pyslowfast_name
-from microg.models.har.checkpoints.report import is_allowed, patterns_for
 from tests.support.har_models import oracle_names
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from microg.models.har.training import augment, schedule
-from microg.models.har.training.schedule import learning_rate
+from microg.models.har.training import augment, optimizers
+from microg.models.har.training.optimizers import learning_rate
 from microg.models.har.training.settings import ScheduleSettings
 
 
@@ -78,7 +78,7 @@ def test_steps_that_make_no_schedule_are_refused(starts: tuple[float, ...], rela
 
 
 def test_examples_in_docstrings_run() -> None:
-    for module in (augment, schedule):
+    for module in (augment, optimizers):
         result = doctest.testmod(module)
         assert result.attempted
         assert not result.failed
