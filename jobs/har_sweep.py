@@ -6,6 +6,7 @@ Also `python jobs/har_sweep.py DATASET --recipe tiny ...`, and the same behind `
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from microg.jobs.common import (
     SettingsOption,
     command,
     finish,
+    given,
     main,
     print_json,
     setting,
@@ -27,6 +29,7 @@ from microg.jobs.common import (
 
 if TYPE_CHECKING:
     from microg.jobs.commands.har_sweep.settings import SweepSettings
+    from microg.pipelines.core.telemetry import Telemetry
     from microg.pipelines.har.sweep import Trial
 
 _SWEEP = "microg.jobs.commands.har_sweep.settings:SweepSettings"
@@ -46,6 +49,7 @@ A domain is `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)`, `choice(a,b,...)`
 
 @command("har sweep", settings="microg.pipelines.har.train.settings:TrainConfig", epilog=EPILOG)
 def har_sweep(
+    context: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -86,6 +90,7 @@ def har_sweep(
     command, or `--resume --run RUN`, leaves finished trials alone and goes on with the others from their checkpoints.
     """
     from microg.jobs.commands.har_sweep.run import sweep, sweep_trials
+    from microg.pipelines.core.telemetry import Telemetry
 
     words = list(words or [])
     if dataset is None and words:
@@ -96,26 +101,17 @@ def har_sweep(
         space or [],
         overrides or [],
         run_folder,
+        {key: value for key, value in given(context).items() if key != "resources.address"},
         resume=resume,
-        variant=variant,
-        limit=limit,
-        num_samples=num_samples,
-        scheduler=scheduler,
-        grace_epochs=grace_epochs,
-        reduction_factor=reduction_factor,
-        seed=seed,
     )
+    trials = sweep_trials(settings)
     if dry_run:
-        _plan(sweep_trials(settings), run_folder, as_json)
+        _plan(trials, run_folder, as_json)
         return
-    with _Display(settings) as display:
+    with Telemetry("har sweep", sum(trial.epochs for trial in trials), unit="epochs", stages=()) as bar:
+        display = _Display(bar, settings.metric, len(trials))
         document = sweep(
-            settings,
-            run_folder,
-            max_concurrent=max_concurrent,
-            address=address,
-            on_epoch=display.epoch,
-            on_end=display.end,
+            settings, run_folder, display.epoch, display.end, max_concurrent=max_concurrent, address=address
         )
     failed = any(row["status"] == "error" for row in document["trials"])
     finish(document, _show, as_json=as_json, failed=failed, profile=document["run"] if profile else None)
@@ -127,9 +123,9 @@ def _settings(
     space: list[str],
     overrides: list[str],
     folder: str,
+    options: dict[str, Any],
     *,
     resume: bool,
-    **options: Any,
 ) -> SweepSettings:
     """Return the settings: as given, or with `--resume` alone as the run folder recorded them."""
     from microg import storage
@@ -146,38 +142,22 @@ def _settings(
         if dataset is None:
             raise ConfigError("a sweep needs a dataset", "microg har sweep DATASET --recipe ... --space ...")
         return load_sweep_settings(dataset, recipes, space, overrides, **options)
-    fixed = [name for name, value in options.items() if value is not None and name != "num_samples"]
-    if space or overrides or fixed:
+    if space or overrides or options.keys() - {"num_samples"}:
         raise ConfigError(
             "--resume without recipes takes all settings from the run folder",
             "repeat the whole command, or leave all but --run and --num-samples out",
         )
     settings = SweepSettings.model_validate(recorded["full_config"])
-    if options["num_samples"] is not None:
-        settings = settings.replaced(num_samples=options["num_samples"])
-    return settings if dataset is None else settings.replaced(dataset=storage.absolute(dataset))
+    return settings.replaced(**options, **({} if dataset is None else {"dataset": storage.absolute(dataset)}))
 
 
 class _Display:
     """Epochs done of all that are planned, and one line for each trial that ends."""
 
-    def __init__(self, settings: SweepSettings) -> None:
-        from microg.jobs.commands.har_sweep.run import sweep_trials
-        from microg.pipelines.core.telemetry import Telemetry
-
-        self._metric = settings.metric
-        self._ended = self._failed = 0
-        trials = sweep_trials(settings)
-        self._count = len(trials)
+    def __init__(self, bar: Telemetry, metric: str, trials: int) -> None:
+        self._bar, self._metric, self._trials = bar, metric, trials
+        self._ended = 0
         self._best: float | None = None
-        self._bar = Telemetry("har sweep", sum(trial.epochs for trial in trials), unit="epochs", stages=())
-
-    def __enter__(self) -> _Display:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *ended: Any) -> None:
-        self._bar.__exit__(*ended)
 
     def epoch(self, trial: Trial, result: dict[str, Any]) -> None:
         """Hear of an epoch."""
@@ -188,15 +168,13 @@ class _Display:
 
     def end(self, trial: Trial, status: str, error: str | None) -> None:
         """Hear of a trial's end."""
-        import sys
-
         self._ended += 1
         print(f"{trial.trial_id} {status}{': ' + error if error else ''}", file=sys.stderr, flush=True)
         self._bar.row({}, 0, 1 if error else 0, note=self._note())
 
     def _note(self) -> str:
         best = f", best {self._best:.3f}" if self._best is not None else ""
-        return f"{self._ended}/{self._count} trials{best}"
+        return f"{self._ended}/{self._trials} trials{best}"
 
 
 def _plan(trials: list[Trial], folder: str, as_json: bool) -> None:

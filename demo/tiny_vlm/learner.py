@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from microg.demo.tiny_vlm.muon import JointOptimizer, Muon
 from microg.demo.tiny_vlm.packing import PackedBatch
-from microg.models.har.training.muon import Muon, Together
 
 _INITIAL_LOGIT = -6.0  # of one cell before anything is learnt: few labels are true, and few cells show them
 
@@ -128,7 +128,7 @@ class Learner(nn.Module):
             if head is not None:
                 nn.init.constant_(head.bias, _INITIAL_LOGIT)
 
-    def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> Together:
+    def optimizer(self, lr: float, betas: tuple[float, float], weight_decay: float, muon: float) -> JointOptimizer:
         """Return the optimizer: Muon at `muon` times the rate for the picture encoder's blocks (0: none), and AdamW.
 
         Groups of the encoder say so, as "encoder". The merger's matrix of 4 x 4 encoder widths stays with AdamW: to
@@ -148,7 +148,7 @@ class Learner(nn.Module):
         if muon:
             groups = [{"params": fused, "parts": 3, "encoder": True}, {"params": single, "encoder": True}]
             optimizers.append(Muon(groups, lr, factor=muon, weight_decay=weight_decay))
-        return Together(optimizers)
+        return JointOptimizer(optimizers)
 
     def visual_tokens(self, batch: Batch) -> Tensor:
         """Return the picture encoder's tokens (k, hidden)."""

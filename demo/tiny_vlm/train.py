@@ -166,7 +166,7 @@ class _Training:
     def _step(self, batch: Any, lr: float) -> dict[str, float]:
         import torch
 
-        set_learning_rate(self._optimizer, lr)
+        set_learning_rate(self._optimizer.param_groups, lr)
         questions = batch.packed is not None
         if questions:
             for group in self._optimizer.param_groups:

@@ -33,11 +33,11 @@ def sweep_trials(settings: SweepSettings) -> list[Trial]:
 def sweep(
     settings: SweepSettings,
     root: str,
+    on_epoch: Callable[[Trial, dict[str, Any]], None],
+    on_end: Callable[[Trial, str, str | None], None],
     *,
     max_concurrent: int | None,
     address: str | None,
-    on_epoch: Callable[[Trial, dict[str, Any]], None],
-    on_end: Callable[[Trial, str, str | None], None],
 ) -> dict[str, Any]:
     """Run what is left of a sweep in run folder `root`, and return its document with one row a trial, best first.
 
@@ -54,13 +54,16 @@ def sweep(
         left = [trial for trial in trials if (read_record(root, trial) or {}).get("status") not in ("done", "stopped")]
         if left:
             session.connect(Resources(address=address), dashboard=True)
+            halving = (
+                Halving(settings.grace_epochs, settings.reduction_factor) if settings.scheduler == "asha" else None
+            )
             count, threads = concurrency(settings, address, max_concurrent)
             run_trials(
                 root,
                 left,
                 _trainer(settings, root, address, threads),
                 metric=settings.metric,
-                halving=_halving(settings),
+                halving=halving,
                 max_concurrent=count,
                 history={trial.trial_id: history(root, trial) for trial in trials},
                 on_epoch=on_epoch,
@@ -92,10 +95,6 @@ def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
         if key not in checked:
             checked[key] = check_and_plan(config, settings.dataset, trial_folder(root, trial)).fingerprint
     return next(iter(checked.values()))
-
-
-def _halving(settings: SweepSettings) -> Halving | None:
-    return Halving(settings.grace_epochs, settings.reduction_factor) if settings.scheduler == "asha" else None
 
 
 def _trainer(settings: SweepSettings, root: str, address: str | None, threads: int) -> Callable[[Trial], None]:

@@ -61,8 +61,8 @@ def load_sweep_settings(
     space: Sequence[str],
     overrides: Iterable[str],
     *,
-    variant: str | None,
-    limit: int | None,
+    variant: str | None = None,
+    limit: int | None = None,
     **options: Any,
 ) -> SweepSettings:
     """Build the settings; every value at the edge of the space is tried on every recipe before anything runs.

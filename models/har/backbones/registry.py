@@ -19,6 +19,7 @@ _RESNET = "microg.models.har.backbones.resnet3d:build_resnet"
 _SLOWFAST = "microg.models.har.backbones.resnet3d:build_slowfast"
 _X3D = "microg.models.har.backbones.x3d:build_x3d"
 _MVIT = "microg.models.har.backbones.mvit:build_mvit"
+_TINY = "microg.models.har.backbones.tiny:build_tiny"
 # Temporal kernels of conv_a by stage; a stage repeats its pattern over its blocks.
 _C2D: dict[str, Any] = {"stem": 1, "temporal": ((1,), (1,), (1,), (1,)), "pool": True}
 _I3D: dict[str, Any] = {"stem": 5, "temporal": ((3,), (3, 1), (3, 1), (1, 3)), "pool": True}
@@ -26,6 +27,14 @@ _SLOW: dict[str, Any] = {"stem": 1, "temporal": ((1,), (1,), (3,), (3,)), "pool"
 _NONLOCAL = {"nonlocal_after": ((), (1, 3), (1, 3, 5), ())}
 _AVA: dict[str, Any] = {"num_classes": 80, "label_space": "ava80"}
 _VIT: dict[str, Any] = {"frames": 16, "sampling_rate": 4, "test_short_side": 224, "stride": 32, "builder": _MVIT}
+_DEEP = {"depth": 101, "fusion_kernel": 5, "temporal_blocks": 6, "nonlocal_after": (6, 13, 20)}
+_R101: dict[str, Any] = {"frames": 32, "sampling_rate": 2, "builder": _SLOWFAST, "options": _DEEP, **_AVA}
+_WIDER = {"alpha": 8, "fusion_kernel": 5}
+
+
+def _sizes(crop: int, smallest: int, largest: int, stride: int = 32) -> dict[str, Any]:
+    return {"train_crop": crop, "train_jitter": (smallest, largest), "test_short_side": smallest, "stride": stride}
+
 
 _SPECS = (
     BackboneSpec("C2D_8x8_R50", "C2D R50 8x8", "c2d", 8, 8, 23_610_482, _RESNET, _C2D),
@@ -38,71 +47,18 @@ _SPECS = (
     BackboneSpec("SLOWFAST_4x16_R50", "SlowFast R50 4x16", "slowfast", 4, 16, 33_759_738, _SLOWFAST),
     BackboneSpec("MVIT_B_16x4", "MViTv1-B 16x4", "mvit", params=36_341_522, options={"version": 1}, **_VIT),
     BackboneSpec("MVITv2_S_16x4", "MViTv2-S 16x4", "mvit", params=34_268_594, options={"version": 2}, **_VIT),
-    BackboneSpec(
-        "X3D_S",
-        "X3D-S 13x6",
-        "x3d",
-        13,
-        6,
-        2_015_828,
-        _X3D,
-        {"depth_factor": 2.2},
-        train_crop=160,
-        train_jitter=(182, 228),
-        test_short_side=182,
-        stride=32,
-    ),
-    BackboneSpec(
-        "X3D_L",
-        "X3D-L 16x5",
-        "x3d",
-        16,
-        5,
-        4_374_938,
-        _X3D,
-        {"depth_factor": 5.0},
-        train_crop=312,
-        train_jitter=(356, 446),
-        test_short_side=356,
-        stride=32,
-    ),
+    BackboneSpec("X3D_S", "X3D-S 13x6", "x3d", 13, 6, 2_015_828, _X3D, {"depth_factor": 2.2}, **_sizes(160, 182, 228)),
+    BackboneSpec("X3D_L", "X3D-L 16x5", "x3d", 16, 5, 4_374_938, _X3D, {"depth_factor": 5.0}, **_sizes(312, 356, 446)),
     BackboneSpec("SLOW_8x8_R50_K400", "Slow R50 8x8, AVA zero-shot", "slow", 8, 8, 31_798_416, _RESNET, _SLOW, **_AVA),
     BackboneSpec(
-        "SLOWFAST_32x2_R101_K600",
-        "SlowFast R101 32x2, AVA zero-shot",
-        "slowfast",
-        32,
-        2,
-        59_342_488,
-        _SLOWFAST,
-        {"depth": 101, "fusion_kernel": 5, "temporal_blocks": 6, "nonlocal_after": (6, 13, 20)},
-        **_AVA,
+        "SLOWFAST_32x2_R101_K600", "SlowFast R101 32x2, AVA zero-shot", "slowfast", params=59_342_488, **_R101
     ),
     # What the published SlowFast runs were meant to be: 32 fast frames, and the fusion that their weights have.
     BackboneSpec("SLOWFAST_8x8_R50_32x2", "SlowFast R50 8x8, 32 frames", "slowfast", 32, 2, 33_759_738, _SLOWFAST),
     BackboneSpec(
-        "SLOWFAST_4x16_R50_32x2",
-        "SlowFast R50 4x16, 32 frames",
-        "slowfast",
-        32,
-        2,
-        33_673_466,
-        _SLOWFAST,
-        {"alpha": 8, "fusion_kernel": 5},
+        "SLOWFAST_4x16_R50_32x2", "SlowFast R50 4x16, 32 frames", "slowfast", 32, 2, 33_673_466, _SLOWFAST, _WIDER
     ),
-    BackboneSpec(
-        "TINY",
-        "Tiny early-fusion CNN 4x8",
-        "tiny",
-        4,
-        8,
-        335_906,
-        "microg.models.har.backbones.tiny:build_tiny",
-        train_crop=160,
-        train_jitter=(160, 176),
-        test_short_side=160,
-        stride=8,
-    ),
+    BackboneSpec("TINY", "Tiny early-fusion CNN 4x8", "tiny", 4, 8, 335_906, _TINY, **_sizes(160, 160, 176, stride=8)),
 )
 BACKBONES = Registry("model", {spec.name: spec for spec in _SPECS})
 _ZERO_SHOT = "zeroshot_"  # how rows of the published tables call the AVA models

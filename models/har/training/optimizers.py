@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from microg.models.har.training.muon import Together
 from microg.models.har.training.settings import OptimizerSettings, ScheduleSettings
 
 
@@ -44,9 +44,9 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, lr: float) ->
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer | Together, lr: float) -> None:
-    """Set the rate of all parameter groups."""
-    for group in optimizer.param_groups:
+def set_learning_rate(groups: Iterable[dict[str, Any]], lr: float) -> None:
+    """Set the rate of an optimizer's parameter groups."""
+    for group in groups:
         group["lr"] = lr
 
 

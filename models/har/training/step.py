@@ -22,7 +22,6 @@ class StepLosses:
 
     loss_sum: float = 0.0
     boxes: int = 0
-    micro_batches: int = 0
 
 
 def box_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -80,7 +79,7 @@ class Stepper:
             if not torch.isfinite(torch.tensor(value)):
                 raise TrainingError(*_not_finite(logits.detach(), boxes, sample_ids))
             self.scaler.scale(loss * share).backward()
-        return StepLosses(value * labels.numel(), len(labels), 1)
+        return StepLosses(value * labels.numel(), len(labels))
 
     def step(self) -> float | None:
         """Apply the gradients; returns their norm before clipping, None where nothing is clipped."""

@@ -94,7 +94,7 @@ class TrainLoop:
         while progress.iteration < plan.iterations:
             started = time.monotonic()
             self._lr = self._rate(progress.iteration)
-            set_learning_rate(self.stepper.optimizer, self._lr)
+            set_learning_rate(self.stepper.optimizer.param_groups, self._lr)
             sums, waited, failures = self._step(work)
             # the wish to stop travels with the sums, so that all workers end at the same step
             *totals, stop = self.group.total([*sums, float(self.group.update(self._where("training")))])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from microg.errors import MicrogError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class WorkerState:
     """The latest that the workers told of themselves.
 
@@ -36,21 +36,21 @@ class Monitor:
 
     def record_start(self) -> None:
         """Count a group of workers that starts."""
-        self._state = replace(self._state, starts=self._state.starts + 1)
+        self._state.starts += 1
 
     def record_progress(self, progress: dict[str, Any]) -> bool:
         """Take progress; return whether to stop."""
-        self._state = replace(self._state, progress=progress)
+        self._state.progress = progress
         return self._stop
 
     def record_failure(self, failure: MicrogError) -> None:
         """Keep an error that no second attempt can mend, and stop."""
-        self._state = replace(self._state, failure=failure)
+        self._state.failure = failure
         self._stop = True
 
     def record_traceback(self, traceback: str) -> None:
         """Keep the traceback of what ended a group of workers."""
-        self._state = replace(self._state, traceback=traceback)
+        self._state.traceback = traceback
 
     def stop(self) -> None:
         """Ask the workers to keep what they have and end."""

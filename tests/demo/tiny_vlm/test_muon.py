@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from microg.models.har.training.muon import Muon, Together, orthogonalised
+from microg.demo.tiny_vlm.muon import JointOptimizer, Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
@@ -48,12 +48,12 @@ def test_parameters_without_a_gradient_stay_as_they_are() -> None:
 
 
 def test_optimizers_go_on_from_their_state_to_the_same_bits() -> None:
-    def make() -> tuple[nn.Linear, Together]:
+    def make() -> tuple[nn.Linear, JointOptimizer]:
         torch.manual_seed(2)
         layer = nn.Linear(5, 4)
-        return layer, Together([torch.optim.AdamW([layer.bias], 0.01), Muon([layer.weight], 0.01)])
+        return layer, JointOptimizer([torch.optim.AdamW([layer.bias], 0.01), Muon([layer.weight], 0.01)])
 
-    def step(layer: nn.Linear, optimizer: Together, seed: int) -> None:
+    def step(layer: nn.Linear, optimizer: JointOptimizer, seed: int) -> None:
         optimizer.zero_grad()
         layer(torch.randn(7, 5, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
         optimizer.step()

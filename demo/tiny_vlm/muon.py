@@ -82,7 +82,7 @@ class Muon(torch.optim.Optimizer):
                 matrix.add_(direction, alpha=-rate * _RMS * max(shape) ** 0.5)
 
 
-class Together:
+class JointOptimizer:
     """Optimizers of different parameters of one model, as one."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
