@@ -17,6 +17,7 @@ import re
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -242,27 +243,22 @@ def halving_scheduler(halving: Halving, metric: str, longest: int, by_id: Mappin
     """Return Tune's asynchronous halving of trials of at most `longest` epochs, which are known by our ids."""
     from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-    class Named:
-        """Stands for a trial under our id, the same in every invocation."""
-
-        def __init__(self, trial_id: str) -> None:
-            self.trial_id = trial_id
-
     class Scheduler(AsyncHyperBandScheduler):
-        """ASHA that can be told of epochs before its time, and lets a trial that reports its last epoch finish."""
+        """ASHA by our ids of trials, that takes in earlier epochs and lets a trial that reports its last one finish."""
 
         def remember(self, trial_id: str, epochs: Sequence[Mapping[str, Any]]) -> None:
-            named: Any = Named(trial_id)
+            named: Any = SimpleNamespace(trial_id=trial_id)  # the same in every invocation
             super().on_trial_add(None, named)  # pyright: ignore[reportArgumentType]
             for report in epochs:
                 self._heard(None, named, dict(report))
 
         def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            super().on_trial_add(tune_controller, Named(trial.config["trial_id"]))  # pyright: ignore[reportArgumentType]
+            named: Any = SimpleNamespace(trial_id=trial.config["trial_id"])
+            super().on_trial_add(tune_controller, named)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             trial_id = trial.config["trial_id"]
-            decision = self._heard(tune_controller, Named(trial_id), result)
+            decision = self._heard(tune_controller, SimpleNamespace(trial_id=trial_id), result)
             last = result.get(EPOCH, 0) >= by_id[trial_id].epochs
             return TrialScheduler.CONTINUE if last else decision
 
@@ -271,11 +267,10 @@ def halving_scheduler(halving: Halving, metric: str, longest: int, by_id: Mappin
                 return TrialScheduler.CONTINUE
             return super().on_trial_result(tune_controller, named, result)
 
-        def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        def on_trial_remove(self, tune_controller: Any, trial: Any, result: Any = None) -> None:
             self._trial_info.pop(trial.config["trial_id"], None)
 
-        def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-            self._trial_info.pop(trial.config["trial_id"], None)
+        on_trial_complete = on_trial_remove
 
     return Scheduler(
         time_attr=EPOCH,

@@ -39,11 +39,9 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
     report: dict[str, Any] = {
         "run": folder,
         "dataset": dataset,
-        "model": settings.model,
-        "roi_scale": settings.roi_scale,
-        "label_space": settings.label_space,
-        "weights": settings.weights,
-        "weights_digest": settings.weights_digest,
+        **{
+            name: getattr(settings, name) for name in ("model", "roi_scale", "label_space", "weights", "weights_digest")
+        },
         "weights_loaded": loaded.to_dict() | {"loaded": len(loaded.loaded)},
         "key_frames": key_frames.num_rows,
         "samples": _people(key_frames),
@@ -101,9 +99,7 @@ def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
         "samples_to_do": _people(left),
         "view": _VIEWS[settings.view],
         "stages": sized_pipeline(settings).plan(),
-        "batch_size": settings.batch_size,
-        "device": settings.device,
-        "precision": settings.precision,
+        **{name: getattr(settings, name) for name in ("batch_size", "device", "precision")},
         "resources": settings.resources.model_dump(),
     }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from microg import storage
-from microg.config import Config, load_config, merged, nested, recipe_path
+from microg.config import Config, load_config, merged, nested, recipe_path, settings_of
 from microg.errors import ConfigError
 from microg.jobs.commands.har_train.settings import load_har_train_config
 from microg.pipelines.har.sweep import Domain, parse_space
@@ -114,7 +114,7 @@ def full_key(model: type[BaseModel], key: str) -> str:
 
     Raises `ConfigError` when there is none, or several.
     """
-    keys = list(_keys(model))
+    keys = [setting.key for setting in settings_of(model)]
     if key in keys:
         return key
     found = [candidate for candidate in keys if candidate.endswith(f".{key}")]
@@ -123,11 +123,3 @@ def full_key(model: type[BaseModel], key: str) -> str:
     if not found:
         raise ConfigError(f"--space: there is no setting {key!r}", f"settings are {', '.join(keys)}")
     raise ConfigError(f"--space: {key!r} may be {' or '.join(found)}", "give the whole key")
-
-
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"

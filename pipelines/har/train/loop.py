@@ -48,20 +48,14 @@ class TrainingContext:
 class TrainLoop:
     """Runs one worker's part of a run from `progress` on.
 
-    `model` is the bare model on `device`; `stepper` may hold it wrapped. Only rank 0 writes.
+    `model` is the bare model, which `stepper` may hold wrapped. Only rank 0 writes.
     """
 
     def __init__(
-        self,
-        context: TrainingContext,
-        group: WorkerGroup,
-        model: nn.Module,
-        stepper: Stepper,
-        progress: Progress,
-        device: torch.device,
+        self, context: TrainingContext, group: WorkerGroup, model: nn.Module, stepper: Stepper, progress: Progress
     ) -> None:
-        self.context, self.group, self.progress, self.device = context, group, progress, device
-        self.model, self.stepper = model, stepper
+        self.context, self.group, self.progress = context, group, progress
+        self.model, self.stepper, self.device = model, stepper, stepper.device
         self._files = RunFiles(context.root)
         self._scorer = Scorer(context.val_rows, context.val_truth, label_space(context.config.label_space))
         self._saved = time.monotonic()

@@ -69,5 +69,5 @@ def run_local(setup: TrainingSetup, group: SingleProcess | None = None) -> tuple
     files = RunFiles(setup.context.root)
     progress = files.progress()
     model, stepper = build_model_and_stepper(setup.context, device, files.load(progress), distributed=False)
-    loop = TrainLoop(setup.context, group or SingleProcess(), model, stepper, progress, device)
+    loop = TrainLoop(setup.context, group or SingleProcess(), model, stepper, progress)
     return loop.run(ahead(local_work(setup, progress.position), setup.config.resources.prefetch)), loop

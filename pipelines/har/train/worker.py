@@ -60,7 +60,7 @@ def _train(context: TrainingContext, monitor: Any, device: Any) -> None:
         pieces(blocks, context.plan, group.rank, progress.position, context.views, space),
         context.config.resources.prefetch,
     )
-    TrainLoop(context, group, model, stepper, progress, device).run(work)
+    TrainLoop(context, group, model, stepper, progress).run(work)
 
 
 def build_model_and_stepper(
