@@ -69,7 +69,7 @@ def test_two_sgd_steps_follow_nesterov_by_hand() -> None:
     optimizer = build_optimizer(holder, OptimizerSettings(weight_decay=0.1), 0.5)
     expected, velocity = 1.0, None
     for lr, slope in ((0.5, 2.0), (0.05, -1.0)):
-        set_learning_rate(optimizer, lr)
+        set_learning_rate(optimizer.param_groups, lr)
         weight.grad = torch.tensor([slope])
         optimizer.step()
         gradient = slope + 0.1 * expected
