@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,19 +15,12 @@ from microg.jobs.common import (
     SettingsOption,
     SplitOption,
     command,
+    finish,
     given,
     main,
-    print_json,
     setting,
     show_plan,
 )
-
-if TYPE_CHECKING:
-    from microg.actions.rows import Predictions, Truth
-    from microg.actions.transfer import Coverage
-    from microg.jobs.commands.har_score.settings import HarScoreConfig
-    from microg.metrics.har.scoring import Report
-    from microg.metrics.published import PublishedRow
 
 EPILOG = """
 **Examples**
@@ -85,85 +78,51 @@ def har_score(
     from microg.actions.transfer import transfer
     from microg.actions.truth import read_truth
     from microg.data.label_space import label_space
-    from microg.errors import ConfigError
-    from microg.jobs.commands.har_score.settings import load_har_score_config, truth_label_space
+    from microg.jobs.commands.har_score.run import COMMAND, HarScoreResult, write_run
+    from microg.jobs.commands.har_score.settings import HarScoreRun, load_har_score_config, truth_label_space
+    from microg.jobs.commands.har_score.show import show
+    from microg.jobs.commands.scoring import default_folder, runs_to_compare
     from microg.metrics.har.protocols import protocols
-    from microg.metrics.har.scoring import score
+    from microg.metrics.har.scoring import rows_digest, score
     from microg.metrics.published import har_row
 
-    if more and not compare:
-        raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
-    others = [*(compare or []), *(more or [])]
+    others = runs_to_compare(compare, more)
     settings = load_har_score_config(config, overrides or (), given(context))
     chosen = protocols(settings.protocol)
     published = har_row(settings.row) if settings.row else None
-    said = read_predictions(predictions, score_kind=settings.score_kind, space=settings.label_space)
-    labels = truth_label_space(groundtruth, said.space, settings)
-    truth = read_truth(groundtruth, labels, split=settings.split, scheme=settings.scheme)
+    predicted = read_predictions(predictions, score_kind=settings.score_kind, space=settings.label_space)
+    truth_labels = truth_label_space(groundtruth, predicted.space, settings)
+    truth = read_truth(groundtruth, truth_labels, split=settings.split, scheme=settings.scheme)
     coverage = None
     if settings.onto is not None:
-        said, truth, coverage = transfer(said, truth, labels, label_space(settings.onto))
+        predicted, truth, coverage = transfer(predicted, truth, truth_labels, label_space(settings.onto))
     if dry_run:
-        _plan(said, truth, settings, coverage, as_json)
+        plan: dict[str, Any] = {
+            "prediction_rows": predicted.rows.num_rows,
+            "truth_rows": truth.rows.num_rows,
+            "scores": predicted.score_kind,
+            "label_space": predicted.space.name,
+            **settings.model_dump(exclude={"score_kind", "label_space"}),
+            **({} if coverage is None else {"transfer": coverage.to_dict()}),
+        }
+        show_plan(plan, as_json, "nothing was scored")
         return
-    report = score(
-        said, truth, chosen, resamples=settings.resamples, seed=settings.seed, match_order=settings.match_order
-    )
-    paths = (predictions, groundtruth)
-    _finish(report, said, truth, coverage, settings, published, paths, run_folder, others, plots, as_json)
-
-
-def _finish(
-    report: Report,
-    said: Predictions,
-    truth: Truth,
-    coverage: Coverage | None,
-    settings: HarScoreConfig,
-    published: PublishedRow | None,
-    paths: tuple[str, str],
-    folder: str | None,
-    others: list[str],
-    plots: bool,
-    as_json: bool,
-) -> None:
-    from microg.jobs.commands.har_score.run import compare_runs, default_folder, result_document, write_run
-    from microg.jobs.commands.har_score.settings import HarScoreRun
-    from microg.jobs.commands.har_score.show import show
-    from microg.metrics.har.scoring import rows_digest
-
-    asked = HarScoreRun(
-        predictions=paths[0],
-        groundtruth=paths[1],
-        score_kind=said.score_kind,
-        label_space=said.space.name,
-        predictions_digest=rows_digest(said.rows, ordered=True),
+    options = settings.model_dump(include={"resamples", "seed", "match_order"})
+    report = score(predicted, truth, chosen, **options)
+    run_config = HarScoreRun(
+        predictions=predictions,
+        groundtruth=groundtruth,
+        score_kind=predicted.score_kind,
+        label_space=predicted.space.name,
+        predictions_digest=rows_digest(predicted.rows, ordered=True),
         truth_digest=rows_digest(truth.rows, ordered=False),
         score=settings,
     )
-    # before anything is written, so that a bad --compare leaves no half-made run
-    comparisons, other_classes = compare_runs(report, asked, others)
-    folder = folder or default_folder(asked)
-    notes = [*said.notes, *truth.notes]
-    document = result_document(report, asked, published, comparisons, notes, coverage)
-    written = write_run(folder, asked, report, published, document, other_classes, plots)
-    document = {"run": folder, **document, "files": written}
-    if as_json:
-        print_json(document)
-        return
-    show(document, report, published)
-
-
-def _plan(said: Predictions, truth: Truth, settings: HarScoreConfig, coverage: Coverage | None, as_json: bool) -> None:
-    plan: dict[str, Any] = {
-        "prediction_rows": said.rows.num_rows,
-        "truth_rows": truth.rows.num_rows,
-        "scores": said.score_kind,
-        "label_space": said.space.name,
-        **settings.model_dump(exclude={"score_kind", "label_space"}),
-    }
-    if coverage is not None:
-        plan["transfer"] = coverage.to_dict()
-    show_plan(plan, as_json, "nothing was scored")
+    notes = [*predicted.notes, *truth.notes]
+    result = HarScoreResult(report=report, config=run_config, published=published, coverage=coverage, notes=notes)
+    folder = run_folder or default_folder(COMMAND, predictions, run_config)
+    document = write_run(result, folder, others, plots=plots)
+    finish(document, lambda found: show(found, report, published), as_json=as_json)
 
 
 if __name__ == "__main__":

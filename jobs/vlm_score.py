@@ -19,21 +19,17 @@ from microg.jobs.common import (
     SettingsOption,
     SplitOption,
     command,
+    finish,
     given,
     main,
     names_in,
-    print_json,
     profiled,
     setting,
     show_plan,
 )
 
 if TYPE_CHECKING:
-    from microg.jobs.commands.vlm_score.measure import Measurer
-    from microg.jobs.commands.vlm_score.settings import VlmScoreConfig, VlmScoreRun
-    from microg.metrics.judge import Judgement, JudgePrompt
-    from microg.metrics.text.report import TextReport
-    from microg.runs import Run
+    from microg.jobs.commands.vlm_score.settings import VlmScoreConfig
     from microg.texts.items import Task, TextPredictions, TextReferences
     from microg.texts.pairs import Pairs
 
@@ -76,10 +72,7 @@ def vlm_score(
     protocol: Annotated[str | None, setting("protocol")] = None,
     metrics: Annotated[
         str | None,
-        setting(
-            "metrics",
-            note="Commas separate names.",
-        ),
+        setting("metrics", note="Commas separate names."),
     ] = None,
     missing: Annotated[str | None, setting("missing")] = None,
     allow_extra: Annotated[bool | None, setting("allow_extra", "--allow-extra/--no-extra")] = None,
@@ -115,18 +108,26 @@ def vlm_score(
     row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.
     """
     from microg.errors import ConfigError
+    from microg.jobs.commands.scoring import default_folder, runs_to_compare
     from microg.jobs.commands.vlm_score.judge import judge_engine, judge_pairs, judge_prompts
-    from microg.jobs.commands.vlm_score.measure import Measurer, score_pairs
-    from microg.jobs.commands.vlm_score.run import comparable, default_folder, start_run
+    from microg.jobs.commands.vlm_score.run import (
+        COMMAND,
+        Measurer,
+        VlmScoreResult,
+        comparable,
+        score_pairs,
+        start_run,
+        write_run,
+    )
     from microg.jobs.commands.vlm_score.settings import VlmScoreRun, load_vlm_score_config
+    from microg.jobs.commands.vlm_score.show import show
     from microg.metrics.published import text_row
     from microg.texts.items import rows_digest
     from microg.texts.pairs import pair
     from microg.texts.predictions import read_text_predictions
     from microg.texts.references import read_text_references
 
-    if more and not compare:
-        raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
+    runs = runs_to_compare(compare, more)
     if (generated is None) == (predictions is None):
         raise ConfigError("give either --run or --predictions", "see 'microg vlm score --help'")
     chosen_metrics = {} if metrics is None else {"metrics": names_in(metrics)}
@@ -135,42 +136,58 @@ def vlm_score(
         text_row(settings.row)
     source = generated or str(predictions)
     truth_path = references or _dataset_of(source)
-    said = read_text_predictions(source, prompt=settings.prompt)
+    predicted = read_text_predictions(source, prompt=settings.prompt)
     truth = read_text_references(truth_path, split=settings.split, scheme=settings.scheme)
     pairs = [
-        pair(said, truth, name, missing=settings.missing, allow_extra=settings.allow_extra)
-        for name in _tasks(settings, said, truth)
+        pair(predicted, truth, name, missing=settings.missing, allow_extra=settings.allow_extra)
+        for name in _tasks(settings, predicted, truth)
     ]
     # all that can be refused is refused before the work
     prompts = judge_prompts(settings.judge, pairs)
     engine = judge_engine(settings.judge) if prompts else None
-    asked = VlmScoreRun(
+    run_config = VlmScoreRun(
         predictions=source,
         references=truth_path,
-        predictions_digest=rows_digest(said.rows),
+        predictions_digest=rows_digest(predicted.rows),
         references_digest=truth.digest(),
         judge_prompts={name: found.digest for name, found in prompts.items()},
         score=settings,
     )
-    others = comparable([*(compare or []), *(more or [])], asked)
+    others = comparable(runs, run_config)
     measurer = Measurer(settings.settings, settings.resources, settings.workers)
     protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
     chosen = measurer.choose(settings.metrics, protocols, all_protocols=len(protocols) > 1)
     if dry_run:
-        _plan(pairs, chosen, measurer, settings, as_json)
+        plan: dict[str, Any] = {
+            **{part.task: part.coverage() for part in pairs},
+            "metrics": chosen,
+            "skipped": measurer.skipped,
+            "judge": settings.judge.model,
+            "requests_to_judge": sum(len(part.items) for part in pairs) if settings.judge.model else 0,
+            **settings.model_dump(include={"baselines", "resamples", "seed", "row", "workers"}),
+        }
+        show_plan(plan, as_json, "nothing was scored")
         return
-    folder = start_run(out or default_folder(asked), asked)
+    folder = start_run(out or default_folder(COMMAND, source, run_config), run_config)
     reports, throughput = score_pairs(pairs, chosen, measurer, settings, truth)
-    judged: dict[Task, list[Judgement]] = {}
-    for part in pairs:
-        if engine is not None and part.task in prompts:
-            judged[part.task] = judge_pairs(part, settings.judge, engine, prompts[part.task])
-    notes = [*said.notes, *truth.notes, *_left_out(pairs, settings, said, truth)]
-    found: dict[str, Any] = {"model": said.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
+    judged = {
+        part.task: judge_pairs(part, settings.judge, engine, prompts[part.task])
+        for part in pairs
+        if engine is not None and part.task in prompts
+    }
+    notes = [*predicted.notes, *truth.notes, *_left_out(pairs, settings, predicted, truth)]
+    facts = {"model": predicted.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
     if profile:
-        found = profiled(found, folder.root)
-    failed = _finish(folder, asked, reports, judged, prompts, found, others, plots, as_json)
+        facts = profiled(facts, folder.root)
+    result = VlmScoreResult(
+        config=run_config, reports=reports, judged=judged, prompts=prompts, others=others, facts=facts
+    )
+    document = write_run(folder, result, plots=plots)
+    finish(document, show, as_json=as_json)
+    failed = sum(counts["failed"] for counts in document.get("judge", {}).values())
     if failed:
+        where = folder.path("tables", "text_judgements.parquet")
+        print(f"{failed} items could not be judged: their reasons are in {where}; run again to retry", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED_ROWS)
 
 
@@ -188,95 +205,38 @@ def _dataset_of(run_folder: str) -> str:
     return found
 
 
-def _tasks(settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences) -> list[Task]:
+def _tasks(settings: VlmScoreConfig, predicted: TextPredictions, truth: TextReferences) -> list[Task]:
     """Return the tasks to score. Raises `ConfigError` when predictions or references hold none of an asked one."""
     from microg.errors import ConfigError
     from microg.texts.items import TASKS
 
     if settings.task is None:
-        common: list[Task] = [name for name in said.tasks() if name in truth.tasks()]
+        common: list[Task] = [name for name in predicted.tasks() if name in truth.tasks()]
         if not common:
             raise ConfigError(
-                f"predictions are of {' and '.join(said.tasks())}, references of {' and '.join(truth.tasks())}"
+                f"predictions are of {' and '.join(predicted.tasks())}, references of {' and '.join(truth.tasks())}"
             )
         return common
     wanted: list[Task] = [name for name in TASKS if settings.task in (name, "both")]
     for name in wanted:
-        for side, found in (("predictions", said.tasks()), ("references", truth.tasks())):
+        for side, found in (("predictions", predicted.tasks()), ("references", truth.tasks())):
             if name not in found:
                 raise ConfigError(f"the {side} hold nothing of task {name}", f"they hold {' and '.join(found)}")
     return wanted
 
 
-def _left_out(pairs: list[Pairs], settings: VlmScoreConfig, said: TextPredictions, truth: TextReferences) -> list[str]:
+def _left_out(
+    pairs: list[Pairs], settings: VlmScoreConfig, predicted: TextPredictions, truth: TextReferences
+) -> list[str]:
     """Return a note for each task that only predictions or only references hold, where none was asked for."""
-    scored = {part.task for part in pairs}
-    sides = (("predictions", said.tasks()), ("references", truth.tasks()))
+    if settings.task is not None:
+        return []
     return [
         f"the {side} also hold {task} items: they were not scored, as the other side has none"
-        for side, tasks in sides
+        for side, tasks in (("predictions", predicted.tasks()), ("references", truth.tasks()))
         for task in tasks
-        if settings.task is None and task not in scored
+        if task not in {part.task for part in pairs}
     ]
-
-
-def _finish(
-    folder: Run,
-    asked: VlmScoreRun,
-    reports: list[TextReport],
-    judged: dict[Task, list[Judgement]],
-    prompts: dict[Task, JudgePrompt],
-    found: dict[str, Any],
-    others: dict[str, dict[str, Any]],
-    plots: bool,
-    as_json: bool,
-) -> int:
-    """Write and show everything; returns how many items a judge failed on."""
-    import pyarrow as pa
-
-    from microg.jobs.commands.vlm_score.run import compare_runs, result_document, write_run
-    from microg.jobs.commands.vlm_score.show import show
-    from microg.metrics.judge import summary
-    from microg.metrics.published import text_row
-    from microg.pipelines.vlm.judge import judgements_table
-
-    model = str(asked.score.judge.model)
-    verdicts = {
-        name: {"model": model, "prompt_id": prompts[name].id, "prompt_hash": prompts[name].digest, **summary(items)}
-        for name, items in judged.items()
-    }
-    if verdicts:
-        found = {**found, "judge": verdicts}
-    if others:
-        found = {**found, "comparisons": compare_runs(reports, asked, others)}
-    published = text_row(asked.score.row) if asked.score.row else None
-    document = result_document(reports, asked, published, found)
-    tables = [judgements_table(items, model, prompts[name]) for name, items in judged.items()]
-    written = write_run(folder, reports, document, pa.concat_tables(tables) if tables else None, plots)
-    document = {"run": folder.root, **document, "files": written}
-    if as_json:
-        print_json(document)
-    else:
-        show(document)
-    failed = sum(counts["failed"] for counts in verdicts.values())
-    if failed:
-        where = folder.path("tables", "text_judgements.parquet")
-        print(f"{failed} items could not be judged: their reasons are in {where}; run again to retry", file=sys.stderr)
-    return failed
-
-
-def _plan(
-    pairs: list[Pairs], chosen: dict[str, list[str]], measurer: Measurer, settings: VlmScoreConfig, as_json: bool
-) -> None:
-    plan: dict[str, Any] = {
-        **{part.task: part.coverage() for part in pairs},
-        "metrics": chosen,
-        "skipped": measurer.skipped,
-        "judge": settings.judge.model,
-        "requests_to_judge": sum(len(part.items) for part in pairs) if settings.judge.model else 0,
-        **settings.model_dump(include={"baselines", "resamples", "seed", "row", "workers"}),
-    }
-    show_plan(plan, as_json, "nothing was scored")
 
 
 if __name__ == "__main__":

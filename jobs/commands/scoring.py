@@ -1,13 +1,18 @@
-"""Which runs a scoring command may be compared with."""
+"""What both scoring commands share: their run folders, which runs they compare with, and how tables print."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from microg import storage
 from microg.config import Config
-from microg.errors import MetricError
+from microg.errors import ConfigError, MetricError
 
 
 def comparable_document(
@@ -31,3 +36,41 @@ def comparable_document(
         if there != here:
             raise MetricError(f"{other} was scored with {key} {there}, not {here}", "score both with the same settings")
     return storage.read_json(metrics)
+
+
+def default_folder(command: str, predictions: str, run_config: Config) -> str:
+    """Return a run folder named after the predictions, different for other contents or settings."""
+    name = PurePosixPath(predictions.rstrip("/")).name.split(".")[0] or "predictions"
+    return f"runs/{command.replace(' ', '_')}/{name}-{run_config.digest()[:8]}"
+
+
+def runs_to_compare(first: list[str] | None, more: list[str] | None) -> list[str]:
+    """Return the runs of `--compare` and after it. Raises `ConfigError` for arguments without `--compare`."""
+    if more and not first:
+        raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
+    return [*(first or []), *(more or [])]
+
+
+def wide_console() -> Console:
+    """Return a console that is wide enough for tables where there is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else 150)
+
+
+def new_table(title: str, *heads: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table with columns to the left, and more to the `right`."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for head in heads:
+        table.add_column(head)
+    for head in right:
+        table.add_column(head, justify="right")
+    return table
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a fraction in percent, a dash for one that is undefined."""
+    return "-" if value is None or value != value else f"{100 * value:.{digits}f}"
+
+
+def span(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Return an interval in percent."""
+    return f"{percent(low, digits)} to {percent(high, digits)}"

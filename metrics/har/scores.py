@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
 import numpy as np
+import pyarrow as pa
 
-from microg.actions.rows import ScoreKind
+from microg.actions.rows import PREDICTION_BOXES, TRUTH_ROWS, ScoreKind
 from microg.data.label_space import LabelSpace
+from microg.data.taxonomy import GROUP_NAMES, GROUPS
+from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 from microg.metrics.har.multilabel import average, confusion, weighted_average
 from microg.metrics.har.protocols import Evaluation, Protocol, evaluate, half
 from microg.metrics.har.ranking import ALL_TIES, Ranking, Ties
 from microg.metrics.har.registry import METRICS, published_columns
-from microg.metrics.har.state import RowState
+
+_SUPPORTS = (("<5", 0, 4), ("5-50", 5, 50), (">50", 51, np.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,42 @@ def bracket(evaluation: Evaluation, scores: ClassScores, threshold: float) -> di
     return result
 
 
+@dataclass(frozen=True)
+class Slice:
+    """A part of a test set that is scored on its own: a mask of key frames (k,) or of classes (c,), the other None."""
+
+    keys: np.ndarray | None = None
+    classes: np.ndarray | None = None
+
+
+def make_slices(
+    arrays: ScoringArrays, support: np.ndarray, origins: Mapping[str, str] | None = None
+) -> dict[tuple[str, str], Slice]:
+    """Return slices by (kind, name); those without truth are left out.
+
+    `support` (classes,) counts truth labels for the support slices; classes without truth belong to none. `origins`
+    maps clip ids to movie or real; without it there are no origin slices. The number of persons is that of the true
+    boxes of a key frame, so that a key frame without truth belongs to neither.
+    """
+    result: dict[tuple[str, str], Slice] = {}
+    true_keys = np.bincount(arrays.truth.key, minlength=arrays.num_keys)
+    of_clip = np.array([(origins or {}).get(clip, "") for clip in arrays.clips])
+    for origin in ("movie", "real"):
+        result["origin", origin] = Slice(keys=of_clip[arrays.key_clip] == origin)
+    result["persons", "one"] = Slice(keys=true_keys == 1)
+    result["persons", "several"] = Slice(keys=true_keys > 1)
+    group = np.array([arrays.space.group(action_id) or "" for action_id in arrays.space.ids])
+    for name in GROUPS:
+        result["group", GROUP_NAMES[name]] = Slice(classes=group == name)
+    for name, low, high in _SUPPORTS:
+        result["support", name] = Slice(classes=(support > 0) & (support >= low) & (support <= high))
+    return {
+        name: part
+        for name, part in result.items()
+        if (support[part.classes] if part.keys is None else true_keys[part.keys]).any()
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProtocolScores:
     """Everything one protocol says.
@@ -178,18 +218,16 @@ class ProtocolScores:
 
 
 def score_protocol(
-    evaluation: Evaluation, kind: ScoreKind, slices: Mapping[tuple[str, str], Any] | None = None
+    evaluation: Evaluation, kind: ScoreKind, slices: Mapping[tuple[str, str], Slice] | None = None
 ) -> ProtocolScores:
-    """Score an evaluation; `slices` maps (kind, name) to a mask of key frames or of classes, see
-    `microg.metrics.har.slices`.
-    """
+    """Score an evaluation, and its `slices` by (kind, name)."""
     protocol = evaluation.protocol
     threshold = protocol.threshold(kind)
     scores = class_scores(evaluation, threshold)
     overall = averages(scores, protocol, boxes=len(evaluation.cells.key))
     parts: dict[tuple[str, str], Averages] = {}
     for name, part in (slices or {}).items():
-        if part.classes is not None:
+        if part.keys is None:
             parts[name] = averages(scores, protocol, classes=part.classes, boxes=overall.boxes)
         else:
             own = class_scores(evaluation, threshold, keys=part.keys, ties=(protocol.ties,))
@@ -214,24 +252,37 @@ def score_protocol(
     )
 
 
-class HarState(RowState):
-    """Mergeable state of a whole protocol: rows in, averages by metric out."""
+class HarState:
+    """Mergeable state of a protocol: rows in, averages by metric out; the same bits however rows were cut and merged.
+
+    Rows carry their place in the original file (`row`), in which they are put back before anything is computed.
+    """
 
     def __init__(self, space: LabelSpace, protocol: Protocol, kind: ScoreKind = "logit") -> None:
-        super().__init__(space)
-        self.protocol = protocol
-        self.kind: ScoreKind = kind
+        self.space, self.protocol, self.kind = space, protocol, kind
+        self._predictions: list[pa.Table] = []
+        self._truth: list[pa.Table] = []
 
-    @classmethod
-    def empty(cls, space: LabelSpace, protocol: Protocol, kind: ScoreKind = "logit") -> HarState:
-        """Return a state without rows."""
-        return cls(space, protocol, kind)
+    def update(self, *, predictions: pa.Table | None = None, truth: pa.Table | None = None) -> Self:
+        """Add checked rows of schema `PREDICTION_BOXES` and `TRUTH_ROWS`; returns the state itself."""
+        if predictions is not None:
+            self._predictions.append(predictions.cast(PREDICTION_BOXES))
+        if truth is not None:
+            self._truth.append(truth.cast(TRUTH_ROWS))
+        return self
+
+    def merge(self, other: Self) -> Self:
+        """Add the rows of another state; returns the state itself."""
+        self._predictions += other._predictions
+        self._truth += other._truth
+        return self
 
     def scores(self) -> ProtocolScores:
-        """Return the scores of all rows."""
-        return score_protocol(evaluate(self.arrays(), self.protocol), self.kind)
+        """Return the scores of all rows. Raises `MetricError` when a row is there twice."""
+        predictions = pa.concat_tables([PREDICTION_BOXES.empty_table(), *self._predictions])
+        truth = pa.concat_tables([TRUTH_ROWS.empty_table(), *self._truth])
+        return score_protocol(evaluate(arrays_from_rows(predictions, truth, self.space), self.protocol), self.kind)
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, dict[str, float]]:
         """Return the averages of all rows, by metric."""
-        result = self.scores()
-        return {name: dict(values) for name, values in result.overall.values.items()}
+        return {name: dict(values) for name, values in self.scores().overall.values.items()}

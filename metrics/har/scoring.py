@@ -17,8 +17,7 @@ from microg.metrics.har.detection import MatchOrder
 from microg.metrics.har.findings import Finding
 from microg.metrics.har.protocols import CORRECTED, Protocol, evaluate
 from microg.metrics.har.resampling import bootstrap, units_of
-from microg.metrics.har.scores import ProtocolScores, score_protocol
-from microg.metrics.har.slices import make_slices
+from microg.metrics.har.scores import ProtocolScores, make_slices, score_protocol
 from microg.metrics.har.tables import intervals
 
 _UNITS: tuple[Unit, ...] = ("clip", "source")

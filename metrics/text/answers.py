@@ -18,33 +18,15 @@ import pyarrow as pa
 
 from microg.data.statistics import question_type
 from microg.metrics.text.items import Items, numbered
+from microg.metrics.text.registry import ANSWERS
 from microg.metrics.text.state import ItemState
 
 AnswerType = Literal["yes/no", "count", "unanswerable", "other"]
 ANSWER_TYPES: tuple[AnswerType, ...] = ("yes/no", "count", "unanswerable", "other")
 
 _UNITS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
 _NUMBERS = {word: str(number) for number, word in enumerate(_UNITS)}
 _NOTHING = {"no", "none", "nobody", "nothing", "neither"}
@@ -145,29 +127,10 @@ class AnswerState(ItemState):
 
     statistic = pa.float64()
     columns = (
-        "exact",
-        "f1",
-        "yes_no",
-        "yes_no_right",
-        "count",
-        "count_right",
-        "unanswerable",
-        "abstained",
-        "abstained_right",
-        "answerable",
-        "answerable_exact",
-        "answerable_f1",
+        *("exact", "f1", "yes_no", "yes_no_right", "count", "count_right"),
+        *("unanswerable", "abstained", "abstained_right", "answerable", "answerable_exact", "answerable_f1"),
     )
-    values = (
-        "exact_match",
-        "token_f1",
-        "yes_no_accuracy",
-        "count_accuracy",
-        "unanswerable_precision",
-        "unanswerable_recall",
-        "answerable_exact_match",
-        "answerable_token_f1",
-    )
+    values = tuple(ANSWERS.scores)
 
     def __init__(self, questions: Mapping[str, str] | None = None) -> None:
         super().__init__()
@@ -181,22 +144,22 @@ class AnswerState(ItemState):
     def measure(self, items: Items) -> np.ndarray:
         """Return the statistics (n, 12) of items."""
         rows = zip(items.ids, items.predictions, items.references, strict=True)
-        found = [_statistics(said, true, self._questions.get(name)) for name, said, true in rows]
-        return np.array(found, np.float64).reshape(-1, len(self.columns))
+        statistics = [_statistics(text, true, self._questions.get(name)) for name, text, true in rows]
+        return np.array(statistics, np.float64).reshape(-1, len(self.columns))
 
     def score(self, totals: np.ndarray, count: np.ndarray) -> dict[str, np.ndarray]:
         """Return each accuracy (...), 0 to 1, of summed statistics (..., 12) over `count` (...) items."""
         at = {name: totals[..., place] for place, name in enumerate(self.columns)}
-        return {
-            "exact_match": at["exact"] / count,
-            "token_f1": at["f1"] / count,
-            "yes_no_accuracy": _ratio(at["yes_no_right"], at["yes_no"]),
-            "count_accuracy": _ratio(at["count_right"], at["count"]),
-            "unanswerable_precision": _ratio(at["abstained_right"], at["abstained"]),
-            "unanswerable_recall": _ratio(at["abstained_right"], at["unanswerable"]),
-            "answerable_exact_match": _ratio(at["answerable_exact"], at["answerable"]),
-            "answerable_token_f1": _ratio(at["answerable_f1"], at["answerable"]),
+        ratios = {
+            "yes_no_accuracy": ("yes_no_right", "yes_no"),
+            "count_accuracy": ("count_right", "count"),
+            "unanswerable_precision": ("abstained_right", "abstained"),
+            "unanswerable_recall": ("abstained_right", "unanswerable"),
+            "answerable_exact_match": ("answerable_exact", "answerable"),
+            "answerable_token_f1": ("answerable_f1", "answerable"),
         }
+        of_all = {"exact_match": at["exact"] / count, "token_f1": at["f1"] / count}
+        return of_all | {name: _ratio(at[part], at[whole]) for name, (part, whole) in ratios.items()}
 
 
 def answers(
@@ -213,30 +176,17 @@ def answers(
     return AnswerState.empty(questions=known).take(items, items).compute()
 
 
-def _statistics(said: str, references: tuple[str, ...], question: str | None) -> tuple[float, ...]:
-    plain, true = normalise(said), [normalise(text) for text in references]
+def _statistics(prediction: str, references: tuple[str, ...], question: str | None) -> tuple[float, ...]:
+    plain, true = normalise(prediction), [normalise(text) for text in references]
     kind = answer_type(question, references[0])
     exact = float(bool(plain) and plain in true)
     f1 = max(token_f1(plain, text) for text in true) if plain else 0.0
-    unanswerable, gave_up = kind == "unanswerable", abstains(plain)
-    right = unanswerable and gave_up
-    answerable = not unanswerable
-    yes_no = kind == "yes/no" and yes_or_no(plain) == yes_or_no(true[0])
-    count = kind == "count" and number_in(plain) == number_in(true[0])
-    return (
-        exact,
-        f1,
-        kind == "yes/no",
-        yes_no,
-        kind == "count",
-        count,
-        unanswerable,
-        gave_up,
-        right,
-        answerable,
-        answerable * exact,
-        answerable * f1,
-    )
+    yes_no, count, unanswerable = (kind == name for name in ("yes/no", "count", "unanswerable"))
+    abstained, answerable = abstains(plain), not unanswerable
+    yes_no_right = yes_no and yes_or_no(plain) == yes_or_no(true[0])
+    count_right = count and number_in(plain) == number_in(true[0])
+    of_kinds = (yes_no, yes_no_right, count, count_right, unanswerable, abstained, unanswerable and abstained)
+    return (exact, f1, *of_kinds, answerable, answerable * exact, answerable * f1)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -236,8 +236,8 @@ def length_statistics(
 ) -> dict[str, float]:
     """Return length statistics of tokenized texts, and what CIDEr-D's length penalty takes away.
 
-    CIDEr-D multiplies each item by exp(-d^2 / 72) for a difference of d words: 0.25 at 10 words, 0.004 at 20. Of more
-    references the one closest in length counts.
+    CIDEr-D multiplies each item by exp(-d^2 / 72) for a difference of d words: 0.25 at 10 words, 0.004 at 20. Of
+    several references the one closest in length counts.
 
     `cider` is the texts' CIDEr-D where it is known.
 

@@ -20,29 +20,16 @@ from microg.errors import FormatError
 PREDICTION_COLUMNS = ("clip_id", "frame", "x1", "y1", "x2", "y2", "action_id", "score")
 TRUTH_COLUMNS = ("clip_id", "frame", "x1", "y1", "x2", "y2", "action_id", "person_id")
 _OPTIONAL = frozenset({"person_id", "origin"})
-ALIASES = {
-    "clip_id": "clip_id",
-    "video_id": "clip_id",
-    "frame": "frame",
-    "frame_id": "frame",
-    "frame_stamp": "frame",
-    "timestamp": "frame",
-    "x1": "x1",
-    "y1": "y1",
-    "x2": "x2",
-    "y2": "y2",
-    "xmin": "x1",
-    "ymin": "y1",
-    "xmax": "x2",
-    "ymax": "y2",
-    "action_id": "action_id",
-    "action": "action_id",
-    "person_id": "person_id",
-    "score": "score",
-    "logit": "score",
-    "probability": "score",
-    "origin": "origin",
+_SPELLINGS = {
+    "clip_id": ("video_id",),
+    "frame": ("frame_id", "frame_stamp", "timestamp"),
+    **{side: (f"{side[0]}{'min' if side[1] == '1' else 'max'}",) for side in ("x1", "y1", "x2", "y2")},
+    "action_id": ("action",),
+    "person_id": (),
+    "score": ("logit", "probability"),
+    "origin": (),
 }
+ALIASES = {spelling: name for name, others in _SPELLINGS.items() for spelling in (name, *others)}
 _TYPES = {
     "clip_id": pa.dictionary(pa.int32(), pa.string()),
     "origin": pa.dictionary(pa.int32(), pa.string()),

@@ -13,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
-from microg.actions.checks import (
+from microg.actions.csv_files import ALIASES, PREDICTION_COLUMNS, read_rows
+from microg.actions.rows import (
+    PREDICTION_BOXES,
+    PREDICTION_ROWS,
+    Predictions,
+    ScoreKind,
     Where,
     check_prediction_boxes,
     check_prediction_rows,
-    looks_like_probabilities,
+    conform_rows,
 )
-from microg.actions.csv_files import ALIASES, PREDICTION_COLUMNS, read_rows
-from microg.actions.rows import PREDICTION_BOXES, PREDICTION_ROWS, Predictions, ScoreKind, conform_rows
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.label_space import label_space
@@ -82,7 +85,8 @@ def _from_long(
 
 
 def _refuse_doubt(declared: ScoreKind | None, scores: np.ndarray, path: str) -> None:
-    if declared is None and looks_like_probabilities(scores):
+    # real logits never lie between 0 and 1 all together
+    if declared is None and scores.size and ((scores >= 0) & (scores <= 1)).all():
         raise FormatError(
             f"{path} does not say what its scores are, and all lie between 0 and 1",
             "declare them with --scores probability or --scores logit",

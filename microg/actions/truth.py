@@ -5,9 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from microg import storage
-from microg.actions.checks import Where, check_truth_rows
 from microg.actions.csv_files import ALIASES, TRUTH_COLUMNS, read_rows
-from microg.actions.rows import TRUTH_ROWS, Truth, conform_rows
+from microg.actions.rows import TRUTH_ROWS, Truth, Where, check_truth_rows, conform_rows
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.data.label_space import LabelSpace

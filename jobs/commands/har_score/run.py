@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,25 +23,29 @@ from microg.runs import Run
 COMMAND = "har score"
 
 
-def default_folder(run_config: HarScoreRun) -> str:
-    """Return a run folder named after the predictions, different for other contents or settings."""
-    name = PurePosixPath(run_config.predictions.rstrip("/")).name.split(".")[0] or "predictions"
-    return f"runs/har_score/{name}-{run_config.digest()[:8]}"
+@dataclass(frozen=True, kw_only=True)
+class HarScoreResult:
+    """What scoring found, and what the run folder says of it.
+
+    Attributes:
+        coverage: Which classes were scored, where they were brought to another label space.
+        notes: What was noticed in the files.
+    """
+
+    report: Report
+    config: HarScoreRun
+    published: PublishedRow | None
+    coverage: Coverage | None
+    notes: list[str]
 
 
-def result_document(
-    report: Report,
-    run_config: HarScoreRun,
-    published: PublishedRow | None,
-    comparisons: list[dict[str, Any]],
-    notes: list[str],
-    coverage: Coverage | None = None,
-) -> dict[str, Any]:
+def result_document(result: HarScoreResult, comparisons: list[dict[str, Any]]) -> dict[str, Any]:
     """Return everything that was found, as plain values.
 
     Where classes were left out (`coverage`), published averages over all of them are none to compare with; the mean of
     the published average precisions of the classes scored is.
     """
+    report, published, coverage = result.report, result.published, result.coverage
     arrays = report.arrays
     document: dict[str, Any] = {
         "counts": {
@@ -51,17 +55,17 @@ def result_document(
             "labels": len(arrays.truth.label),
             "predicted_boxes": len(arrays.boxes.key),
         },
-        "scores": run_config.score_kind,
-        "label_space": run_config.label_space,
+        "scores": result.config.score_kind,
+        "label_space": result.config.label_space,
         "findings": [asdict(finding) for finding in report.findings],
-        "notes": notes,
-        "protocols": {name: results.document(result, report.intervals) for name, result in report.results.items()},
+        "notes": result.notes,
+        "protocols": {name: results.document(scores, report.intervals) for name, scores in report.results.items()},
     }
     if published is not None and "paper" in report.results:
         beside = published if coverage is None else results.published_subset(report.results["paper"], published)
         rows = results.beside_published(report.results["paper"], beside)
         if not rows:
-            document["notes"] = [*notes, f"row {published.name} tells nothing for just the classes scored here"]
+            document["notes"] = [*result.notes, f"row {published.name} tells nothing for just the classes scored here"]
         document["published"] = {"row": published.name, "title": published.title, "metrics": rows}
     if coverage is not None:
         document["transfer"] = coverage.to_dict()
@@ -70,21 +74,20 @@ def result_document(
     return document
 
 
-def write_run(
-    folder: str,
-    run_config: HarScoreRun,
-    report: Report,
-    published: PublishedRow | None,
-    document: dict[str, Any],
-    others: dict[str, pa.Table],
-    plots: bool,
-) -> list[str]:
-    """Write tables, plots and `metrics.json`; returns the paths. Raises `RunConflictError` for another run's folder."""
-    run = Run.start(folder, COMMAND, run_config, dataset=run_config.truth_digest, protocol=run_config.score.protocol)
+def write_run(result: HarScoreResult, folder: str, others: list[str], *, plots: bool) -> dict[str, Any]:
+    """Compare with other runs, write tables, plots and `metrics.json`, and return the document.
+
+    Raises `RunConflictError` for another run's folder, and what `compare_runs` raises before anything is written, so
+    that a bad `--compare` leaves no half-made run.
+    """
+    report, config = result.report, result.config
+    comparisons, other_classes = compare_runs(report, config, others)
+    document = result_document(result, comparisons)
+    run = Run.start(folder, COMMAND, config, dataset=config.truth_digest, protocol=config.score.protocol)
     everything = list(report.results.values())
     tables = {
         "har_scores": results.scores_table(everything, report.intervals),
-        "har_classes": results.classes_table(everything, published),
+        "har_classes": results.classes_table(everything, result.published),
         "har_curves": results.curves_table(everything),
         "har_bootstrap": results.bootstrap_table(report.distributions),
     }
@@ -94,11 +97,11 @@ def write_run(
 
         for protocol in report.results:
             classes, curves = (_of(tables[name], protocol).to_pandas() for name in ("har_classes", "har_curves"))
-            compared = {name: _of(table, protocol).to_pandas() for name, table in others.items()}
+            compared = {name: _of(table, protocol).to_pandas() for name, table in other_classes.items()}
             for plot in har_plots(classes, curves, {name: frame for name, frame in compared.items() if len(frame)}):
                 written += plot.save(run.path("plots", protocol))
     run.finish(document)
-    return [*written, run.path("metrics.json")]
+    return {"run": folder, **document, "files": [*written, run.path("metrics.json")]}
 
 
 def compare_runs(
@@ -111,8 +114,9 @@ def compare_runs(
     """
     rows: list[dict[str, Any]] = []
     classes: dict[str, pa.Table] = {}
+    same = {"digest": "truth_digest", "truth": "truth", "settings": ("seed", "resamples", "match_order")}
     for other in others:
-        theirs = _check_comparable(other, run_config)
+        theirs = comparable_document(other, COMMAND, run_config, **same)
         name = PurePosixPath(other.rstrip("/")).name
         classes[name] = storage.read_parquet(storage.join(other, "tables", "har_classes.parquet"))
         table = storage.read_parquet(storage.join(other, "tables", "har_bootstrap.parquet"))
@@ -136,12 +140,6 @@ def compare_runs(
                             row[mine.unit] = {key: getattr(compared, key) for key in keys}
                 rows.append(row)
     return rows, classes
-
-
-def _check_comparable(other: str, run_config: HarScoreRun) -> dict[str, Any]:
-    return comparable_document(
-        other, COMMAND, run_config, digest="truth_digest", truth="truth", settings=("seed", "resamples", "match_order")
-    )
 
 
 def _of(table: pa.Table, protocol: str) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from microg.jobs.commands.scoring import new_table, percent, span, wide_console
 from microg.metrics.har.registry import METRICS, published_columns, resampled
 from microg.metrics.har.scores import ProtocolScores
 from microg.metrics.har.scoring import Report
@@ -18,7 +18,7 @@ from microg.metrics.published import PublishedRow
 
 def show(document: dict[str, Any], report: Report, published: PublishedRow | None) -> None:
     """Print overall scores, the published row, slices, classes, comparisons and warnings."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = wide_console()
     counts = document["counts"]
     console.print(
         f"{counts['predicted_boxes']:,} predicted boxes against {counts['true_boxes']:,} true boxes with "
@@ -56,50 +56,38 @@ def _transfer(console: Console, covered: dict[str, Any]) -> None:
 
 
 def _overall(document: dict[str, Any]) -> Table:
-    table = _table("scores in % (macro: paper averages all classes, corrected those with truth)", "metric", "average")
-    for name in document["protocols"]:
-        table.add_column(name, justify="right")
     limits = document["protocols"].get("corrected", {}).get("intervals", {})
     units = [unit for unit in ("clip", "source") if any(unit in found for found in limits.values())]
-    for unit in units:
-        table.add_column(f"95% over {unit}s", justify="right")
+    title = "scores in % (macro: paper averages all classes, corrected those with truth)"
+    right = [*document["protocols"], *(f"95% over {unit}s" for unit in units)]
+    table = new_table(title, "metric", "average", right=right)
     for name, metric in METRICS.items():
         for average in ("macro", "micro", "weighted"):
             values = [protocol[name].get(average) for protocol in document["protocols"].values()]
             if all(value is None for value in values):
                 continue
             found = limits.get(f"{name}_{average}", {})
-            spans = [_span(found[unit]["low"], found[unit]["high"]) if unit in found else "" for unit in units]
-            table.add_row(metric.title, average, *map(_percent, values), *spans)
+            spans = [span(found[unit]["low"], found[unit]["high"]) if unit in found else "" for unit in units]
+            table.add_row(metric.title, average, *map(percent, values), *spans)
     return table
 
 
 def _published(published: dict[str, Any]) -> Table:
-    table = _table(f"published row {published['row']} ({published['title']}), paper protocol", "metric")
-    for head in ("published", "ours", "difference", "bracket of rounding and ties", "inside"):
-        table.add_column(head, justify="right")
+    title = f"published row {published['row']} ({published['title']}), paper protocol"
+    heads = ("published", "ours", "difference", "bracket of rounding and ties", "inside")
+    table = new_table(title, "metric", right=heads)
     for row in published["metrics"]:
         difference = f"{100 * row['difference']:+.4f}" if row["difference"] is not None else "-"
         inside = "[green]yes[/]" if row["inside"] else "[red]no[/]"
-        bracket = _span(row["bracket_low"], row["bracket_high"], 4)
-        table.add_row(
-            METRICS[row["metric"]].title,
-            _percent(row["published"], 3),
-            _percent(row["ours"], 4),
-            difference,
-            bracket,
-            inside,
-        )
+        bracket = span(row["bracket_low"], row["bracket_high"], 4)
+        scores = (percent(row["published"], 3), percent(row["ours"], 4))
+        table.add_row(METRICS[row["metric"]].title, *scores, difference, bracket, inside)
     return table
 
 
 def _slices(results: dict[str, ProtocolScores]) -> Table:
-    table = _table("slices, macro, in %", "slice", "part")
-    for head in ("classes", "labels", "boxes"):
-        table.add_column(head, justify="right")
-    for name in results:
-        for metric in published_columns():
-            table.add_column(f"{name}\n{METRICS[metric].title}", justify="right")
+    scores = [f"{name}\n{METRICS[metric].title}" for name in results for metric in published_columns()]
+    table = new_table("slices, macro, in %", "slice", "part", right=("classes", "labels", "boxes", *scores))
     first = next(iter(results.values()))
     names = dict.fromkeys(key for result in results.values() for key in result.slices)
     shown = results.get("corrected", first)
@@ -108,7 +96,7 @@ def _slices(results: dict[str, ProtocolScores]) -> Table:
         values = []
         for result in results.values():
             own = result.slices.get(key)
-            values += [_percent(own.values[m]["macro"]) if own else "" for m in published_columns()]
+            values += [percent(own.values[m]["macro"]) if own else "" for m in published_columns()]
         table.add_row(*key, f"{part.classes}", f"{part.labels:,}", f"{part.boxes:,}", *values)
     return table
 
@@ -116,26 +104,19 @@ def _slices(results: dict[str, ProtocolScores]) -> Table:
 def _classes(results: dict[str, ProtocolScores], row: PublishedRow | None) -> Table:
     shown = results.get("corrected") or next(iter(results.values()))
     space = shown.evaluation.arrays.space
-    table = _table(f"classes with truth, {shown.protocol.name} protocol, in %", "id", "action")
     printed = [] if row is None or not row.ap else ["published AP"]
     heads = [metric.class_title or metric.title for metric in METRICS.values()]
-    for head in ["labels", heads[0], *printed, *heads[1:]]:
-        table.add_column(head, justify="right")
+    title = f"classes with truth, {shown.protocol.name} protocol, in %"
+    table = new_table(title, "id", "action", right=["labels", heads[0], *printed, *heads[1:]])
     scores = shown.classes
     for c in np.argsort(-scores.support, kind="stable").tolist():
         if not scores.support[c]:
             continue
         action_id = space.ids[c]
-        columns = [float(scores.values[name][c]) for name in METRICS]
-        middle = [_percent(row.ap.get(action_id))] if row is not None and printed else []
-        table.add_row(
-            str(action_id),
-            escape(space.names[action_id]),
-            f"{scores.support[c]:,}",
-            _percent(columns[0]),
-            *middle,
-            *map(_percent, columns[1:]),
-        )
+        first, *others = [percent(float(scores.values[name][c])) for name in METRICS]
+        middle = [percent(row.ap.get(action_id))] if row is not None and printed else []
+        name = escape(space.names[action_id])
+        table.add_row(str(action_id), name, f"{scores.support[c]:,}", first, *middle, *others)
     return table
 
 
@@ -143,45 +124,19 @@ def _comparisons(rows: list[dict[str, Any]]) -> Table:
     title = (
         "this run against others, in % (P: share of resamples where this run is worse; in brackets shifted for bias)"
     )
-    table = _table(title, "run", "protocol", "metric")
     units = [unit for unit in ("clip", "source") if any(unit in row for row in rows)]
-    for head in ("here", "there", "difference"):
-        table.add_column(head, justify="right")
-    for unit in units:
-        table.add_column(f"95% over {unit}s", justify="right")
-        table.add_column(f"P over {unit}s", justify="right")
+    heads = [head for unit in units for head in (f"95% over {unit}s", f"P over {unit}s")]
+    table = new_table(title, "run", "protocol", "metric", right=("here", "there", "difference", *heads))
     for row in rows:
         cells = []
         for unit in units:
             found = row.get(unit)
-            cells += (
-                [_span(found["low"], found["high"]), f"{found['p_worse']:.3f} ({found['p_worse_shifted']:.3f})"]
-                if found
-                else ["", ""]
-            )
+            if found:
+                cells += [span(found["low"], found["high"]), f"{found['p_worse']:.3f} ({found['p_worse_shifted']:.3f})"]
+            else:
+                cells += ["", ""]
         metric, average = resampled()[row["metric"]]
-        table.add_row(
-            escape(row["run"]),
-            row["protocol"],
-            f"micro {metric.title}" if average == "micro" else metric.title,
-            _percent(row["here"]),
-            _percent(row["there"]),
-            f"{100 * row['difference']:+.2f}",
-            *cells,
-        )
+        title = f"micro {metric.title}" if average == "micro" else metric.title
+        scores = (percent(row["here"]), percent(row["there"]), f"{100 * row['difference']:+.2f}")
+        table.add_row(escape(row["run"]), row["protocol"], title, *scores, *cells)
     return table
-
-
-def _table(title: str, *heads: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for head in heads:
-        table.add_column(head)
-    return table
-
-
-def _percent(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None or value != value else f"{100 * value:.{digits}f}"
-
-
-def _span(low: float | None, high: float | None, digits: int = 2) -> str:
-    return f"{_percent(low, digits)} to {_percent(high, digits)}"

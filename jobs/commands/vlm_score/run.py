@@ -1,49 +1,207 @@
-"""The run folder of `microg vlm score`: its tables, its document, and comparison with other such runs."""
+"""What `microg vlm score` does: measure with the metrics that can be had, write the run folder, compare with others.
+
+A metric that fails to load is skipped by name, never in silence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
 
 from microg import storage
+from microg.config import Resources
+from microg.errors import MetricError, MicrogError, WeightsError
 from microg.jobs.commands.scoring import comparable_document
-from microg.jobs.commands.vlm_score.settings import VlmScoreRun
-from microg.metrics.published import PublishedTextRow
-from microg.metrics.text import tables
+from microg.jobs.commands.vlm_score.settings import VlmScoreConfig, VlmScoreRun
+from microg.metrics.judge import Judgement, JudgePrompt, summary
+from microg.metrics.published import text_row
+from microg.metrics.text import registry, tables
 from microg.metrics.text.intervals import compare_texts
-from microg.metrics.text.registry import title
 from microg.metrics.text.report import TextReport, types_of
+from microg.metrics.text.report import report as score_texts
+from microg.metrics.text.scoring import measure
+from microg.metrics.text.state import ItemState
+from microg.pipelines.core.telemetry import Telemetry
+from microg.pipelines.vlm.judge import judgements_table
+from microg.pipelines.vlm.score_text import NGRAMS, TextScoring
 from microg.runs import Run
-from microg.texts.pairs import pairs_table
+from microg.texts.items import Task, TextReferences
+from microg.texts.pairs import Pairs, pairs_table
 
 COMMAND = "vlm score"
+_PROBE = "an astronaut floats"
 
 
-def default_folder(run_config: VlmScoreRun) -> str:
-    """Return a run folder named after the predictions, different for other contents or settings."""
-    name = PurePosixPath(run_config.predictions.rstrip("/")).name.split(".")[0] or "predictions"
-    return f"runs/vlm_score/{name}-{run_config.digest()[:8]}"
+class Measurer:
+    """Measures texts; what a metric makes of the same texts is measured once for both protocols where it may be.
+
+    settings: of metrics that take any, by metric. skipped: why a metric or a protocol cannot be had, by its name.
+    resources, workers: where to measure (see `TextScoring`); `close` ends what was started.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Mapping[str, Any]], resources: Resources | None = None, workers: int | None = None
+    ) -> None:
+        for name in settings:
+            registry.metric(name)
+        self._settings = settings
+        self._scoring = TextScoring(resources, workers)
+        self._known: dict[tuple[str, str], ItemState] = {}
+        self.skipped: dict[str, str] = {}
+
+    def choose(self, asked: Sequence[str], protocols: Sequence[str], *, all_protocols: bool) -> dict[str, list[str]]:
+        """Return the metrics to measure by protocol: those asked for, or else all that can be had.
+
+        Raises the metric's own error when one that was asked for cannot be had, or a protocol when it is the only one
+        (`all_protocols` False), and `ConfigError` for an unknown name.
+        """
+        names = list(dict.fromkeys(asked)) or list(registry.METRICS)
+        needing = [name for name in names if registry.metric(name).needs != "nothing"]
+        result: dict[str, list[str]] = {}
+        for protocol in protocols:
+            # a metric that needs nothing fails only where the protocol's tokenizer does
+            if self._is_available(protocol, registry.names("nothing")[:1], protocol, raises=not all_protocols):
+                lacking = {
+                    name for name in needing if not self._is_available(name, [name], protocol, raises=bool(asked))
+                }
+                result[protocol] = [name for name in names if name not in lacking]
+        return result
+
+    def measure(
+        self,
+        protocol: str,
+        ids: Sequence[str],
+        said: Sequence[str],
+        true: Sequence[Sequence[str]],
+        names: Sequence[str],
+    ) -> dict[str, ItemState]:
+        """Return the states of metrics by name (see `microg.metrics.text.scoring.measure`)."""
+        digest = hashlib.sha256(repr((ids, said, true)).encode("utf-8", "surrogatepass")).hexdigest()
+        again = [name for name in names if registry.metric(name).encodes and (name, digest) in self._known]
+        new = [name for name in names if name not in again]
+        states = self._scoring.measure(protocol, ids, said, true, new, self._settings) if new else {}
+        for name, state in states.items():
+            if registry.metric(name).encodes:
+                self._known[name, digest] = state
+        return {name: self._known[name, digest] if name in again else states[name] for name in names}
+
+    def tell(self, progress: Callable[[str], object]) -> None:
+        """Call `progress` with how far long work is."""
+        self._scoring.tell = progress
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long measuring took so far, by what was measured."""
+        return dict(self._scoring.seconds)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._scoring.close()
+
+    def _is_available(self, what: str, names: Sequence[str], protocol: str, *, raises: bool) -> bool:
+        """Try metrics on one text; record why `what` (a metric or a protocol) is unavailable, or raise that."""
+        if what in self.skipped:
+            return False
+        hub = logging.getLogger("huggingface_hub")
+        level = hub.level
+        hub.setLevel(logging.ERROR)  # each failed attempt to reach the hub would be a line
+        try:
+            measure(protocol, ["probe"], [_PROBE], [_PROBE], names, self._settings)
+        except (WeightsError, MetricError) as error:  # the text is a good one: what fails is what it needs
+            if raises:
+                raise
+            self.skipped[what] = _reason(error, what)
+            return False
+        finally:
+            hub.setLevel(level)
+        return True
 
 
-def result_document(
-    reports: Sequence[TextReport], run_config: VlmScoreRun, published: PublishedTextRow | None, found: Mapping[str, Any]
-) -> dict[str, Any]:
+def score_pairs(
+    pairs: Sequence[Pairs],
+    chosen: Mapping[str, Sequence[str]],
+    measurer: Measurer,
+    settings: VlmScoreConfig,
+    truth: TextReferences,
+) -> tuple[list[TextReport], dict[str, Any]]:
+    """Score every task under every protocol with its `chosen` metrics; return the reports and the closing block."""
+    reports: list[TextReport] = []
+    stages = (NGRAMS, *registry.names("encoder"), "resample")
+    items = sum(len(part.items) for part in pairs) * len(chosen)
+    with Telemetry("scoring", items, unit="items", stages=stages) as telemetry, closing(measurer):
+        measurer.tell(lambda note: telemetry.display.advance(0, note=note))
+        for part in pairs:
+            for protocol, names in chosen.items():
+                of_baselines = {"cheap": None, "all": names, "none": ()}[settings.baselines]
+                before, started = measurer.seconds, monotonic()
+                options = {**settings.model_dump(include={"resamples", "seed"}), "baseline_metrics": of_baselines}
+                reports.append(score_texts(part, protocol, names, measurer.measure, origins=truth.origins, **options))
+                spent = {name: value - before.get(name, 0.0) for name, value in measurer.seconds.items()}
+                spent["resample"] = monotonic() - started - sum(spent.values())
+                telemetry.row(spent, len(part.items), note="")
+    return reports, telemetry.throughput()
+
+
+def _reason(error: MicrogError, what: str) -> str:
+    fix = error.fix
+    if what not in registry.PROTOCOLS and registry.metric(what).encodes:
+        fix = f"give its folder with --set 'settings.{what}={{model: FOLDER}}', or let this machine reach the model hub"
+    return f"{error.what} ({fix})" if fix else error.what
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlmScoreResult:
+    """What scoring found, and what the run folder says of it.
+
+    Attributes:
+        judged: Verdicts of a judge by task, and the `prompts` that it saw.
+        others: Documents of runs to compare with, by folder (see `comparable`).
+        facts: What the document holds beside scores: model, skipped, notes, throughput.
+    """
+
+    config: VlmScoreRun
+    reports: Sequence[TextReport]
+    judged: Mapping[Task, Sequence[Judgement]]
+    prompts: Mapping[Task, JudgePrompt]
+    others: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any]
+
+
+def result_document(result: VlmScoreResult) -> dict[str, Any]:
     """Return everything that was found, as plain values; undefined scores are None."""
+    reports, config = result.reports, result.config
     tasks: dict[str, dict[str, Any]] = {}
     for report in reports:
         tasks.setdefault(report.pairs.task, {})[report.protocol] = tables.document(report)
     document: dict[str, Any] = {
-        "predictions": run_config.predictions,
-        "references": run_config.references,
+        "predictions": config.predictions,
+        "references": config.references,
         "coverage": {report.pairs.task: report.pairs.coverage() for report in reports},
         "extra": {report.pairs.task: list(report.pairs.extra) for report in reports if report.pairs.extra},
         "tasks": tasks,
         "examples": {report.pairs.task: tables.examples(report) for report in reversed(reports)},
-        **found,
+        **result.facts,
     }
+    if result.judged:
+        document["judge"] = {
+            task: {
+                "model": str(config.score.judge.model),
+                "prompt_id": result.prompts[task].id,
+                "prompt_hash": result.prompts[task].digest,
+                **summary(verdicts),
+            }
+            for task, verdicts in result.judged.items()
+        }
+    if result.others:
+        document["comparisons"] = compare_runs(reports, config, result.others)
+    published = text_row(config.score.row) if config.score.row else None
     paper = [report for report in reports if report.protocol == "paper"]
     if published is not None and paper:
         document["published"] = {
@@ -62,10 +220,9 @@ def start_run(folder: str, run_config: VlmScoreRun) -> Run:
     )
 
 
-def write_run(
-    run: Run, reports: Sequence[TextReport], document: dict[str, Any], judgements: pa.Table | None, plots: bool
-) -> list[str]:
-    """Write tables, plots and `metrics.json`; returns the paths."""
+def write_run(run: Run, result: VlmScoreResult, *, plots: bool) -> dict[str, Any]:
+    """Write tables, plots and `metrics.json`, and return the document."""
+    reports, document = result.reports, result_document(result)
     one_each = {report.pairs.task: report.pairs for report in reports}
     by_name = {
         "text_pairs": pairs_table(one_each.values(), types_of),
@@ -73,17 +230,19 @@ def write_run(
         "text_items": tables.items_table(reports),
         "text_bootstrap": tables.bootstrap_table(reports),
     }
-    if judgements is not None:
-        by_name["text_judgements"] = judgements
+    if result.judged:
+        model = str(result.config.score.judge.model)
+        parts = [judgements_table(list(items), model, result.prompts[task]) for task, items in result.judged.items()]
+        by_name["text_judgements"] = pa.concat_tables(parts)
     written = [run.write_table(name, table) for name, table in by_name.items()]
     if plots:
         from microg.reports.plots.vlm import vlm_plots
 
         scores, pairs = by_name["text_scores"].to_pandas(), by_name["text_pairs"].to_pandas()
-        for plot in vlm_plots(scores, pairs, {name: title(name) for name in scores["metric"].unique()}):
+        for plot in vlm_plots(scores, pairs, {name: registry.title(name) for name in scores["metric"].unique()}):
             written += plot.save(run.path("plots"))
     run.finish(document)
-    return [*written, run.path("metrics.json")]
+    return {"run": run.root, **document, "files": [*written, run.path("metrics.json")]}
 
 
 def compare_runs(

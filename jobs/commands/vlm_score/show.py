@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from microg.jobs.commands.scoring import new_table, percent, span, wide_console
 from microg.metrics.text import registry
 from microg.metrics.text.registry import title
 from microg.texts.items import Task
@@ -20,7 +20,7 @@ _CUT = 110
 
 def show(document: dict[str, Any]) -> None:
     """Print coverage, scores beside baselines and the published row, slices, examples, comparisons and notes."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = wide_console()
     for task, by_protocol in document["tasks"].items():
         console.print(_coverage(task, document["coverage"][task]), highlight=False)
         console.print(_overall(task, by_protocol, document))
@@ -48,17 +48,14 @@ def _coverage(task: str, counts: Mapping[str, int]) -> str:
 def _overall(task: Task, by_protocol: Mapping[str, Any], document: dict[str, Any]) -> Table:
     published = document.get("published", {}).get("tasks", {}).get(task, [])
     name = document.get("published", {}).get("title", "")
-    head = "scores x 100 with 95% intervals over clips"
-    table = _table(f"{task}: {head}" + (f"; published: {escape(name)}" if published else ""), "score")
+    heads: list[str] = []
     for protocol, found in by_protocol.items():
-        table.add_column(protocol, justify="right")
-        if found["intervals"]:
-            table.add_column("95%", justify="right")
-        if found["valid"] is not None:
-            table.add_column("answered only", justify="right")
-    if published:
-        table.add_column("published", justify="right")
-        table.add_column("difference", justify="right")
+        heads.append(protocol)
+        heads += ["95%"] if found["intervals"] else []
+        heads += ["answered only"] if found["valid"] is not None else []
+    heads += ["published", "difference"] if published else []
+    heading = f"{task}: scores x 100 with 95% intervals over clips"
+    table = new_table(heading + (f"; published: {escape(name)}" if published else ""), "score", right=heads)
     systems = list(dict.fromkeys(name for found in by_protocol.values() for name in found["baselines"]))
     for system in systems:
         table.add_column(system, justify="right", style="dim")
@@ -67,18 +64,18 @@ def _overall(task: Task, by_protocol: Mapping[str, Any], document: dict[str, Any
     for score in dict.fromkeys(name for found in by_protocol.values() for name in found["scores"]):
         cells = []
         for found in by_protocol.values():
-            cells.append(_percent(found["scores"].get(score)))
+            cells.append(percent(found["scores"].get(score)))
             if found["intervals"]:
                 cells.append(_span(found["intervals"].get(score)))
             if found["valid"] is not None:
-                cells.append(_percent(found["valid"]["scores"].get(score)))
+                cells.append(percent(found["valid"]["scores"].get(score)))
         if published:
             row = columns.get(registry.column(score, task) or "")
             doubt = "?" if row and row["doubt"] else ""
             cells.append(f"{row['published']:.2f}{doubt}" if row else "")
             cells.append(f"{row['difference']:+.2f}" if row and row["difference"] is not None else "")
         table.add_row(
-            escape(title(score)), *cells, *(_percent(first["baselines"].get(name, {}).get(score)) for name in systems)
+            escape(title(score)), *cells, *(percent(first["baselines"].get(name, {}).get(score)) for name in systems)
         )
     return table
 
@@ -93,19 +90,18 @@ def _lengths(protocol: str, found: Mapping[str, float]) -> str:
 
 def _slices(task: Task, protocol: str, slices: Mapping[str, Any]) -> Table:
     scores = [name for name in registry.sliced(task) if any(name in part["scores"] for part in slices.values())]
-    table = _table(f"{task}: slices, {protocol} protocol, x 100", "slice", "part")
-    for head in ("items", *(title(name) for name in scores)):
-        table.add_column(head, justify="right")
+    heads = ("items", *map(title, scores))
+    table = new_table(f"{task}: slices, {protocol} protocol, x 100", "slice", "part", right=heads)
     for key, part in slices.items():
         kind, _, name = key.partition("/")
-        values = [_percent(part["scores"].get(score)) for score in scores]
+        values = [percent(part["scores"].get(score)) for score in scores]
         table.add_row(_KINDS[kind], escape(name), f"{part['items']:,}", *values)
     return table
 
 
 def _examples(found: Mapping[str, Any]) -> Table:
     by = found["by"]
-    table = _table(f"best and worst by {title(by)}" if by else "no examples: no score of single items", "item")
+    table = new_table(f"best and worst by {title(by)}" if by else "no examples: no score of single items", "item")
     table.add_column(title(by) if by else "", justify="right")
     table.add_column("said")
     table.add_column("true")
@@ -113,30 +109,20 @@ def _examples(found: Mapping[str, Any]) -> Table:
         for row in found[name]:
             asked = f"[dim]{escape(_short(row['question']))}[/] " if row["question"] else ""
             cells = (f"{asked}{escape(_short(row['text'])) or '[dim](empty)[/]'}", escape(_short(row["reference"])))
-            table.add_row(escape(row["item"]), _percent(row["scores"].get(by)), *cells)
+            table.add_row(escape(row["item"]), percent(row["scores"].get(by)), *cells)
         table.add_section()
     return table
 
 
 def _comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("this run against others, x 100 (P: share of resamples of clips where this run is better)", "run")
-    for head in ("task", "protocol", "score"):
-        table.add_column(head)
-    for head in ("here", "there", "difference", "95%", "P better"):
-        table.add_column(head, justify="right")
+    heading = "this run against others, x 100 (P: share of resamples of clips where this run is better)"
+    right = ("here", "there", "difference", "95%", "P better")
+    table = new_table(heading, "run", "task", "protocol", "score", right=right)
     for row in rows:
         p = f"{row['p_better']:.3f}" if "p_better" in row else ""
-        table.add_row(
-            escape(row["run"]),
-            row["task"],
-            row["protocol"],
-            escape(title(row["metric"])),
-            _percent(row["here"]),
-            _percent(row["there"]),
-            f"{100 * row['difference']:+.2f}",
-            _span(row) if p else "",
-            p,
-        )
+        scores = (percent(row["here"]), percent(row["there"]), f"{100 * row['difference']:+.2f}")
+        names = (escape(row["run"]), row["task"], row["protocol"], escape(title(row["metric"])))
+        table.add_row(*names, *scores, _span(row) if p else "", p)
     return table
 
 
@@ -145,14 +131,14 @@ def _judge(found: Mapping[str, Any]) -> str:
         return f"judge {escape(found['model'])}: none of {found['items']} items could be judged"
     text = (
         f"judge {escape(found['model'])} ({found['prompt_id']}, {found['prompt_hash'][:12]}): "
-        f"{_percent(found['accuracy'])}% of {found['judged']:,} correct"
+        f"{percent(found['accuracy'])}% of {found['judged']:,} correct"
     )
     if found["cost"]:
         text += f", {found['cost']:.4f} dollars"
     if found["failed"]:
         text += (
-            f"; [yellow]{found['failed']:,} could not be judged[/]: between {_percent(found['accuracy_low'])}% and "
-            f"{_percent(found['accuracy_high'])}% whatever they are"
+            f"; [yellow]{found['failed']:,} could not be judged[/]: between {percent(found['accuracy_low'])}% and "
+            f"{percent(found['accuracy_high'])}% whatever they are"
         )
     return text
 
@@ -177,19 +163,8 @@ def _remarks(console: Console, document: dict[str, Any]) -> None:
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
 
 
-def _table(title: str, *heads: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for head in heads:
-        table.add_column(head)
-    return table
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
 def _span(limits: Mapping[str, float] | None) -> str:
-    return "" if limits is None else f"{_percent(limits['low'])} to {_percent(limits['high'])}"
+    return "" if limits is None else span(limits["low"], limits["high"])
 
 
 def _short(text: str) -> str:

@@ -68,12 +68,12 @@ class Scorer:
                 f"validation saw {len(seen)} key frames, {len(set(seen))} of them different, of {len(self._keys)}",
                 "run the same command again to resume",
             )
-        states = {protocol.name: HarState.empty(self._space, protocol) for protocol in (PAPER, CORRECTED)}
+        states = {protocol.name: HarState(self._space, protocol) for protocol in (PAPER, CORRECTED)}
         result: dict[str, Any] = {}
         boxes = 0
         for name, state in states.items():
             for part in parts:
-                shard = HarState.empty(self._space, state.protocol)
+                shard = HarState(self._space, state.protocol)
                 for table in part.tables:
                     shard.update(predictions=table)
                 state.merge(shard)

@@ -113,12 +113,12 @@ def test_state_gives_the_bits_of_one_pass_for_any_cut_and_order():
     table, true_table = prediction_boxes(predictions), truth_rows(truth)
     rng = np.random.default_rng(0)
     for _ in range(5):
-        states = [HarState.empty(MICROG_50, PAPER) for _ in range(4)]
+        states = [HarState(MICROG_50, PAPER) for _ in range(4)]
         for rows, name in ((table, "predictions"), (true_table, "truth")):
             owner = rng.integers(0, 4, rows.num_rows)
             for place in rng.permutation(4):
                 states[place].update(**{name: rows.take(rng.permutation(np.flatnonzero(owner == place)))})
-        merged = HarState.empty(MICROG_50, PAPER)
+        merged = HarState(MICROG_50, PAPER)
         for place in rng.permutation(4):
             merged.merge(states[place])
         got = merged.scores().classes.by_ties["map"]

@@ -14,8 +14,8 @@ from microg.errors import MetricError
 from microg.metrics.har.arrays import arrays_from_rows
 from microg.metrics.har.findings import check_overlap, constant_scores, find
 from microg.metrics.har.protocols import CORRECTED, protocols
+from microg.metrics.har.scores import make_slices
 from microg.metrics.har.scoring import rows_digest, score
-from microg.metrics.har.slices import make_slices
 from tests.support.har_cases import (
     LEFT,
     RIGHT,

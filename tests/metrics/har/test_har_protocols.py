@@ -249,10 +249,10 @@ def test_unlabelled_person_counts_as_a_box_without_labels():
 @pytest.mark.parametrize("protocol", [PAPER, CORRECTED], ids=lambda protocol: protocol.name)
 def test_real_files_in_random_shards_give_the_bits_of_one_pass(oracles: Path, protocol: Protocol):
     predictions, truth = _inputs(oracles, "MVITv2_S_16x4")
-    whole = HarState.empty(MICROG_50, protocol).update(predictions=predictions.boxes, truth=truth.rows).scores()
+    whole = HarState(MICROG_50, protocol).update(predictions=predictions.boxes, truth=truth.rows).scores()
     rng = np.random.default_rng(7)
     for shards in (2, 13):
-        states = [HarState.empty(MICROG_50, protocol) for _ in range(shards)]
+        states = [HarState(MICROG_50, protocol) for _ in range(shards)]
         for rows, name in ((predictions.boxes, "predictions"), (truth.rows, "truth")):
             # single boxes scattered over all shards: key frames are torn apart
             owner = rng.integers(0, shards, rows.num_rows)
@@ -274,8 +274,8 @@ def test_real_files_in_random_shards_give_the_bits_of_one_pass(oracles: Path, pr
 
 def test_a_shard_counted_twice_is_refused():
     predictions, truth = random_rows(1)
-    state = HarState.empty(MICROG_50, PAPER).update(predictions=prediction_boxes(predictions), truth=truth_rows(truth))
-    again = HarState.empty(MICROG_50, PAPER).update(predictions=prediction_boxes(predictions[:3]))
+    state = HarState(MICROG_50, PAPER).update(predictions=prediction_boxes(predictions), truth=truth_rows(truth))
+    again = HarState(MICROG_50, PAPER).update(predictions=prediction_boxes(predictions[:3]))
     with pytest.raises(MetricError, match="prediction row 0 was given twice"):
         state.merge(again).compute()
 

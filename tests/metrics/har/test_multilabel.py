@@ -99,11 +99,11 @@ def test_state_gives_the_bits_of_one_pass_for_any_cut_and_order():
     rng = np.random.default_rng(1)
     results = []
     for cuts in (1, 3, 7):
-        states = [HarState.empty(MICROG_50, CORRECTED) for _ in range(cuts)]
+        states = [HarState(MICROG_50, CORRECTED) for _ in range(cuts)]
         for rows, name in ((table, "predictions"), (true_table, "truth")):
             for state, part in zip(states, np.array_split(rng.permutation(rows.num_rows), cuts), strict=True):
                 state.update(**{name: rows.take(part)})
-        merged = HarState.empty(MICROG_50, CORRECTED)
+        merged = HarState(MICROG_50, CORRECTED)
         for place in rng.permutation(cuts):
             merged.merge(states[place])
         results.append(merged.scores())
