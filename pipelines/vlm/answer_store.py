@@ -19,8 +19,8 @@ from microg.arrow import pc
 from microg.data import schema
 from microg.errors import RunConflictError
 from microg.pipelines.core.part_files import WRITTEN, PartFiles
-from microg.pipelines.vlm.questions import order_of
 from microg.runs import differences
+from microg.texts.items import TASKS
 
 TABLE = "generations"
 KEY = "key"
@@ -39,12 +39,10 @@ def claim(root: str, fingerprint: Mapping[str, Any]) -> None:
     Raises `RunConflictError` when another one began it, naming what differs: answers of two would be mixed.
     """
     path = storage.join(root, _ENGINE)
-    asked = json.loads(json.dumps(fingerprint, default=str))
+    own = json.loads(json.dumps(fingerprint, default=str))
     if not storage.exists(path):
-        storage.write_json(path, asked)
-        return
-    different = differences(storage.read_json(path), asked)
-    if different:
+        storage.write_json(path, own)
+    elif different := differences(storage.read_json(path), own):
         raise RunConflictError(
             f"run folder {root} was begun by another engine: {'; '.join(different)}",
             "give another run name, or the same model, server and engine settings to resume",
@@ -68,7 +66,7 @@ def spent(root: str) -> float:
     return float(pc.sum(_files(root).newest(["cost"])["cost"]).as_py() or 0.0)
 
 
-def answered(root: str) -> list[dict[str, Any]]:
+def answers(root: str) -> list[dict[str, Any]]:
     """Return task, clip_id, qa_index and text of every committed answer."""
     table = _files(root).newest(["task", "clip_id", "qa_index", "text", "status"])
     return table.filter(pc.equal(table["status"], "ok")).to_pylist()
@@ -84,6 +82,15 @@ def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
     result = order_of(schema.conform(TABLE, files.newest().drop_columns([KEY])))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result, mine
+
+
+def order_of(table: pa.Table) -> pa.Table:
+    """Return rows of `generations` by clip, task and question."""
+    places = pa.array([TASKS.index(task) for task in table["task"].to_pylist()], pa.int8())
+    keys = table.select(["clip_id", "qa_index"]).append_column("place", places)
+    return table.take(
+        pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ("clip_id", "place", "qa_index")])
+    )
 
 
 def compact(root: str, *, when_more_than: int = 16) -> None:

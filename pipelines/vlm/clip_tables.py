@@ -19,11 +19,10 @@ from microg.models.vlm.sampling import FramePolicy
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
 from microg.pipelines.core.stage import Stage
 from microg.pipelines.har.samples import pixel_column, pixel_views
-from microg.pipelines.vlm.questions import CLIPS
+from microg.pipelines.vlm.questions import CLIPS, QUESTION
 from microg.texts.items import ItemKey
 
 _CRASHED = "WorkerCrashed: decoding this clip kills its worker"
-_QUESTION = ("task", "qa_index", "question")
 
 SCHEMA = pa.schema(
     [
@@ -141,7 +140,7 @@ def from_table(table: pa.Table) -> list[DecodedClip]:
 def _questions_of(row: dict[str, Any]) -> tuple[Question, ...]:
     return tuple(
         Question(ItemKey(task, row["clip_id"], index), text)
-        for task, index, text in zip(*(row[name] for name in _QUESTION), strict=True)
+        for task, index, text in zip(*(row[name] for name in QUESTION), strict=True)
     )
 
 

@@ -1,19 +1,21 @@
-"""Clips with the questions that a run asks about them: one row a clip, of all clips of a dataset or a split."""
+"""Clips with the questions that a run asks about them, one row a clip, and an estimate of what they will take."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError
+from microg.models.vlm.base import Engine, Estimate, Frames
 from microg.models.vlm.sampling import FramePolicy
 from microg.pipelines.vlm.settings import GenerateSettings
-from microg.texts.items import TASKS, ItemKey, Task
+from microg.texts.items import ItemKey, Task
 
 # One row a clip; `task`, `qa_index` (null for a caption) and `question` are those of its questions.
 CLIPS = pa.schema(
@@ -32,6 +34,8 @@ CLIPS = pa.schema(
 )
 # What clips are taken for that the dataset does not describe: the published ones are like this.
 _FPS, _FRAMES, _WIDTH, _HEIGHT = 30.0, 90, 854, 480
+_BYTES_PER_TOKEN = 4
+QUESTION = ("task", "qa_index", "question")
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,13 @@ def read_questions(settings: GenerateSettings) -> ClipQuestions:
     everywhere = settings.all_clips or not captioned
     rows = []
     for row in kept.sort_by("clip_id").select([name for name in CLIPS.names if name in kept.column_names]).to_pylist():
-        columns: dict[str, list[Any]] = {"task": [], "qa_index": [], "question": []}
+        asks: list[tuple[Task, int | None, str | None]] = []
         if "caption" in settings.tasks and (everywhere or row["clip_id"] in captioned):
-            _add(columns, "caption", None, None)
+            asks.append(("caption", None, None))
         if "vqa" in settings.tasks:
-            for index, question in questions.get(row["clip_id"], ()):
-                _add(columns, "vqa", index, question)
-        if columns["task"]:
+            asks += [("vqa", *question) for question in questions.get(row["clip_id"], ())]
+        if asks:
+            columns = dict(zip(QUESTION, zip(*asks, strict=True), strict=True))
             rows.append({**row, **columns, "uri": dataset.resolve(row["uri"]) if row["uri"] else None})
     if "vqa" in settings.tasks and not questions:
         raise DatasetError(
@@ -117,7 +121,7 @@ def without(clips: pa.Table, done: set[str]) -> pa.Table:
             if ItemKey(task, row["clip_id"], index).qualified_id not in done
         ]
         if left:
-            rows.append({**row, **{name: [row[name][i] for i in left] for name in ("task", "qa_index", "question")}})
+            rows.append({**row, **{name: [row[name][i] for i in left] for name in QUESTION}})
     return pa.Table.from_pylist(rows, schema=CLIPS)
 
 
@@ -146,26 +150,70 @@ def blocks_of(clips: pa.Table, sizes: Sequence[FrameSize], most_clips: int, most
     return [*blocks, clips.slice(start).combine_chunks()] if len(sizes) else []
 
 
-def order_of(table: pa.Table) -> pa.Table:
-    """Return rows of `generations` by clip, task and question."""
-    places = pa.array([TASKS.index(task) for task in table["task"].to_pylist()], pa.int8())
-    order = pc.sort_indices(
-        table.select(["clip_id", "qa_index"]).append_column("place", places),
-        sort_keys=[("clip_id", "ascending"), ("place", "ascending"), ("qa_index", "ascending")],
-    )
-    return table.take(order)
+@dataclass(frozen=True, kw_only=True)
+class RunEstimate:
+    """What a run will take.
+
+    Attributes:
+        rows: Answers to make.
+        tokens: Tokens of prompts and answers, about.
+        cost: US dollars at most, None where no price is known.
+        counted: How tokens were counted, in words.
+    """
+
+    rows: int
+    tokens: int
+    cost: float | None
+    counted: str
 
 
-def _add(columns: dict[str, list[Any]], task: Task, index: int | None, question: str | None) -> None:
-    for name, value in (("task", task), ("qa_index", index), ("question", question)):
-        columns[name].append(value)
+def estimate_run(
+    clips: pa.Table, sizes: Sequence[FrameSize], settings: GenerateSettings, engine: Engine
+) -> RunEstimate:
+    """Estimate answers, tokens and cost of a run before it starts.
+
+    An engine that processes frames to count is asked once for each prompt and size of frames; other questions then
+    differ by their length.
+
+    Args:
+        clips: Rows of `microg.pipelines.vlm.questions.CLIPS`.
+        sizes: What of each clip the model will see.
+        settings: The run's settings, resolved.
+        engine: The engine, opened and not loaded.
+    """
+    prompts = {task: settings.prompt_of(task) for task in settings.tasks}
+    samplings = {task: settings.sampling.of(prompt) for task, prompt in prompts.items()}
+    slow = engine.counts_slowly
+    rows, tokens, cost = 0, 0, 0.0
+    known: dict[Any, tuple[Estimate, int]] = {}
+    columns = zip(clips["task"].to_pylist(), clips["question"].to_pylist(), sizes, strict=True)
+    for tasks, questions, size in columns:
+        pixels = np.broadcast_to(np.uint8(0), (size.frames, size.height, size.width, 3))  # takes no memory
+        frames = Frames(pixels, tuple(range(size.frames)), 30.0, size.frames)
+        for task, question in zip(tasks, questions, strict=True):
+            fields = {} if question is None else {"question": question}
+            request = prompts[task].request("", frames, **fields)
+            rows += 1
+            if not slow:
+                takes, more = engine.estimate(request, samplings[task], settings.batch), 0
+            else:
+                length = len(request.prompt.encode())
+                if (task, size) not in known:
+                    pixels = np.zeros(frames.pixels.shape, np.uint8)  # a processor wants memory that can be written
+                    whole = replace(request, frames=replace(frames, pixels=pixels))
+                    known[task, size] = engine.estimate(whole, samplings[task]), length
+                takes, first_length = known[task, size]
+                more = round((length - first_length) / _BYTES_PER_TOKEN)
+            tokens, cost = tokens + takes.tokens + more, cost + (takes.cost or 0.0)
+    priced = engine.runs_here or engine.price is not None
+    return RunEstimate(rows=rows, tokens=tokens, cost=cost if priced else None, counted=engine.counting)
 
 
 def _questions(dataset: Dataset) -> dict[str, list[tuple[int, str]]]:
-    found: dict[str, list[tuple[int, str]]] = {}
+    questions: dict[str, list[tuple[int, str]]] = {}
     for row in dataset.table("qa").sort_by([("clip_id", "ascending"), ("qa_index", "ascending")]).to_pylist():
-        found.setdefault(row["clip_id"], []).append((row["qa_index"], row["question"]))
-    return found
+        questions.setdefault(row["clip_id"], []).append((row["qa_index"], row["question"]))
+    return questions
 
 
 def _key_frames(dataset: Dataset) -> dict[str, int]:
@@ -173,4 +221,4 @@ def _key_frames(dataset: Dataset) -> dict[str, int]:
     frames: dict[str, set[int]] = {}
     for row in dataset.table("samples").select(["clip_id", "frame"]).to_pylist():
         frames.setdefault(row["clip_id"], set()).add(row["frame"])
-    return {clip_id: found.pop() for clip_id, found in frames.items() if len(found) == 1}
+    return {clip_id: keys.pop() for clip_id, keys in frames.items() if len(keys) == 1}

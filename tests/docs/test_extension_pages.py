@@ -33,7 +33,7 @@ from microg.models.har.checkpoints import load_weights, save_weights
 from microg.models.vlm.base import Request, Sampling
 from microg.models.vlm.cards import card
 from microg.models.vlm.engines import registry
-from microg.pipelines.vlm.aggregator import clip_states
+from microg.pipelines.vlm.live_scores import clip_states
 from microg.reports.run_folders import find_runs
 from microg.reports.tables.har_tables import har_table
 from microg.texts.items import ItemKey

@@ -53,9 +53,8 @@ class _Preparation:
 def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     """Return what would be done: answers, tokens, GPU memory, and what it costs at most."""
     from microg.pipelines.vlm import batch_api
-    from microg.pipelines.vlm.estimate import estimate_run
     from microg.pipelines.vlm.generate import sized_pipeline, with_device
-    from microg.pipelines.vlm.questions import sizes_of
+    from microg.pipelines.vlm.questions import estimate_run, sizes_of
 
     prepared = _prepare(settings, folder)
     settings, card, here = prepared.settings, prepared.card, prepared.engine.runs_here

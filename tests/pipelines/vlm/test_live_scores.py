@@ -1,20 +1,146 @@
+"""Running scores: the actor that adds them up, replays, its death, and what the driver shows."""
+
 from __future__ import annotations
 
+import os
+import random
+import signal
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from microg.metrics.text.answers import AnswerState
+from microg.metrics.text.scoring import measure
 from microg.pipelines.vlm import answer_store, live_scores
-from microg.pipelines.vlm.aggregator import fold, live_line
-from microg.pipelines.vlm.live_scores import LiveScores
+from microg.pipelines.vlm.live_scores import (
+    LiveScores,
+    TextAggregator,
+    clip_states,
+    fold,
+    live_line,
+    refill,
+    start_aggregator,
+)
 from microg.pipelines.vlm.settings import GenerateSettings
-from microg.texts.pairs import pair
+from microg.texts.items import ItemKey
+from microg.texts.pairs import Pair, Pairs, pair
 from microg.texts.predictions import read_text_predictions
 from microg.texts.references import read_text_references
 from tests.support.helpers import make_dataset
+
+WORDS = ["man", "floats", "red", "tether", "cable", "waves", "slowly", "two", "yes", "no"]
+
+
+def _pairs(task: Any, clips: int = 12) -> Pairs:
+    draw = random.Random(task)
+
+    def text() -> str:
+        return " ".join(draw.choices(WORDS, k=draw.randint(1, 9)))
+
+    items = []
+    for clip in range(clips):
+        for index in range(3) if task == "vqa" else (None,):
+            key = ItemKey(task, f"c_{clip:03d}", index)
+            items.append(Pair(key, (text(),), "How many float?" if task == "vqa" else None, text(), "ok"))
+    return Pairs(task, tuple(items))
+
+
+EVERYTHING = [_pairs("caption"), _pairs("vqa")]
+
+
+def _offline(pairs: Pairs) -> dict[str, float]:
+    """Score all texts at once."""
+    ids = [item.key.id for item in pairs.items]
+    said, true = [item.scored for item in pairs.items], [item.references for item in pairs.items]
+    states: dict[str, Any] = dict(measure("paper", ids, said, true, ("bleu", "cider", "rouge_l")))
+    if pairs.task == "vqa":
+        questions = {item.key.id: str(item.question) for item in pairs.items}
+        states["answers"] = AnswerState.empty(questions=questions).update(ids, said, true)
+    return {name: value for state in states.values() for name, value in state.compute().items()}
+
+
+OFFLINE = {pairs.task: _offline(pairs) for pairs in EVERYTHING}
+
+
+def _same_bits(found: dict[Any, dict[str, float]]) -> bool:
+    return {task: {name: value.hex() for name, value in values.items()} for task, values in found.items()} == {
+        task: {name: value.hex() for name, value in values.items()} for task, values in OFFLINE.items()
+    }
+
+
+def _clip(pairs: Pairs, clip: str) -> list[Pair]:
+    return [item for item in pairs.items if item.key.clip_id == clip]
+
+
+def test_folded_states_give_the_bits_of_scoring_at_once():
+    assert _same_bits(fold(EVERYTHING).scores())
+
+
+def test_replays_in_any_order_count_once():
+    draw = random.Random(0)
+    puts = [
+        (pairs.task, item.key.clip_id, _clip(pairs, item.key.clip_id)) for pairs in EVERYTHING for item in pairs.items
+    ]
+    draw.shuffle(puts)
+    aggregator = TextAggregator()
+    for task, clip, items in puts:
+        aggregator.put(cast("Any", task), clip, clip_states(items))
+    assert aggregator.clips() == {"caption": 12, "vqa": 12}
+    assert _same_bits(aggregator.scores())
+
+
+def test_of_two_answers_to_one_clip_the_newer_counts_whenever_it_comes():
+    aggregator = fold(EVERYTHING)
+    item = EVERYTHING[0].items[0]
+    changed = Pair(item.key, item.references, None, item.references[0], "ok")
+    aggregator.put("caption", "c_000", clip_states([changed]), written=5.0)
+    better = aggregator.scores()["caption"]["rouge_l"]
+    assert better > OFFLINE["caption"]["rouge_l"]
+    aggregator.put("caption", "c_000", clip_states([item]), written=4.0)
+    assert aggregator.scores()["caption"]["rouge_l"] == better
+    aggregator.put("caption", "c_000", clip_states([item]), written=6.0)
+    assert _same_bits(aggregator.scores())
+
+
+def test_partial_scores_are_those_of_the_clips_there_are():
+    part = Pairs("caption", EVERYTHING[0].items[:5])
+    found = fold([part]).scores()["caption"]
+    assert found == _offline(part)
+    line = live_line({"caption": found}, {"caption": 5})
+    assert line.startswith("caption, 5 clips so far: CIDEr-D ")
+
+
+def test_missing_answers_are_left_out_of_live_scores():
+    missing = Pair(ItemKey("caption", "d_000"), ("x",), None, None, "missing")
+    assert fold([Pairs("caption", (*EVERYTHING[0].items, missing))]).clips() == {"caption": 12}
+
+
+def test_the_actor_is_killed_and_filled_again_from_the_texts(ray_session: None):
+    import ray
+    from ray.exceptions import RayError
+
+    aggregator = start_aggregator()
+    for pairs in EVERYTHING:
+        for clip in dict.fromkeys(item.key.clip_id for item in pairs.items):
+            aggregator.put.remote(pairs.task, clip, clip_states(_clip(pairs, clip)))
+    assert _same_bits(ray.get(aggregator.scores.remote()))
+    pid: Any = ray.get(aggregator.__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if ray.get(aggregator.clips.remote(), timeout=30) == {}:
+                break
+        except RayError:
+            pass
+        time.sleep(0.1)
+    assert ray.get(aggregator.clips.remote()) == {}
+    refill(aggregator, EVERYTHING)
+    assert _same_bits(ray.get(aggregator.scores.remote()))
+    ray.kill(aggregator)
 
 
 @pytest.fixture(scope="module")
