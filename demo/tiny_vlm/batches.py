@@ -17,7 +17,7 @@ from microg.demo.tiny_vlm.patches import Move, PatchRule, cell_labels, covered_c
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import TrainingError, VideoError
 from microg.models.vlm.base import Frames
-from microg.models.vlm.engines.chat import Chat
+from microg.models.vlm.engines.checkpoint import Chat
 from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.sampling import FramePolicy
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from microg.models.vlm.base import Frames
-from microg.models.vlm.engines.chat import shown_to_processor
+from microg.models.vlm.engines.checkpoint import frames_for_processor
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def resize_frames(processor: Any, frames: Frames) -> tuple[np.ndarray, float]:
 
     An odd number of frames becomes even as in the processor, by its last frame again.
     """
-    shown = shown_to_processor([frames], "video")
+    shown = frames_for_processor([frames], "video")
     video = processor.video_processor(
         shown["videos"],
         video_metadata=shown["video_metadata"],

@@ -70,8 +70,7 @@ class _Training:
     def _train(self) -> None:
         import torch
 
-        from microg.models.vlm.engines.chat import load_chat
-        from microg.models.vlm.engines.checkpoint import find
+        from microg.models.vlm.engines.checkpoint import find, load_chat
         from microg.models.vlm.engines.transformers import load_model
 
         settings = self._settings

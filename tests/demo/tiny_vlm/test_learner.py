@@ -14,8 +14,7 @@ from microg.demo.tiny_vlm.learner import Batch, Learner, People, Positions
 from microg.demo.tiny_vlm.packing import Example, pack, stack
 from microg.demo.tiny_vlm.patches import Move, PatchRule, cell_labels, covered_cells, resize_frames
 from microg.models.vlm.base import Frames
-from microg.models.vlm.engines.chat import load_chat, shown_to_processor
-from microg.models.vlm.engines.checkpoint import find
+from microg.models.vlm.engines.checkpoint import find, frames_for_processor, load_chat
 from microg.models.vlm.engines.transformers import load_model
 from microg.models.vlm.prompts import prompt
 
@@ -41,7 +40,7 @@ def tiny(tiny_vlm: Callable[[str], Path]) -> tuple[Any, Any]:
 def alone(model: Any, chat: Any, shown: Frames, question: str, answer: list[int]) -> torch.Tensor:
     """Logits before each answer token, by the model's own forward pass on the processor's output."""
     text = chat.text(prompt("vqa-v1").request("", shown, question=question))
-    inputs = chat.processor(text=[text], return_tensors="pt", **shown_to_processor([shown], "video"))
+    inputs = chat.processor(text=[text], return_tensors="pt", **frames_for_processor([shown], "video"))
     more = torch.tensor([answer[:-1]], dtype=torch.long)
     for name, extra in {"input_ids": more, "attention_mask": more * 0 + 1, "mm_token_type_ids": more * 0}.items():
         inputs[name] = torch.cat([inputs[name], extra.to(inputs[name].dtype)], 1)
@@ -82,7 +81,7 @@ def test_an_answer_is_right_exactly_when_greedy_decoding_says_it(tiny: tuple[Any
     pixels, seconds = resize_frames(chat.processor, shown)
     grid = rule.grid(pixels)
     text = chat.text(prompt("vqa-v1").request("", shown, question="Who?"))
-    inputs = chat.processor(text=[text], return_tensors="pt", **shown_to_processor([shown], "video"))
+    inputs = chat.processor(text=[text], return_tensors="pt", **frames_for_processor([shown], "video"))
     model.model.rope_deltas = None
     said = model.generate(**inputs, max_new_tokens=6)[0, inputs["input_ids"].shape[1] :].tolist()
     asked = positions.expand_prompt(chat.ids(text), grid)
@@ -152,7 +151,7 @@ def test_kept_frames_are_cut_into_the_patches_of_the_processor(tiny: tuple[Any, 
     _, chat = tiny
     shown, rule = frames(3, count), PatchRule.of(chat.processor)
     pixels, seconds = resize_frames(chat.processor, shown)
-    inputs = chat.processor(text=["<|video_pad|>"], return_tensors="pt", **shown_to_processor([shown], "video"))
+    inputs = chat.processor(text=["<|video_pad|>"], return_tensors="pt", **frames_for_processor([shown], "video"))
     assert pixels.dtype == np.uint8
     assert len(pixels) % 2 == 0
     np.testing.assert_allclose(rule.cut(pixels), inputs["pixel_values_videos"].numpy(), atol=1e-5)

@@ -15,7 +15,7 @@ import pytest
 from microg.errors import ConfigError
 from microg.models.vlm.base import Frames, Reply, Request, Sampling
 from microg.models.vlm.cards import card, open_card
-from microg.models.vlm.engines.chat import shown_to_processor
+from microg.models.vlm.engines.checkpoint import frames_for_processor
 from microg.models.vlm.engines.transformers import TransformersEngine
 from tests.support.vlm_requests import COUNTS, SCHEMA, clip, questions
 
@@ -113,14 +113,14 @@ def test_a_bad_row_in_a_batch_fails_alone(engine: TransformersEngine):
 
 
 def test_one_request_that_breaks_a_batch_fails_alone(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch):
-    inherited = engine._produced
+    inherited = engine._decode
 
-    def produced(batch: list[Request], *rest: Any) -> list[Reply]:
+    def decode(batch: list[Request], *rest: Any) -> list[Reply]:
         if any(request.key == "1/0" for request in batch):
             raise RuntimeError("no memory")
         return inherited(batch, *rest)
 
-    monkeypatch.setattr(engine, "_produced", produced)
+    monkeypatch.setattr(engine, "_decode", decode)
     replies = answered(engine, questions([clip(0), clip(1), clip(2)], "What?"))
     assert {key: reply.status for key, reply in replies.items()} == {"0/0": "ok", "1/0": "error", "2/0": "ok"}
     assert replies["1/0"].error == "RuntimeError: no memory"
@@ -238,5 +238,5 @@ def test_qwens_text_follows_the_last_moment_of_a_video(engine: TransformersEngin
 
 def test_frames_are_shown_as_images_where_a_model_takes_no_video():
     frames = clip(0, 3)
-    shown = shown_to_processor([frames], "images")["images"]
+    shown = frames_for_processor([frames], "images")["images"]
     assert np.array_equal(np.stack([np.asarray(picture) for picture in shown[0]]), frames.pixels)
