@@ -10,7 +10,7 @@ from pydantic import Field
 from microg.config import Config, Resources
 from microg.errors import ConfigError
 from microg.models.vlm.api.gate import Limits
-from microg.models.vlm.api.retry import RetryPolicy
+from microg.models.vlm.api.response import RetryPolicy
 from microg.models.vlm.base import Sampling
 from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint, names, plain_name
 from microg.models.vlm.engines.registry import ENGINES, engine_class

@@ -25,13 +25,13 @@ class GateActor:
         self, tokens: float, cost: float, lease_s: float, timeout_s: float | None, owner: Owner | None = None
     ) -> Permit | Wait:
         """Wait for leave to send."""
-        found = await self._gate.start(tokens, cost, lease_s, timeout_s)
-        if owner is not None and isinstance(found, Permit):
-            self._held[found.number] = owner, found
+        leave = await self._gate.start(tokens, cost, lease_s, timeout_s)
+        if owner is not None and isinstance(leave, Permit):
+            self._held[leave.number] = owner, leave
             if self._dead(owner):  # it was killed while it waited: nobody will send this
-                await self.finish(found, Outcome("failed", cost=0.0))
+                await self.finish(leave, Outcome("failed", cost=0.0))
                 return Wait(0.0)
-        return found
+        return leave
 
     async def finish(self, permit: Permit, outcome: Outcome) -> float:
         """Report the end of a request."""

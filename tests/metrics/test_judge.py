@@ -15,7 +15,7 @@ from microg.errors import ConfigError
 from microg.metrics.judge import Judgement, judge_prompt, read_verdict, summary
 from microg.models.vlm.api.cache import ResponseCache
 from microg.models.vlm.api.openai import OpenAiEngine
-from microg.models.vlm.api.retry import RetryPolicy
+from microg.models.vlm.api.response import RetryPolicy
 from microg.pipelines.vlm.judge import judge, judgements_table
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair

@@ -40,7 +40,7 @@ def judge_engine(asked: JudgeConfig) -> Engine:
     """Return the judge's engine. Raises `ConfigError` without a key, and for a cap without a known price."""
     from microg.models.vlm.api.budget import Budget
     from microg.models.vlm.api.gate import Limits, LocalGate
-    from microg.models.vlm.api.retry import RetryPolicy
+    from microg.models.vlm.api.response import RetryPolicy
     from microg.models.vlm.engines.registry import open_engine, require_server
 
     require_server(asked.engine, "a judge is asked")

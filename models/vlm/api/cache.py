@@ -81,17 +81,16 @@ def generate_cached(
     Requests of the same content are asked once and answered together.
     """
     waiting: dict[str, list[str]] = {}
-    asked: list[Request] = []
+    new: list[Request] = []
     for request in requests:
         key = content_key(engine, request, sampling)
-        found = None if key in waiting else cache.get(key)
-        if found is not None:
-            yield replace(found, key=request.key)
-            continue
         if key not in waiting:
-            asked.append(replace(request, key=key))
+            if (known := cache.get(key)) is not None:
+                yield replace(known, key=request.key)
+                continue
+            new.append(replace(request, key=key))
         waiting.setdefault(key, []).append(request.key)
-    for reply in engine.generate(asked, sampling):
+    for reply in engine.generate(new, sampling):
         if keep(reply):
             cache.put(reply.key, reply)
         for place, name in enumerate(waiting[reply.key]):

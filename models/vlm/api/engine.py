@@ -15,20 +15,24 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+import cv2
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.api.gate import BudgetError, Gate, Limits, LocalGate, Outcome, Wait
-from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict
-from microg.models.vlm.api.retry import RetryPolicy
-from microg.models.vlm.base import Engine, Reply, Request, Sampling
+from microg.models.vlm.api.response import Answer, RetryPolicy, TornAnswerError, Verdict
+from microg.models.vlm.base import Engine, Frames, Reply, Request, Sampling
 from microg.models.vlm.prices import Price, price_of
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 # A request that has not ended this long after its own timeout was killed with its process.
 _LEASE_S = 30.0
+# Frames that several questions share are encoded once.
+_files: WeakKeyDictionary[Frames, dict[tuple[str, int], list[bytes]]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -38,7 +42,8 @@ class ApiEngine(Engine):
     `base_url` None means the provider's own. The key is read from the environment variable `key_variable` when the
     first request is made and is kept nowhere; servers on this machine need none. `gate` None means one of this
     engine's own, without limits on pace and money. `price` None means the table's. After `give_up_after` requests in
-    a row that failed for all their attempts the rest is answered as failed without being sent.
+    a row that failed for all their attempts the rest is answered as failed without being sent. `picture_format` `png`
+    sends exact pixels; `jpeg` does not, at `quality` 1 to 100.
     """
 
     runs_here: ClassVar[bool] = False
@@ -51,6 +56,8 @@ class ApiEngine(Engine):
     gate: Gate | None = None
     price: Price | None = None
     give_up_after: int = 16
+    picture_format: Literal["jpeg", "png"] = "jpeg"
+    quality: int = 95
 
     def __post_init__(self) -> None:
         self.retry = RetryPolicy.of(self.retry)
@@ -72,8 +79,19 @@ class ApiEngine(Engine):
         return urlsplit(str(self.base_url)).hostname in _LOCAL
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return engine, model and server; providers add what else decides an answer."""
-        return {"engine": self.name, "model": self.model, "server": self.base_url}
+        """Return engine, model, server and how pictures are sent; providers add what else decides an answer."""
+        pictures = f"jpeg{self.quality}" if self.picture_format == "jpeg" else self.picture_format
+        return {"engine": self.name, "model": self.model, "server": self.base_url, "pictures": pictures}
+
+    def picture_files(self, frames: Frames) -> list[bytes]:
+        """Return each frame as a file of `picture_format`."""
+        known, form = _files.setdefault(frames, {}), (self.picture_format, self.quality)
+        if form not in known:
+            jpeg = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
+            extension, options = (".jpg", jpeg) if form[0] == "jpeg" else (".png", [cv2.IMWRITE_PNG_COMPRESSION, 3])
+            files = (cv2.imencode(extension, frame[..., ::-1], options)[1] for frame in frames.pixels)
+            known[form] = [data.tobytes() for data in files]
+        return known[form]
 
     def check_ready(self) -> None:
         """Check that there is a key (see `key`)."""
@@ -119,10 +137,10 @@ class ApiEngine(Engine):
         worker = threading.Thread(target=work, name=f"{self.name}-engine", daemon=True)
         worker.start()
         try:
-            while (found := done.get()) is not None:
-                if isinstance(found, BaseException):
-                    raise found
-                yield found
+            while (reply := done.get()) is not None:
+                if isinstance(reply, BaseException):
+                    raise reply
+                yield reply
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(task.cancel)
@@ -179,27 +197,26 @@ class ApiEngine(Engine):
                 break
             started = time.monotonic() if started is None else started
             attempt += 1
-            answer, verdict = None, None
             outcome = Outcome("failed")
             try:
-                answer, verdict = await self._try(client, body, key, timeout)
-                outcome = self._outcome(answer, verdict)
+                response = await self._try(client, body, key, timeout)
+                outcome = self._outcome(response)
             finally:
                 cost += await self.gate.finish(permit, outcome)
-            if answer is not None:
+            if isinstance(response, Answer):
                 record.succeeded()
-                return self._reply(request.key, answer, time.monotonic() - started, attempt, cost)
-            assert verdict is not None
-            problem = verdict.problem
-            if verdict.kind == "fatal":
+                seconds = time.monotonic() - started
+                return response.reply(request.key, latency_s=seconds, attempts=attempt, cost=self._cost(cost))
+            problem = response.problem
+            if response.kind == "run_error":
                 raise ConfigError(
                     f"{self.base_url} refuses model {self.model!r}: {problem}",
                     f"check the model's name, the URL and the key in {self.key_variable}",
                 ) from None
-            if verdict.kind == "final":
+            if response.kind == "row_error":
                 record.succeeded()  # the server is there
                 break
-            wait = self.retry.wait_s(attempt, verdict.after_s, chance)
+            wait = self.retry.wait_s(attempt, response.after_s, chance)
             if attempt == self.retry.attempts or time.monotonic() - started + wait > self.retry.deadline_s:
                 problem = f"gave up after {attempt} attempts: {problem}"
                 record.failed(problem)
@@ -210,54 +227,30 @@ class ApiEngine(Engine):
             request.key, status="error", error=problem, latency_s=seconds, attempts=attempt, cost=self._cost(cost)
         )
 
-    async def _try(self, client: Any, body: Any, key: str, timeout: float) -> tuple[Answer | None, Verdict | None]:
+    async def _try(self, client: Any, body: Any, key: str, timeout: float) -> Answer | Verdict:
         try:
             # not the client's own timeout: that one begins again with every byte of a slow answer
             async with asyncio.timeout(timeout):
-                return await self._send(client, body), None
+                return await self._send(client, body)
         except TimeoutError:
-            return None, Verdict("again", "the server did not answer in time", refused=True)
+            return Verdict("retry", "the server did not answer in time", refused=True)
         except TornAnswerError as error:
-            return None, Verdict("again", _without_key(str(error), key))
+            return Verdict("retry", _without_key(str(error), key))
         except Exception as error:
-            found = self._judge(error)
-            problem = _without_key(found.problem, key)
-            return None, Verdict(found.kind, problem, found.after_s, found.refused, found.unbilled)
+            verdict = self._judge(error)
+            return replace(verdict, problem=_without_key(verdict.problem, key))
 
-    def _outcome(self, answer: Answer | None, verdict: Verdict | None) -> Outcome:
-        if answer is None:
-            assert verdict is not None
-            free = verdict.unbilled or self.price is None
-            result = "refused" if verdict.refused else "failed"
-            return Outcome(result, cost=0.0 if free else None, retry_after_s=verdict.after_s)
-        tokens = cost = None
-        if answer.prompt_tokens is not None and answer.completion_tokens is not None:
-            tokens = answer.prompt_tokens + answer.completion_tokens
-            if self.price is not None:
-                cost = self.price.cost(answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
-        if self.price is None:
-            cost = 0.0
-        return Outcome(
-            "ok",
-            tokens,
-            cost,
-            requests_per_minute=answer.requests_per_minute,
-            tokens_per_minute=answer.tokens_per_minute,
-        )
-
-    def _reply(self, key: str, answer: Answer, seconds: float, attempts: int, cost: float) -> Reply:
-        return Reply(
-            key,
-            answer.text,
-            "ok" if answer.error is None else "error",
-            answer.error,
-            answer.finish_reason,
-            answer.prompt_tokens,
-            answer.completion_tokens,
-            seconds,
-            attempts,
-            cost=self._cost(cost),
-        )
+    def _outcome(self, response: Answer | Verdict) -> Outcome:
+        free = 0.0 if self.price is None else None
+        if isinstance(response, Verdict):
+            cost = 0.0 if response.unbilled else free
+            return Outcome("refused" if response.refused else "failed", cost=cost, retry_after_s=response.after_s)
+        limits = {name: getattr(response, name) for name in ("requests_per_minute", "tokens_per_minute")}
+        read, written = response.prompt_tokens, response.completion_tokens
+        if read is None or written is None:
+            return Outcome("ok", cost=free, **limits)
+        cost = free if self.price is None else self.price.cost(read, written, response.cached_tokens)
+        return Outcome("ok", read + written, cost, **limits)
 
     def _cost(self, dollars: float) -> float | None:
         return None if self.price is None else dollars

@@ -10,9 +10,7 @@ from typing import Any
 
 from microg.errors import describe
 from microg.models.vlm.api.engine import ApiEngine
-from microg.models.vlm.api.image_files import Format, encoded
-from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict, status_verdict
-from microg.models.vlm.api.retry import retry_after_s
+from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict, retry_after_s, status_verdict
 from microg.models.vlm.base import Request, Sampling
 
 _GOOGLE = "https://generativelanguage.googleapis.com"
@@ -26,20 +24,17 @@ class GeminiEngine(ApiEngine):
     """A Gemini model (see `ApiEngine`).
 
     `thinking_budget`: tokens the model may think for, 0 none, None its own default; they are billed as answer and
-    count against `Sampling.max_tokens`. `picture_format` `png` sends exact pixels.
+    count against `Sampling.max_tokens`.
     """
 
     key_variable: str = "GEMINI_API_KEY"
     name: str = "gemini"
-    picture_format: Format = "jpeg"
-    quality: int = 95
     thinking_budget: int | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return engine, model, server, how frames are sent, and the thinking budget."""
-        quality = str(self.quality) if self.picture_format == "jpeg" else ""
-        about = {**super().fingerprint(), "pictures": f"{self.picture_format}{quality}"}
-        return about if self.thinking_budget is None else {**about, "thinking_budget": self.thinking_budget}
+        thinking = {} if self.thinking_budget is None else {"thinking_budget": self.thinking_budget}
+        return super().fingerprint() | thinking
 
     def _default_url(self) -> str:
         return _GOOGLE
@@ -66,7 +61,7 @@ class GeminiEngine(ApiEngine):
 
         parts = []
         if request.frames is not None:
-            files = encoded(request.frames, self.picture_format, self.quality)
+            files = self.picture_files(request.frames)
             parts = [types.Part.from_bytes(data=data, mime_type=f"image/{self.picture_format}") for data in files]
         parts.append(types.Part.from_text(text=request.prompt))
         config: dict[str, Any] = {
@@ -108,14 +103,14 @@ class GeminiEngine(ApiEngine):
             message = " ".join(str(error.message or error.status or "").split())
             text = f"HTTP {error.code}: {message}"[:500]
             if error.code == 400 and any(mark in str(error.details) for mark in _BAD_KEY):
-                return Verdict("fatal", text, unbilled=True)
+                return Verdict("run_error", text, unbilled=True)
             headers = getattr(error.response, "headers", None) or {}
             after = retry_after_s(headers)
             return status_verdict(error.code, text, _retry_delay_s(error.details) if after is None else after)
         if isinstance(error, httpx.TransportError):
             never_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            return Verdict("again", f"connection failed: {describe(error)}", unbilled=never_sent)
-        return Verdict("again", describe(error))
+            return Verdict("retry", f"connection failed: {describe(error)}", unbilled=never_sent)
+        return Verdict("retry", describe(error))
 
 
 def _answer(response: Any) -> Answer:

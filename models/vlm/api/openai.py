@@ -17,9 +17,7 @@ from urllib.parse import urlsplit
 
 from microg.errors import describe
 from microg.models.vlm.api.engine import ApiEngine
-from microg.models.vlm.api.image_files import Format, encoded
-from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict, status_verdict
-from microg.models.vlm.api.retry import retry_after_s
+from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict, retry_after_s, status_verdict
 from microg.models.vlm.base import Frames, Request, Sampling
 
 _OPENAI = "https://api.openai.com/v1"
@@ -34,24 +32,21 @@ class OpenAiEngine(ApiEngine):
     """A model behind an OpenAI-compatible server (see `ApiEngine`).
 
     `base_url` None means the variable OPENAI_BASE_URL, or OpenAI. `frames_as`: `images`, or `video` for vLLM.
-    `picture_format` `png` sends exact pixels. `detail` is OpenAI's low | high | auto. `leave_out` names parameters that
-    the model refuses; what it then does instead is its own. `extra_body` is sent with every request.
+    `detail` is OpenAI's low | high | auto. `leave_out` names parameters that the model refuses; what it then does
+    instead is its own. `extra_body` is sent with every request.
     """
 
     batch_mode: ClassVar[str] = "microg.models.vlm.api.openai_batch:OpenAiBatch"
     key_variable: str = "OPENAI_API_KEY"
     name: str = "openai"
     frames_as: Literal["images", "video"] = "images"
-    picture_format: Format = "jpeg"
-    quality: int = 95
     detail: str | None = None
     leave_out: tuple[str, ...] = ()
     extra_body: Mapping[str, Any] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return engine, model, server, how frames are sent, and what is left out or added."""
-        quality = str(self.quality) if self.picture_format == "jpeg" else ""
-        about = {**super().fingerprint(), "pictures": f"{self.picture_format}{quality}", "frames_as": self.frames_as}
+        about = {**super().fingerprint(), "frames_as": self.frames_as}
         optional = {"detail": self.detail, "leave_out": sorted(self.leave_out), "extra_body": self.extra_body}
         return about | {name: value for name, value in optional.items() if value}
 
@@ -92,7 +87,7 @@ class OpenAiEngine(ApiEngine):
 
     def _parts(self, frames: Frames) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Return the parts of a message that show frames, and what goes beside the messages."""
-        files = [base64.b64encode(data).decode() for data in encoded(frames, self.picture_format, self.quality)]
+        files = [base64.b64encode(data).decode() for data in self.picture_files(frames)]
         if self.frames_as == "images":
             more = {"detail": self.detail} if self.detail else {}
             urls = ({"url": f"data:image/{self.picture_format};base64,{data}", **more} for data in files)
@@ -114,16 +109,16 @@ class OpenAiEngine(ApiEngine):
             code = error.status_code
             text = f"HTTP {code}: {' '.join(str(error.message).split())}"[:500]
             if error.code == "insufficient_quota":  # a 429 that no waiting heals
-                return Verdict("fatal", text, unbilled=True)
+                return Verdict("run_error", text, unbilled=True)
             return status_verdict(code, text, retry_after_s(error.response.headers))
         if isinstance(error, openai.APITimeoutError):
-            return Verdict("again", "the server did not answer in time", refused=True)
+            return Verdict("retry", "the server did not answer in time", refused=True)
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             never_sent = type(cause).__name__ in ("ConnectError", "ConnectTimeout")
-            return Verdict("again", f"connection failed: {describe(cause)}", unbilled=never_sent)
+            return Verdict("retry", f"connection failed: {describe(cause)}", unbilled=never_sent)
         # a body cut off in transit and the like: the transport's own errors, which differ between its versions
-        return Verdict("again", describe(error))
+        return Verdict("retry", describe(error))
 
 
 def read_completion(raw: bytes, headers: Mapping[str, str]) -> Answer:

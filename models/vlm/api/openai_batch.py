@@ -80,7 +80,7 @@ class OpenAiBatch:
             if self._budget is not None:
                 state["held"] = self._hold([same[0] for same in chunk.values()], sampling)
             storage.write_json(path, state)  # before the service hears of it: see `pending`
-            storage.write_json(path, state | {"batch_id": self._sent(state["digest"], lines)})
+            storage.write_json(path, state | {"batch_id": self._send(state["digest"], lines)})
 
     def pending(self) -> list[Pending]:
         """Return the batches that were submitted and not collected.
@@ -97,12 +97,11 @@ class OpenAiBatch:
             if "answered" in state:
                 continue
             if "batch_id" not in state:
-                found = self._known_as(state["digest"])
-                if found is None:
+                state["batch_id"] = self._find_batch(state["digest"])
+                if state["batch_id"] is None:
                     self._settle(state, 0.0)
                     storage.remove(path)
                     continue
-                state["batch_id"] = found
                 storage.write_json(path, state)
             result.append(Pending(path, state["batch_id"], state["keys"], state["about"]))
         return result
@@ -110,11 +109,11 @@ class OpenAiBatch:
     def collect(self, batch: Pending) -> list[Reply]:
         """Wait until a batch has ended, well or not, and return one reply a request; `done` must follow."""
         while True:
-            found = self._call(lambda client: client.batches.retrieve(batch.batch_id))
-            if found.request_counts is not None:
-                self._report(found.request_counts.model_dump())
-            if found.status in _ENDED:
-                return list(self._replies(batch.keys, found))
+            state = self._call(lambda client: client.batches.retrieve(batch.batch_id))
+            if state.request_counts is not None:
+                self._report(state.request_counts.model_dump())
+            if state.status in _ENDED:
+                return list(self._replies(batch.keys, state))
             time.sleep(self._poll_s)
 
     def done(self, batch: Pending, replies: Sequence[Reply]) -> None:
@@ -143,7 +142,7 @@ class OpenAiBatch:
         if chunk:
             yield chunk, bytes(lines)
 
-    def _sent(self, digest: str, lines: bytes) -> str:
+    def _send(self, digest: str, lines: bytes) -> str:
         """Send one file and return the number of its batch."""
         data = io.BytesIO(lines)
         file = self._call(
@@ -158,7 +157,7 @@ class OpenAiBatch:
             )
         ).id
 
-    def _known_as(self, digest: str) -> str | None:
+    def _find_batch(self, digest: str) -> str | None:
         """Return the batch of this content that an earlier run submitted without living to write it down."""
 
         def search(client: Any) -> str | None:
@@ -199,30 +198,18 @@ class OpenAiBatch:
             response, error = entry.get("response") or {}, entry.get("error")
         except (ValueError, KeyError, TypeError):
             return None
-        price = self._engine.price
         if error or response.get("status_code") != 200:
             body = response.get("body") or {}
-            found = error or body.get("error") or {}
-            text = f"{found.get('code') or response.get('status_code')}: {found.get('message')}"
+            error = error or body.get("error") or {}
+            text = f"{error.get('code') or response.get('status_code')}: {error.get('message')}"
             return Reply(key, status="error", error=f"batch: {text}"[:500], cost=self._free())
         try:
             answer = read_completion(json.dumps(response["body"]).encode(), {})
         except TornAnswerError as problem:
             return Reply(key, status="error", error=str(problem))
-        cost = None
-        if price is not None:
-            used = (answer.prompt_tokens or 0, answer.completion_tokens or 0, answer.cached_tokens)
-            cost = price.cost(*used, batch=True)
-        return Reply(
-            key,
-            answer.text,
-            "ok" if answer.error is None else "error",
-            answer.error,
-            answer.finish_reason,
-            answer.prompt_tokens,
-            answer.completion_tokens,
-            cost=cost,
-        )
+        price = self._engine.price
+        tokens = (answer.prompt_tokens or 0, answer.completion_tokens or 0, answer.cached_tokens)
+        return answer.reply(key, cost=None if price is None else price.cost(*tokens, batch=True))
 
     def _line(self, key: str, request: Request, sampling: Sampling) -> bytes:
         body = self._engine.body(request, sampling)

@@ -14,7 +14,7 @@ import pytest
 
 from microg.models.vlm.api.gate import Limits, Outcome, Permit, Wait
 from microg.models.vlm.api.openai import OpenAiEngine
-from microg.models.vlm.api.retry import RetryPolicy
+from microg.models.vlm.api.response import RetryPolicy
 from microg.models.vlm.base import Reply, Request, Sampling
 from microg.pipelines.vlm.shared_gate import GateActor, SharedGate, shared_gate
 from tests.support.openai_server import OpenAiServer

@@ -28,7 +28,7 @@ from microg.models.vlm.api.engine import ApiEngine
 from microg.models.vlm.api.gate import Limits, LocalGate
 from microg.models.vlm.api.gemini import GeminiEngine
 from microg.models.vlm.api.openai import OpenAiEngine
-from microg.models.vlm.api.retry import RetryPolicy
+from microg.models.vlm.api.response import RetryPolicy
 from microg.models.vlm.base import Frames, Reply, Request, Sampling
 from microg.models.vlm.cards import card, open_card
 from microg.models.vlm.prices import price_of

@@ -13,8 +13,18 @@ import pytest
 
 from microg.errors import ConfigError
 from microg.models.vlm.api.budget import Budget
-from microg.models.vlm.api.gate import BudgetError, GateCore, Limits, LocalGate, Outcome, Permit, Refused, Wait
-from microg.models.vlm.api.rate_limit import Rate, Window
+from microg.models.vlm.api.gate import (
+    BudgetError,
+    GateCore,
+    Limits,
+    LocalGate,
+    Outcome,
+    Permit,
+    Rate,
+    Refused,
+    Wait,
+    Window,
+)
 
 
 def _send_times(rate: Rate, seconds: float, late: float = 0.0, amount: float = 1.0) -> list[float]:

@@ -17,7 +17,7 @@ import pytest
 from microg.errors import ConfigError
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
 from microg.models.vlm.api.openai import OpenAiEngine
-from microg.models.vlm.api.retry import RetryPolicy, retry_after_s
+from microg.models.vlm.api.response import RetryPolicy, retry_after_s
 from microg.models.vlm.base import Frames, Reply, Request, Sampling, content_key
 from tests.support.openai_server import OpenAiServer, completion, cut_json, failure, hang, page, reset, torn
 
