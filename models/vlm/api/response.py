@@ -1,4 +1,4 @@
-"""What a server's response means (an answer, or a failure that passes, stays or ends the run), and when to ask again."""
+"""What a server's response means (an answer, or a failure of a kind), and when to send a request again."""
 
 from __future__ import annotations
 
