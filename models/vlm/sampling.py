@@ -132,12 +132,12 @@ class Rate(_Policy):
         [0, 15, 30, 45, 60, 75]
         """
         step = max(Fraction(fps).limit_denominator(1_000_000) / Fraction(self.fps).limit_denominator(1_000_000), 1)
-        found = []
-        while (index := -((1 - 2 * step * len(found)) // 2)) < num_frames:  # ceil(x - 1/2)
-            found.append(int(index))
-        if self.limit is not None and len(found) > self.limit:
-            return [found[i] for i in Uniform(count=self.limit).indices(len(found), 1.0)]
-        return found
+        chosen = []
+        while (index := -((1 - 2 * step * len(chosen)) // 2)) < num_frames:  # ceil(x - 1/2)
+            chosen.append(int(index))
+        if self.limit is not None and len(chosen) > self.limit:
+            return [chosen[i] for i in Uniform(count=self.limit).indices(len(chosen), 1.0)]
+        return chosen
 
     def label(self) -> str:
         """Return the short form that `parse_policy` reads."""
@@ -241,9 +241,9 @@ def parse_policy(text: str) -> Uniform | Rate | AroundKey | Dense | Explicit:
         raise ConfigError(f"{text!r} is no way to choose frames: {first['msg']}", f"forms: {_FORMS}") from None
 
 
-def _count(asked: int, num_frames: int, short: Short) -> int:
-    if asked <= num_frames or short == "repeat":
-        return asked
+def _count(wanted: int, num_frames: int, short: Short) -> int:
+    if wanted <= num_frames or short == "repeat":
+        return wanted
     if short == "error":
-        raise VideoError(f"the clip has {num_frames} frames, {asked} are asked for")
+        raise VideoError(f"the clip has {num_frames} frames, {wanted} are asked for")
     return num_frames

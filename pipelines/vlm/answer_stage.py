@@ -43,6 +43,8 @@ REPORT = pa.schema(
 _CRASHED = "WorkerCrashed: asking about this clip kills its worker"
 # Clips in a row that an engine fails on with an exception, not a reply, until it is given up.
 _MOST_BROKEN = 3
+# Columns of answers that a report adds up.
+_SUMS = ("cached", "cost", "prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +114,13 @@ class Generator:
             self._ask, good, name=lambda clip: clip.clip_id, crashed=_CRASHED, attempts=self._attempts
         )
         seconds = (time.monotonic() - started) / max(len(good), 1)
-        self._stop_if_server_is_down([found for found in replies if not isinstance(found, Failure)])
-        by_clip = {clip.clip_id: found for clip, found in zip(good, replies, strict=True)}
+        self._stop_if_server_is_down([outcome for outcome in replies if not isinstance(outcome, Failure)])
+        by_clip = {clip.clip_id: outcome for clip, outcome in zip(good, replies, strict=True)}
         rows, reports = [], []
         for clip in clips:
-            found = by_clip.get(clip.clip_id, Failure(clip.error))
+            outcome = by_clip.get(clip.clip_id, Failure(clip.error))
             prompts, complete = self._context.prompts, self._hopeless is None
-            clip_rows = rows_of(clip, found, prompts, self._common, complete=complete)
+            clip_rows = rows_of(clip, outcome, prompts, self._common, complete=complete)
             rows += clip_rows
             reports.append(_report(clip, clip_rows, 0.0 if clip.error else seconds))
         if rows:
@@ -161,7 +163,7 @@ class Generator:
 
     def _stop_if_server_is_down(self, by_clip: Sequence[Mapping[str, Reply]]) -> None:
         """Give up where an API engine stopped sending after failures in a row, and nothing of a block was answered."""
-        replies = [reply for found in by_clip for reply in found.values()]
+        replies = [reply for replies in by_clip for reply in replies.values()]
         sent = [reply for reply in replies if reply.attempts]
         if sent and len(sent) < len(replies) and all(reply.status == "error" for reply in replies):
             self._hopeless = WorkerError(
@@ -247,9 +249,6 @@ def _read(prompt: Prompt, reply: Reply) -> tuple[str | None, str]:
 
 
 def _report(clip: DecodedClip, rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    def total(name: str) -> Any:
-        return sum(row.get(name) or 0 for row in rows)
-
     problems = [row["error"] for row in rows if row["status"] != "ok"]
     return {
         "clip_id": clip.clip_id,
@@ -257,10 +256,7 @@ def _report(clip: DecodedClip, rows: Sequence[dict[str, Any]], seconds: float) -
         "error": problems[0] if problems else "",
         "rows": len(rows),
         "failed": len(problems),
-        "cached": total("cached"),
-        "cost": total("cost"),
-        "prompt_tokens": total("prompt_tokens"),
-        "completion_tokens": total("completion_tokens"),
+        **{name: sum(row.get(name) or 0 for row in rows) for name in _SUMS},
         "decode_s": clip.seconds,
         "engine_s": seconds,
     }

@@ -58,14 +58,14 @@ def run_batches(
     common = lock_engine(root, card, engine)
     # of all tasks: an earlier invocation may have submitted others than this one asks for
     prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
-    samplings: dict[Task, Sampling] = {task: settings.sampling.of(found) for task, found in prompts.items()}
+    samplings: dict[Task, Sampling] = {task: settings.sampling.of(prompt) for task, prompt in prompts.items()}
     files = api_files(root, settings)
     progress = _BatchProgress(on_wait)
     with closing(Budget(settings.max_cost, files.spent, files.account)) as budget:
         batch: OpenAiBatch = load_object(engine.batch_mode)(
             engine, storage.join(root, "batches"), budget=budget, poll_s=settings.api.poll_s, report=progress.update
         )
-        under_way = {name for found in batch.pending() for name in found.requests}
+        under_way = {name for waiting in batch.pending() for name in waiting.requests}
         for block in _decode(without(clips, under_way), settings):
             good = [clip for clip in block if not clip.error]
             failed = [
@@ -76,16 +76,16 @@ def run_batches(
                 on_rows(failed)
             _submit(batch, good, prompts, samplings, common)
         pending = batch.pending()
-        for number, found in enumerate(pending):
+        for number, waiting in enumerate(pending):
             progress.begin(number, len(pending))
-            replies = batch.collect(found)
-            columns = [found.about[reply.key] for reply in replies]
+            replies = batch.collect(waiting)
+            columns = [waiting.about[reply.key] for reply in replies]
             rows = [
                 {**known, **reply_columns(prompts[known["task"]], reply)}
                 for known, reply in zip(columns, replies, strict=True)
             ]
             answer_store.commit(root, rows)
-            batch.done(found, replies)
+            batch.done(waiting, replies)
             on_rows(rows)
         return budget.spent
 

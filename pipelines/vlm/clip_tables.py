@@ -73,11 +73,11 @@ def decode_block(block: pa.Table, *, policy: FramePolicy, attempts: Attempts | N
         return [_decode(row, policy) for row in rows]
 
     rows = block.to_pylist()
-    found = run_batch_then_singles(decode, rows, name=lambda row: row["clip_id"], crashed=_CRASHED, attempts=attempts)
+    clips = run_batch_then_singles(decode, rows, name=lambda row: row["clip_id"], crashed=_CRASHED, attempts=attempts)
     return to_table(
         [
-            DecodedClip(row["clip_id"], _questions_of(row), error=one.error) if isinstance(one, Failure) else one
-            for row, one in zip(rows, found, strict=True)
+            DecodedClip(row["clip_id"], _questions_of(row), error=clip.error) if isinstance(clip, Failure) else clip
+            for row, clip in zip(rows, clips, strict=True)
         ]
     )
 

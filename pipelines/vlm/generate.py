@@ -138,7 +138,7 @@ def run_generation(
             root=root,
             card=card,
             prompts=prompts,
-            samplings={task: settings.sampling.of(found) for task, found in prompts.items()},
+            samplings={task: settings.sampling.of(prompt) for task, prompt in prompts.items()},
             gate=gate,
             cache=cache,
             max_cost=settings.max_cost,

@@ -31,20 +31,20 @@ def judge(
     done. Raises `ConfigError` where no request can succeed.
     """
     by_key = {pair.key.id: pair for pair in pairs}
-    found: dict[str, Judgement] = {}
+    judgements: dict[str, Judgement] = {}
     requests = []
     for key, pair in by_key.items():
         if pair.state == "ok":
             requests.append(Request(key, prompt.fill(pair), prompt.system))
         else:
-            found[key] = Judgement(pair, "incorrect", 0.0, _EMPTY, cost=0.0)
+            judgements[key] = Judgement(pair, "incorrect", 0.0, _EMPTY, cost=0.0)
             progress(1, 0)
     sampling = Sampling(max_tokens=200, json_schema=SCHEMA if structured else None)
     # a reply that cannot be read is asked again next time
     for reply in generate_cached(engine, requests, sampling, cache, _readable):
-        found[reply.key] = _judgement(by_key[reply.key], reply)
-        progress(1, found[reply.key].error is not None)
-    return [found[pair.key.id] for pair in pairs]
+        judgements[reply.key] = _judgement(by_key[reply.key], reply)
+        progress(1, judgements[reply.key].error is not None)
+    return [judgements[pair.key.id] for pair in pairs]
 
 
 def judgements_table(judgements: Iterable[Judgement], model: str, prompt: JudgePrompt) -> pa.Table:

@@ -69,23 +69,23 @@ class ScoringActors:
         shards: Sequence[Items],
         names: Sequence[str],
         settings: Settings,
-        told: Callable[[int], object] = lambda _: None,
+        progress: Callable[[int], object] = lambda _: None,
     ) -> States:
-        """Return the merged states of all shards; `told` is called with the number of items measured so far.
+        """Return the merged states of all shards; `progress` is called with the number of items measured so far.
 
         Raises the metric's own error, and `WorkerError` when one shard has killed `MAX_ATTEMPTS` actors, or when none
         answers any more.
         """
         states = {name: registry.empty(name, **settings.get(name, {})) for name in names}
         done = 0
-        for shard, tables in self._measured(protocol, shards, names, settings):
+        for shard, tables in self._results(protocol, shards, names, settings):
             for name, table in tables.items():
                 states[name].merge(registry.load(name).from_table(table))
             done += len(shard)
-            told(done)
+            progress(done)
         return states
 
-    def _measured(
+    def _results(
         self, protocol: str, shards: Sequence[Items], names: Sequence[str], settings: Settings
     ) -> Iterator[tuple[Items, dict[str, pa.Table]]]:
         """Yield each shard once with its states, as they are done."""
@@ -116,13 +116,13 @@ class ScoringActors:
                         f"{shards[number].ids[0]!r}; {', '.join(names)}): {str(error).strip().splitlines()[0]}",
                         "give each more memory with --set resources.memory_gb=N, or use fewer --workers (0: none)",
                     ) from error
-                idle.append(self._replaced(actor))
+                idle.append(self._replace(actor))
                 waiting.appendleft(number)
                 continue
             idle.append(actor)
             yield shards[number], tables
 
-    def _replaced(self, actor: Any) -> Any:
+    def _replace(self, actor: Any) -> Any:
         import ray
 
         ray.kill(actor)
@@ -167,20 +167,20 @@ class TextScoring:
         Besides, raises `WorkerError` when workers keep dying, and `ConfigError` when Ray cannot give what they need.
         """
         items, settings = check(ids, predictions, references), settings or {}
-        found: States = {}
+        states: States = {}
         kinds: dict[str, list[str]] = {}
         for name in names:
             kinds.setdefault(_kind(name), []).append(name)
         for kind, group in kinds.items():
-            away = [name for name in group if self._pays(name, items, settings)]
-            here = [name for name in group if name not in away]
+            on_actors = [name for name in group if self._pays(name, items, settings)]
+            in_process = [name for name in group if name not in on_actors]
             started = time.monotonic()
-            if here:
-                found |= self._here(protocol, items, here, settings)
-            if away:
-                found |= self._away(protocol, items, kind, away, settings)
+            if in_process:
+                states |= self._measure_in_process(protocol, items, in_process, settings)
+            if on_actors:
+                states |= self._measure_on_actors(protocol, items, kind, on_actors, settings)
             self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - started
-        return {name: found[name] for name in names}
+        return {name: states[name] for name in names}
 
     def _pays(self, name: str, items: Items, settings: Settings) -> bool:
         if not len(items) or self._workers is not None:
@@ -191,9 +191,9 @@ class TextScoring:
         if not registry.metric(name).pays_on_actors(work):
             return False
         elsewhere = self._resources.address or os.environ.get("RAY_ADDRESS")
-        return bool(elsewhere) or _actors_here(name, self._resources, settings) > 1
+        return bool(elsewhere) or _actors_on_this_machine(name, self._resources, settings) > 1
 
-    def _here(self, protocol: str, items: Items, names: Sequence[str], settings: Settings) -> States:
+    def _measure_in_process(self, protocol: str, items: Items, names: Sequence[str], settings: Settings) -> States:
         if not _encodes(names[0]) or not len(items):
             return measure(protocol, items.ids, items.predictions, items.references, names, settings)
         states = {name: registry.empty(name, **settings.get(name, {})) for name in names}
@@ -202,28 +202,30 @@ class TextScoring:
             for state in states.values():
                 state.take(shard, shard)
             done += len(shard)
-            self._told(names, done, len(items))
+            self._tell_progress(names, done, len(items))
         return states
 
-    def _away(self, protocol: str, items: Items, kind: str, names: Sequence[str], settings: Settings) -> States:
+    def _measure_on_actors(
+        self, protocol: str, items: Items, kind: str, names: Sequence[str], settings: Settings
+    ) -> States:
         from microg.pipelines.core.session import connect, ray_failures_as_worker_errors
 
         with ray_failures_as_worker_errors():
             try:
                 connect(self._resources)
-                actors, device = self._started(kind, settings)
+                actors, device = self._actors_of(kind, settings)
                 if device:
                     settings = {**settings, kind: {**settings.get(kind, {}), "device": device}}
                 least = -(-len(items) // (_MOST_ITEMS if _encodes(kind) else _MOST_TOKENIZED))
                 shards = split_into_shards(items, max(least, _SHARDS_PER_ACTOR * len(actors)))
                 return actors.measure(
-                    protocol, shards, names, settings, lambda done: self._told(names, done, len(items))
+                    protocol, shards, names, settings, lambda done: self._tell_progress(names, done, len(items))
                 )
             except BaseException:
                 self.close()
                 raise
 
-    def _started(self, kind: str, settings: Settings) -> tuple[ScoringActors, str]:
+    def _actors_of(self, kind: str, settings: Settings) -> tuple[ScoringActors, str]:
         """Return the actors of a kind, and on which device they encode."""
         from microg.pipelines.core.session import on_device, pool_size
 
@@ -244,18 +246,12 @@ class TextScoring:
                 from microg.metrics.text.encoder import unload
 
                 unload()  # the actors have theirs
-            self._kind, self._actors = (
-                kind,
-                ScoringActors(
-                    pool_size(resources),
-                    num_cpus=resources.cpus,
-                    num_gpus=resources.gpus,
-                    memory=resources.memory_gb * 2**30 or None,
-                ),
-            )
+            options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+            memory = resources.memory_gb * 2**30 or None
+            self._kind, self._actors = kind, ScoringActors(pool_size(resources), memory=memory, **options)
         return self._actors, device
 
-    def _told(self, names: Sequence[str], done: int, items: int) -> None:
+    def _tell_progress(self, names: Sequence[str], done: int, items: int) -> None:
         self.tell(f"{', '.join(names)}: {done:,} of {items:,} items")
 
     def close(self) -> None:
@@ -279,7 +275,7 @@ def _encodes(name: str) -> bool:
     return name != NGRAMS and registry.metric(name).encodes
 
 
-def _actors_here(name: str, resources: Resources, settings: Settings) -> int:
+def _actors_on_this_machine(name: str, resources: Resources, settings: Settings) -> int:
     """Return how many actors this machine would have for a metric."""
     if _encodes(name) and settings.get(name, {}).get("device") != "cpu":
         import torch

@@ -28,10 +28,10 @@ class PromptIds(Config):
 
 def prompt_for(ids: PromptIds, task: Task) -> Prompt:
     """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
-    found = prompt(getattr(ids, task))
-    if found.task != task:
-        raise ConfigError(f"prompt {found.id} is for task {found.task}, not {task}", "see 'microg vlm prompts'")
-    return found
+    chosen = prompt(getattr(ids, task))
+    if chosen.task != task:
+        raise ConfigError(f"prompt {chosen.id} is for task {chosen.task}, not {task}", "see 'microg vlm prompts'")
+    return chosen
 
 
 class SamplingSettings(Config):
@@ -45,9 +45,9 @@ class SamplingSettings(Config):
     seed: int | None = Field(default=0, description="Seed of sampling, where the engine takes one.")
     stop: tuple[str, ...] = Field(default=(), description="Texts at which a reply ends.")
 
-    def of(self, asked: Prompt) -> Sampling:
+    def of(self, prompt: Prompt) -> Sampling:
         """Return the sampling of a prompt's requests."""
-        return Sampling(**self.model_dump(), json_schema=asked.json_schema)
+        return Sampling(**self.model_dump(), json_schema=prompt.json_schema)
 
 
 class ApiSettings(Config):
@@ -178,25 +178,25 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
 
     Raises `ConfigError` for a model, prompt or engine that is not there, or that cannot run.
     """
-    found = _card(settings)
-    given = {**found.settings, **settings.settings}
-    if settings.engine is not None and settings.engine != found.engine:
-        found = found.replaced(engine=settings.engine, runs="yes", settings={})
-        given = settings.settings
+    card = _card(settings)
+    options = {**card.settings, **settings.settings}
+    if settings.engine is not None and settings.engine != card.engine:
+        card = card.replaced(engine=settings.engine, runs="yes", settings={})
+        options = settings.settings
     if settings.url is not None:
-        given = {**given, "base_url": settings.url}
-    found = found.replaced(settings=given).require()
+        options = {**options, "base_url": settings.url}
+    card = card.replaced(settings=options).require()
     if not settings.tasks:
         raise ConfigError("no task is asked for", f"tasks are {' and '.join(TASKS)}")
     hashes = {task: settings.prompt_of(task).hash for task in TASKS}
     filled = settings.replaced(
-        model_id=found.title if is_checkpoint(found.hub_id) else found.hub_id,
-        engine=found.engine,
-        frames=(settings.frames or found.frames).model_dump(),
+        model_id=card.title if is_checkpoint(card.hub_id) else card.hub_id,
+        engine=card.engine,
+        frames=(settings.frames or card.frames).model_dump(),
         prompt_hashes=hashes,
         tasks=tuple(task for task in TASKS if task in settings.tasks),
     )
-    return filled, found
+    return filled, card
 
 
 def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:

@@ -185,11 +185,11 @@ def _ask(prepared: _Preparation) -> dict[str, Any]:
             price=prepared.engine.price,
             live=None if live is None else live.sender,
         )
-    found: dict[str, Any] = {
+    additions: dict[str, Any] = {
         "throughput": throughput,
         "asked_now": {name: sums[name] for name in ("rows", "failed", "cached", "prompt_tokens", "completion_tokens")},
     }
-    return found if status is None else found | {"account": asdict(status)}
+    return additions if status is None else additions | {"account": asdict(status)}
 
 
 def _ask_in_batches(prepared: _Preparation, settings: GenerateSettings) -> dict[str, Any]:

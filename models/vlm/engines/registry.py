@@ -23,10 +23,10 @@ ENGINES = Registry(
 
 def engine_class(name: str) -> type[Engine]:
     """Return the class of an engine. Raises `ConfigError` where there is none of this name, or it is no engine."""
-    found = ENGINES.load(name)
-    if not (isinstance(found, type) and issubclass(found, Engine)):
+    kind = ENGINES.load(name)
+    if not (isinstance(kind, type) and issubclass(kind, Engine)):
         raise ConfigError(f"{name} is no engine", "an engine is a class that extends microg.models.vlm.base.Engine")
-    return found
+    return kind
 
 
 def require_server(name: str, use: str, fix: str | None = None) -> None:

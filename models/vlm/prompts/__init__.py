@@ -127,12 +127,12 @@ def prompt(name: str) -> Prompt:
 def parse(name: str, text: str) -> Prompt:
     """Read a prompt file called `name`. Raises `ConfigError` when it is not one, or its id is not its name."""
     try:
-        found = Prompt.model_validate(yaml.safe_load(text))
+        result = Prompt.model_validate(yaml.safe_load(text))
     except (yaml.YAMLError, ValidationError) as error:
         raise ConfigError(f"prompt {name} is not valid: {error}") from None
-    if found.id != name:
-        raise ConfigError(f"the file {name}.yaml holds the prompt {found.id}")
-    return found
+    if result.id != name:
+        raise ConfigError(f"the file {name}.yaml holds the prompt {result.id}")
+    return result
 
 
 def _misfit(value: Any, shape: dict[str, Any]) -> str | None:
