@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast, get_type_hints
 
@@ -30,11 +30,20 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 class SettingOption(OptionInfo):
-    """An option that sets one setting: its help is the setting's description, with bounds and default."""
+    """An option that sets one setting: help and completion come from the setting's description, bounds and choices."""
 
-    def __init__(self, key: str, names: tuple[str, ...], of: str | None, note: str, **more: Any) -> None:
-        super().__init__(default=..., param_decls=names, **more)
+    def __init__(self, key: str, names: tuple[str, ...], of: str | None, note: str, metavar: str | None) -> None:
+        super().__init__(default=..., param_decls=names, metavar=metavar, autocompletion=self.complete)
         self.key, self.of, self.note = key, of, note
+
+    def setting_of(self, function: Callable[..., None]) -> Setting:
+        """Return the setting that it sets as an option of the command `function`."""
+        return next(each for each in settings_in(self.of or COMMANDS[function].settings) if each.key == self.key)
+
+    def complete(self, context: typer.Context, incomplete: str) -> list[str]:
+        """Return the choices that begin with what is typed."""
+        choices = self.setting_of(cast(SettingsCommand, context.command).function).choices
+        return [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def setting(key: str, *names: str, of: str | None = None, note: str = "", metavar: str | None = None) -> Any:
@@ -45,7 +54,7 @@ def setting(key: str, *names: str, of: str | None = None, note: str = "", metava
         names: Names of the option; without any, the parameter's.
         of: Settings class as "module:class", where it is not the command's.
         note: What the help of the option says beside the setting's description.
-        metavar: How help writes the value.
+        metavar: How help writes the value; without it, its choices if it has any.
     """
     return SettingOption(key, names, of, note, metavar=metavar)
 
@@ -105,8 +114,11 @@ class SettingsCommand(TyperCommand):
         for param in self.params:
             if isinstance(param, TyperOption) and param.name in options:
                 option = options[param.name]
-                known = {each.key: each for each in settings_in(option.of or COMMANDS[self.function].settings)}
-                param.help = known[option.key].text(option.note)
+                described = option.setting_of(self.function)
+                if described.choices and option.metavar is None:
+                    param.metavar = f"<{'|'.join(described.choices)}>"  # as Typer writes an Enum's
+                    described = replace(described, allowed="")
+                param.help = described.text(option.note)
                 param.show_default = False
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

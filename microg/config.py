@@ -43,8 +43,8 @@ class Config(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def replaced(self, **changes: Any) -> Self:
-        """Return a validated copy with other values."""
-        return type(self).model_validate({**self.model_dump(), **changes})
+        """Return a validated copy with other values; what was left to its default, also in a section, still is."""
+        return type(self).model_validate({name: getattr(self, name) for name in self.model_fields_set} | changes)
 
 
 class Resources(Config):
@@ -120,6 +120,7 @@ class Setting:
         key: Dotted name.
         meaning: Sentence that says what the value is.
         allowed: Bounds or choices, "" where any value of the type will do.
+        choices: The values that there are; empty where they cannot be listed.
         default: Default as YAML, "" where a value must be given.
         section: Purpose of the section that the key belongs to.
     """
@@ -127,6 +128,7 @@ class Setting:
     key: str
     meaning: str
     allowed: str
+    choices: tuple[str, ...]
     default: str
     section: str
 
@@ -144,10 +146,12 @@ def settings_of(model: type[BaseModel], prefix: str = "", base: BaseModel | None
         default = getattr(base, name) if base is not None else field.get_default(call_default_factory=True)
         sections = _sections(field.annotation)
         if sections != [field.annotation]:
+            choices = _choices(field.annotation)
             yield Setting(
                 key=prefix + name,
                 meaning=field.description or "",
-                allowed=_allowed(field),
+                allowed=_allowed(field, choices),
+                choices=choices,
                 default="" if base is None and field.is_required() else _as_yaml(default),
                 section=purpose,
             )
@@ -170,19 +174,20 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}
 
 
-def _allowed(field: FieldInfo) -> str:
-    choices = _choices(field.annotation)
-    if len(choices) > 1:
-        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+def _allowed(field: FieldInfo, choices: tuple[str, ...]) -> str:
+    if choices:
+        return f"{', '.join(choices[:-1])} or {choices[-1]}"
     bounds = {name: getattr(each, name) for each in field.metadata for name in _BOUNDS if hasattr(each, name)}
     words = [f"{bounds.pop('ge')} to {bounds.pop('le')}"] if {"ge", "le"} <= set(bounds) else []
     return ", ".join([*words, *(f"{_BOUNDS[name]} {value}" for name, value in bounds.items())])
 
 
-def _choices(annotation: Any) -> list[str]:
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """Return the values of a `Literal`, also of one in a union or a collection, if there are several."""
     if get_origin(annotation) is Literal:
-        return [str(choice) for choice in get_args(annotation)]
-    return [] if _is_section(annotation) else [word for part in get_args(annotation) for word in _choices(part)]
+        return tuple(map(str, get_args(annotation)))
+    words = () if _is_section(annotation) else tuple(w for part in get_args(annotation) for w in _choices(part))
+    return words if len(words) > 1 else ()
 
 
 def _as_yaml(value: Any) -> str:

@@ -55,7 +55,7 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
     if card.api:
         few = {} if resources.max_actors else {"max_actors": max(_API_ACTORS, resources.min_actors)}
         fewer = {} if "cpus" in resources.model_fields_set else {"cpus": _API_CPUS}
-        return settings.replaced(resources=resources.replaced(gpus=0.0, **few, **fewer).model_dump()), card.engine
+        return settings.replaced(resources=resources.replaced(gpus=0.0, **few, **fewer)), card.engine
     if settings.tensor_parallel > 1:
         if 0 < resources.gpus != settings.tensor_parallel:
             raise ConfigError(
@@ -69,7 +69,7 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
         actors = resources.max_actors or resources.min_actors
         few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
         resources = resources.replaced(max_actors=actors, **few)
-    return settings.replaced(resources=resources.model_dump()), device
+    return settings.replaced(resources=resources), device
 
 
 PIPELINE = Pipeline(

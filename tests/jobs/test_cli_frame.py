@@ -262,6 +262,25 @@ def test_help_shows_bounds_and_default_of_a_setting():
     assert texts["scheme"] == "Split scheme of the dataset. [default: published]"
 
 
+@pytest.mark.parametrize(
+    ("words", "metavar", "completed"),
+    [
+        ("curate --detector-backend o", "<auto|torch|onnxruntime|openvino>", ["onnxruntime", "openvino"]),
+        ("vlm score --baselines ", "<cheap|all|none>", ["cheap", "all", "none"]),
+        ("curate --detections ", "DIR", []),
+    ],
+)
+def test_choices_of_a_setting_are_shown_and_completed(words: str, metavar: str, completed: list[str]):
+    *command, option, _ = words.split(" ")
+    helped = CliRunner().invoke(cli.app, [*command, "--help"], terminal_width=300, env={"COLUMNS": "300"})
+    line = next(each for each in helped.output.splitlines() if f" {option} " in each)
+    assert metavar in line
+    typed = ["microg", *words.split(" ")]
+    variables = {"COMP_WORDS": " ".join(typed), "COMP_CWORD": str(len(typed) - 1), "_MICROG_COMPLETE": "complete_bash"}
+    result = CliRunner().invoke(cli.app, [], prog_name="microg", env=variables)
+    assert result.output.split() == completed
+
+
 def test_what_stands_on_the_command_line_is_given_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
     seen: list[dict[str, object]] = []
 

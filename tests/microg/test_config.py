@@ -128,6 +128,13 @@ def test_config_is_frozen_and_replaced_copies_are_checked():
         config.replaced(filter={"threshold": 7})
 
 
+def test_replaced_keeps_what_was_set_and_what_was_left_to_its_default():
+    config = Settings(filter=Filter(threshold=0.5)).replaced(batch=3)
+    assert config.model_fields_set == {"filter", "batch"}
+    assert config.filter.model_fields_set == {"threshold"}
+    assert config.model_dump() == {**Settings(batch=3).model_dump(), "filter": Filter(threshold=0.5).model_dump()}
+
+
 def settings_classes() -> list[type[Config]]:
     """Return every configuration class of the package."""
     for path in sorted(ROOT.glob("*/**/*.py")):  # also in linked folders
@@ -176,6 +183,11 @@ def test_settings_are_listed_with_their_sections_bounds_and_defaults():
     assert (found["count"].text(), found["count"].section) == ("How many there are. [1 to 9]", "All.")
     assert found["pair.share"].text("So there.") == "Share of the first. So there. [above 0, below 1; default: 0.25]"
     assert (found["pair.kind"].allowed, found["pair.kind"].section) == ("a, b or c", "Two of something.")
+    assert [found[key].choices for key in ("count", "pair.kind", "other.kind")] == [
+        (),
+        ("a", "b", "c"),
+        ("a", "b", "c"),
+    ]
 
 
 @pytest.mark.parametrize("override", ["pair.share=1", "pair.share=many"])

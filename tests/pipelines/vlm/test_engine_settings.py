@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from microg.models.vlm.cards import card
 from microg.models.vlm.engines.vllm import VllmEngine
-from microg.pipelines.vlm.generate import engine_settings
+from microg.pipelines.vlm.generate import engine_settings, with_device
 from microg.pipelines.vlm.settings import GenerateSettings
 
 
@@ -17,3 +19,9 @@ def test_gpus_of_an_actor_reach_vllm_by_the_names_it_has() -> None:
     told = [engine_settings(settings, card("qwen2.5-vl-7b")) for settings in (spread, shared)]
     assert told == [{"tensor_parallel": 4}, {"gpu_memory_utilization": 0.45}]
     assert set().union(*told) <= fields
+
+
+@pytest.mark.parametrize(("given", "cpus"), [({}, 0.5), ({"cpus": 2.0}, 2.0)])
+def test_actors_of_an_api_take_half_a_cpu_unless_it_is_set(given: dict[str, float], cpus: float) -> None:
+    filled = GenerateSettings.model_validate({"resources": given}).replaced(model="gpt-4o").replaced(dataset="set")
+    assert with_device(filled, card("gpt-4o"))[0].resources.cpus == cpus
