@@ -6,7 +6,7 @@ Also `python jobs/curate.py RAW_DIR OUT`, and `ray job submit --working-dir . --
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,6 @@ from microg.jobs.common import (
     main,
     setting,
 )
-
-if TYPE_CHECKING:
-    from microg.pipelines.curate.pipeline import CurateSettings
 
 
 class Rule(str, Enum):
@@ -99,58 +96,29 @@ def curate(
         raise ConfigError(
             "--detector-profile says how to detect, but --detections replays what was detected", "drop one"
         )
-    from microg.jobs.commands.curate import run as curate_run
-    from microg.jobs.commands.curate.show import show
+    if out is None and not refilter:
+        raise ConfigError("where to write is missing", "microg curate RAW_DIR OUT")
+    from microg import storage
+    from microg.jobs.commands import curate as steps
 
-    def settings(base: dict[str, Any]) -> CurateSettings:
-        return _settings(config, rule, detector_profile, [given(context), *(overrides or [])], base)
+    changes = [given(context), *(overrides or [])]
 
-    profile_folder = None
+    def settings(base: dict[str, Any]) -> steps.CurateSettings:
+        return steps.curate_settings(
+            config, rule and rule.value, detector_profile and detector_profile.value, changes, base
+        )
+
+    folder = storage.absolute(out or raw_dir)
     if refilter:
-        report = curate_run.refilter(
-            _absolute(out or raw_dir), settings, compare_rules=compare_rules, dry_run=dry_run, previews=previews
-        )
+        report = steps.refilter(folder, settings, compare=compare_rules, dry_run=dry_run, previews=previews)
     else:
-        if out is None:
-            raise ConfigError("where to write is missing", "microg curate RAW_DIR OUT")
-        report = curate_run.curate_footage(
-            _absolute(raw_dir),
-            _absolute(out),
-            settings({}),
-            compare_rules=compare_rules,
-            previews=previews,
-            dry_run=dry_run,
+        report = steps.curate_footage(
+            storage.absolute(raw_dir), folder, settings({}), compare=compare_rules, dry_run=dry_run, previews=previews
         )
-        profile_folder = report["out"] if profile and not dry_run else None
     counts = report.get("counts", {})
     failed = counts.get("sources_failed") or counts.get("clips_failed") or report.get("preview_errors")
-    finish(report, show, as_json=as_json, failed=failed and not dry_run, profile=profile_folder)
-
-
-def _settings(
-    config: str | None, rule: Rule | None, profile: Profile | None, overrides: list[Any], base: dict[str, Any]
-) -> CurateSettings:
-    """Build the settings: `base`, the recipe, what `--rule` and `--detector-profile` mean, then `overrides`."""
-    from microg.config import load_config
-    from microg.models.curation.box_rule import RULES
-    from microg.models.detection.base import PROFILES
-    from microg.pipelines.curate.pipeline import CurateSettings
-
-    named: dict[str, Any] = {}
-    if rule is not None:
-        named |= {f"rule.{name}": kept for name, kept in RULES[rule.value].model_dump().items()}
-    if profile is not None:
-        named |= {f"detector.{key}": value for key, value in PROFILES[profile.value].items()}
-    settings = load_config(CurateSettings, config, [named, *overrides], **base)
-    if settings.detections is not None:
-        settings = settings.replaced(detections=_absolute(settings.detections))
-    return settings
-
-
-def _absolute(path: str) -> str:
-    from microg import storage
-
-    return str(storage.local_path(path).absolute()) if storage.is_local(path) else path.rstrip("/")
+    profile_folder = folder if profile and not (dry_run or refilter) else None
+    finish(report, steps.show, as_json=as_json, failed=failed and not dry_run, profile=profile_folder)
 
 
 if __name__ == "__main__":

@@ -332,11 +332,11 @@ def test_bad_usage_is_one_line_and_exit_code_2(curate, tmp_path, monkeypatch):
 
 
 def test_an_option_wins_over_the_recipe(curate, no_ray, tmp_path):
-    from microg.jobs.curate import Rule, _settings
+    from microg.jobs.commands.curate import curate_settings
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("rule: {area_floor: true}\nfilter: {max_cuts: 3}\n")
-    settings = _settings(str(recipe), Rule.corrected, None, ["filter.max_cuts=2"], {})
+    settings = curate_settings(str(recipe), "corrected", None, ["filter.max_cuts=2"], {})
     assert settings.rule.name == "corrected"
     assert settings.filter.max_cuts == 2
 

@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from microg import storage
+from microg.config import load_config
+from microg.console import ProgressDisplay
+from microg.data.dataset import Dataset
 from microg.errors import ConfigError, DatasetError
+from microg.models.curation.box_rule import RULES, rule_ladder
+from microg.models.detection.base import PROFILES
+from microg.pipelines.core import session
+from microg.pipelines.core.stage import plan_lines
+from microg.pipelines.core.telemetry import throughput_line
+from microg.pipelines.curate import observations
+from microg.pipelines.curate.calibrate import calibrate
+from microg.pipelines.curate.decide import compare_rules, decide
+from microg.pipelines.curate.find_footage import Footage, check_clip_ids, list_footage
+from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_curation, sized_pipeline
+from microg.pipelines.curate.previews import missing_previews, write_previews
+from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
 from microg.runs import Run, differences, exclusive
+from microg.system.weights import require_weights
+from microg.video import probe
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
-    from microg.pipelines.curate.find_footage import Footage
-    from microg.pipelines.curate.pipeline import CurateSettings
+def curate_settings(
+    config: str | None, rule: str | None, profile: str | None, overrides: list[Any], base: dict[str, Any]
+) -> CurateSettings:
+    """Build the settings: `base`, the recipe, what `--rule` and `--detector-profile` mean, then `overrides`."""
+    named: dict[str, Any] = {}
+    if rule is not None:
+        named |= {f"rule.{name}": kept for name, kept in RULES[rule].model_dump().items()}
+    if profile is not None:
+        named |= {f"detector.{key}": value for key, value in PROFILES[profile].items()}
+    settings = load_config(CurateSettings, config, [named, *overrides], **base)
+    if settings.detections is not None:
+        settings = settings.replaced(detections=storage.absolute(settings.detections))
+    return settings
 
 
 def curate_footage(
-    raw_dir: str, out: str, settings: CurateSettings, *, compare_rules: bool, previews: bool, dry_run: bool
+    raw_dir: str, out: str, settings: CurateSettings, *, compare: bool, previews: bool, dry_run: bool
 ) -> dict[str, Any]:
     """Curate `raw_dir` into `out` as far as that is not done yet, and return the report.
 
     Raises `MicrogError` for whatever the user can put right before anything is written.
     """
-    from microg.pipelines.curate import observations
-    from microg.pipelines.curate.find_footage import check_clip_ids, list_footage
-    from microg.pipelines.curate.pipeline import remaining
-    from microg.pipelines.curate.write_dataset import remove_leftovers
-    from microg.system.weights import require_weights
-
     seen = observations.read(out, ["source_id", "source_uri", "source_fingerprint"]).to_pylist()
     known = {row["source_uri"]: row["source_id"] for row in seen}
     footage, ignored = list_footage(raw_dir, exclude=out, default_origin=settings.origin, known=known)
@@ -57,7 +81,7 @@ def curate_footage(
         if left:
             report |= _observe(left, done, out, settings, weights)
         observations.compact(out)
-        report |= _write(out, settings, compare_rules)
+        report |= _write(out, settings, compare)
         if previews:
             report["preview_errors"] = _previews(out, settings)
         remove_leftovers(out)
@@ -66,20 +90,12 @@ def curate_footage(
 
 
 def refilter(
-    out: str,
-    settings_of: Callable[[dict[str, Any]], CurateSettings],
-    *,
-    compare_rules: bool,
-    dry_run: bool,
-    previews: bool,
+    out: str, settings_of: Callable[[dict[str, Any]], CurateSettings], *, compare: bool, dry_run: bool, previews: bool
 ) -> dict[str, Any]:
     """Decide again on the observations of `out`; `settings_of(before)` gives the settings from those recorded there.
 
     Raises `ConfigError` when anything but `filter` and `rule` would change.
     """
-    from microg.pipelines.curate.decide import decide
-    from microg.pipelines.curate.write_dataset import counts, current_observations
-
     path = storage.join(out, "run.json")
     found = storage.read_json(path) if storage.exists(path) else None
     if not isinstance(found, dict) or found.get("command") != "curate":
@@ -98,7 +114,7 @@ def refilter(
         return report | {"dry_run": True, "counts": counts(decided)}
     with exclusive(out):
         run_folder = Run.revise(out, settings)
-        report |= _write(out, settings, compare_rules)
+        report |= _write(out, settings, compare)
         if previews:
             report["preview_errors"] = _previews(out, settings)
         run_folder.finish(report)
@@ -118,9 +134,6 @@ def _refuse_other_footage(out: str, footage: list[Footage], seen: list[dict[str,
 
 
 def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
-    from microg.pipelines.curate.pipeline import sized_pipeline
-    from microg.video import probe
-
     clips, unreadable = 0, 0
     for item in left:
         try:
@@ -145,13 +158,8 @@ def _observe(
     left: list[Footage], done: list[str], out: str, settings: CurateSettings, weights: Path | None
 ) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
-    from microg.pipelines.core import session
-    from microg.pipelines.curate.pipeline import run_curation
-
     report: dict[str, Any] = {}
     if not settings.detector.exact and weights is not None:
-        from microg.pipelines.curate.calibrate import calibrate
-
         print("comparing the fast profile with the exact one on the footage", file=sys.stderr)
         report["agreement"] = calibrate(left, out, settings.detector, weights)
         detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
@@ -161,10 +169,6 @@ def _observe(
 
 
 def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
-    from microg.models.curation.box_rule import rule_ladder
-    from microg.pipelines.curate.decide import compare_rules
-    from microg.pipelines.curate.write_dataset import current_observations, write_dataset
-
     name = out.rstrip("/").rsplit("/", 1)[-1]
     result: dict[str, Any] = {"counts": write_dataset(out, name, settings.filter, settings.rule)}
     if compare:
@@ -173,11 +177,6 @@ def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
 
 
 def _previews(out: str, settings: CurateSettings) -> list[str]:
-    from microg.console import ProgressDisplay
-    from microg.data.dataset import Dataset
-    from microg.pipelines.core import session
-    from microg.pipelines.curate.previews import missing_previews, write_previews
-
     rows = missing_previews(Dataset.open(out))
     if not rows:
         return []
@@ -188,3 +187,62 @@ def _previews(out: str, settings: CurateSettings) -> list[str]:
             progress.advance(1, 1 if error else 0)
             errors += [error] if error else []
     return errors
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print a curation's report to the terminal."""
+    console = Console()
+    if "plan" in report:
+        console.print(f"{report['out']}: nothing is written (--dry-run)", soft_wrap=True)
+        table = Table("plan", "")
+        facts = {"files": report["files"], "files done before": report["files_done"], **report["plan"]}
+        for key, value in facts.items():
+            table.add_row(key.replace("_", " "), "\n".join(plan_lines(value)) if key == "stages" else str(value))
+        console.print(table)
+        return
+    if report.get("files_ignored"):
+        some = ", ".join(report["files_ignored"][:3])
+        console.print(
+            f"{len(report['files_ignored'])} files are no videos by their extension and were passed over: {some}"
+        )
+    if agreement := report.get("agreement"):
+        console.print(_agreement(agreement))
+    counts = report["counts"]
+    title = f"{report['out']} (rule: {report['rule']})" + (": nothing is written" if "dry_run" in report else "")
+    console.print(title, soft_wrap=True)
+    table = Table("", "count")
+    for key, value in counts.items():
+        table.add_row(key.replace("_", " "), str(value))
+    console.print(table)
+    if report.get("rules"):
+        _show_rules(console, report["rules"])
+    if report.get("throughput"):
+        console.print(throughput_line(report["throughput"]))
+    for error in report.get("preview_errors", []):
+        console.print(f"preview failed: {error}")
+    failed = counts["sources_failed"] + counts["clips_failed"]
+    if failed:
+        console.print(
+            f"{counts['sources_failed']} files and {counts['clips_failed']} clips failed; reasons: column 'error' of "
+            f"{report['out']}/tables/sources.parquet and clips.parquet"
+        )
+
+
+def _agreement(found: dict[str, float]) -> str:
+    """Say how far a fast profile agrees with the exact one; a share of nothing is shown as nan."""
+    if not found["frames"]:
+        return "fast profile: no footage could be compared with the exact profile"
+    return (
+        f"fast profile against exact, on {found['frames']} frames: person frames agree "
+        f"{found['person_frame_agreement']:.1%}, recall {found['recall']:.1%}, mean IoU {found['iou']:.3f}, "
+        f"confidence differs by {found['confidence_difference']:.3f}, corners by {found['corner_difference_px']:.2f} px"
+    )
+
+
+def _show_rules(console: Console, rules: list[dict[str, Any]]) -> None:
+    table = Table(title="what each fix of the published rule changes", title_justify="left")
+    for column in rules[0]:
+        table.add_column(column.replace("_", " "), justify="left" if column == "rule" else "right", overflow="fold")
+    for row in rules:
+        table.add_row(*(str(value) for value in row.values()))
+    console.print(table)
