@@ -234,8 +234,8 @@ def main(help_text: str) -> None:
 
 
 def finish(
-    report: dict[str, Any],
-    show: Callable[[dict[str, Any]], None],
+    report: Any,
+    show: Callable[[Any], None],
     *,
     as_json: bool,
     failed: object = False,

@@ -5,8 +5,7 @@ Also `python jobs/curate.py RAW_DIR OUT`, and `ray job submit --working-dir . --
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,21 +27,6 @@ from microg.jobs.common import (
 )
 
 
-class Rule(str, Enum):
-    """Which boxes are published."""
-
-    published = "published"
-    corrected = "corrected"
-
-
-class Profile(str, Enum):
-    """Speed against exactness of detection."""
-
-    exact = "exact"
-    balanced = "balanced"
-    fast = "fast"
-
-
 @command("curate", settings="microg.pipelines.curate.pipeline:CurateSettings")
 def curate(
     context: typer.Context,
@@ -51,7 +35,7 @@ def curate(
     weights: Annotated[str | None, setting("detector.weights")] = None,
     detector_backend: Annotated[str | None, setting("detector.backend")] = None,
     detector_profile: Annotated[
-        Profile | None,
+        Literal["exact", "balanced", "fast"] | None,
         typer.Option(
             help="exact: detect on every frame. balanced: on every third, boxes between interpolated. fast: also with "
             "INT8 weights calibrated on this footage. Both say how far they agree with exact."
@@ -60,7 +44,8 @@ def curate(
     rotations: Annotated[int | None, setting("detector.rotations")] = None,
     detections: Annotated[str | None, setting("detections", metavar="DIR")] = None,
     rule: Annotated[
-        Rule | None, typer.Option(help="published: the paper's boxes. corrected: its quirks fixed.")
+        Literal["published", "corrected"] | None,
+        typer.Option(help="published: the paper's boxes. corrected: its quirks fixed."),
     ] = None,
     origin: Annotated[str | None, setting("origin")] = None,
     pretrimmed: Annotated[bool, setting("pretrimmed", "--pretrimmed")] = False,
@@ -101,12 +86,8 @@ def curate(
     from microg import storage
     from microg.jobs.commands import curate as steps
 
-    changes = [given(context), *(overrides or [])]
-
     def settings(base: dict[str, Any]) -> steps.CurateSettings:
-        return steps.curate_settings(
-            config, rule and rule.value, detector_profile and detector_profile.value, changes, base
-        )
+        return steps.curate_settings(config, rule, detector_profile, [given(context), *(overrides or [])], base)
 
     folder = storage.absolute(out or raw_dir)
     if refilter:

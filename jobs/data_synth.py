@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from microg.jobs.common import JsonOption, command, main, print_json
+from microg.jobs.common import JsonOption, command, finish, main
 
 SYNTH_EPILOG = """
 **Examples**
@@ -68,47 +68,25 @@ def synth(
     from microg.console import ProgressDisplay
     from microg.demo.synthetic import generate_dataset, generate_footage
 
-    processes = workers or os.cpu_count() or 1
+    sizes = {"width": width, "height": height, "fps": fps, "upright": upright}
+    options: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    options |= {"seed": seed, "zoom": zoom, "workers": workers or os.cpu_count() or 1}
     if footage:
         with ProgressDisplay("synthetic footage", videos, unit="files") as display:
-            files = generate_footage(
-                out,
-                videos,
-                seed=seed,
-                seconds=seconds,
-                fps=fps,
-                width=width,
-                height=height,
-                upright=0.85 if upright is None else upright,
-                zoom=zoom,
-                progress=display.advance,
-                workers=processes,
-            )
+            files = generate_footage(out, videos, seconds=seconds, progress=display.advance, **options)
         made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
         hint = f"next: microg curate {out} DATASET, then microg data annotate-synthetic DATASET {out}"
     else:
         with ProgressDisplay("synthetic clips", clips) as display:
-            dataset = generate_dataset(
-                out,
-                clips,
-                seed=seed,
-                width=width or 854,
-                height=height or 480,
-                upright=0.4 if upright is None else upright,
-                questions=questions,
-                fps=fps or 30,
-                zoom=zoom,
-                progress=display.advance,
-                workers=processes,
-            )
+            dataset = generate_dataset(out, clips, questions=questions, progress=display.advance, **options)
         made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
         made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))
         hint = f"next: microg data stats {out}"
-    if as_json:
-        print_json({"out": out, **made})
-        return
-    print(f"{out}: " + ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in made.items()))
-    print(hint)
+    finish({"out": out, **made}, lambda _: print(_sentence(out, made), hint, sep="\n"), as_json=as_json)
+
+
+def _sentence(folder: str, counts: dict[str, Any]) -> str:
+    return f"{folder}: " + ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in counts.items())
 
 
 @command("data annotate-synthetic", epilog=ANNOTATE_EPILOG)
@@ -125,10 +103,7 @@ def annotate_synthetic(
     from microg.demo.synthetic import annotate
 
     counts = annotate(Dataset.open(dataset), truth)
-    if as_json:
-        print_json(counts)
-        return
-    print(f"{dataset}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items()))
+    finish(counts, lambda _: print(_sentence(dataset, counts)), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""What `microg data import` and `microg data export` do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from microg import formats, storage
+from microg.data.dataset import Dataset
+from microg.data.schema import TABLES
+from microg.errors import DatasetError
+from microg.formats.merge import merge as merge_tables
+
+
+def import_tables(
+    format_name: str, source: str, dataset: str, *, name: str | None, merge: bool, dry_run: bool, **options: Any
+) -> dict[str, Any]:
+    """Read `source` into a dataset, new or (with `merge`) there already, and return the report.
+
+    Args:
+        format_name: Format of `source`.
+        source: Folder or file.
+        dataset: Folder of the dataset.
+        name: Name of a new dataset; None takes the folder's.
+        merge: Whether the imported clips' annotations replace those of a dataset that is there.
+        dry_run: Whether nothing is written.
+        options: Options of the format.
+
+    Raises:
+        DatasetError: There is a dataset already, or none to merge into.
+    """
+    exists = storage.exists(storage.join(dataset, "dataset.json"))
+    if exists and not merge:
+        raise DatasetError(f"{dataset} is a dataset already", "give another folder, or --merge to import into it")
+    if merge and not exists:
+        raise DatasetError(f"{dataset} is not a dataset: there is nothing to merge into", "leave --merge out")
+    result = formats.read(format_name, source, dataset_root=None if dry_run else dataset, **options)
+    tables, notes = result.tables, list(result.notes)
+    if merge:
+        opened = Dataset.open(dataset)
+        tables, more = merge_tables({table: opened.table(table) for table in TABLES if opened.has(table)}, tables)
+        notes += more
+    if not dry_run:
+        # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
+        for table, rows in tables.items():
+            Dataset(dataset, {}).write(table, rows)
+        label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
+        Dataset.create(dataset, label, imported_from=format_name)
+    return {
+        "dataset": dataset,
+        "format": format_name,
+        "written": not dry_run,
+        "rows": {table: rows.num_rows for table, rows in tables.items()},
+        "failed": result.tables["clips"]["status"].to_pylist().count("error"),
+        "notes": notes,
+    }
+
+
+def export_tables(format_name: str, dataset: str, target: str, *, overwrite: bool, **options: Any) -> dict[str, Any]:
+    """Write a dataset to `target` with the options of the format, and return the report.
+
+    Raises `DatasetError` when `target` is not empty, unless `overwrite`.
+    """
+    opened = Dataset.open(dataset)
+    fs, path = storage.filesystem(target)
+    if not overwrite and storage.exists(target) and (not fs.isdir(path) or fs.ls(path, detail=False)):
+        raise DatasetError(f"{target} is not empty", "give another folder, or --overwrite")
+    notes = formats.write(format_name, opened, target, **options)
+    return {"dataset": dataset, "format": format_name, "target": target, "notes": notes}
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print what was read or written, and what to know of it."""
+    for table, rows in report.get("rows", {}).items():
+        print(f"{table:>10}  {rows:>9,} rows")
+    for note in report["notes"]:
+        print(f"note: {note}")
+    if "target" in report:
+        print(f"wrote {report['format']} to {report['target']}")
+    else:
+        print(f"wrote {report['dataset']}" if report["written"] else "nothing was written (--dry-run)")
+    if report.get("failed"):
+        print(f"{report['failed']} clips failed: status 'error' in table 'clips' says why")

@@ -1,0 +1,80 @@
+"""What `microg data stats` does: the tables of a dataset, as CSV files, plots, JSON and in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from microg import storage
+from microg.data.dataset import Dataset
+from microg.data.statistics import Tables, all_tables, cell_text, missing
+
+# Long tables are cut in the terminal only; CSV and JSON hold every row.
+_TERMINAL_ROWS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The tables of a dataset by name, notes on what it lacks, and the files that were written to folder `out`."""
+
+    dataset: str
+    tables: dict[str, pd.DataFrame]
+    notes: list[str]
+    out: str | None
+    files: list[str]
+
+
+def describe(dataset: str, out: str | None, *, plots: bool) -> Description:
+    """Describe a dataset; with a folder `out` also write CSV files there, and plots where they are wanted."""
+    loaded = Tables.load(Dataset.open(dataset))
+    tables, files = all_tables(loaded), []
+    for name, frame in tables.items() if out is not None else ():
+        files.append(storage.join(str(out), f"{name}.csv"))
+        storage.write_bytes(files[-1], frame.to_csv(index=False, lineterminator="\n").encode())
+    if plots and out is not None:
+        from microg.reports.plots.dataset import dataset_plots
+
+        files += [path for plot in dataset_plots(loaded) for path in plot.save(out)]
+    return Description(dataset=dataset, tables=tables, notes=missing(loaded), out=out, files=files)
+
+
+def document(description: Description) -> dict[str, Any]:
+    """Return a description for JSON, which has no NaN."""
+    tables = {
+        name: frame.astype("object").where(frame.notna(), None).to_dict("records")
+        for name, frame in description.tables.items()
+    }
+    return {"dataset": description.dataset, "notes": description.notes, "tables": tables, "files": description.files}
+
+
+def show(description: Description) -> None:
+    """Print the tables that are not empty, the notes, and how many files were written."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(f"[bold]{escape(description.dataset)}[/]", highlight=False)
+    for name, frame in description.tables.items():
+        rows = frame.loc[:, [not str(column).endswith("_percent") for column in frame.columns]]
+        if name == "labels_per_action":
+            rows = rows[rows["all"] > 0]
+        if name == "question_types":
+            rows = rows[rows["questions"] > 0]
+        if rows.empty or (name == "action_groups" and not rows["all"].sum()):
+            continue
+        table = Table(title=name.replace("_", " "), title_justify="left", title_style="bold")
+        numeric = [not any(isinstance(value, str) for value in rows[column]) for column in rows.columns]
+        for column, right in zip(rows.columns, numeric, strict=True):
+            table.add_column(str(column).replace("_", " "), justify="right" if right else "left")
+        for row in rows.head(_TERMINAL_ROWS).itertuples(index=False):
+            table.add_row(*[escape(cell_text(value)) for value in row])
+        console.print(table)
+        if len(rows) > _TERMINAL_ROWS:
+            console.print(f"[dim]... {len(rows) - _TERMINAL_ROWS} more rows (--out or --json)[/]", highlight=False)
+    for note in description.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+    if description.files:
+        print(f"wrote {len(description.files)} files to {description.out}")
