@@ -6,6 +6,7 @@ Modules named here import nothing heavy at import time, so that `microg --help` 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -14,30 +15,13 @@ import typer
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import microg
-from microg.jobs import (
-    curate,
-    data_convert,
-    data_download,
-    data_make_qa,
-    data_page,
-    data_split,
-    data_stats,
-    data_synth,
-    data_validate,
-    demo,
-    doctor,
-    har_forward,
-    har_predict,
-    har_score,
-    har_sweep,
-    har_train,
-    report,
-    vlm_eval,
-    vlm_models,
-    vlm_score,
-    vlm_train,
-)
 from microg.jobs.common import COMMANDS, make_app, mount, run
+
+# In the order of the help.
+_DOORS = (
+    "curate demo doctor report data_download data_validate data_stats data_page data_convert data_make_qa data_split "
+    "data_synth har_forward har_predict har_train har_score har_sweep vlm_eval vlm_models vlm_train vlm_score"
+).split()
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 groups = {
@@ -48,33 +32,11 @@ groups = {
 }
 for name in ("data", "har", "vlm"):
     app.add_typer(groups[name], name=name)
-for function in (
-    curate.curate,
-    demo.demo,
-    doctor.doctor,
-    report.report,
-    data_download.download,
-    data_validate.validate,
-    data_stats.stats,
-    data_page.page,
-    data_convert.import_dataset,
-    data_convert.export_dataset,
-    data_make_qa.make_qa,
-    data_split.split,
-    data_synth.synth,
-    data_synth.annotate_synthetic,
-    har_forward.forward,
-    har_predict.har_predict,
-    har_train.har_train,
-    har_score.har_score,
-    har_sweep.har_sweep,
-    vlm_eval.vlm_generate,
-    vlm_models.models,
-    vlm_models.prompts,
-    vlm_train.vlm_train,
-    vlm_score.vlm_score,
-):  # in the order of the help
-    mount(groups[COMMANDS[function].words.rpartition(" ")[0]], function)
+for door in _DOORS:
+    module = import_module(f"microg.jobs.{door}")
+    for function, info in COMMANDS.items():
+        if function.__module__ == module.__name__:
+            mount(groups[info.words.rpartition(" ")[0]], function)
 
 
 def _print_version(value: bool) -> None:

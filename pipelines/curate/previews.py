@@ -50,14 +50,8 @@ def missing_previews(dataset: Dataset) -> list[dict[str, Any]]:
     for clip in dataset.kept_clips().to_pylist():
         target = preview_uri(dataset, clip["clip_id"])
         if not storage.exists(target):
-            uri = dataset.resolve(clip["uri"])
-            rows[clip["clip_id"]] = {
-                "clip_id": clip["clip_id"],
-                "uri": uri,
-                "target": target,
-                "fps": clip["fps"],
-                "boxes": {},
-            }
+            work = {"uri": dataset.resolve(clip["uri"]), "target": target, "boxes": {}}
+            rows[clip["clip_id"]] = {"clip_id": clip["clip_id"], "fps": clip["fps"], **work}
     for box in dataset.table("boxes").to_pylist():
         if box["clip_id"] in rows:
             corners = (box["person_id"], box["x1"], box["y1"], box["x2"], box["y2"])

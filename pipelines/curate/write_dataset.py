@@ -19,6 +19,9 @@ from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings, decide
 from microg.pipelines.curate.previews import drop_stale_previews
 
+# What `microg.models.video.encode` and `microg.storage` call their unfinished files, by folder.
+_TEMPORARY = dict.fromkeys(("videos", "previews"), ".tmp-*.mp4")
+_TEMPORARY |= dict.fromkeys(("observations", "tables", "."), "*.tmp")
 _CSV_HEADER = ("video_id", "frame_id", "person_id", "xmin", "ymin", "xmax", "ymax")
 
 
@@ -106,16 +109,6 @@ def _write_boxes_csv(dataset: Dataset, *, with_extension: bool) -> None:
 def remove_leftovers(root: str) -> None:
     """Remove the temporary files that killed processes left in a local dataset that nobody else writes to."""
     if storage.is_local(root):
-        for folder, pattern in _TEMPORARY:
+        for folder, pattern in _TEMPORARY.items():
             for path in (storage.local_path(root) / folder).glob(pattern):
                 path.unlink(missing_ok=True)
-
-
-# What `microg.models.video.encode` and `microg.storage` call their unfinished files.
-_TEMPORARY = (
-    ("videos", ".tmp-*.mp4"),
-    ("previews", ".tmp-*.mp4"),
-    ("observations", "*.tmp"),
-    ("tables", "*.tmp"),
-    (".", "*.tmp"),
-)
