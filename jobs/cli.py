@@ -21,7 +21,7 @@ from microg.jobs.common import COMMANDS, make_app, mount, run
 _DOORS = (
     "curate demo doctor report data_download data_validate data_stats data_page data_convert data_make_qa data_split "
     "data_synth har_forward har_predict har_train har_score har_sweep vlm_eval vlm_models vlm_train vlm_score"
-).split()
+)
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 groups = {
@@ -32,7 +32,7 @@ groups = {
 }
 for name in ("data", "har", "vlm"):
     app.add_typer(groups[name], name=name)
-for door in _DOORS:
+for door in _DOORS.split():
     module = import_module(f"microg.jobs.{door}")
     for function, info in COMMANDS.items():
         if function.__module__ == module.__name__:
