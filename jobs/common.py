@@ -33,14 +33,14 @@ class SettingOption(OptionInfo):
     """An option that sets one setting: help and completion come from the setting's description, bounds and choices."""
 
     def __init__(self, key: str, names: tuple[str, ...], of: str | None, note: str, metavar: str | None) -> None:
-        super().__init__(default=..., param_decls=names, metavar=metavar, autocompletion=self.complete)
+        super().__init__(default=..., param_decls=names, metavar=metavar, shell_complete=self.complete)
         self.key, self.of, self.note = key, of, note
 
     def setting_of(self, function: Callable[..., None]) -> Setting:
         """Return the setting that it sets as an option of the command `function`."""
         return next(each for each in settings_in(self.of or COMMANDS[function].settings) if each.key == self.key)
 
-    def complete(self, context: typer.Context, incomplete: str) -> list[str]:
+    def complete(self, context: Any, _param: Any, incomplete: str) -> list[str]:
         """Return the choices that begin with what is typed."""
         choices = self.setting_of(cast(SettingsCommand, context.command).function).choices
         return [choice for choice in choices if choice.startswith(incomplete)]
@@ -104,10 +104,6 @@ class SettingsCommand(TyperCommand):
         found = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
         return {name: each for name, parts in found.items() for each in parts if isinstance(each, SettingOption)}
 
-    def settings(self) -> list[Setting]:
-        """Return what `--set` takes."""
-        return settings_in(COMMANDS[self.function].settings)
-
     def describe_options(self) -> None:
         """Write the help of options from the settings that they set."""
         options = self.options()
@@ -159,7 +155,7 @@ def show_settings(settings: list[Setting]) -> None:
 
 def _list_settings(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        show_settings(cast(SettingsCommand, context.command).settings())
+        show_settings(settings_in(COMMANDS[cast(SettingsCommand, context.command).function].settings))
         raise typer.Exit
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,19 +19,10 @@ _NEXT_STEPS = {
 }
 
 
-class What(str, Enum):
-    """What can be downloaded."""
-
-    dataset = "dataset"
-    har = "har"
-    models = "models"
-    all = "all"
-
-
 @command("data download")
 def download(
     what: Annotated[
-        What,
+        Literal["dataset", "har", "models", "all"],
         typer.Argument(help="dataset: MicroG-4M; har: its train-ready frames; models: fine-tuned weights; or all."),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to fill; with 'all', one folder per repository inside it.")],
@@ -63,8 +53,8 @@ def download(
     """
     from microg.system.downloads import REPOS
 
-    names = list(REPOS) if what is What.all else [what.value]
-    folders = {name: out / REPOS[name].name if what is What.all else out for name in names}
+    names = list(REPOS) if what == "all" else [what]
+    folders = {name: out / REPOS[name].name if what == "all" else out for name in names}
     if verify:
         results = [_verify(folder, quiet=as_json) for folder in folders.values()]
     else:
