@@ -30,6 +30,7 @@ from microg.jobs.common import (
 
 if TYPE_CHECKING:
     from microg.jobs.commands.vlm_score.settings import VlmScoreConfig
+    from microg.metrics.judge import Judgement
     from microg.texts.items import Task, TextPredictions, TextReferences
     from microg.texts.pairs import Pairs
 
@@ -170,7 +171,7 @@ def vlm_score(
         return
     folder = start_run(out or default_folder(COMMAND, source, run_config), run_config)
     reports, throughput = score_pairs(pairs, chosen, measurer, settings, truth)
-    judged = {
+    judged: dict[Task, list[Judgement]] = {
         part.task: judge_pairs(part, settings.judge, engine, prompts[part.task])
         for part in pairs
         if engine is not None and part.task in prompts

@@ -259,7 +259,8 @@ class HarState:
     """
 
     def __init__(self, space: LabelSpace, protocol: Protocol, kind: ScoreKind = "logit") -> None:
-        self.space, self.protocol, self.kind = space, protocol, kind
+        self.space, self.protocol = space, protocol
+        self.kind: ScoreKind = kind
         self._predictions: list[pa.Table] = []
         self._truth: list[pa.Table] = []
 
