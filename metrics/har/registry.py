@@ -126,9 +126,12 @@ def resampled() -> dict[str, tuple[HarMetric, Average]]:
     >>> list(resampled())
     ['map', 'f1', 'precision', 'recall', 'auroc', 'f1_micro']
     """
-    macro = {name: (metric, "macro") for name, metric in METRICS.items() if "macro" in metric.resampled}
-    micro = {f"{name}_micro": (metric, "micro") for name, metric in METRICS.items() if "micro" in metric.resampled}
-    return {**macro, **micro}
+    macro: dict[str, tuple[HarMetric, Average]] = {
+        name: (metric, "macro") for name, metric in METRICS.items() if "macro" in metric.resampled
+    }
+    return macro | {
+        f"{name}_micro": (metric, "micro") for name, metric in METRICS.items() if "micro" in metric.resampled
+    }
 
 
 def validation_columns() -> list[str]:

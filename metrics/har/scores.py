@@ -76,7 +76,9 @@ def class_scores(
     positives = hit + missed
 
     rankers = {name: (metric.of, metric.load()) for name, metric in METRICS.items() if metric.of != "counts"}
-    by_ties = {name: {rule: np.full(len(support), np.nan) for rule in ties} for name in rankers}
+    by_ties: dict[str, dict[Ties, np.ndarray]] = {
+        name: {rule: np.full(len(support), np.nan) for rule in ties} for name in rankers
+    }
     for c in range(len(support)):
         there = slice(None) if not absent[c] else rows[c] >= 0
         rankings = {

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from microg.models.vlm.base import Reply, Request
 from microg.models.vlm.prompts import Prompt, prompt
@@ -144,7 +145,7 @@ def _verdicts(
     template, requests = prompt(name), []
     for place in places:
         each = candidates[place]
-        fields = {"caption": captions[each.clip_id], "question": each.question, "answer": each.answer}
+        fields: dict[str, Any] = {"caption": captions[each.clip_id], "question": each.question, "answer": each.answer}
         requests.append(template.request(str(place), **fields))
     return {int(key): value for key, value in _read(name, ask(template, requests)).items()}
 

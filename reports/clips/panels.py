@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -114,7 +114,8 @@ def _scores(run: RunFolder, notes: list[str]) -> _Scores | None:
     values = 1 / (1 + np.exp(-scores)) if found.score_kind == "logit" else np.maximum(scores, 0)
     ids, places = np.array(found.space.ids), boxes[["x1", "y1", "x2", "y2"]].to_numpy()
     by_key: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
-    for (clip, number), members in boxes.groupby(["clip_id", "frame"], sort=False).indices.items():
+    for key, members in boxes.groupby(["clip_id", "frame"], sort=False).indices.items():
+        clip, number = cast("tuple[str, int]", key)
         by_key[str(clip), int(number)] = (places[members], values[members])
     name = model_name(run)
     return _Scores(f"{name} ({run.name})" if name else run.name, ids, by_key)

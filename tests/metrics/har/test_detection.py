@@ -12,6 +12,7 @@ from microg.data.label_space import MICROG_50
 from microg.metrics.har.boxes import assign_boxes, iou
 from microg.metrics.har.detection import average_precision, match, precision_recall
 from microg.metrics.har.protocols import PAPER, evaluate
+from microg.metrics.har.ranking import Ties
 from microg.metrics.har.scores import HarState, score_protocol
 from tests.support.har_cases import LEFT, RIGHT, prediction_boxes, problem_of, random_rows, truth_rows
 
@@ -24,7 +25,7 @@ def _hits(predictions: list[tuple], truth: list[tuple], order: str = "file") -> 
     return [row in found for row in range(len(predictions))]
 
 
-def _by_ties(predictions: list[tuple], truth: list[tuple]) -> Mapping[str, np.ndarray]:
+def _by_ties(predictions: list[tuple], truth: list[tuple]) -> Mapping[Ties, np.ndarray]:
     """Return the average precision of each class by tie rule, of all detections and truth as given."""
     return score_protocol(evaluate(problem_of(predictions, truth), PAPER), "logit").classes.by_ties["map"]
 
