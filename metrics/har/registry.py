@@ -126,12 +126,10 @@ def resampled() -> dict[str, tuple[HarMetric, Average]]:
     >>> list(resampled())
     ['map', 'f1', 'precision', 'recall', 'auroc', 'f1_micro']
     """
-    macro: dict[str, tuple[HarMetric, Average]] = {
-        name: (metric, "macro") for name, metric in METRICS.items() if "macro" in metric.resampled
-    }
-    return macro | {
-        f"{name}_micro": (metric, "micro") for name, metric in METRICS.items() if "micro" in metric.resampled
-    }
+    named: dict[str, tuple[HarMetric, Average]] = {}
+    named |= {name: (metric, "macro") for name, metric in METRICS.items() if "macro" in metric.resampled}
+    named |= {f"{name}_micro": (metric, "micro") for name, metric in METRICS.items() if "micro" in metric.resampled}
+    return named
 
 
 def validation_columns() -> list[str]:

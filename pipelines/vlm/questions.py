@@ -83,7 +83,7 @@ def read_questions(settings: GenerateSettings) -> ClipQuestions:
         if "caption" in settings.tasks and (everywhere or row["clip_id"] in captioned):
             asks.append(("caption", None, None))
         if "vqa" in settings.tasks:
-            asks += [("vqa", index, text) for index, text in questions.get(row["clip_id"], ())]
+            asks.extend(("vqa", index, text) for index, text in questions.get(row["clip_id"], ()))
         if asks:
             columns = dict(zip(QUESTION, zip(*asks, strict=True), strict=True))
             rows.append({**row, **columns, "uri": dataset.resolve(row["uri"]) if row["uri"] else None})
