@@ -170,12 +170,13 @@ def settings() -> str:
     from typer.main import get_command
 
     from microg.jobs import cli
+    from microg.jobs.common import COMMANDS, settings_in
 
     parts = []
     for path, command in leaves(get_command(cli.app), ("microg",)):
         if any("--set" in parameter.opts for parameter in command.params):
             parts.append(f"## {' '.join(path)}\n")
-            for section, found in groupby(command.settings(), key=lambda each: each.section):
+            for section, found in groupby(settings_in(COMMANDS[command.function].settings), key=lambda each: each.section):
                 rows = (
                     (f"`{each.key}`", f"`{each.default}`" if each.default else "", _escape(each.meaning), each.allowed)
                     for each in found

@@ -88,7 +88,7 @@ class Dataset:
         relative = not uri.startswith("/") and "://" not in uri
         if relative and ".." in uri.split("/"):
             raise DatasetError(f"the video uri {uri!r} leaves the dataset {self.root}", "make it absolute")
-        return storage.join(self.root, uri)
+        return storage.join(storage.absolute(self.root), uri)
 
     def split_clips(self, split: str, scheme: str) -> pa.Array:
         """Return the clip ids of a split. Raises `DatasetError`, with the schemes there are, when it has none."""
