@@ -176,7 +176,8 @@ def settings() -> str:
     for path, command in leaves(get_command(cli.app), ("microg",)):
         if any("--set" in parameter.opts for parameter in command.params):
             parts.append(f"## {' '.join(path)}\n")
-            for section, found in groupby(settings_in(COMMANDS[command.function].settings), key=lambda each: each.section):
+            known = settings_in(COMMANDS[command.function].settings)
+            for section, found in groupby(known, key=lambda each: each.section):
                 rows = (
                     (f"`{each.key}`", f"`{each.default}`" if each.default else "", _escape(each.meaning), each.allowed)
                     for each in found
