@@ -50,6 +50,7 @@ def test_every_module_and_data_file_of_the_checkout_is_installed(site: Path):
     assert installed == wanted
 
 
+@pytest.mark.slow
 def test_the_wheel_works_where_files_have_the_names_of_our_rooms(
     site: Path, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ):
