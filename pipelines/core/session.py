@@ -43,7 +43,10 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     import ray
+    from ray._private import ray_constants
 
+    # A caller that imported Ray before has Ray's default, which is to upload the folder and rebuild the environment.
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "1"
     if ray.is_initialized():
         configure_data()
         return

@@ -157,7 +157,7 @@ import os, sys, threading, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from jobs import cli, common
+from microg.jobs import cli, common
 
 out, arguments = Path(sys.argv[1]), sys.argv[2:]
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
@@ -191,7 +191,7 @@ def test_a_lost_node_of_a_cluster_costs_no_clip(footage, undisturbed, tmp_path):
     out, script = tmp_path / "set", tmp_path / "cluster.py"
     script.write_text(textwrap.dedent(_CLUSTER))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     words = [sys.executable, script, out, *arguments(footage, out)]
     done = subprocess.run(
         [str(word) for word in words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280

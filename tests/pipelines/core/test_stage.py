@@ -195,11 +195,7 @@ _GPUS = """
 import os
 import pyarrow as pa
 import ray
-from microg.pipelines.core import session
 from microg.pipelines.core.stage import Pipeline, Stage, stream_tables
-session._QUIET["RAY_AUTH_MODE"] = "disabled"
-for name, value in session._QUIET.items():
-    os.environ.setdefault(name, value)
 ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
 NUMBER = pa.schema([("number", pa.int64())])
 
@@ -223,5 +219,7 @@ print(sorted(value for table in tables for value in table["number"].to_pylist())
 
 def test_actors_with_a_gpu_each_get_whole_blocks() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    environment |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     done = subprocess.run([sys.executable, "-c", _GPUS], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "[6, 10, 300]\n", done.stderr
