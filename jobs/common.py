@@ -160,6 +160,7 @@ def _list_settings(context: typer.Context, wanted: bool) -> None:
 
 
 AddressOption = Annotated[str | None, setting("resources.address", "--address")]
+DeviceOption = Annotated[str | None, setting("device")]
 LimitOption = Annotated[int | None, setting("limit", "--limit")]
 SplitOption = Annotated[str | None, setting("split", "--split")]
 SchemeOption = Annotated[str | None, setting("scheme", "--scheme")]

@@ -57,6 +57,7 @@ def curate(
         bool, typer.Option("--refilter", help="Apply new filter and rule settings to OUT without decoding again.")
     ] = False,
     config: ConfigOption = None,
+    device: Annotated[str | None, setting("detector.device", "--device")] = None,
     overrides: SetOption = None,
     list_settings: SettingsOption = False,
     address: AddressOption = None,

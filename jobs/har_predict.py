@@ -9,6 +9,7 @@ import typer
 from microg.jobs.common import (
     AddressOption,
     ConfigOption,
+    DeviceOption,
     DryRunOption,
     JsonOption,
     LimitOption,
@@ -53,7 +54,7 @@ def har_predict(
     view: Annotated[str | None, setting("view")] = None,
     allow_missing: Annotated[list[str] | None, setting("allow_missing", metavar="PATTERN")] = None,
     batch_size: Annotated[int | None, setting("batch_size")] = None,
-    device: Annotated[str | None, setting("device")] = None,
+    device: DeviceOption = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to write or resume. [default: runs/har_predict/MODEL-HASH]")
     ] = None,

@@ -76,6 +76,7 @@ def har_sweep(
     max_concurrent: Annotated[
         int | None, typer.Option("--max-concurrent", min=1, help="Trials at once. [default: as many as fit]")
     ] = None,
+    device: Annotated[str | None, setting("resources.device", "--device")] = None,
     overrides: SetOption = None,
     list_settings: SettingsOption = False,
     address: AddressOption = None,
@@ -101,7 +102,7 @@ def har_sweep(
         space or [],
         overrides or [],
         run_folder,
-        {key: value for key, value in given(context).items() if key != "resources.address"},
+        {key: value for key, value in given(context).items() if key not in ("resources.address", "resources.device")},
         resume=resume,
     )
     trials = sweep_trials(settings)
@@ -111,7 +112,13 @@ def har_sweep(
     with Telemetry("har sweep", sum(trial.epochs for trial in trials), unit="epochs", stages=()) as bar:
         display = _Display(bar, settings.metric, len(trials))
         document = sweep(
-            settings, run_folder, display.epoch, display.end, max_concurrent=max_concurrent, address=address
+            settings,
+            run_folder,
+            display.epoch,
+            display.end,
+            max_concurrent=max_concurrent,
+            address=address,
+            device=device,
         )
     failed = any(row["status"] == "error" for row in document["trials"])
     finish(document, _show, as_json=as_json, failed=failed, profile=document["run"] if profile else None)

@@ -70,6 +70,7 @@ def har_train(
         list[str] | None, setting("weights.allow_missing", "--allow-missing", metavar="PATTERN")
     ] = None,
     num_workers: Annotated[int | None, setting("resources.workers", "--num-workers")] = None,
+    device: Annotated[str | None, setting("resources.device", "--device")] = None,
     overrides: SetOption = None,
     list_settings: SettingsOption = False,
     address: AddressOption = None,

@@ -13,6 +13,7 @@ import typer
 from microg.jobs.common import (
     AddressOption,
     ConfigOption,
+    DeviceOption,
     DryRunOption,
     JsonOption,
     LimitOption,
@@ -75,6 +76,7 @@ def vlm_generate(
     engine: Annotated[str | None, setting("engine")] = None,
     max_cost: Annotated[float | None, setting("max_cost")] = None,
     batch: Annotated[bool | None, setting("batch", "--batch/--no-batch")] = None,
+    device: DeviceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     list_settings: SettingsOption = False,

@@ -11,6 +11,7 @@ from microg.jobs.common import (
     EXIT_FAILED_ROWS,
     AddressOption,
     ConfigOption,
+    DeviceOption,
     DryRunOption,
     JsonOption,
     ProfileOption,
@@ -95,6 +96,7 @@ def vlm_score(
     ] = None,
     address: AddressOption = None,
     workers: Annotated[int | None, setting("workers")] = None,
+    device: DeviceOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     list_settings: SettingsOption = False,
@@ -155,7 +157,7 @@ def vlm_score(
         score=settings,
     )
     others = comparable(runs, run_config)
-    measurer = Measurer(settings.settings, settings.resources, settings.workers)
+    measurer = Measurer(settings.of_metrics(), settings.resources, settings.workers)
     protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
     chosen = measurer.choose(settings.metrics, protocols, all_protocols=len(protocols) > 1)
     if dry_run:

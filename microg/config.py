@@ -18,6 +18,12 @@ from pydantic_core import to_jsonable_python
 from microg.errors import ConfigError
 
 _RECIPES = Path(__file__).parent / "recipes"
+# Where a model computes: auto is a GPU where there is one.
+Device = Literal["auto", "cpu", "cuda"]
+DEVICE = (
+    "Where the model computes: auto is a GPU of its own for each actor where Ray has one or its autoscaler can start "
+    "one, else the CPU."
+)
 
 
 class Config(BaseModel):
@@ -50,12 +56,17 @@ class Config(BaseModel):
 class Resources(Config):
     """What one job may use; the default suits a laptop, and none of it changes results."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"cpus", "gpus", "memory_gb", "min_actors", "max_actors", "address"})
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"cpus", "gpus", "memory_gb", "min_actors", "max_actors", "wait_s", "address"}
+    )
     cpus: float = Field(default=1.0, ge=0, description="CPUs that each actor of the job's main pool declares.")
     gpus: float = Field(default=0.0, ge=0, description="GPUs that each actor of the main pool declares.")
     memory_gb: float = Field(default=0.0, ge=0, description="Memory that each actor declares, in GB; 0 declares none.")
     min_actors: int = Field(default=1, ge=1, description="Fewest actors of the main pool.")
-    max_actors: int = Field(default=0, ge=0, description="Most actors of the main pool; 0 means one per core.")
+    max_actors: int = Field(default=0, ge=0, description="Most actors of the main pool; 0 means as many as fit.")
+    wait_s: float = Field(
+        default=1200.0, ge=0, description="Seconds to wait for nodes that a cluster's autoscaler has to start first."
+    )
     address: str | None = Field(
         default=None,
         description="Address of a Ray cluster (auto, ray://host:10001, host:6379); without it a local Ray starts.",

@@ -24,7 +24,7 @@ from microg.pipelines.curate import observations
 from microg.pipelines.curate.calibrate import calibrate
 from microg.pipelines.curate.decide import compare_rules, decide
 from microg.pipelines.curate.find_footage import Footage, check_clip_ids, list_footage
-from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_curation, sized_pipeline
+from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_curation, sized_pipeline, with_device
 from microg.pipelines.curate.previews import missing_previews, write_previews
 from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
 from microg.runs import Run, differences, exclusive
@@ -165,7 +165,16 @@ def _observe(
         detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
         settings = settings.replaced(detector=detector)
     session.connect(settings.resources)
-    return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done)}
+    settings, device = with_device(settings)
+    print(f"{len(left)} files with {_detector(settings)} on {device}", file=sys.stderr)
+    report["detector"] = {"name": _detector(settings), "device": device}
+    return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done, device=device)}
+
+
+def _detector(settings: CurateSettings) -> str:
+    if settings.detections is not None:
+        return f"the stored detections of {settings.detections}"
+    return f"{settings.detector.weights} ({settings.detector.backend}, {settings.detector.precision})"
 
 
 def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:

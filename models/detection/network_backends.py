@@ -31,6 +31,8 @@ class TorchEngine:
 
     def __init__(self, weights: Path, device: str) -> None:
         self.device = torch.device(device)
+        # float32 in full, as on CPUs: with TF32 a GPU's confidences differ in the third digit
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self._model = ultralytics_model.load_model(weights).to(self.device)
 
     @torch.inference_mode()
@@ -132,7 +134,7 @@ def choose(backend: str, device: str) -> str:
         if backend in ("onnxruntime", "openvino") and importlib.util.find_spec(backend) is None:
             raise WeightsError(f"detector backend {backend!r} is not installed", f"uv pip install {backend}")
         return backend
-    if resolve_device(device) != "cpu":
+    if device != "cpu" and (device != "auto" or resolve_device(device) != "cpu"):
         return "torch"
     return next((name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name)), "torch")
 

@@ -222,8 +222,8 @@ class Engine(ABC):
         return Estimate(likely, self.price.cost(most, sampling.max_tokens, batch=batch))
 
     @classmethod
-    def settings_on_gpus(cls, gpus: float, tensor_parallel: int) -> dict[str, Any]:
-        """Return the settings of a copy that has `gpus` GPUs, which may be a part of one, spread over so many."""
+    def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
+        """Return the settings of a copy on `device` with `gpus` GPUs (below 1: a part of one), over so many."""
         return {"tensor_parallel": tensor_parallel} if tensor_parallel > 1 else {}
 
 

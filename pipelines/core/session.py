@@ -152,58 +152,9 @@ def ordered_execution(ahead_bytes: int) -> Any:
     return ExecutionOptions(preserve_order=True, resource_limits=limits)
 
 
-def pool_size(resources: Resources) -> int:
-    """Return how many actors of a job's main pool start at once on the connected Ray.
-
-    Locally one a real core (more CPUs are declared, see `connect`). On a cluster all CPUs but a sixth, at least one,
-    which the job's tasks need: actors that held every CPU would wait for those tasks forever. Raises `ConfigError`
-    when not even one actor fits.
-    """
-    import ray
-
-    total = ray.cluster_resources()
-    cpus = max(resources.cpus, 0.01)
-    if _started_here:
-        free, limit = total["CPU"] - 1, usable_cores() / cpus
-    else:
-        free = total.get("CPU", 0) - max(1, total.get("CPU", 0) / 6)
-        limit = free / cpus
-    wanted = {"CPU": (cpus, free), "GPU": (resources.gpus, total.get("GPU", 0))}
-    wanted["memory"] = (resources.memory_gb * 2**30, total.get("memory", 0))
-    fits = min(there / needed for needed, there in wanted.values() if needed)
-    if fits < 1:
-        raise ConfigError(
-            f"Ray has {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs and "
-            f"{total.get('memory', 0) / 2**30:.1f} GiB; one actor needs {cpus:g} CPUs (and one CPU beside it), "
-            f"{resources.gpus:g} GPUs and {resources.memory_gb:g} GiB",
-            "lower resources.cpus, resources.gpus or resources.memory_gb, or connect to a larger cluster",
-        )
-    count = max(1, resources.min_actors, int(min(limit, fits)))
-    return min(count, resources.max_actors or count, int(fits))
-
-
-def spare_cores(actors: int) -> float:
-    """Return how many cores each of some actors may have where one core is left for the tasks that feed them.
-
-    At least one; and one on a cluster, whose nodes may differ.
-    """
-    return max(1.0, (usable_cores() - 1) // max(actors, 1)) if _started_here else 1.0
-
-
-def on_device(resources: Resources, device: str | None, fix: str) -> tuple[Resources, str]:
-    """Return the resources of one actor and its torch device on the connected Ray; None takes a GPU where Ray has any.
-
-    Raises `ConfigError`, with `fix` as the way out, when a GPU is wanted and Ray has none.
-    """
-    import ray
-
-    gpus = ray.cluster_resources().get("GPU", 0)
-    device = device or ("cuda" if gpus or resources.gpus else "cpu")
-    if device == "cpu":
-        return resources.replaced(gpus=0.0), device
-    if not gpus:
-        raise ConfigError("Ray has no GPU", fix)
-    return resources.replaced(gpus=resources.gpus or 1.0), device
+def started_here() -> bool:
+    """Tell whether this process started the Ray that it is connected to, on this machine alone."""
+    return _started_here
 
 
 @contextmanager

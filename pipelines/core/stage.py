@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from microg.config import Resources
 from microg.errors import StageError, WorkerError
+from microg.pipelines.core import cluster
 from microg.pipelines.core.attempts import Attempts
 from microg.pipelines.core.part_files import PartFiles
-from microg.pipelines.core.session import ordered_execution, pool_size, ray_failures_as_worker_errors
+from microg.pipelines.core.session import ordered_execution, ray_failures_as_worker_errors
 from microg.pipelines.core.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _TRY_AGAIN = "put that right and run the same command again"
 # The columns by which the driver knows what became of a row.
 _OUTCOME = (("status", pa.string()), ("error", pa.string()))
 _SHOWN_COLUMNS = 6
-_RESOURCES = ("cpus", "gpus", "memory_gb", "min_actors", "max_actors")
+_RESOURCES = ("cpus", "gpus", "memory_gb", "min_actors", "max_actors", "wait_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ class Stage:
         gpus: GPUs of one actor.
         memory_gb: GiB of one task or actor.
         min_actors: Actors that start at once, at least.
-        max_actors: Actors that the pool may grow to; 0: as many as start at once.
+        max_actors: Actors that the pool may grow to; 0: as many as fit at once, and more on nodes that come.
+        wait_s: Seconds to wait for nodes that an autoscaler has to start first.
         rows: Rows of one call, each such lot a block of its own; None: a block as it comes.
         placement: Further options of Ray that say where it runs.
     """
@@ -68,6 +70,7 @@ class Stage:
     memory_gb: float = 0.0
     min_actors: int = 1
     max_actors: int = 0
+    wait_s: float = 0.0
     rows: int | None = None
     placement: Mapping[str, Any] = field(default_factory=dict)
 
@@ -259,7 +262,7 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> D
         }
         if stage.holds_model:
             options |= {"fn_constructor_kwargs": arguments, "compute": _actor_pool(stage, blocks)}
-        work = stage.work if stage.holds_model else partial(stage.work, **arguments)
+        work = _actor_class(stage) if stage.holds_model else partial(stage.work, **arguments)
         # Ray 2.60's `map_batches` refuses whole blocks (a batch size of None) together with GPUs, and would make
         # batches of any given size of several blocks; what it calls itself takes them.
         dataset, block_rows = dataset.map_batches_internal(work, **options), set()
@@ -276,14 +279,29 @@ def _cpus(stage: Stage, following: Stage | None) -> float:
     return 0.99 * stage.cpus or 0.01 if joined else stage.cpus
 
 
+def _actor_class(stage: Stage) -> type:
+    """Return the class of a stage's actors, which see no GPU but those that they were given."""
+    work: Any = stage.work
+
+    def start(self: Any, **arguments: Any) -> None:
+        cluster.hide_gpus()
+        work.__init__(self, **arguments)
+
+    return type(work.__name__, (work,), {"__init__": start, "__module__": work.__module__})
+
+
 def _actor_pool(stage: Stage, blocks: int | None) -> Any:
-    """Return the pool of a stage: as many actors as fit now, up to `max_actors` later, and none without a block."""
+    """Return the pool of a stage: as many actors as fit now, up to `max_actors` later, and none without a block.
+
+    Where an autoscaler may add nodes, actors that wait for a place are what it adds them for.
+    """
     import ray
 
-    least = pool_size(Resources(**{name: getattr(stage, name) for name in _RESOURCES}))
-    most = max(least, stage.max_actors)
+    least = cluster.pool_size(Resources(**{name: getattr(stage, name) for name in _RESOURCES}))
+    grows = cluster.capacity().scales and not stage.max_actors
+    most = None if grows else max(least, stage.max_actors)
     if blocks is not None:
-        least, most = min(least, blocks), min(most, blocks)
+        least, most = min(least, blocks), blocks if most is None else min(most, blocks)
     return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
 
 

@@ -15,10 +15,12 @@ from pydantic import Field
 from microg import storage
 from microg.arrow import pc
 from microg.config import Config, Resources
+from microg.errors import ConfigError
 from microg.models.curation.box_rule import PUBLISHED, BoxRule
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
 from microg.models.video.trim import TrimSettings
+from microg.pipelines.core.cluster import decide_device
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings
@@ -93,13 +95,47 @@ PIPELINE = Pipeline(
 )
 
 
+def with_device(settings: CurateSettings) -> tuple[CurateSettings, str]:
+    """Return the settings with the resources of one observer and the detector's backend, and where that computes.
+
+    Both are decided here for all nodes: boxes of one dataset do not come from several. On a GPU an observer has one of
+    its own, unless `resources.gpus` says a fraction. Raises `ConfigError` for a device that no observer can be given.
+    """
+    detector = settings.detector
+    replayed = settings.detections is not None
+    on_cpu = replayed or detector.precision == "int8" or detector.backend not in ("auto", "torch")
+    if on_cpu and detector.device == "cuda" and not replayed:
+        raise ConfigError(
+            f"the detector backend {detector.backend} with {detector.precision} computes on the CPU",
+            "take --device cuda away, or use --set detector.backend=torch --set detector.precision=float32",
+        )
+    resources, device = decide_device(
+        settings.resources,
+        "cpu" if on_cpu else detector.device,
+        who=f"the detector {detector.weights}",
+        fix="use --device cpu, or connect to a cluster that has one",
+    )
+    if not replayed:
+        from microg.models.detection.network_backends import choose
+
+        backend = detector.backend if detector.backend != "auto" else choose("auto", device)
+        detector = detector.replaced(device=device, backend=backend)
+    return settings.replaced(resources=resources, detector=detector), device
+
+
 def sized_pipeline(settings: CurateSettings) -> Pipeline:
     """Return the pipeline with the resources of `settings`."""
     return PIPELINE.sized("observe", settings.resources)
 
 
 def run_curation(
-    footage: list[Footage], root: str, settings: CurateSettings, *, weights: Path | None, done: list[str]
+    footage: list[Footage],
+    root: str,
+    settings: CurateSettings,
+    *,
+    weights: Path | None,
+    done: list[str],
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Trim and observe `footage` into `root` on the connected Ray, and return the closing block.
 
@@ -109,6 +145,7 @@ def run_curation(
         settings: What decides the observations.
         weights: The detector's weights; None where detections are replayed.
         done: Clips that are observed already: they are counted, not cut.
+        device: Where the detector computes, for the closing line.
 
     Raises:
         ConfigError: Ray cannot give what `settings.resources` asks for.
@@ -129,4 +166,4 @@ def run_curation(
     )
     rows = [{name: getattr(item, name) for name in SOURCE.names} for item in footage]
     blocks = [pa.Table.from_pylist([row], schema=SOURCE) for row in rows]
-    return run_stages(pipeline, blocks, store=observations.store(root))
+    return run_stages(pipeline, blocks, device=device, store=observations.store(root))

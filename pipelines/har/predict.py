@@ -16,13 +16,14 @@ import pyarrow as pa
 from pydantic import Field
 
 from microg import storage
-from microg.config import Config, Resources
+from microg.config import DEVICE, Config, Device, Resources
 from microg.data.key_frames import KEY_FRAMES
 from microg.data.label_space import LABEL_SPACES, label_space
 from microg.errors import ConfigError, WeightsError, describe
 from microg.models.har.backbones.registry import backbone
 from microg.models.har.backbones.spec import RoiScaleSetting
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
+from microg.pipelines.core.cluster import decide_device
 from microg.pipelines.core.stage import ABORT, Pipeline, Stage, run_stages
 from microg.pipelines.har import prediction_store
 from microg.pipelines.har.samples import SCHEMA, Sample, View, by_size, collate, decode_rows, from_table, to_table
@@ -210,9 +211,7 @@ class PredictSettings(Config):
     precision: Precision = Field(default="float32", description="Numbers that the model computes with.")
     limit: int | None = Field(default=None, ge=1, description="Take only the first N samples.")
     batch_size: int = Field(default=8, ge=1, description="Clips that go through the model at a time.")
-    device: str = Field(
-        default="auto", description="Device of the model: auto, cpu or cuda; auto takes a GPU an actor if Ray has any."
-    )
+    device: Device = Field(default="auto", description=DEVICE)
     resources: Resources = Resources()
 
     volatile = frozenset({"weights", "limit", "batch_size", "device", "resources"})
@@ -267,15 +266,13 @@ def weights_file(path: str | None) -> str:
 def with_device(settings: PredictSettings) -> tuple[PredictSettings, str]:
     """Return the settings with the resources of one actor, and its device, on the connected Ray.
 
-    `auto` is one GPU an actor where Ray has any. Raises `ConfigError` for a device that no actor can be given.
+    Raises `ConfigError` for a device that no actor can be given.
     """
-    from microg.pipelines.core.session import on_device
-
-    asked = settings.device
-    if asked not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device {asked!r} is not known", "auto, cpu or cuda: Ray gives each actor its own GPU")
-    resources, device = on_device(
-        settings.resources, None if asked == "auto" else asked, "use --device cpu, or connect to a cluster that has one"
+    resources, device = decide_device(
+        settings.resources,
+        settings.device,
+        who=f"the model {settings.model}",
+        fix="use --device cpu, or connect to a cluster that has one",
     )
     return settings.replaced(resources=resources), device
 

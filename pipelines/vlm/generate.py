@@ -21,6 +21,7 @@ from microg.errors import ConfigError
 from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.prices import Price
 from microg.models.vlm.prompts import Prompt
+from microg.pipelines.core.cluster import decide_device, pool_size, spare_cores
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.answer_stage import ASK, GenerationContext
@@ -49,8 +50,6 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
     unless `resources.max_actors` allows more, and on this machine it has all cores but one, which decodes. Raises
     `ConfigError` for a device that no actor can be given.
     """
-    from microg.pipelines.core.session import on_device, spare_cores
-
     resources = settings.resources
     if card.api:
         few = {} if resources.max_actors else {"max_actors": max(_API_ACTORS, resources.min_actors)}
@@ -63,8 +62,8 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
                 "leave resources.gpus out: one actor takes as many GPUs as the model is spread over",
             )
         resources = resources.replaced(gpus=float(settings.tensor_parallel))
-    wanted = None if settings.device == "auto" else settings.device
-    resources, device = on_device(resources, wanted, "use --set device=cpu, or connect to a cluster that has one")
+    fix = "use --device cpu, or connect to a cluster that has one"
+    resources, device = decide_device(resources, settings.device, who=f"the model {card.title}", fix=fix)
     if device == "cpu":
         actors = resources.max_actors or resources.min_actors
         few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
@@ -120,8 +119,6 @@ def run_generation(
     """
     import ray
 
-    from microg.pipelines.core.session import pool_size
-
     cache = gate = None
     if card.api:
         files = api_files(root, settings)
@@ -131,7 +128,7 @@ def run_generation(
         gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, spent=files.spent, journal=files.account)
     try:
         prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
-        more = engine_settings(settings, card)
+        more = engine_settings(settings, card, device)
         if price is not None:  # workers need not find the price table
             more["price"] = price
         context = GenerationContext(

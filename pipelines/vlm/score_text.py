@@ -227,14 +227,15 @@ class TextScoring:
 
     def _actors_of(self, kind: str, settings: Settings) -> tuple[ScoringActors, str]:
         """Return the actors of a kind, and on which device they encode."""
-        from microg.pipelines.core.session import on_device, pool_size
+        from microg.pipelines.core.cluster import decide_device, pool_size
 
         resources, device = self._resources, ""
         if _encodes(kind):
-            resources, device = on_device(
+            resources, device = decide_device(
                 resources,
-                settings.get(kind, {}).get("device"),
-                "take the encoder's device setting or resources.gpus away, or a cluster",
+                settings.get(kind, {}).get("device") or "auto",
+                who=f"the encoder of {kind}",
+                fix="take the encoder's device setting or resources.gpus away, or use a cluster that has one",
             )
         else:
             resources = resources.replaced(gpus=0)

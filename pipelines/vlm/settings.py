@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from microg.config import Config, Resources
+from microg.config import DEVICE, Config, Device, Resources
 from microg.errors import ConfigError
 from microg.models.vlm.api.gate import Limits
 from microg.models.vlm.api.response import RetryPolicy
@@ -155,7 +155,7 @@ class GenerateSettings(Config):
     live_scores: bool = Field(
         default=True, description="Show scores while answers come in, where the dataset has references."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device of a model that runs here.")
+    device: Device = Field(default="auto", description=DEVICE)
     tensor_parallel: int = Field(default=1, ge=1, description="GPUs over which one copy of the model is spread (vLLM).")
     clips_per_block: int = Field(
         default=0, ge=0, description="Clips that an actor is given at once; 0 suits the engine."
@@ -199,12 +199,13 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
     return filled, card
 
 
-def engine_settings(settings: GenerateSettings, card: ModelCard) -> dict[str, Any]:
-    """Return what a run adds to the card's engine settings: concurrency and retries, or the share of GPUs."""
+def engine_settings(settings: GenerateSettings, card: ModelCard, device: str = "auto") -> dict[str, Any]:
+    """Return what a run adds to the card's engine settings: concurrency and retries, or device and share of GPUs."""
     if card.api:
         added = settings.api.engine()
     else:
-        added = engine_class(card.engine).settings_on_gpus(settings.resources.gpus, settings.tensor_parallel)
+        engine = engine_class(card.engine)
+        added = engine.settings_on(device, settings.resources.gpus, settings.tensor_parallel)
     return {name: value for name, value in added.items() if name not in card.settings}
 
 

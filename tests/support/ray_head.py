@@ -129,7 +129,7 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
                 add_node()
             yield head
         finally:
-            _end(started)
+            end_processes(started)
 
 
 @contextmanager
@@ -151,10 +151,10 @@ def bare_head(folder: str) -> Iterator[str]:
             time.sleep(0.1)
         yield known.read_text()
     finally:
-        _end([head])
+        end_processes([head])
 
 
-def _end(started: list[psutil.Popen]) -> None:
+def end_processes(started: list[psutil.Popen]) -> None:
     family: list[psutil.Process] = []
     for process in started:
         with suppress(psutil.NoSuchProcess):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
+from microg.config import Resources
 from microg.data import schema
 from microg.errors import ConfigError, describe
+from microg.pipelines.core import cluster, session
 from microg.pipelines.har.sweep import Halving, Trial, draw_trials, run_trials
 from microg.runs import Run, exclusive
+from microg.system.hardware import usable_cores
 
 if TYPE_CHECKING:
     from microg.jobs.commands.har_sweep.settings import SweepSettings
@@ -38,14 +42,22 @@ def sweep(
     *,
     max_concurrent: int | None,
     address: str | None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """Run what is left of a sweep in run folder `root`, and return its document with one row a trial, best first.
 
-    Raises `MicrogError` for whatever the user can put right before anything is started.
-    """
-    from microg.config import Resources
-    from microg.pipelines.core import session
+    Args:
+        settings: The search.
+        root: The run folder.
+        on_epoch: Takes each epoch's row of a trial.
+        on_end: Takes each trial's status and error at its end.
+        max_concurrent: Trials at once; None for as many as fit.
+        address: Address of a Ray cluster.
+        device: Where all trials compute, in place of what the recipes say.
 
+    Raises:
+        MicrogError: What the user can put right, before anything is started.
+    """
     root = storage.absolute(root)
     trials = sweep_trials(settings)
     fingerprint = _check(settings, root, trials)
@@ -57,11 +69,12 @@ def sweep(
             halving = (
                 Halving(settings.grace_epochs, settings.reduction_factor) if settings.scheduler == "asha" else None
             )
-            count, threads = concurrency(settings, address, max_concurrent)
+            count, threads, device = concurrency(settings, len(left), max_concurrent, device)
+            print(f"{len(left)} trials on {device}, {count} at once", file=sys.stderr)
             run_trials(
                 root,
                 left,
-                _trainer(settings, root, address, threads),
+                _trainer(settings, root, address, threads, device),
                 metric=settings.metric,
                 halving=halving,
                 max_concurrent=count,
@@ -97,49 +110,66 @@ def _check(settings: SweepSettings, root: str, trials: list[Trial]) -> str:
     return next(iter(checked.values()))
 
 
-def _trainer(settings: SweepSettings, root: str, address: str | None, threads: int) -> Callable[[Trial], None]:
+def _trainer(
+    settings: SweepSettings, root: str, address: str | None, threads: int, device: str
+) -> Callable[[Trial], None]:
     def train_trial(trial: Trial) -> None:
         from ray.tune.integration.ray_train import TuneReportCallback
 
         from microg.pipelines.har.train.run import train
 
         config = settings.trial_config(trial.recipe, dict(trial.settings))
-        resources = {**config.resources.model_dump(), "address": address}
+        resources = {**config.resources.model_dump(), "address": address, "device": device}
         config = config.replaced(resources={**resources, "threads": resources["threads"] or threads})
         train(config, settings.dataset, trial_folder(root, trial), callbacks=[TuneReportCallback()])
 
     return train_trial
 
 
-def concurrency(settings: SweepSettings, address: str | None, asked: int | None) -> tuple[int, int]:
-    """Return how many trials run at once and torch's threads a worker, so that decoding always finds a free CPU.
+def concurrency(
+    settings: SweepSettings, trials: int, most: int | None, device: str | None = None
+) -> tuple[int, int, str]:
+    """Return how many trials run at once, torch's threads a worker, and the device of all.
 
-    Raises `ConfigError` when `asked` trials do not fit.
+    As many as the cluster has room for, nodes that its autoscaler can add included, and a CPU that decodes.
+
+    Args:
+        settings: Whose recipes say what a trial takes.
+        trials: Trials that are left.
+        most: Trials at once that the user wants; None for as many as fit.
+        device: Where all compute, in place of what the recipes say.
+
+    Raises:
+        ConfigError: They do not fit.
     """
-    import ray
-
-    from microg.system.hardware import usable_cores
-
-    there = ray.cluster_resources()
-    fits = []
-    for config in settings.configs.values():
-        resources = config.resources
-        workers = resources.workers * resources.worker_cpus
-        by_cpu = (there.get("CPU", 0) - resources.decode_cpus) / (workers + 0.01)
-        if address is None:
-            by_cpu = min(by_cpu, max(1.0, usable_cores() / workers))
-        gpus = there.get("GPU", 0)
-        fits.append(math.floor(min(by_cpu, gpus // resources.workers) if gpus >= resources.workers else by_cpu))
-    most = min(fits)
-    if most < 1 or (asked or 1) > most:
+    all_resources = [config.resources for config in settings.configs.values()]
+    widest = max(all_resources, key=lambda one: (one.workers * one.worker_cpus, one.workers))
+    device = device or widest.device
+    worker = {"CPU": widest.worker_cpus, "GPU": widest.worker_gpus or 0.0}
+    beside = [{"CPU": widest.decode_cpus}]
+    with_gpu = {**worker, "GPU": worker["GPU"] or 1.0}
+    if device == "auto":
+        here = worker["GPU"] or cluster.gpus_can_be_had(cluster.capacity(), [with_gpu] * widest.workers + beside)
+        device = "cuda" if here else "cpu"
+    trial = [with_gpu if device == "cuda" else worker] * widest.workers
+    trial = [*trial, {"CPU": 0.01}]  # the process that watches the trial's workers
+    fix = "lower --max-concurrent or resources.worker_cpus, use --device cpu, or connect to a larger cluster"
+    cores = usable_cores()
+    if session.started_here() and device == "cpu":  # as many CPUs again are declared as there are cores
+        trials = min(trials, max(1, int(cores / (widest.workers * widest.worker_cpus))))
+    fits = cluster.most_that_fit(trial, beside, max(trials, most or 0))
+    if most is not None and fits < most:
         raise ConfigError(
-            f"{asked or 1} trials at once do not fit: Ray has {there.get('CPU', 0):g} CPUs and "
-            f"{there.get('GPU', 0):g} GPUs, enough for {max(most, 0)}",
-            "lower --max-concurrent or resources.worker_cpus, or connect to a larger cluster",
+            f"{most} trials at once do not fit: Ray has {cluster.capacity()}, enough for {fits}",
+            fix,
         )
-    count = asked or most
-    workers = max(config.resources.workers for config in settings.configs.values())
-    return count, max(1, int(usable_cores()) // (count * workers)) if address is None else 0
+    count = max(1, most or min(fits, trials))
+    wanted = count if most is not None else 1
+    cluster.require(
+        [*beside, *trial * wanted], who=f"a sweep of {wanted} trials at once", fix=fix, wait_s=widest.wait_s
+    )
+    threads = max(1, int(cores) // (count * widest.workers)) if session.started_here() else 0
+    return count, threads, device
 
 
 def trial_folder(root: str, trial: Trial) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from microg.config import Config, Resources, load_config, recipe_section
+from microg.config import Config, Device, Resources, load_config, recipe_section
 from microg.metrics.text.registry import METRICS
 
 
@@ -41,7 +41,7 @@ class JudgeConfig(Config):
 class VlmScoreConfig(Config):
     """What to compute, and where."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"workers", "resources"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"workers", "device", "resources"})
     task: Literal["caption", "vqa", "both"] | None = Field(
         default=None, description="What is scored; without it all that the predictions hold."
     )
@@ -74,7 +74,16 @@ class VlmScoreConfig(Config):
         le=100_000,
         description="Scoring workers on Ray, 0 scores in this process; without it as many as pay, none for little.",
     )
+    device: Device = Field(
+        default="auto",
+        description="Where encoders compute, unless their settings say: auto is a GPU if there is one.",
+    )
     resources: Resources = Resources()
+
+    def of_metrics(self) -> dict[str, dict[str, Any]]:
+        """Return the settings of each metric, with the device of those that encode."""
+        encoding = [] if self.device == "auto" else [name for name, metric in METRICS.items() if metric.encodes]
+        return {**self.settings, **{name: {"device": self.device} | self.settings.get(name, {}) for name in encoding}}
 
 
 class VlmScoreRun(Config):

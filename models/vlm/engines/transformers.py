@@ -43,6 +43,11 @@ class TransformersEngine(LocalEngine):
     name: str = field(default="transformers", init=False)
     _loaded: Any = field(default=None, init=False, repr=False)
 
+    @classmethod
+    def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
+        """Return where the model is loaded: Ray's actors see the GPU that they have as the first."""
+        return super().settings_on(device, gpus, tensor_parallel) | {"device": device}
+
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {self.batch_size}")

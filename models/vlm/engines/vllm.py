@@ -43,12 +43,14 @@ _ENVIRONMENT_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS
 class VllmEngine(LocalEngine):
     """A model in vLLM (see `LocalEngine`); started when it is first asked, which takes most of a minute.
 
-    `tensor_parallel`: GPUs that the model is spread over. `gpu_memory_utilization`: the part of a GPU's memory that is
-    taken; `kv_cache_gb`: of the cache of keys and values on a CPU, None: enough for two requests. `context` None: what
-    the model was made for, up to 32,768 tokens (8,192 on a CPU). `max_num_seqs`: requests under way at once.
-    `limit_mm_per_prompt`: as vLLM has it. `options`: any other arguments of `vllm.LLM`.
+    `device`: cpu or cuda, which this build of vLLM must be for, or auto. `tensor_parallel`: GPUs that the model is
+    spread over. `gpu_memory_utilization`: the part of a GPU's memory that is taken; `kv_cache_gb`: of the cache of keys
+    and values on a CPU, None: enough for two requests. `context` None: what the model was made for, up to 32,768 tokens
+    (8,192 on a CPU). `max_num_seqs`: requests under way at once. `limit_mm_per_prompt`: as vLLM has it. `options`: any
+    other arguments of `vllm.LLM`.
     """
 
+    device: str = "auto"
     tensor_parallel: int = 1
     gpu_memory_utilization: float = _GPU_MEMORY
     kv_cache_gb: float | None = None
@@ -76,15 +78,16 @@ class VllmEngine(LocalEngine):
         installed_version()
 
     @classmethod
-    def settings_on_gpus(cls, gpus: float, tensor_parallel: int) -> dict[str, Any]:
-        """Return over how many GPUs the model is spread, and which part of a shared one's memory it takes."""
+    def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
+        """Return the device, the number of GPUs, and the part that the model may take of one's memory."""
         share = {"gpu_memory_utilization": round(_GPU_MEMORY * gpus, 3)} if 0 < gpus < 1 else {}
-        return super().settings_on_gpus(gpus, tensor_parallel) | share
+        return super().settings_on(device, gpus, tensor_parallel) | {"device": device} | share
 
     def load(self) -> Any:
         """Start vLLM, unless it runs already, and return its `LLM`. Raises `ConfigError` when it cannot start."""
         if self._loaded is not None:
             return self._loaded
+        self._check_device()
         arguments = self.arguments()  # loads the processor: what is wrong with it is told before a minute's start
         prepare_environment()
         try:
@@ -99,6 +102,19 @@ class VllmEngine(LocalEngine):
             )
             raise ConfigError(f"vLLM cannot run {self.model}: {describe(error)[:400]}", advice) from None
         return self._loaded
+
+    def _check_device(self) -> None:
+        """Raise `ConfigError` where this build of vLLM does not run on the device that was decided."""
+        if self.device == "cuda" and on_cpu():
+            raise ConfigError(
+                "vLLM was to run on a GPU, but this node has its build for CPUs or sees no GPU",
+                "uv sync --no-group vllm-cpu --group vllm on GPU nodes, or --device cpu",
+            )
+        if self.device == "cpu" and not on_cpu():
+            raise ConfigError(
+                "vLLM was to run on the CPU, but this node has its build for GPUs",
+                "--device cuda, --engine transformers, or vLLM's build for CPUs (uv sync)",
+            )
 
     def arguments(self) -> dict[str, Any]:
         """Return what `vllm.LLM` is started with."""

@@ -7,6 +7,7 @@ them when one dies; each new group goes on from the run folder. Commands and Tun
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +16,11 @@ from typing import Any
 
 from microg import storage
 from microg.config import Resources
-from microg.errors import ConfigError, WorkerError
-from microg.pipelines.core import session
+from microg.errors import WorkerError
+from microg.pipelines.core import cluster, session
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan
-from microg.pipelines.har.train.settings import TrainConfig
+from microg.pipelines.har.train.settings import TrainConfig, TrainResources
 from microg.pipelines.har.train.worker_group import Monitor, WorkerState
 from microg.runs import Run, exclusive
 
@@ -47,12 +48,12 @@ def train(
         run = Run.start(root, COMMAND, setup.config, dataset=setup.fingerprint)
         files = RunFiles(root)
         before = files.progress()
-        restarts = 0
+        restarts, device = 0, None
         if not before.finished:
-            restarts = _fit(setup, callbacks, watch or (lambda _: None))
+            restarts, device = _fit(setup, callbacks, watch or (lambda _: None))
         progress = files.progress()
         result = summary(setup, progress) | {"resumed_from": _place(before) if run.resumed else None}
-        result |= {"restarts": restarts, "already_finished": before.finished}
+        result |= {"restarts": restarts, "device": device, "already_finished": before.finished}
         if not before.finished:
             run.finish(result)
         return result
@@ -105,11 +106,11 @@ def _place(progress: Progress) -> dict[str, int]:
     return {"epoch": progress.epoch, "iteration": progress.iteration}
 
 
-def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
-    """Run Ray Train in a thread and watch it from this one; return how often workers were restarted."""
+def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> tuple[int, str]:
+    """Run Ray Train in a thread and watch it from this one; return how often workers were restarted, and the device."""
     import ray
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     from microg.pipelines.har.train.stream import run_dataset
     from microg.pipelines.har.train.worker import train_worker
@@ -117,7 +118,8 @@ def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
     context, resources = setup.context, setup.config.resources
     with _kept_handler(signal.SIGTERM):
         session.connect(Resources(address=resources.address))
-    gpus = worker_resources(setup.config)
+    gpus, device = place_workers(setup.config)
+    print(_where(resources, gpus, device), file=sys.stderr)
     monitor = ray.remote(num_cpus=0)(Monitor).remote()
     rows = (setup.train_rows, context.val_rows)
     plan, views, decode_cpus = context.plan, context.views, resources.decode_cpus
@@ -128,7 +130,13 @@ def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
     scratch = storage.join(context.root, "ray")
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"context": context, "monitor": monitor, "threads": worker_threads(setup.config, gpus)},
+        train_loop_config={
+            "context": context,
+            "monitor": monitor,
+            "device": device,
+            "threads": worker_threads(setup.config, device),
+        },
+        torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=gpus > 0,
@@ -145,7 +153,7 @@ def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> int:
         dataset_config=DataConfig(execution_options=session.ordered_execution(_AHEAD_BYTES * resources.workers)),
     )
     try:
-        return _fit_and_watch(trainer, monitor, watch)
+        return _fit_and_watch(trainer, monitor, watch), device
     finally:
         storage.remove_tree(scratch)
 
@@ -207,33 +215,43 @@ def _fit_and_watch(trainer: Any, monitor: Any, watch: Watch) -> int:
     return max(state.starts - 1, 0)
 
 
-def worker_resources(config: TrainConfig) -> float:
-    """Return the GPUs of one worker on the connected Ray. Raises `ConfigError` when the workers do not fit."""
-    import ray
+def place_workers(config: TrainConfig) -> tuple[float, str]:
+    """Return the GPUs of one worker and the device of all, once the workers fit on the connected Ray.
 
-    resources, cluster = config.resources, ray.cluster_resources()
-    gpus = resources.worker_gpus
-    if gpus is None:
-        gpus = 1.0 if cluster.get("GPU", 0) >= resources.workers else 0.0
-    cpus = resources.workers * resources.worker_cpus + resources.decode_cpus
-    if cpus > cluster.get("CPU", 0) or gpus * resources.workers > cluster.get("GPU", 0):
-        raise ConfigError(
-            f"{resources.workers} workers of {resources.worker_cpus:g} CPUs and {gpus:g} GPUs, and a decoder of "
-            f"{resources.decode_cpus:g} CPUs, do not fit: Ray has {cluster.get('CPU', 0):g} CPUs and "
-            f"{cluster.get('GPU', 0):g} GPUs",
-            "lower --num-workers or resources.worker_cpus, or connect to a larger cluster",
-        )
-    return gpus
+    Raises `ConfigError` when they do not fit: fewer GPUs than workers never mean the CPU.
+    """
+    resources = config.resources
+    worker = {"CPU": resources.worker_cpus, "GPU": resources.worker_gpus or 0.0}
+    beside = [{"CPU": resources.decode_cpus}]
+    device = resources.device
+    if device == "auto":
+        with_gpus = [{**worker, "GPU": worker["GPU"] or 1.0}] * resources.workers + beside
+        no_gpus = resources.worker_gpus == 0 or not cluster.gpus_can_be_had(cluster.capacity(), with_gpus)
+        device = "cpu" if no_gpus and not worker["GPU"] else "cuda"
+    if device == "cuda":
+        worker["GPU"] = worker["GPU"] or 1.0
+    cluster.require(
+        [worker] * resources.workers + beside,
+        who=f"training with {resources.workers} workers",
+        fix="lower --num-workers or resources.worker_cpus, use --device cpu, or connect to a larger cluster",
+        wait_s=resources.wait_s,
+    )
+    return worker["GPU"], device
 
 
-def worker_threads(config: TrainConfig, gpus: float) -> int:
-    """Return torch's threads a worker: as asked, else on a CPU this machine's cores but one, shared among workers.
+def _where(resources: TrainResources, gpus: float, device: str) -> str:
+    takes = f"{resources.worker_cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+    return f"training on {device}: {resources.workers} worker{'s' * (resources.workers > 1)} of {takes}"
+
+
+def worker_threads(config: TrainConfig, device: str) -> int:
+    """Return torch's threads a worker: as set, else on a CPU this machine's cores but one, shared among workers.
 
     The one is for decoding. Threads that wait for one another on cores which are busy otherwise cost three times the
     time of one thread.
     """
     from microg.system.hardware import usable_cores
 
-    if config.resources.threads or gpus:
+    if config.resources.threads or device == "cuda":
         return config.resources.threads
-    return max(1, (int(usable_cores()) - 1) // config.resources.workers) if config.resources.address is None else 0
+    return max(1, (int(usable_cores()) - 1) // config.resources.workers) if session.started_here() else 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-from microg.errors import MicrogError, WorkerError
+from microg.errors import ConfigError, MicrogError, WorkerError
 from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.settings import TrainConfig
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """Entry point of a worker; `arguments` hold `context`, the actor `monitor` and `threads` of torch (0: as it is).
+    """Entry point of a worker; `arguments` hold `context`, the actor `monitor`, the `device` that training computes on
+    and `threads` of torch (0: as it is).
 
     An error that a second attempt cannot mend is left with the monitor: the group that Ray then starts ends at once.
     """
@@ -26,8 +27,13 @@ def train_worker(arguments: dict[str, Any]) -> None:
         return
     if arguments["threads"]:
         torch.set_num_threads(arguments["threads"])
-    device = ray.train.torch.get_device()
     try:
+        device = torch.device("cpu") if arguments["device"] == "cpu" else ray.train.torch.get_device()
+        if device.type != arguments["device"]:
+            raise ConfigError(
+                f"training was to run on {arguments['device']}, but torch of this node has only {device.type}",
+                "see 'microg doctor' on that node (a driver, a build of torch without CUDA), or use --device cpu",
+            )
         _train(context, monitor, device)
     except Exception as error:
         if isinstance(error, MicrogError) and not isinstance(error, WorkerError):

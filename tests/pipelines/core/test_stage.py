@@ -143,6 +143,7 @@ def test_a_task_decodes_in_another_process_than_the_model_it_feeds(ray_session: 
         source=NUMBER,
         stages=(
             Stage(name="decode", work=decode, reads=NUMBER, writes=process),
+            Stage(name="check", work=Checker, reads=NUMBER, writes=NUMBER, holds_model=True, max_actors=1),
             Stage(name="score", work=Scorer, reads=process, writes=process, holds_model=True, max_actors=1),
         ),
     )
@@ -202,6 +203,13 @@ NUMBER = pa.schema([("number", pa.int64())])
 def decode(block):
     return block
 
+class Checker:
+    def __init__(self):
+        self.visible = os.environ["CUDA_VISIBLE_DEVICES"]
+    def __call__(self, block):
+        assert self.visible == ""
+        return block
+
 class Scorer:
     def __call__(self, block):
         assert len(os.environ["CUDA_VISIBLE_DEVICES"]) == 1
@@ -217,9 +225,9 @@ print(sorted(value for table in tables for value in table["number"].to_pylist())
 """
 
 
-def test_actors_with_a_gpu_each_get_whole_blocks() -> None:
+def test_actors_with_a_gpu_get_whole_blocks_and_those_without_see_no_gpu() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    environment |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    environment |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "CUDA_VISIBLE_DEVICES": "0,1"}
     done = subprocess.run([sys.executable, "-c", _GPUS], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "[6, 10, 300]\n", done.stderr

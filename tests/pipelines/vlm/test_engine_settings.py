@@ -16,8 +16,8 @@ def test_gpus_of_an_actor_reach_vllm_by_the_names_it_has() -> None:
     fields = {each.name for each in dataclasses.fields(VllmEngine)}
     spread = GenerateSettings(tensor_parallel=4)
     shared = GenerateSettings.model_validate({"resources": {"gpus": 0.5}})
-    told = [engine_settings(settings, card("qwen2.5-vl-7b")) for settings in (spread, shared)]
-    assert told == [{"tensor_parallel": 4}, {"gpu_memory_utilization": 0.45}]
+    told = [engine_settings(settings, card("qwen2.5-vl-7b"), "cuda") for settings in (spread, shared)]
+    assert told == [{"device": "cuda", "tensor_parallel": 4}, {"device": "cuda", "gpu_memory_utilization": 0.45}]
     assert set().union(*told) <= fields
 
 
