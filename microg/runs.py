@@ -125,6 +125,12 @@ class Run:
         storage.write_parquet(path, schema.conform(name, table))
         return path
 
+    def record_device(self, device: str) -> None:
+        """Record in `run.json` where this invocation's models run: one entry an invocation that ran any."""
+        before = self.manifest.get("devices", [])
+        self.manifest["devices"] = [*before, {"at": _now(), "device": device}]
+        storage.write_json(self.path("run.json"), self.manifest)
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Record how the latest invocation ended, in `metrics.json`."""
         storage.write_json(self.path("metrics.json"), {"finished": _now(), **summary})

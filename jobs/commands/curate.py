@@ -79,7 +79,7 @@ def curate_footage(
     with exclusive(out):
         run_folder = Run.start(out, "curate", settings)
         if left:
-            report |= _observe(left, done, out, settings, weights)
+            report |= _observe(run_folder, left, done, settings, weights)
         observations.compact(out)
         report |= _write(out, settings, compare)
         if previews:
@@ -155,10 +155,11 @@ def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
 
 
 def _observe(
-    left: list[Footage], done: list[str], out: str, settings: CurateSettings, weights: Path | None
+    run_folder: Run, left: list[Footage], done: list[str], settings: CurateSettings, weights: Path | None
 ) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     report: dict[str, Any] = {}
+    out = run_folder.root
     if not settings.detector.exact and weights is not None:
         print("comparing the fast profile with the exact one on the footage", file=sys.stderr)
         report["agreement"] = calibrate(left, out, settings.detector, weights)
@@ -166,8 +167,9 @@ def _observe(
         settings = settings.replaced(detector=detector)
     session.connect(settings.resources)
     settings, device = with_device(settings)
-    print(f"{len(left)} files with {_detector(settings)} on {device}", file=sys.stderr)
-    report["detector"] = {"name": _detector(settings), "device": device}
+    detector = _detector(settings)
+    run_folder.record_device(f"{device}: {detector}")
+    print(f"{len(left)} files with {detector} on {device}", file=sys.stderr)
     return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done, device=device)}
 
 

@@ -100,7 +100,9 @@ def require(bundles: Sequence[Bundle], *, who: str, fix: str = _SMALLER, wait_s:
         return now
     needs = f"{who} needs {_text(bundles)}"
     if not now.scales:
-        raise ConfigError(f"{needs}, which does not fit: Ray has {now}", fix)
+        no_gpu = not now.total("GPU") and any(bundle.get("GPU") for bundle in bundles)
+        why = "but Ray has no GPU; it has" if no_gpu else "which does not fit: Ray has"
+        raise ConfigError(f"{needs}, {why} {now}", fix)
     group = placement_group(bundles)
     started = told = time.monotonic()
     print(f"{needs}: waiting for the cluster to start nodes (it has {now})", file=sys.stderr)
@@ -168,6 +170,20 @@ def _could_be_started(bundles: Sequence[Bundle]) -> bool:
         remove_placement_group(group)
 
 
+def require_pools(pools: Sequence[Resources], *, who: str) -> Capacity:
+    """Return what Ray has once every pool has its fewest actors, and a CPU for the tasks that feed them.
+
+    Raises `ConfigError` when they do not fit. Where no node can be added one actor a pool is enough.
+    """
+    scales = capacity().scales
+    actors = [_actor(pool) for pool in pools for _ in range(pool.min_actors if scales else 1)]
+    return require([*actors, _BESIDE], who=who, wait_s=max((pool.wait_s for pool in pools), default=0.0))
+
+
+def _actor(resources: Resources) -> Bundle:
+    return {"CPU": max(resources.cpus, 0.01), "GPU": resources.gpus, "memory": resources.memory_gb * 2**30}
+
+
 def pool_size(resources: Resources) -> int:
     """Return how many actors of a job's main pool start at once on the connected Ray.
 
@@ -179,10 +195,7 @@ def pool_size(resources: Resources) -> int:
         ConfigError: Not even one actor fits.
     """
     cpus = max(resources.cpus, 0.01)
-    actor = {"CPU": cpus, "GPU": resources.gpus, "memory": resources.memory_gb * 2**30}
-    now = capacity()
-    fewest = resources.min_actors if now.scales else 1
-    now = require([actor] * fewest + [_BESIDE], who="the job's pool of actors", wait_s=resources.wait_s)
+    now, actor = require_pools([resources], who="the job's pool of actors"), _actor(resources)
     total = now.total("CPU")
     free = total - (1 if session.started_here() else max(1, total / 6))
     limit = usable_cores() / cpus if session.started_here() else free / cpus
@@ -218,7 +231,7 @@ def decide_device(resources: Resources, device: str, *, who: str, fix: str) -> t
     if device == "cpu":  # who says resources.gpus as well holds GPUs without using them
         return resources, "cpu"
     gpus, now = resources.gpus or 1.0, capacity()
-    actor = {"CPU": resources.cpus, "GPU": gpus, "memory": resources.memory_gb * 2**30}
+    actor = {**_actor(resources), "GPU": gpus}
     if device == "auto" and not resources.gpus and not gpus_can_be_had(now, [actor, _BESIDE]):
         return resources, "cpu"
     require([actor, _BESIDE], who=who, fix=fix, wait_s=resources.wait_s)

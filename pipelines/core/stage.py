@@ -116,6 +116,10 @@ class Stage:
         """Return the stage with these arguments of its work, which must be known to it."""
         return replace(self, arguments={**self.arguments, **arguments})
 
+    def pool(self) -> Resources:
+        """Return what its actors take."""
+        return Resources(**{name: getattr(self, name) for name in _RESOURCES})
+
     def plan(self) -> dict[str, Any]:
         """Return what it does and takes, as plain values."""
         plain = {"stage": self.name, "runs_as": "actors" if self.holds_model else "tasks", "rows_per_call": self.rows}
@@ -235,6 +239,9 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> D
     """
     import ray
 
+    # Before any task of Ray Data's own, which would wait for a first node without a word.
+    pools = [stage.pool() for stage in pipeline.stages if stage.holds_model]
+    cluster.require_pools(pools, who=f"the job {pipeline.name!r}")
     attempts = Attempts.of_new_run()
     # What is known of the blocks that a stage gets: how many there are, and of how many rows.
     blocks: int | None = None
@@ -297,7 +304,7 @@ def _actor_pool(stage: Stage, blocks: int | None) -> Any:
     """
     import ray
 
-    least = cluster.pool_size(Resources(**{name: getattr(stage, name) for name in _RESOURCES}))
+    least = cluster.pool_size(stage.pool())
     grows = cluster.capacity().scales and not stage.max_actors
     most = None if grows else max(least, stage.max_actors)
     if blocks is not None:

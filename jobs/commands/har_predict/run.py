@@ -53,7 +53,7 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
     with exclusive(folder):
         run = Run.start(folder, COMMAND, settings, dataset=found.fingerprint, protocol=_VIEWS[settings.view])
         if left.num_rows:
-            report |= _score(_by_size(left, dataset), folder, settings, network)
+            report |= _score(run, _by_size(left, dataset), settings, network)
         prediction_store.compact(folder)
         table = prediction_store.finish(folder, key_frames)
         failed = [row for row in table.select(["sample_id", "status", "error"]).to_pylist() if row["status"] != "ok"]
@@ -104,15 +104,16 @@ def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
     }
 
 
-def _score(key_frames: pa.Table, folder: str, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
+def _score(run: Run, key_frames: pa.Table, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from microg.pipelines.core import session
     from microg.pipelines.har.predict import run_prediction, with_device
 
     session.connect(settings.resources)
     settings, device = with_device(settings)
+    run.record_device(device)
     print(f"{key_frames.num_rows} key frames with {settings.model} on {device}", file=sys.stderr)
-    return {"throughput": run_prediction(key_frames, folder, settings, network, device=device)}
+    return {"throughput": run_prediction(key_frames, run.root, settings, network, device=device)}
 
 
 def show(report: dict[str, Any]) -> None:

@@ -70,6 +70,7 @@ def sweep(
                 Halving(settings.grace_epochs, settings.reduction_factor) if settings.scheduler == "asha" else None
             )
             count, threads, device = concurrency(settings, len(left), max_concurrent, device)
+            run.record_device(device)
             print(f"{len(left)} trials on {device}, {count} at once", file=sys.stderr)
             run_trials(
                 root,

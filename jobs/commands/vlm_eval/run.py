@@ -99,7 +99,7 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
         if not engine.runs_here:
             answer_store.claim(prepared.folder, engine.fingerprint())
         if prepared.left.num_rows:
-            report |= _ask(prepared)
+            report |= _ask(run, prepared)
         answer_store.compact(prepared.folder)
         wanted = [item.qualified_id for item in items_of(prepared.questions.clips)]
         table, mine = answer_store.finish(prepared.folder, wanted)
@@ -151,7 +151,7 @@ def _about(prepared: _Preparation) -> dict[str, Any]:
     }
 
 
-def _ask(prepared: _Preparation) -> dict[str, Any]:
+def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from microg.pipelines.core import session
     from microg.pipelines.vlm.generate import run_generation, with_device
@@ -159,6 +159,7 @@ def _ask(prepared: _Preparation) -> dict[str, Any]:
 
     session.connect(prepared.settings.resources)
     settings, device = with_device(prepared.settings, prepared.card)
+    run.record_device(device)
     print(
         f"{prepared.left_rows:,} answers about {prepared.left.num_rows:,} clips: {prepared.card.title} on {device}",
         file=sys.stderr,

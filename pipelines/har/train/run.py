@@ -50,7 +50,7 @@ def train(
         before = files.progress()
         restarts, device = 0, None
         if not before.finished:
-            restarts, device = _fit(setup, callbacks, watch or (lambda _: None))
+            restarts, device = _fit(setup, run, callbacks, watch or (lambda _: None))
         progress = files.progress()
         result = summary(setup, progress) | {"resumed_from": _place(before) if run.resumed else None}
         result |= {"restarts": restarts, "device": device, "already_finished": before.finished}
@@ -106,7 +106,7 @@ def _place(progress: Progress) -> dict[str, int]:
     return {"epoch": progress.epoch, "iteration": progress.iteration}
 
 
-def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> tuple[int, str]:
+def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch) -> tuple[int, str]:
     """Run Ray Train in a thread and watch it from this one; return how often workers were restarted, and the device."""
     import ray
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
@@ -119,6 +119,7 @@ def _fit(setup: TrainingSetup, callbacks: Sequence[Any], watch: Watch) -> tuple[
     with _kept_handler(signal.SIGTERM):
         session.connect(Resources(address=resources.address))
     gpus, device = place_workers(setup.config)
+    run.record_device(device)
     print(_where(resources, gpus, device), file=sys.stderr)
     monitor = ray.remote(num_cpus=0)(Monitor).remote()
     rows = (setup.train_rows, context.val_rows)

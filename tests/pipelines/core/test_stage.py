@@ -143,7 +143,6 @@ def test_a_task_decodes_in_another_process_than_the_model_it_feeds(ray_session: 
         source=NUMBER,
         stages=(
             Stage(name="decode", work=decode, reads=NUMBER, writes=process),
-            Stage(name="check", work=Checker, reads=NUMBER, writes=NUMBER, holds_model=True, max_actors=1),
             Stage(name="score", work=Scorer, reads=process, writes=process, holds_model=True, max_actors=1),
         ),
     )
@@ -217,6 +216,7 @@ class Scorer:
 
 stages = (
     Stage(name="decode", work=decode, reads=NUMBER, writes=NUMBER),
+    Stage(name="check", work=Checker, reads=NUMBER, writes=NUMBER, holds_model=True, max_actors=1),
     Stage(name="score", work=Scorer, reads=NUMBER, writes=NUMBER, holds_model=True, gpus=1, max_actors=2),
 )
 blocks = [pa.table({"number": numbers}, NUMBER) for numbers in ([1, 2, 3], [10], [100, 200])]
