@@ -10,21 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from microg.errors import ConfigError
-from microg.jobs.common import (
-    AddressOption,
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    ProfileOption,
-    SetOption,
-    SettingsOption,
-    command,
-    finish,
-    given,
-    main,
-    setting,
-)
+from microg.jobs import common
+from microg.jobs.common import command, finish, given, main, setting
 
 
 @command("curate", settings="microg.pipelines.curate.pipeline:CurateSettings")
@@ -56,15 +43,15 @@ def curate(
     refilter: Annotated[
         bool, typer.Option("--refilter", help="Apply new filter and rule settings to OUT without decoding again.")
     ] = False,
-    config: ConfigOption = None,
+    config: common.ConfigOption = None,
     device: Annotated[str | None, setting("detector.device", "--device")] = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
-    address: AddressOption = None,
-    limit: LimitOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
-    as_json: JsonOption = False,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
+    address: common.AddressOption = None,
+    limit: common.LimitOption = None,
+    dry_run: common.DryRunOption = False,
+    profile: common.ProfileOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Turn raw footage into 3 s clips at 30 fps with tracked person boxes, samples and splits.
 

@@ -6,24 +6,8 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import (
-    AddressOption,
-    ConfigOption,
-    DeviceOption,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    ProfileOption,
-    SchemeOption,
-    SetOption,
-    SettingsOption,
-    SplitOption,
-    command,
-    finish,
-    given,
-    main,
-    setting,
-)
+from microg.jobs import common
+from microg.jobs.common import command, finish, given, main, setting
 
 EPILOG = """
 **Examples**
@@ -48,24 +32,24 @@ def har_predict(
     ],
     weights: Annotated[str | None, setting("weights")] = None,
     model: Annotated[str | None, setting("model")] = None,
-    split: SplitOption = None,
-    scheme: SchemeOption = None,
+    split: common.SplitOption = None,
+    scheme: common.SchemeOption = None,
     roi_scale: Annotated[str | None, setting("roi_scale")] = None,
     view: Annotated[str | None, setting("view")] = None,
     allow_missing: Annotated[list[str] | None, setting("allow_missing", metavar="PATTERN")] = None,
     batch_size: Annotated[int | None, setting("batch_size")] = None,
-    device: DeviceOption = None,
+    device: common.DeviceOption = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to write or resume. [default: runs/har_predict/MODEL-HASH]")
     ] = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
-    address: AddressOption = None,
-    limit: LimitOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
-    as_json: JsonOption = False,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
+    address: common.AddressOption = None,
+    limit: common.LimitOption = None,
+    dry_run: common.DryRunOption = False,
+    profile: common.ProfileOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Predict actions for the key boxes of a dataset: one row of logits a (key frame, person).
 

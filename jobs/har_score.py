@@ -6,21 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from microg.jobs.common import (
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    SchemeOption,
-    SetOption,
-    SettingsOption,
-    SplitOption,
-    command,
-    finish,
-    given,
-    main,
-    setting,
-    show_plan,
-)
+from microg.jobs import common
+from microg.jobs.common import command, finish, given, main, setting, show_plan
 
 EPILOG = """
 **Examples**
@@ -54,20 +41,20 @@ def har_score(
         list[str] | None, typer.Option("--compare", metavar="RUN", help="Run folders of other models to compare with.")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
-    split: SplitOption = None,
-    scheme: SchemeOption = None,
+    split: common.SplitOption = None,
+    scheme: common.SchemeOption = None,
     resamples: Annotated[int | None, setting("resamples")] = None,
     seed: Annotated[int | None, setting("seed")] = None,
     match_order: Annotated[str | None, setting("match_order", "--match-order")] = None,
     run_folder: Annotated[
         str | None, typer.Option("--run", help="Run folder to write. [default: runs/har_score/NAME-HASH]")
     ] = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    dry_run: common.DryRunOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Score action predictions: mAP@0.5, F1, precision, recall and AUROC, with intervals, slices and warnings.
 

@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import (
-    AddressOption,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    ProfileOption,
-    SetOption,
-    SettingsOption,
-    command,
-    finish,
-    given,
-    main,
-    print_json,
-    setting,
-)
+from microg.jobs import common
+from microg.jobs.common import command, finish, given, main, print_json, setting
 
 if TYPE_CHECKING:
     from microg.jobs.commands.har_sweep.settings import SweepSettings
@@ -77,13 +64,13 @@ def har_sweep(
         int | None, typer.Option("--max-concurrent", min=1, help="Trials at once. [default: as many as fit]")
     ] = None,
     device: Annotated[str | None, setting("resources.device", "--device")] = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
-    address: AddressOption = None,
-    limit: LimitOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
-    as_json: JsonOption = False,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
+    address: common.AddressOption = None,
+    limit: common.LimitOption = None,
+    dry_run: common.DryRunOption = False,
+    profile: common.ProfileOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Train every recipe at every setting drawn, and rank the trials by their best score on val.
 

@@ -15,22 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import (
-    EXIT_INTERRUPTED,
-    AddressOption,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    ProfileOption,
-    SetOption,
-    SettingsOption,
-    command,
-    finish,
-    given,
-    main,
-    print_json,
-    setting,
-)
+from microg.jobs import common
+from microg.jobs.common import EXIT_INTERRUPTED, command, finish, given, main, print_json, setting
 
 if TYPE_CHECKING:
     from microg.pipelines.har.train.checks import TrainingSetup
@@ -71,13 +57,13 @@ def har_train(
     ] = None,
     num_workers: Annotated[int | None, setting("resources.workers", "--num-workers")] = None,
     device: Annotated[str | None, setting("resources.device", "--device")] = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
-    address: AddressOption = None,
-    limit: LimitOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
-    as_json: JsonOption = False,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
+    address: common.AddressOption = None,
+    limit: common.LimitOption = None,
+    dry_run: common.DryRunOption = False,
+    profile: common.ProfileOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Train a model, score the val split as it learns, and keep the best weights.
 

@@ -10,26 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import (
-    AddressOption,
-    ConfigOption,
-    DeviceOption,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    ProfileOption,
-    SchemeOption,
-    SetOption,
-    SettingsOption,
-    SplitOption,
-    command,
-    finish,
-    given,
-    main,
-    names_in,
-    setting,
-    show_plan,
-)
+from microg.jobs import common
+from microg.jobs.common import command, finish, given, main, names_in, setting, show_plan
 
 if TYPE_CHECKING:
     from microg.pipelines.vlm.settings import GenerateSettings
@@ -69,22 +51,22 @@ def vlm_generate(
         typer.Option(help="Prompt id of 'microg vlm prompts', one a task."),
     ] = None,
     frames: Annotated[str | None, setting("frames", note="Forms: uniform:8, fps:2, key:5:6, dense, ...")] = None,
-    split: SplitOption = None,
-    scheme: SchemeOption = None,
+    split: common.SplitOption = None,
+    scheme: common.SchemeOption = None,
     all_clips: Annotated[bool | None, setting("all_clips", "--all-clips/--with-reference")] = None,
     url: Annotated[str | None, setting("url")] = None,
     engine: Annotated[str | None, setting("engine")] = None,
     max_cost: Annotated[float | None, setting("max_cost")] = None,
     batch: Annotated[bool | None, setting("batch", "--batch/--no-batch")] = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
-    address: AddressOption = None,
-    limit: LimitOption = None,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
-    as_json: JsonOption = False,
+    device: common.DeviceOption = None,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
+    address: common.AddressOption = None,
+    limit: common.LimitOption = None,
+    dry_run: common.DryRunOption = False,
+    profile: common.ProfileOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Ask a model for captions and answers: one row a (clip, task, question), with the exact frames it was shown.
 

@@ -7,27 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.jobs.common import (
-    EXIT_FAILED_ROWS,
-    AddressOption,
-    ConfigOption,
-    DeviceOption,
-    DryRunOption,
-    JsonOption,
-    ProfileOption,
-    SchemeOption,
-    SetOption,
-    SettingsOption,
-    SplitOption,
-    command,
-    finish,
-    given,
-    main,
-    names_in,
-    profiled,
-    setting,
-    show_plan,
-)
+from microg.jobs import common
+from microg.jobs.common import EXIT_FAILED_ROWS, command, finish, given, main, names_in, profiled, setting, show_plan
 
 if TYPE_CHECKING:
     from microg.jobs.commands.vlm_score.settings import VlmScoreConfig
@@ -85,8 +66,8 @@ def vlm_score(
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
     prompt: Annotated[str | None, setting("prompt")] = None,
-    split: SplitOption = None,
-    scheme: SchemeOption = None,
+    split: common.SplitOption = None,
+    scheme: common.SchemeOption = None,
     resamples: Annotated[int | None, setting("resamples")] = None,
     seed: Annotated[int | None, setting("seed")] = None,
     judge: Annotated[str | None, setting("judge.model", "--judge", metavar="MODEL")] = None,
@@ -94,16 +75,16 @@ def vlm_score(
     out: Annotated[
         str | None, typer.Option("--out", help="Run folder to write. [default: runs/vlm_score/NAME-HASH]")
     ] = None,
-    address: AddressOption = None,
+    address: common.AddressOption = None,
     workers: Annotated[int | None, setting("workers")] = None,
-    device: DeviceOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
+    device: common.DeviceOption = None,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots.")] = True,
-    dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
-    as_json: JsonOption = False,
+    dry_run: common.DryRunOption = False,
+    profile: common.ProfileOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Score captions and answers with text metrics (see --metrics), and short answers by their accuracy besides.
 
@@ -214,12 +195,12 @@ def _tasks(settings: VlmScoreConfig, predicted: TextPredictions, truth: TextRefe
     from microg.texts.items import TASKS
 
     if settings.task is None:
-        common: list[Task] = [name for name in predicted.tasks() if name in truth.tasks()]
-        if not common:
+        shared: list[Task] = [name for name in predicted.tasks() if name in truth.tasks()]
+        if not shared:
             raise ConfigError(
                 f"predictions are of {' and '.join(predicted.tasks())}, references of {' and '.join(truth.tasks())}"
             )
-        return common
+        return shared
     wanted: list[Task] = [name for name in TASKS if settings.task in (name, "both")]
     for name in wanted:
         for side, found in (("predictions", predicted.tasks()), ("references", truth.tasks())):

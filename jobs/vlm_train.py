@@ -9,21 +9,8 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import (
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    LimitOption,
-    SchemeOption,
-    SetOption,
-    SettingsOption,
-    command,
-    finish,
-    given,
-    main,
-    setting,
-    show_plan,
-)
+from microg.jobs import common
+from microg.jobs.common import command, finish, given, main, setting, show_plan
 
 EPILOG = """
 **Examples**
@@ -49,13 +36,13 @@ def vlm_train(
     ],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume.")] = "runs/tiny-vlm",
     epochs: Annotated[int | None, setting("epochs")] = None,
-    scheme: SchemeOption = None,
-    limit: LimitOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    list_settings: SettingsOption = False,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    scheme: common.SchemeOption = None,
+    limit: common.LimitOption = None,
+    config: common.ConfigOption = None,
+    overrides: common.SetOption = None,
+    list_settings: common.SettingsOption = False,
+    dry_run: common.DryRunOption = False,
+    as_json: common.JsonOption = False,
 ) -> None:
     """Train a tiny Qwen2.5-VL on the train split, so that `microg vlm generate` has a model that runs anywhere.
 
