@@ -93,23 +93,13 @@ def vlm_score(
     """
     from microg.errors import ConfigError
     from microg.jobs.commands.scoring import default_folder, runs_to_compare
-    from microg.jobs.commands.vlm_score.judge import judge_engine, judge_pairs, judge_prompts
-    from microg.jobs.commands.vlm_score.run import (
-        COMMAND,
-        Measurer,
-        VlmScoreResult,
-        comparable,
-        score_pairs,
-        start_run,
-        write_run,
-    )
+    from microg.jobs.commands.vlm_score import run as steps
     from microg.jobs.commands.vlm_score.settings import VlmScoreRun, load_vlm_score_config
     from microg.jobs.commands.vlm_score.show import show
     from microg.metrics.published import text_row
+    from microg.texts.files import read_text_predictions, read_text_references
     from microg.texts.items import rows_digest
     from microg.texts.pairs import pair
-    from microg.texts.predictions import read_text_predictions
-    from microg.texts.references import read_text_references
 
     runs = runs_to_compare(compare, more)
     if (generated is None) == (predictions is None):
@@ -127,8 +117,8 @@ def vlm_score(
         for name in _tasks(settings, predicted, truth)
     ]
     # all that can be refused is refused before the work
-    prompts = judge_prompts(settings.judge, pairs)
-    engine = judge_engine(settings.judge) if prompts else None
+    prompts = steps.judge_prompts(settings.judge, pairs)
+    engine = steps.judge_engine(settings.judge) if prompts else None
     run_config = VlmScoreRun(
         predictions=source,
         references=truth_path,
@@ -137,8 +127,8 @@ def vlm_score(
         judge_prompts={name: found.digest for name, found in prompts.items()},
         score=settings,
     )
-    others = comparable(runs, run_config)
-    measurer = Measurer(settings.of_metrics(), settings.resources, settings.workers)
+    others = steps.comparable(runs, run_config)
+    measurer = steps.Measurer(settings.of_metrics(), settings.resources, settings.workers)
     protocols = ["paper", "standard"] if settings.protocol == "both" else [settings.protocol]
     chosen = measurer.choose(settings.metrics, protocols, all_protocols=len(protocols) > 1)
     if dry_run:
@@ -152,10 +142,10 @@ def vlm_score(
         }
         show_plan(plan, as_json, "nothing was scored")
         return
-    folder = start_run(out or default_folder(COMMAND, source, run_config), run_config)
-    reports, throughput = score_pairs(pairs, chosen, measurer, settings, truth)
+    folder = steps.start_run(out or default_folder(steps.COMMAND, source, run_config), run_config)
+    reports, throughput = steps.score_pairs(pairs, chosen, measurer, settings, truth)
     judged: dict[Task, list[Judgement]] = {
-        part.task: judge_pairs(part, settings.judge, engine, prompts[part.task])
+        part.task: steps.judge_pairs(part, settings.judge, engine, prompts[part.task])
         for part in pairs
         if engine is not None and part.task in prompts
     }
@@ -163,10 +153,10 @@ def vlm_score(
     facts = {"model": predicted.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
     if profile:
         facts = profiled(facts, folder.root)
-    result = VlmScoreResult(
+    result = steps.VlmScoreResult(
         config=run_config, reports=reports, judged=judged, prompts=prompts, others=others, facts=facts
     )
-    document = write_run(folder, result, plots=plots)
+    document = steps.write_run(folder, result, plots=plots)
     finish(document, show, as_json=as_json)
     failed = sum(counts["failed"] for counts in document.get("judge", {}).values())
     if failed:

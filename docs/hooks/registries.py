@@ -147,7 +147,7 @@ def _schemas(tables: dict[str, Any]) -> str:
     source = (ROOT / "microg" / "data" / "schema.py").read_text()
     parts = []
     for name, schema in tables.items():
-        found = re.search(rf'((?:    # .*\n)*)    "{name}": pa\.schema', source)
+        found = re.search(rf'((?:    # .*\n)*)    "{name}": parse_schema', source)
         about = " ".join(line.strip().removeprefix("# ") for line in found[1].splitlines()) if found else ""
         columns = ", ".join(f"`{field.name}` {field.type}" for field in schema)
         parts.append(f"### `{name}`\n\n{about}\n\n{columns}\n")

@@ -8,7 +8,7 @@ from microg import formats, storage
 from microg.data.dataset import Dataset
 from microg.data.schema import TABLES
 from microg.errors import DatasetError
-from microg.formats.merge import merge as merge_tables
+from microg.formats.base import merge as merge_tables
 
 
 def import_tables(

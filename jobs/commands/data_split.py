@@ -10,8 +10,7 @@ from rich.table import Table
 
 from microg.arrow import pc
 from microg.data.dataset import Dataset
-from microg.data.samples import make_samples
-from microg.data.splits import SCHEMES, describe_split, make_split
+from microg.data.splits import SCHEMES, describe_split, make_samples, make_split
 
 
 def split_dataset(dataset: str, scheme: str, *, seed: int, keep_unlabelled: bool, dry_run: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from microg.arrow import pc
+from microg.arrow import parse_schema, pc
 from microg.data.ids import clip_id_of
 from microg.data.label_space import LabelSpace
 from microg.errors import FormatError
@@ -27,18 +27,10 @@ ScoreKind = Literal["logit", "probability"]
 Where = Callable[[int], str]  # names the place of a row in its file
 
 _CLIP = pa.dictionary(pa.int32(), pa.string())
-_KEY_BOX = [
-    ("row", pa.int64()),
-    ("clip_id", _CLIP),
-    ("frame", pa.int32()),
-    ("x1", pa.float64()),
-    ("y1", pa.float64()),
-    ("x2", pa.float64()),
-    ("y2", pa.float64()),
-]
+_KEY_BOX = [("row", pa.int64()), ("clip_id", _CLIP), *parse_schema("frame: int32, x1 y1 x2 y2: float64")]
 # scores: one a class of the label space, in the order of its ids, -inf where the file has none. places: where each
 # stands in the file, -1 where none; null for a box whose scores follow each other from `row` on.
-PREDICTION_BOXES = pa.schema([*_KEY_BOX, ("scores", pa.list_(pa.float64())), ("places", pa.list_(pa.int64()))])
+PREDICTION_BOXES = pa.schema([*_KEY_BOX, *parse_schema("scores: [float64], places: [int64]")])
 # The long form: one row a (key frame, box, class).
 PREDICTION_ROWS = pa.schema([*_KEY_BOX, ("action_id", pa.int32()), ("score", pa.float64())])
 # action_id is null for a person without labels; person_id is null where the file has none.

@@ -12,23 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from microg.arrow import pc
+from microg.arrow import parse_schema, pc
 from microg.data.dataset import Dataset
 from microg.data.label_space import LabelSpace
 from microg.errors import DatasetError
 
-KEY_FRAMES = pa.schema(
-    [
-        ("key", pa.string()),
-        ("clip_id", pa.string()),
-        ("frame", pa.int32()),
-        # Resolved path or URI of the video, or of a folder of JPEGs (then it ends in "/"); null where there is none.
-        ("uri", pa.string()),
-        ("num_frames", pa.int32()),  # null where it is unknown
-        ("person_id", pa.list_(pa.int32())),
-        ("boxes", pa.list_(pa.float64())),  # four values a person
-        ("labels", pa.list_(pa.list_(pa.int32()))),  # action ids of each person
-    ]
+# uri: resolved path or URI of the video, or of a folder of JPEGs (then it ends in "/"); null where there is none.
+# num_frames: null where it is unknown. boxes: four values a person. labels: action ids of each person.
+KEY_FRAMES = parse_schema(
+    "key clip_id: string, frame: int32, uri: string, num_frames: int32, person_id: [int32], boxes: [float64], "
+    "labels: [[int32]]"
 )
 
 ALL_SPLITS = "all"

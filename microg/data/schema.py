@@ -1,4 +1,4 @@
-"""Arrow schemas of all tables, and small dataclasses for one row where code handles rows singly.
+"""Arrow schemas of all tables.
 
 Coordinates: pixel boxes are (x1, y1, x2, y2), origin top left, x to the right, y down. Frames count from 1, as in
 the published `bounding_boxes.csv`. Normalised boxes are divided by the frame's width and height.
@@ -10,338 +10,107 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from microg.arrow import parse_schema
 from microg.errors import DatasetError
 
 ORIGINS = ("movie", "real")
 SPLITS = ("train", "val", "test")
 
-_PIXEL_BOX = [("x1", pa.float64()), ("y1", pa.float64()), ("x2", pa.float64()), ("y2", pa.float64())]
-
 TABLES: dict[str, pa.Schema] = {
     # One row a clip. `uri` is relative to the dataset's root, or absolute. status: ok | rejected | error.
-    "clips": pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("source_id", pa.string()),
-            ("sequence", pa.int32()),
-            ("uri", pa.string()),
-            ("origin", pa.string()),
-            ("fps", pa.float64()),
-            ("num_frames", pa.int32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("duration_s", pa.float64()),
-            ("sha256", pa.string()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-        ]
+    "clips": parse_schema(
+        "clip_id source_id: string, sequence: int32, uri origin: string, fps: float64, num_frames width height: int32, "
+        "duration_s: float64, sha256 status error: string"
     ),
     # One row a raw file given to `microg curate`.
-    "sources": pa.schema(
-        [
-            ("source_id", pa.string()),
-            ("uri", pa.string()),
-            ("origin", pa.string()),
-            ("size_bytes", pa.int64()),
-            ("fps", pa.float64()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("duration_s", pa.float64()),
-            ("clips", pa.int32()),
-            ("tail_s", pa.float64()),
-            ("decode_errors", pa.int32()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-        ]
+    "sources": parse_schema(
+        "source_id uri origin: string, size_bytes: int64, fps: float64, width height: int32, duration_s: float64, "
+        "clips: int32, tail_s: float64, decode_errors: int32, status error: string"
     ),
     # One row a clip and stage: a rejected clip is a row, never a deletion.
-    "decisions": pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("stage", pa.string()),
-            ("keep", pa.bool_()),
-            ("reason", pa.string()),
-            ("score", pa.float64()),
-            ("threshold", pa.float64()),
-        ]
-    ),
-    "boxes": pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("frame", pa.int32()),
-            ("person_id", pa.int32()),
-            *_PIXEL_BOX,
-            ("confidence", pa.float32()),
-        ]
-    ),
-    "actions": pa.schema([("clip_id", pa.string()), ("person_id", pa.int32()), ("action_id", pa.int32())]),
-    "captions": pa.schema([("clip_id", pa.string()), ("caption", pa.string())]),
-    "qa": pa.schema(
-        [("clip_id", pa.string()), ("qa_index", pa.int32()), ("question", pa.string()), ("answer", pa.string())]
-    ),
+    "decisions": parse_schema("clip_id stage: string, keep: bool, reason: string, score threshold: float64"),
+    "boxes": parse_schema("clip_id: string, frame person_id: int32, x1 y1 x2 y2: float64, confidence: float32"),
+    "actions": parse_schema("clip_id: string, person_id action_id: int32"),
+    "captions": parse_schema("clip_id caption: string"),
+    "qa": parse_schema("clip_id: string, qa_index: int32, question answer: string"),
     # AVA-style: one row a (key frame, person, action); boxes normalised. action_id is null while unlabelled.
-    "samples": pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("frame", pa.int32()),
-            ("person_id", pa.int32()),
-            *_PIXEL_BOX,
-            ("action_id", pa.int32()),
-        ]
-    ),
+    "samples": parse_schema("clip_id: string, frame person_id: int32, x1 y1 x2 y2: float64, action_id: int32"),
     # scheme: published (by clip) | source (grouped by source video, no leakage).
-    "splits": pa.schema([("clip_id", pa.string()), ("split", pa.string()), ("scheme", pa.string())]),
+    "splits": parse_schema("clip_id split scheme: string"),
 }
 
 # Tables of run folders.
 RUN_TABLES: dict[str, pa.Schema] = {
     # One row a (key frame, box): what a model answers, one score a class of `label_space` in the order of its ids.
     # The box is normalised; score_kind: logit | probability; status: ok | error (then without scores).
-    "har_predictions": pa.schema(
-        [
-            ("sample_id", pa.string()),
-            ("clip_id", pa.string()),
-            ("frame", pa.int32()),
-            ("person_id", pa.int32()),
-            *_PIXEL_BOX,
-            ("scores", pa.list_(pa.float32())),
-            ("score_kind", pa.string()),
-            ("label_space", pa.string()),
-            ("model", pa.string()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-        ]
+    "har_predictions": parse_schema(
+        "sample_id clip_id: string, frame person_id: int32, x1 y1 x2 y2: float64, scores: [float32], score_kind "
+        "label_space model status error: string"
     ),
     # One row a (protocol, slice, metric, average); the whole test set is slice `all`. Intervals are 95%, over clips and
     # over source videos.
-    "har_scores": pa.schema(
-        [
-            ("protocol", pa.string()),
-            ("slice_kind", pa.string()),
-            ("slice", pa.string()),
-            ("metric", pa.string()),
-            ("average", pa.string()),
-            ("value", pa.float64()),
-            ("clip_low", pa.float64()),
-            ("clip_high", pa.float64()),
-            ("source_low", pa.float64()),
-            ("source_high", pa.float64()),
-            ("classes", pa.int32()),
-            ("labels", pa.int64()),
-            ("boxes", pa.int64()),
-        ]
+    "har_scores": parse_schema(
+        "protocol slice_kind slice metric average: string, value clip_low clip_high source_low source_high: float64, "
+        "classes: int32, labels boxes: int64"
     ),
     # One row a (protocol, class); ap by the protocol's tie rule, ap_worst and ap_best bracket it.
-    "har_classes": pa.schema(
-        [
-            ("protocol", pa.string()),
-            ("action_id", pa.int32()),
-            ("action", pa.string()),
-            ("group", pa.string()),
-            ("support", pa.int64()),
-            ("ap", pa.float64()),
-            ("ap_worst", pa.float64()),
-            ("ap_best", pa.float64()),
-            ("ap_published", pa.float64()),
-            ("precision", pa.float64()),
-            ("recall", pa.float64()),
-            ("f1", pa.float64()),
-            ("auroc", pa.float64()),
-            ("hits", pa.int64()),
-            ("wrong", pa.int64()),
-            ("missed", pa.int64()),
-        ]
+    "har_classes": parse_schema(
+        "protocol: string, action_id: int32, action group: string, support: int64, ap ap_worst ap_best ap_published "
+        "precision recall f1 auroc: float64, hits wrong missed: int64"
     ),
     # Precision and recall at each distinct score of a true positive, by falling score.
-    "har_curves": pa.schema(
-        [
-            ("protocol", pa.string()),
-            ("action_id", pa.int32()),
-            ("threshold", pa.float64()),
-            ("recall", pa.float64()),
-            ("precision", pa.float64()),
-        ]
-    ),
+    "har_curves": parse_schema("protocol: string, action_id: int32, threshold recall precision: float64"),
     # One row a finished epoch of training, from 1; `lr` is that of its last step, times are seconds, wait_s is how long
     # workers waited for clips. Scores of the val split are null in epochs without validation.
-    "har_train": pa.schema(
-        [
-            ("epoch", pa.int32()),
-            ("steps", pa.int64()),
-            ("lr", pa.float64()),
-            ("loss", pa.float64()),
-            ("clips", pa.int64()),
-            ("boxes", pa.int64()),
-            ("failed", pa.int64()),
-            ("train_s", pa.float64()),
-            ("wait_s", pa.float64()),
-            ("step_s", pa.float64()),
-            ("val_s", pa.float64()),
-            ("clips_per_s", pa.float64()),
-            ("val_loss", pa.float64()),
-            ("val_map_paper", pa.float64()),
-            ("val_map_corrected", pa.float64()),
-            ("val_f1_paper", pa.float64()),
-            ("val_f1_corrected", pa.float64()),
-            ("val_auroc", pa.float64()),
-            ("val_boxes", pa.int64()),
-            ("best", pa.bool_()),
-        ]
+    "har_train": parse_schema(
+        "epoch: int32, steps: int64, lr loss: float64, clips boxes failed: int64, train_s wait_s step_s val_s "
+        "clips_per_s val_loss val_map_paper val_map_corrected val_f1_paper val_f1_corrected val_auroc: float64, "
+        "val_boxes: int64, best: bool"
     ),
     # One row a trial of a sweep, best first. settings: JSON of the values drawn; status: done | stopped (early) |
     # error | unfinished; best: the metric's highest value on val; run: the trial's folder inside the sweep's.
-    "har_sweep": pa.schema(
-        [
-            ("trial_id", pa.string()),
-            ("recipe", pa.string()),
-            ("settings", pa.string()),
-            ("status", pa.string()),
-            ("epochs", pa.int32()),
-            ("epochs_done", pa.int32()),
-            ("metric", pa.string()),
-            ("best", pa.float64()),
-            ("best_epoch", pa.int32()),
-            ("train_s", pa.float64()),
-            ("run", pa.string()),
-            ("error", pa.string()),
-        ]
+    "har_sweep": parse_schema(
+        "trial_id recipe settings status: string, epochs epochs_done: int32, metric: string, best: float64, "
+        "best_epoch: int32, train_s: float64, run error: string"
     ),
     # Resampled values under the corrected protocol; drawn_from is equal where resamples are paired.
-    "har_bootstrap": pa.schema(
-        [
-            ("unit", pa.string()),
-            ("drawn_from", pa.string()),
-            ("metric", pa.string()),
-            ("resample", pa.int32()),
-            ("value", pa.float64()),
-        ]
-    ),
+    "har_bootstrap": parse_schema("unit drawn_from metric: string, resample: int32, value: float64"),
     # One row an answer of a vision-language model; a run appends them, and the newest row (`written`) of a (clip_id,
     # task, qa_index, prompt_id) wins. task: caption | vqa; qa_index is null for captions. frame_indices count from 0,
     # in the order shown; frame_hash is of their pixels at width x height; fingerprint is a hash of what decides an
     # engine's answers (the run's engine.json); cost in US dollars. status: ok | error.
-    "generations": pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("task", pa.string()),
-            ("qa_index", pa.int32()),
-            ("question", pa.string()),
-            ("prompt_id", pa.string()),
-            ("prompt_hash", pa.string()),
-            ("text", pa.string()),
-            ("frame_indices", pa.list_(pa.int32())),
-            ("frame_hash", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("model", pa.string()),
-            ("engine", pa.string()),
-            ("fingerprint", pa.string()),
-            ("prompt_tokens", pa.int64()),
-            ("completion_tokens", pa.int64()),
-            ("finish_reason", pa.string()),
-            ("latency_s", pa.float64()),
-            ("attempts", pa.int32()),
-            ("cached", pa.bool_()),
-            ("cost", pa.float64()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-            ("written", pa.timestamp("us", tz="UTC")),
-        ]
-    ),
+    "generations": parse_schema(
+        "clip_id task: string, qa_index: int32, question prompt_id prompt_hash text: string, frame_indices: [int32], "
+        "frame_hash: string, width height: int32, model engine fingerprint: string, prompt_tokens completion_tokens: "
+        "int64, finish_reason: string, latency_s: float64, attempts: int32, cached: bool, cost: float64, status error: "
+        "string"
+    ).append(pa.field("written", pa.timestamp("us", tz="UTC"))),
     # One row a proposed question with its answer. chosen: its place among those kept, null where dropped for `reason`;
     # the four criteria from 1 to 5; review says why people should look at it; status: ok | error.
-    "qa_candidates": pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("number", pa.int32()),
-            ("form", pa.string()),
-            ("question", pa.string()),
-            ("answer", pa.string()),
-            ("consistency", pa.int32()),
-            ("fluency", pa.int32()),
-            ("relevance", pa.int32()),
-            ("information", pa.int32()),
-            ("reason", pa.string()),
-            ("chosen", pa.int32()),
-            ("review", pa.string()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-        ]
+    "qa_candidates": parse_schema(
+        "clip_id: string, number: int32, form question answer: string, consistency fluency relevance information: "
+        "int32, reason: string, chosen: int32, review status error: string"
     ),
     # One row a scored item: what was said and what is true. status: ok | empty | missing | failed (then text is null).
-    "text_pairs": pa.schema(
-        [
-            ("task", pa.string()),
-            ("clip_id", pa.string()),
-            ("qa_index", pa.int32()),
-            ("question", pa.string()),
-            ("references", pa.list_(pa.string())),
-            ("text", pa.string()),
-            ("status", pa.string()),
-            ("answer_type", pa.string()),
-            ("question_type", pa.string()),
-        ]
+    "text_pairs": parse_schema(
+        "task clip_id: string, qa_index: int32, question: string, references: [string], text status answer_type "
+        "question_type: string"
     ),
     # One row a (protocol, task, system, coverage, slice, metric). system: model | constant | blind | shuffled;
     # coverage: all (missing answers score 0) | valid. Values as the metric defines them (CIDEr 0 to 10). signature says
     # which encoder and tokenizer; corpus (a hash) and corpus_items, which references CIDEr takes its frequencies from.
-    "text_scores": pa.schema(
-        [
-            ("protocol", pa.string()),
-            ("task", pa.string()),
-            ("system", pa.string()),
-            ("coverage", pa.string()),
-            ("slice_kind", pa.string()),
-            ("slice", pa.string()),
-            ("metric", pa.string()),
-            ("value", pa.float64()),
-            ("low", pa.float64()),
-            ("high", pa.float64()),
-            ("items", pa.int64()),
-            ("clips", pa.int64()),
-            ("corpus", pa.string()),
-            ("corpus_items", pa.int64()),
-            ("signature", pa.string()),
-        ]
+    "text_scores": parse_schema(
+        "protocol task system coverage slice_kind slice metric: string, value low high: float64, items clips: int64, "
+        "corpus: string, corpus_items: int64, signature: string"
     ),
     # One row a (protocol, item, metric) of the model's own answers.
-    "text_items": pa.schema(
-        [
-            ("protocol", pa.string()),
-            ("task", pa.string()),
-            ("clip_id", pa.string()),
-            ("qa_index", pa.int32()),
-            ("metric", pa.string()),
-            ("value", pa.float64()),
-        ]
-    ),
+    "text_items": parse_schema("protocol task clip_id: string, qa_index: int32, metric: string, value: float64"),
     # Resampled values, over clips; drawn_from is equal where resamples are paired.
-    "text_bootstrap": pa.schema(
-        [
-            ("protocol", pa.string()),
-            ("task", pa.string()),
-            ("metric", pa.string()),
-            ("drawn_from", pa.string()),
-            ("resample", pa.int32()),
-            ("value", pa.float64()),
-        ]
-    ),
+    "text_bootstrap": parse_schema("protocol task metric drawn_from: string, resample: int32, value: float64"),
     # One row an answer shown to a judge. verdict: correct | incorrect, null where status is error (never "incorrect").
-    "text_judgements": pa.schema(
-        [
-            ("task", pa.string()),
-            ("clip_id", pa.string()),
-            ("qa_index", pa.int32()),
-            ("verdict", pa.string()),
-            ("score", pa.float64()),
-            ("reason", pa.string()),
-            ("model", pa.string()),
-            ("prompt_id", pa.string()),
-            ("prompt_hash", pa.string()),
-            ("cached", pa.bool_()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-        ]
+    "text_judgements": parse_schema(
+        "task clip_id: string, qa_index: int32, verdict: string, score: float64, reason model prompt_id prompt_hash: "
+        "string, cached: bool, status error: string"
     ),
 }
 # Tables that have a column (float64) for each metric: those of metrics that are registered later come after these.

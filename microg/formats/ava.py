@@ -1,4 +1,4 @@
-"""The train-ready AVA folder, as PySlowFast reads it.
+"""The train-ready AVA folder, as PySlowFast reads it; `frames/` holds every frame of a clip as a JPEG.
 
 `annotations/ava_{split}.csv` (no header: video_id, frame, x1, y1, x2, y2 normalised, action_id, person_id),
 `annotations/ava_{split}_predicted_boxes.csv` (the same boxes with an empty action and score 1),
@@ -9,18 +9,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from microg import storage
 from microg.arrow import pc
 from microg.data import schema
-from microg.data.ids import clip_id_of
-from microg.errors import DatasetError, FormatError, VideoError
-from microg.formats import ava_frames
+from microg.data.ids import check_id, clip_id_of
+from microg.errors import DatasetError, FormatError, MicrogError, VideoError, describe
 from microg.formats.base import Annotations, FormatResult, new_clips, read_csv, write_csv
 from microg.formats.labelmap import check_label_map, label_map_text
+from microg.video import decode_frames, probe
 
 TABLES = frozenset({"samples", "splits", "actions", "boxes"})
 _ROW = {
@@ -61,7 +62,7 @@ def read(path: str) -> FormatResult:
     lengths = _frame_counts(path)
     for clip_id in lengths:
         homes.setdefault(clip_id, "")
-    sizes = {clip_id: ava_frames.frame_size(path, clip_id) for clip_id in homes}
+    sizes = {clip_id: frame_size(path, clip_id) for clip_id in homes}
     columns = {
         "num_frames": [lengths.get(clip_id) for clip_id in homes],
         "width": [size[0] if (size := sizes[clip_id]) else None for clip_id in homes],
@@ -140,7 +141,7 @@ def write(annotations: Annotations, path: str, *, split: str = "published", fram
         storage.write_bytes(storage.join(path, "frame_lists", f"{name}.csv"), _frame_list(present, lengths).encode())
     storage.write_bytes(storage.join(path, "annotations", "label_map.pbtxt"), label_map_text().encode())
     if frames:
-        more, failed = ava_frames.export(annotations, homes, path)
+        more, failed = export_frames(annotations, homes, path)
         notes += more
         if failed:
             raise VideoError(
@@ -170,7 +171,7 @@ def _frame_list(clip_ids: list[str], lengths: Mapping[str, int | None]) -> str:
                 "import the dataset with its videos, or fill in num_frames in table 'clips'",
             )
         for frame in range(1, length + 1):
-            lines.append(f'{clip_id} {clip_id} {frame} {ava_frames.relative_path(clip_id, frame)} ""\n')
+            lines.append(f'{clip_id} {clip_id} {frame} {relative_path(clip_id, frame)} ""\n')
     return "".join(lines)
 
 
@@ -203,3 +204,63 @@ def _checked_rows(rows: pa.Table, file: str) -> pa.Table:
     ids = rows["clip_id"].to_pylist()
     clean = {name: clip_id_of(name, file) for name in dict.fromkeys(ids)}
     return rows.set_column(0, "clip_id", pa.array([clean[name] for name in ids], pa.string()))
+
+
+_JPEG_QUALITY = 95
+_PUBLISHED_FPS = 30.0
+
+
+def relative_path(clip_id: str, frame: int) -> str:
+    """Return where frame `frame` (from 1) lies below `frames/`.
+
+    >>> relative_path("a_000", 7)
+    'a_000/a_000_000007.jpg'
+    """
+    return f"{check_id(clip_id, 'clip id')}/{clip_id}_{frame:06d}.jpg"
+
+
+def frame_size(root: str, clip_id: str) -> tuple[int, int] | None:
+    """Return (width, height) of the first frame in `root/frames`, or None when it is not there."""
+    uri = storage.join(root, "frames", relative_path(clip_id, 1))
+    if not storage.exists(uri):
+        return None
+    info = probe(uri)
+    return info.width, info.height
+
+
+def export_frames(annotations: Annotations, clip_ids: Iterable[str], root: str) -> tuple[list[str], list[str]]:
+    """Write the frames of the given clips below `root/frames`, upright; return notes, and what failed by clip.
+
+    A clip that has all its frames already is passed over. A clip whose video is missing, cannot be decoded, or has
+    another number of frames than table `clips` says is a failure; the others are written.
+    """
+    rows = {row["clip_id"]: row for row in annotations.clips()}
+    notes, failed, odd_rate = [], [], []
+    for clip_id in clip_ids:
+        row = rows[clip_id]
+        try:
+            if row["uri"] is None:
+                raise VideoError("it has no video")
+            if row["fps"] is not None and abs(row["fps"] - _PUBLISHED_FPS) > 0.01:
+                odd_rate.append(clip_id)
+            done = storage.join(root, "frames", relative_path(clip_id, row["num_frames"] or 1))
+            written = row["num_frames"] if storage.exists(done) else _write_frames(annotations, row, root)
+            if written != row["num_frames"]:
+                raise VideoError(f"it has {written} frames and table 'clips' says {row['num_frames']}")
+        except (MicrogError, OSError) as error:
+            failed.append(f"{clip_id}: {describe(error)}")
+    if odd_rate:
+        notes.append(f"{len(odd_rate)} clips are not at 30 frames a second; their frames were written as they are")
+    return notes, failed
+
+
+def _write_frames(annotations: Annotations, row: dict[str, Any], root: str) -> int:
+    import cv2
+
+    number = 0
+    for number, frame in enumerate(decode_frames(annotations.resolve(row["uri"])), 1):
+        encoded, jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        if not encoded:
+            raise VideoError(f"frame {number} cannot be written as JPEG")
+        storage.write_bytes(storage.join(root, "frames", relative_path(row["clip_id"], number)), jpeg.tobytes())
+    return number

@@ -18,7 +18,7 @@ from microg.data import schema
 from microg.data.ids import clip_id_of
 from microg.errors import FormatError
 from microg.formats import vqa_json
-from microg.formats.ava_frames import relative_path
+from microg.formats.ava import relative_path
 from microg.formats.base import Annotations, FormatResult, actions_by_person, new_clips, to_json
 from microg.formats.labelmap import action_label, parse_action
 from microg.formats.video_files import copy_videos as copy_clips

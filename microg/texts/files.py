@@ -1,4 +1,4 @@
-"""Files of captions and answers in every shape that is around, as `TextRow`s.
+"""Readers of captions and answers: files of any shape as `TextRow`s, our `generations` table, a dataset folder.
 
 JSON: clip id -> caption (or list of captions, or entry, or list of pairs); a list of entries {video_id, caption,
 qa_pairs: [{Q, A}]}; a list of flat rows {video_id, question, answer}; {"captions": [...], "qa": [...]}; COCO's
@@ -17,9 +17,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from microg import storage
+from microg.arrow import pc
+from microg.data import schema
+from microg.data.dataset import Dataset
 from microg.data.ids import check_id, strip_video_extension
-from microg.errors import FormatError, IdError
-from microg.texts.items import Task, TextRow
+from microg.errors import DatasetError, FormatError, IdError
+from microg.texts.items import TASKS, ItemKey, Task, TextPredictions, TextReferences, TextRow
 
 Side = Literal["prediction", "reference"]
 
@@ -27,31 +30,9 @@ _CLIP = ("clip_id", "video_id", "video", "video_name", "image_id", "id")
 _QUESTION = ("question", "Q")
 _INDEX = ("qa_index", "question_index")
 # In the order in which they are looked for: a file may hold predictions beside references.
-_TEXTS: dict[Side, tuple[str, ...]] = {
-    "prediction": (
-        "prediction",
-        "pred",
-        "predicted_answer",
-        "response",
-        "output",
-        "generated",
-        "text",
-        "answer",
-        "A",
-        "caption",
-    ),
-    "reference": (
-        "references",
-        "reference",
-        "ground_truth",
-        "gt",
-        "target",
-        "captions",
-        "answer",
-        "A",
-        "caption",
-        "text",
-    ),
+_TEXTS: dict[Side, str] = {
+    "prediction": "prediction pred predicted_answer response output generated text answer A caption",
+    "reference": "references reference ground_truth gt target captions answer A caption text",
 }
 _NOT_CAPTIONS = {"answer", "A", "predicted_answer"}
 _SECTIONS: dict[str, Task | None] = {"captions": "caption", "qa": "vqa", "vqa": "vqa", "annotations": None}
@@ -164,7 +145,7 @@ def _numbered(found: list, path: str, noun: str, *, first: int = 1, task: Task |
 
 
 def _rows(where: str, values: Mapping[str, Any], task: Task | None, side: Side) -> Iterator[TextRow]:
-    clip_id = _clip_id(values, where)
+    clip_id, aliases = _clip_id(values, where), _TEXTS[side].split()
     stated = values.get("task")
     if stated is not None and stated not in ("caption", "vqa"):
         raise FormatError(f"{where}: task {stated!r} is unknown", "it is caption or vqa")
@@ -173,18 +154,18 @@ def _rows(where: str, values: Mapping[str, Any], task: Task | None, side: Side) 
         for place, pair in enumerate(_pairs(values["qa_pairs"], where)):
             at = f"{where}, qa_pairs[{place}]"
             index = _index(pair, at)
-            texts = _texts(pair, _TEXTS[side], side, f"{at}: the answer for clip {clip_id}")
+            texts = _texts(pair, aliases, side, f"{at}: the answer for clip {clip_id}")
             yield TextRow("vqa", clip_id, texts, at, index, _question(pair, at))
-        names = [name for name in _TEXTS[side] if name not in _NOT_CAPTIONS and values.get(name) is not None]
+        names = [name for name in aliases if name not in _NOT_CAPTIONS and values.get(name) is not None]
         if names:
             yield TextRow("caption", clip_id, _texts(values, names, side, f"{where}: the caption of {clip_id}"), where)
         return
     index, question = _index(values, where), _question(values, where)
     if task == "vqa" or (task is None and (index is not None or question is not None)):
-        texts = _texts(values, _TEXTS[side], side, f"{where}: the answer for clip {clip_id}")
+        texts = _texts(values, aliases, side, f"{where}: the answer for clip {clip_id}")
         yield TextRow("vqa", clip_id, texts, where, index, question)
         return
-    yield TextRow("caption", clip_id, _texts(values, _TEXTS[side], side, f"{where}: the caption of {clip_id}"), where)
+    yield TextRow("caption", clip_id, _texts(values, aliases, side, f"{where}: the caption of {clip_id}"), where)
 
 
 def _clip_id(values: Mapping[str, Any], where: str) -> str:
@@ -197,7 +178,7 @@ def _clip_id(values: Mapping[str, Any], where: str) -> str:
         raise FormatError(f"{where}: {error.what}", error.fix) from error
 
 
-def _texts(values: Mapping[str, Any], names: Any, side: Side, what: str) -> tuple[str, ...]:
+def _texts(values: Mapping[str, Any], names: list[str], side: Side, what: str) -> tuple[str, ...]:
     name = next((name for name in names if name in values), None)
     if name is None:
         raise FormatError(f"{what} is not there", f"it needs one of {', '.join(names)}")
@@ -281,3 +262,138 @@ def _bytes(path: str) -> bytes:
         return gzip.decompress(data)
     except (OSError, EOFError) as error:
         raise FormatError(f"cannot unpack {path}: {error}") from error
+
+
+_TABLE = "generations"
+
+
+def read_text_predictions(path: str, *, prompt: str | None = None) -> TextPredictions:
+    """Read predictions from any form; `prompt` chooses among the prompt ids of a `generations` table.
+
+    Raises `FormatError` with the place of the first row that cannot be scored.
+    """
+    if not storage.exists(path):
+        raise FormatError(f"predictions {path} are not there")
+    fs, plain = storage.filesystem(path)
+    if fs.isdir(plain):
+        return _from_generations(_run_table(path), path, prompt)
+    if path.endswith(".parquet"):
+        table = storage.read_parquet(path)
+        if {"prompt_id", "status", "text"} <= set(table.column_names):
+            return _from_generations(table, path, prompt)
+    return TextPredictions(tuple(read_rows(path, "prediction")))
+
+
+def _run_table(path: str) -> pa.Table:
+    for candidate in (storage.join(path, "tables", f"{_TABLE}.parquet"), storage.join(path, f"{_TABLE}.parquet")):
+        if storage.exists(candidate):
+            return storage.read_parquet(candidate)
+    for folder in (storage.join(path, "tables", _TABLE), storage.join(path, _TABLE)):
+        if storage.exists(folder):
+            return storage.read_parquet_folder(folder, schema.RUN_TABLES[_TABLE])
+    raise FormatError(f"{path} holds no table {_TABLE}", "give a file, or the run folder of 'microg vlm generate'")
+
+
+def newest(table: pa.Table) -> pa.Table:
+    """Return the newest row of each (clip, task, question, prompt) of table `generations`, in a fixed order."""
+    table = schema.conform(_TABLE, table)
+    order = ["clip_id", "task", "qa_index", "prompt_id"]
+    table = table.sort_by([*((name, "ascending") for name in order), ("written", "ascending")])
+    rows = table.select(order).to_pylist()
+    last = [place for place, row in enumerate(rows) if place + 1 == len(rows) or rows[place + 1] != row]
+    return table.take(pa.array(last, pa.int64()))
+
+
+def _from_generations(table: pa.Table, path: str, prompt: str | None) -> TextPredictions:
+    table = newest(table)
+    if prompt is not None:
+        table = table.filter(pc.equal(table["prompt_id"], prompt))
+    for task in TASKS:
+        known = pc.unique(table.filter(pc.equal(table["task"], task))["prompt_id"]).to_pylist()
+        if len(known) > 1:
+            names = ", ".join(map(str, known))
+            raise FormatError(f"{path} holds answers to several {task} prompts: {names}", "choose one with --prompt")
+    models = [name for name in pc.unique(table["model"]).to_pylist() if name is not None]
+    if len(models) > 1:
+        raise FormatError(f"{path} mixes models {', '.join(models)}", "score one model at a time")
+    rows = tuple(_row(values, f"{path}, row of {values['clip_id']}") for values in table.to_pylist())
+    if not rows:
+        raise FormatError(f"{path} holds no answers" + (f" to prompt {prompt!r}" if prompt else ""))
+    failed = sum(row.error is not None for row in rows)
+    notes = (f"{failed} generations failed: they have no text",) if failed else ()
+    return TextPredictions(rows, models[0] if models else None, notes)
+
+
+def _row(values: dict, where: str) -> TextRow:
+    task, index = values["task"], values["qa_index"]
+    if task not in TASKS or (index is None) != (task == "caption"):
+        raise FormatError(f"{where}: task {task!r} with qa_index {index}", "vqa has a qa_index, caption has none")
+    error = None if values["status"] == "ok" else values["error"] or f"status {values['status']}"
+    if error is None and values["text"] is None:
+        raise FormatError(f"{where}: status is ok, but there is no text")
+    texts = () if error is not None else (values["text"],)
+    return TextRow(task, values["clip_id"], texts, where, index, values["question"], error=error)
+
+
+def read_text_references(path: str, *, split: str | None = None, scheme: str = "published") -> TextReferences:
+    """Read references from any form; `split` and `scheme` choose clips of a dataset folder (None: all).
+
+    Raises `FormatError` naming the place of what cannot be used, or of an item that is there twice.
+    """
+    if not storage.exists(path):
+        raise FormatError(f"references {path} are not there")
+    if storage.exists(storage.join(path, "dataset.json")):
+        return _from_dataset(path, split, scheme)
+    fs, plain = storage.filesystem(path)
+    if fs.isdir(plain):
+        raise FormatError(f"{path} is neither a dataset nor a file of references", "give a file or a dataset folder")
+    if split is not None:
+        raise FormatError(f"{path} is no dataset: it has no splits", "leave out --split")
+    return references_of(read_rows(path, "reference"))
+
+
+def references_of(rows: list[TextRow]) -> TextReferences:
+    """Return rows by key; answers without index take their place. Raises `FormatError` for a repeated key."""
+    texts: dict[ItemKey, tuple[str, ...]] = {}
+    questions: dict[ItemKey, str] = {}
+    for row in rows:
+        key = ItemKey(row.task, row.clip_id, row.place if row.qa_index is None else row.qa_index)
+        if key in texts:
+            raise FormatError(f"{row.where}: {key.task} {key.id} is there twice", "give each reference once")
+        texts[key] = row.texts
+        if row.question is not None:
+            questions[key] = row.question
+    return TextReferences(texts, questions)
+
+
+def _from_dataset(path: str, split: str | None, scheme: str) -> TextReferences:
+    dataset = Dataset.open(path)
+    clips, notes = dataset.table("clips"), []
+    captions, qa = dataset.table("captions"), dataset.table("qa")
+    usable = pc.fill_null(pc.equal(clips["status"], "ok"), True)
+    left_out = clips.filter(pc.invert(usable))["clip_id"]
+    if len(left_out):
+        notes.append(f"{len(left_out)} clips with status rejected or error were left out")
+        captions, qa = (t.filter(pc.invert(pc.is_in(t["clip_id"], left_out.combine_chunks()))) for t in (captions, qa))
+    if split is not None:
+        chosen = dataset.split_clips(split, scheme)
+        captions, qa = (table.filter(pc.is_in(table["clip_id"], chosen)) for table in (captions, qa))
+    rows = [
+        TextRow("caption", row["clip_id"], (_stated(row["caption"], f"caption of {row['clip_id']}", path),), path)
+        for row in captions.to_pylist()
+    ]
+    for row in qa.to_pylist():
+        name = f"answer {row['qa_index']} of {row['clip_id']}"
+        answer = _stated(row["answer"], name, path)
+        rows.append(TextRow("vqa", row["clip_id"], (answer,), f"{path}, {name}", row["qa_index"], row["question"]))
+    if not rows:
+        raise DatasetError(f"dataset {path} has neither captions nor answers", "import them with 'microg data import'")
+    found = references_of(rows)
+    origins = {row["clip_id"]: row["origin"] for row in clips.to_pylist() if row["origin"]}
+    return TextReferences(found.texts, found.questions, origins, tuple(notes))
+
+
+def _stated(value: str | None, name: str, path: str) -> str:
+    if value is None:
+        raise FormatError(f"{path}: the {name} is null", "run 'microg data validate'")
+    return value

@@ -9,22 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from microg.arrow import pc
+from microg.arrow import parse_schema, pc
 
 Severity = Literal["error", "warning"]
 _EXAMPLES = 3
 
-SCHEMA = pa.schema(
-    [
-        ("severity", pa.string()),
-        ("check", pa.string()),
-        ("table", pa.string()),
-        ("clip_id", pa.string()),
-        ("message", pa.string()),
-        ("count", pa.int64()),
-        ("examples", pa.list_(pa.string())),
-    ]
-)
+SCHEMA = parse_schema("severity check table clip_id message: string, count: int64, examples: [string]")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from microg import storage
 from microg.errors import VideoAccessError, VideoError
-from microg.formats.ava_frames import relative_path
+from microg.formats.ava import relative_path
 from microg.video import count_frames, decode_frames_at, is_indexed, open_video, upright_rgb
 
 _REMOTE_READERS = 8

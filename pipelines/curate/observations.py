@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
+from microg.arrow import parse_schema
 from microg.models.curation.registry import MEASURES
 from microg.models.curation.tracking import Tracks
 from microg.models.detection.base import Boxes, Detections
@@ -28,51 +29,20 @@ AnyBoxes = TypeVar("AnyBoxes", bound=Boxes)
 STEPS = ("trim", "decode", "detect", *(measure.name for measure in MEASURES), "track")
 CLOCKS = pa.schema([(f"{step}_s", pa.float32()) for step in STEPS])
 
-# What is known of a clip, or of a stretch of footage, before it is observed.
-WORK = pa.schema(
-    [
-        ("key", pa.string()),  # the clip id; for a stretch of footage without clips, its stretch id
-        ("clip_id", pa.string()),
-        ("source_id", pa.string()),
-        ("sequence", pa.int32()),
-        ("stretch", pa.int32()),
-        ("stretches", pa.int32()),
-        ("stretch_clips", pa.int32()),
-        ("uri", pa.string()),
-        ("status", pa.string()),  # ok | error | empty (a stretch without a whole clip); before: trim | observe
-        ("error", pa.string()),
-        ("damaged", pa.string()),
-        ("source_uri", pa.string()),
-        ("source_fingerprint", pa.string()),
-        ("source_size", pa.int64()),
-        ("origin", pa.string()),
-        ("source_fps", pa.float64()),
-        ("source_width", pa.int32()),
-        ("source_height", pa.int32()),
-        ("source_duration_s", pa.float64()),
-        ("decode_errors", pa.list_(pa.string())),
-        ("tail_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("num_frames", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sha256", pa.string()),
-        ("trim_s", pa.float32()),
-    ]
+# What is known of a clip, or of a stretch of footage, before it is observed. key: the clip id; for a stretch of footage
+# without clips, its stretch id. status: ok | error | empty (a stretch without a whole clip); before: trim | observe.
+WORK = parse_schema(
+    "key clip_id source_id: string, sequence stretch stretches stretch_clips: int32, uri status error damaged "
+    "source_uri source_fingerprint: string, source_size: int64, origin: string, source_fps: float64, "
+    "source_width source_height: int32, source_duration_s: float64, decode_errors: [string], tail_s fps: float64, "
+    "num_frames width height: int32, sha256: string, trim_s: float32"
 )
-
-
-def _box_columns(prefix: str) -> list[tuple[str, pa.DataType]]:
-    kinds = {"frame": pa.int32(), "box": pa.float32(), "confidence": pa.float32(), "class": pa.int32()}
-    return [(f"{prefix}_{name}", pa.list_(kind)) for name, kind in kinds.items()]
-
-
+_BOXES = "{0}_frame: [int32], {0}_box {0}_confidence: [float32], {0}_class: [int32]"
 SCHEMA = pa.schema(
     [
         *(column for column in WORK if column.name != "trim_s"),
         *(column for measure in MEASURES for column in measure.columns),
-        *_box_columns("detection"),
-        *_box_columns("track"),
+        *(column for prefix in ("detection", "track") for column in parse_schema(_BOXES.format(prefix))),
         ("track_id", pa.list_(pa.int32())),
         *CLOCKS,
         (WRITTEN, pa.int64()),  # nanoseconds since the epoch: of two rows with one key the newest counts

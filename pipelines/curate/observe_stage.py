@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from microg import storage
+from microg.arrow import parse_schema
 from microg.errors import describe
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import Detector, DetectorSettings
@@ -19,15 +20,7 @@ from microg.pipelines.curate import observations
 from microg.system.weights import cache_folder
 
 # What the driver learns of an observed clip; `rows` is 0 for footage that gave none.
-REPORT = pa.schema(
-    [
-        ("key", pa.string()),
-        ("rows", pa.int32()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        *observations.CLOCKS,
-    ]
-)
+REPORT = pa.schema([*parse_schema("key: string, rows: int32, status error: string"), *observations.CLOCKS])
 
 
 class Observer:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from microg import storage
+from microg.arrow import parse_schema
 from microg.data.ids import make_clip_id
 from microg.errors import describe
 from microg.models.video.trim import TrimSettings, trim
@@ -25,15 +26,7 @@ from microg.video import VideoInfo, probe
 # Clips of one stretch of footage: the unit of trimming in parallel and of trimming again after a crash.
 STRETCH_CLIPS = 10
 # A raw file.
-SOURCE = pa.schema(
-    [
-        ("source_id", pa.string()),
-        ("uri", pa.string()),
-        ("origin", pa.string()),
-        ("size", pa.int64()),
-        ("fingerprint", pa.string()),
-    ]
-)
+SOURCE = parse_schema("source_id uri origin: string, size: int64, fingerprint: string")
 # What a trimmed clip says of itself.
 _CLIP_COLUMNS = ("clip_id", "sequence", "uri", "damaged", "width", "height", "num_frames", "sha256")
 

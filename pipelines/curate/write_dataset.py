@@ -12,8 +12,7 @@ from microg import storage
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.data.samples import make_samples
-from microg.data.splits import SCHEMES, make_split
+from microg.data.splits import SCHEMES, make_samples, make_split
 from microg.models.curation.box_rule import BoxRule
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings, decide

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from microg.arrow import parse_schema
 from microg.data.key_frames import label_matrix
 from microg.data.label_space import LabelSpace
 from microg.errors import DatasetError, VideoError
@@ -28,21 +29,9 @@ if TYPE_CHECKING:
     from microg.models.video.clip_frames import FrameCache
 
 
-SCHEMA = pa.schema(
-    [
-        ("epoch", pa.int32()),
-        ("key", pa.string()),
-        ("clip_id", pa.string()),
-        ("frame", pa.int32()),
-        ("person_id", pa.list_(pa.int32())),
-        ("normalised", pa.list_(pa.float64())),
-        ("labels", pa.list_(pa.list_(pa.int32()))),
-        ("clip", pa.large_binary()),
-        ("shape", pa.list_(pa.int32())),
-        ("boxes", pa.list_(pa.float32())),
-        ("error", pa.string()),
-        ("seconds", pa.float32()),
-    ]
+SCHEMA = parse_schema(
+    "epoch: int32, key clip_id: string, frame: int32, person_id: [int32], normalised: [float64], labels: [[int32]], "
+    "clip: large_binary, shape: [int32], boxes: [float32], error: string, seconds: float32"
 )
 
 

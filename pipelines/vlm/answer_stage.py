@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from microg.arrow import parse_schema
 from microg.errors import MicrogError, WorkerError, describe
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
 from microg.models.vlm.base import Engine, Reply, Request, Sampling
@@ -24,21 +25,9 @@ from microg.pipelines.vlm.shared_gate import SharedGate
 from microg.texts.items import Task
 
 # What the driver learns of a clip. `rows` and `failed` count answers; tokens and dollars are of all of them.
-REPORT = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("fix", pa.string()),
-        ("rows", pa.int32()),
-        ("failed", pa.int32()),
-        ("cached", pa.int32()),
-        ("prompt_tokens", pa.int64()),
-        ("completion_tokens", pa.int64()),
-        ("cost", pa.float64()),
-        ("decode_s", pa.float32()),
-        ("engine_s", pa.float32()),
-    ]
+REPORT = parse_schema(
+    "clip_id status error fix: string, rows failed cached: int32, prompt_tokens completion_tokens: int64, cost: "
+    "float64, decode_s engine_s: float32"
 )
 _CRASHED = "WorkerCrashed: asking about this clip kills its worker"
 # Clips in a row that an engine fails on with an exception, not a reply, until it is given up.

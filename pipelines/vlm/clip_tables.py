@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from microg.arrow import parse_schema
 from microg.errors import VideoError, describe
 from microg.models.vlm.base import Frames
 from microg.models.vlm.sampling import FramePolicy
@@ -24,21 +25,9 @@ from microg.texts.items import ItemKey
 
 _CRASHED = "WorkerCrashed: decoding this clip kills its worker"
 
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("task", pa.list_(pa.string())),
-        ("qa_index", pa.list_(pa.int32())),
-        ("question", pa.list_(pa.string())),
-        ("pixels", pa.large_binary()),
-        ("shape", pa.list_(pa.int32())),
-        ("indices", pa.list_(pa.int32())),
-        ("fps", pa.float64()),
-        ("num_frames", pa.int32()),
-        ("frame_hash", pa.string()),
-        ("error", pa.string()),
-        ("seconds", pa.float32()),
-    ]
+SCHEMA = parse_schema(
+    "clip_id: string, task: [string], qa_index: [int32], question: [string], pixels: large_binary, shape indices: "
+    "[int32], fps: float64, num_frames: int32, frame_hash error: string, seconds: float32"
 )
 
 

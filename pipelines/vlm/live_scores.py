@@ -22,9 +22,9 @@ from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.settings import GenerateSettings
+from microg.texts.files import read_text_references
 from microg.texts.items import TASKS, Task
 from microg.texts.pairs import Pair, Pairs
-from microg.texts.references import read_text_references
 
 _EVERY_S, _ANSWER_S = 10.0, 30.0
 # Computing partial scores may take this part of the time.

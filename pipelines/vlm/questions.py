@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from microg.arrow import pc
+from microg.arrow import parse_schema, pc
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError
 from microg.models.vlm.base import Engine, Estimate, Frames
@@ -18,19 +18,9 @@ from microg.pipelines.vlm.settings import GenerateSettings
 from microg.texts.items import ItemKey, Task
 
 # One row a clip; `task`, `qa_index` (null for a caption) and `question` are those of its questions.
-CLIPS = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("uri", pa.string()),
-        ("key_frame", pa.int32()),
-        ("fps", pa.float64()),
-        ("num_frames", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("task", pa.list_(pa.string())),
-        ("qa_index", pa.list_(pa.int32())),
-        ("question", pa.list_(pa.string())),
-    ]
+CLIPS = parse_schema(
+    "clip_id uri: string, key_frame: int32, fps: float64, num_frames width height: int32, task: [string], qa_index: "
+    "[int32], question: [string]"
 )
 # What clips are taken for that the dataset does not describe: the published ones are like this.
 _FPS, _FRAMES, _WIDTH, _HEIGHT = 30.0, 90, 854, 480

@@ -18,7 +18,7 @@ from microg import storage
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.models.vlm.prompts import prompt
-from microg.texts.predictions import read_text_predictions
+from microg.texts.files import read_text_predictions
 from tests.support import openai_server
 from tests.support.helpers import moving_scene, write_video
 from tests.support.openai_server import OpenAiServer, cut_json, failure, hang, page, prompt_of, reset, torn

@@ -12,9 +12,8 @@ from microg import storage
 from microg.demo.story import LESSONS
 from microg.metrics.text.answers import exactly
 from microg.metrics.text.report import question_prior
+from microg.texts.files import read_text_predictions, read_text_references
 from microg.texts.pairs import Pair, pair
-from microg.texts.predictions import read_text_predictions
-from microg.texts.references import read_text_references
 from tests.support.processes import microg
 
 

@@ -23,8 +23,7 @@ from microg.errors import MetricError
 from microg.metrics.text import java, scoring
 from microg.metrics.text import meteor as module
 from microg.metrics.text.java import JavaError, JavaProgram, jar
-from microg.metrics.text.meteor import Meteor, MeteorState, shared, without_perfect_chunks
-from microg.metrics.text.paraphrases import Vocabulary, write_cut_table
+from microg.metrics.text.meteor import Meteor, MeteorState, Vocabulary, shared, without_perfect_chunks, write_cut_table
 from microg.metrics.text.tokenize import one_line, ptb
 
 REPEATED = " ".join(["float in the module"] * 300)

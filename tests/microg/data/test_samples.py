@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microg.data import schema
-from microg.data.samples import key_boxes, make_samples
+from microg.data.splits import key_boxes, make_samples
 from microg.errors import DatasetError
 from microg.formats.base import new_clips, write_csv
 from tests.support.annotations import oracle_tables

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from microg.data import schema, taxonomy
 from microg.data.ids import split_clip_id
-from microg.data.samples import make_samples
-from microg.data.splits import describe_split, greedy_cover, make_split, published_split, source_split
+from microg.data.splits import describe_split, greedy_cover, make_samples, make_split, published_split, source_split
 from microg.errors import DatasetError
 from tests.support.annotations import many_samples, oracle_tables
 

@@ -12,8 +12,7 @@ import pytest
 from microg import formats
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.data.samples import make_samples
-from microg.data.splits import published_split
+from microg.data.splits import make_samples, published_split
 from microg.errors import DatasetError, FormatError, VideoError
 from microg.formats.base import new_clips
 from tests.support.annotations import oracle_tables, rows

@@ -15,10 +15,9 @@ import pytest
 from microg import storage
 from microg.data import schema
 from microg.errors import DatasetError, FormatError, MetricError
+from microg.texts.files import read_text_predictions, read_text_references
 from microg.texts.items import ItemKey, TextPredictions, TextReferences, TextRow, rows_digest
 from microg.texts.pairs import pair, pairs_table
-from microg.texts.predictions import read_text_predictions
-from microg.texts.references import read_text_references
 from tests.support.helpers import make_dataset
 
 CAPTIONS = {"a_000": "A man floats.", "b-1_001": 'Zwei Männer, "quer".\nAnd more'}

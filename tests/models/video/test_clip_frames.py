@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from microg.errors import VideoAccessError, VideoError
-from microg.formats.ava_frames import relative_path
+from microg.formats.ava import relative_path
 from microg.models.video import clip_frames
 from microg.models.video.clip_frames import FrameCache, count_clip_frames, read_clip_frames
 from microg.video import decode_frames

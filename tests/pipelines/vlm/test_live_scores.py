@@ -25,10 +25,9 @@ from microg.pipelines.vlm.live_scores import (
     start_aggregator,
 )
 from microg.pipelines.vlm.settings import GenerateSettings
+from microg.texts.files import read_text_predictions, read_text_references
 from microg.texts.items import ItemKey
 from microg.texts.pairs import Pair, Pairs, pair
-from microg.texts.predictions import read_text_predictions
-from microg.texts.references import read_text_references
 from tests.support.helpers import make_dataset
 
 WORDS = ["man", "floats", "red", "tether", "cable", "waves", "slowly", "two", "yes", "no"]
