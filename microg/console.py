@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 
@@ -72,9 +71,7 @@ class ProgressDisplay:
             text += f", ETA {max(self.total - self.done, 0) / self.rate:.0f} s"
         return text + (f", {self.note}" if self.note else "") + (f", {self.failed} failed" if self.failed else "")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
         elif self.done:

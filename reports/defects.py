@@ -3,7 +3,6 @@ from published numbers, or by arithmetic. What cannot be shown is said to be so.
 
 # pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportArgumentType=false
 
 from __future__ import annotations
 

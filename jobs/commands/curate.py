@@ -80,7 +80,7 @@ def curate_footage(
         run_folder = Run.start(out, "curate", settings)
         if left:
             report |= _observe(run_folder, left, done, settings, weights)
-        observations.compact(out)
+        observations.store(out).compact()
         report |= _write(out, settings, compare)
         if previews:
             report["preview_errors"] = _previews(out, settings)

@@ -27,7 +27,7 @@ ScoreKind = Literal["logit", "probability"]
 Where = Callable[[int], str]  # names the place of a row in its file
 
 _CLIP = pa.dictionary(pa.int32(), pa.string())
-_KEY_BOX = [("row", pa.int64()), ("clip_id", _CLIP), *parse_schema("frame: int32, x1 y1 x2 y2: float64")]
+_KEY_BOX = pa.schema([("row", pa.int64()), ("clip_id", _CLIP), *parse_schema("frame: int32, x1 y1 x2 y2: float64")])
 # scores: one a class of the label space, in the order of its ids, -inf where the file has none. places: where each
 # stands in the file, -1 where none; null for a box whose scores follow each other from `row` on.
 PREDICTION_BOXES = pa.schema([*_KEY_BOX, *parse_schema("scores: [float64], places: [int64]")])
@@ -63,7 +63,7 @@ class Predictions:
         box, label = np.nonzero(places >= 0)
         order = np.argsort(places[box, label], kind="stable")
         box, label = box[order], label[order]
-        columns = {name: self.boxes[name].take(pa.array(box)) for name, _ in _KEY_BOX if name != "row"}
+        columns = {name: self.boxes[name].take(pa.array(box)) for name in _KEY_BOX.names if name != "row"}
         columns |= {"row": pa.array(places[box, label]), "score": pa.array(scores[box, label])}
         columns["action_id"] = pa.array(np.array(self.space.ids, np.int32)[label])
         return pa.table([columns[name] for name in PREDICTION_ROWS.names], schema=PREDICTION_ROWS).unify_dictionaries()
@@ -152,7 +152,7 @@ def fold_rows(rows: pa.Table, space: LabelSpace) -> pa.Table:
     scores[column, label] = rows["score"].to_numpy()
     places[column, label] = rows["row"].to_numpy()
     head = first[owner]
-    columns = {name: rows[name].take(pa.array(head)) for name, _ in _KEY_BOX if name not in ("row", "clip_id")}
+    columns = {name: rows[name].take(pa.array(head)) for name in _KEY_BOX.names if name not in ("row", "clip_id")}
     return pa.table(
         {
             "row": np.where(places < 0, np.iinfo(np.int64).max, places).min(axis=1, initial=np.iinfo(np.int64).max),

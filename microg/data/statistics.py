@@ -68,10 +68,7 @@ class Tables:
             sources=_frame(tables, "sources", schema.TABLES["sources"].names),
             decisions=_frame(tables, "decisions", schema.TABLES["decisions"].names),
             boxes=on_kept("boxes", ["clip_id", "person_id", "x1", "y1", "x2", "y2"]),
-            actions=on_kept("actions", schema.TABLES["actions"].names),
-            captions=on_kept("captions", schema.TABLES["captions"].names),
-            qa=on_kept("qa", schema.TABLES["qa"].names),
-            splits=on_kept("splits", schema.TABLES["splits"].names),
+            **{name: on_kept(name, schema.TABLES[name].names) for name in ("actions", "captions", "qa", "splits")},
         )
 
 

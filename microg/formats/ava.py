@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from microg import storage
-from microg.arrow import pc
+from microg.arrow import parse_schema, pc
 from microg.data import schema
 from microg.data.ids import check_id, clip_id_of
 from microg.errors import DatasetError, FormatError, MicrogError, VideoError, describe
@@ -24,16 +24,7 @@ from microg.formats.labelmap import check_label_map, label_map_text
 from microg.video import decode_frames, probe
 
 TABLES = frozenset({"samples", "splits", "actions", "boxes"})
-_ROW = {
-    "clip_id": pa.string(),
-    "frame": pa.int32(),
-    "x1": pa.float64(),
-    "y1": pa.float64(),
-    "x2": pa.float64(),
-    "y2": pa.float64(),
-    "action_id": pa.int32(),
-    "person_id": pa.int32(),
-}
+_ROWS = parse_schema("clip_id: string, frame: int32, x1 y1 x2 y2: float64, action_id person_id: int32")
 _FRAME_LIST_HEADER = "original_video_id video_id frame_id path labels\n"
 _FRAME_LIST_COLUMNS = ("original_video_id", "video_id", "frame_id", "path", "labels")
 
@@ -51,7 +42,7 @@ def read(path: str) -> FormatResult:
         if not storage.exists(file):
             notes.append(f"{file} is not there: no {split} split")
             continue
-        rows = _checked_rows(read_csv(file, _ROW, header=False), file)
+        rows = _checked_rows(read_csv(file, _ROWS, header=False), file)
         for clip_id in pc.unique(rows["clip_id"]).to_pylist():
             if homes.setdefault(clip_id, split) != split:
                 raise FormatError(f"{file}: {clip_id} is in the {homes[clip_id]} split as well")
@@ -98,7 +89,7 @@ def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None]
     there = {name: file for name, file in files.items() if storage.exists(file)}
     if not there:
         raise FormatError(f"{path} has no annotations/ava_{split}.csv", "splits are train, val, test and all")
-    parts = [_checked_rows(read_csv(file, _ROW, header=False), file) for file in there.values()]
+    parts = [_checked_rows(read_csv(file, _ROWS, header=False), file) for file in there.values()]
     table = schema.conform("samples", pa.concat_tables(parts).select(schema.TABLES["samples"].names))
     counts = _frame_counts(path, tuple(there))
     lengths = {clip_id: counts.get(clip_id) for clip_id in pc.unique(table["clip_id"]).to_pylist()}
@@ -131,7 +122,7 @@ def write(annotations: Annotations, path: str, *, split: str = "published", fram
     lengths = {row["clip_id"]: row["num_frames"] for row in annotations.clips()}
     for name in schema.SPLITS:
         clip_ids = [clip_id for clip_id, home in homes.items() if home == name]
-        rows = labelled.filter(pc.is_in(labelled["clip_id"], pa.array(clip_ids, pa.string()))).select(list(_ROW))
+        rows = labelled.filter(pc.is_in(labelled["clip_id"], pa.array(clip_ids, pa.string()))).select(_ROWS.names)
         scores = pa.array([1] * rows.num_rows, pa.int32())
         unlabelled = rows.set_column(6, "action_id", pa.nulls(rows.num_rows, pa.int32()))
         predicted = unlabelled.set_column(7, "score", scores)

@@ -138,26 +138,25 @@ def new_clips(clip_ids: Iterable[str], **columns: Iterable) -> pa.Table:
     return schema.conform("clips", pa.table({**arrays, **filled}))
 
 
-def read_csv(path: str, columns: Mapping[str, pa.DataType], *, header: bool = True) -> pa.Table:
+def read_csv(path: str, columns: pa.Schema, *, header: bool = True) -> pa.Table:
     """Read a CSV file with exactly typed columns, of which all must be there; others are ignored.
 
     Without `header` the columns are given by position. Raises `FormatError` naming the file, and the line where known.
     """
     data = storage.read_bytes(path)
-    names = list(columns)
+    names = columns.names
     if not data.strip():
         if header:
             raise FormatError(f"{path} is empty", f"it must start with the header {','.join(names)}")
-        return pa.schema(list(columns.items())).empty_table()
-    strings = [name for name, kind in columns.items() if pa.types.is_string(kind)]
+        return columns.empty_table()
     try:
         return pa_csv.read_csv(
             io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")),
             read_options=pa_csv.ReadOptions(column_names=None if header else names, use_threads=False),
             convert_options=pa_csv.ConvertOptions(
-                column_types=dict(columns),
+                column_types=columns,
                 include_columns=names,
-                strings_can_be_null=bool(strings),
+                strings_can_be_null=True,
                 null_values=[""],
                 quoted_strings_can_be_null=False,
             ),

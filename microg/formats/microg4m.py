@@ -10,7 +10,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from microg import storage
-from microg.arrow import pc
+from microg.arrow import parse_schema, pc
 from microg.data import schema
 from microg.data.ids import clip_id_of
 from microg.errors import FormatError
@@ -32,16 +32,8 @@ from microg.formats.video_files import find_videos, unpack_zip
 TABLES = frozenset({"boxes", "actions", "captions", "qa"})
 _ORIGIN_OF_LETTER = {"m": "movie", "r": "real"}
 _LETTER = {origin: letter for letter, origin in _ORIGIN_OF_LETTER.items()}
-_ACTIONS = {"video_id": pa.string(), "movie_or_real": pa.string(), "person_id": pa.int64(), "action": pa.int64()}
-_BOXES = {
-    "video_id": pa.string(),
-    "frame_id": pa.int64(),
-    "person_id": pa.int64(),
-    "xmin": pa.float64(),
-    "ymin": pa.float64(),
-    "xmax": pa.float64(),
-    "ymax": pa.float64(),
-}
+_ACTIONS = parse_schema("video_id movie_or_real: string, person_id action: int64")
+_BOXES = parse_schema("video_id: string, frame_id person_id: int64, xmin ymin xmax ymax: float64")
 _PIXELS = {"xmin": "x1", "ymin": "y1", "xmax": "x2", "ymax": "y2"}
 
 
@@ -110,7 +102,7 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
     return notes + more + vqa_notes
 
 
-def _load(root: str, name: str, columns: dict[str, pa.DataType]) -> tuple[pa.Table, str | None]:
+def _load(root: str, name: str, columns: pa.Schema) -> tuple[pa.Table, str | None]:
     """Read a table from its CSV file, or else from its Parquet file; without either, an empty one and None."""
     for file in (storage.join(root, "annotation_files", f"{name}.csv"), storage.join(root, f"{name}.csv")):
         if storage.exists(file):
@@ -118,14 +110,14 @@ def _load(root: str, name: str, columns: dict[str, pa.DataType]) -> tuple[pa.Tab
     for file in (storage.join(root, "parquet_format", f"{name}.parquet"), storage.join(root, f"{name}.parquet")):
         if storage.exists(file):
             table = storage.read_parquet(file)
-            missing = [column for column in columns if column not in table.column_names]
+            missing = [column for column in columns.names if column not in table.column_names]
             if missing:
                 raise FormatError(f"{file} lacks the columns {missing}", f"it has {table.column_names}")
             try:
-                return table.select(list(columns)).cast(pa.schema(list(columns.items()))), file
+                return table.select(columns.names).cast(columns), file
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise FormatError(f"cannot read {file}: {error}") from error
-    return pa.schema(list(columns.items())).empty_table(), None
+    return columns.empty_table(), None
 
 
 def _with_clip_ids(table: pa.Table, file: str | None) -> pa.Table:
@@ -175,8 +167,8 @@ def _published_actions(annotations: Annotations) -> tuple[pa.Table, list[str]]:
     origin = [letters[clip_id] for clip_id in actions["clip_id"].to_pylist()]
     table = pa.table(
         [actions["clip_id"], pa.array(origin, pa.string()), actions["person_id"], actions["action_id"]],
-        names=list(_ACTIONS),
-    ).cast(pa.schema(list(_ACTIONS.items())))
+        names=_ACTIONS.names,
+    ).cast(_ACTIONS)
     unknown = {c for c, letter in zip(actions["clip_id"].to_pylist(), origin, strict=True) if letter is None}
     notes = [f"{len(unknown)} clips have no origin: movie_or_real is empty in their rows"] if unknown else []
     unstated = {row["clip_id"] for row in annotations.clips() if row["origin"]} - set(actions["clip_id"].to_pylist())
@@ -188,5 +180,5 @@ def _published_actions(annotations: Annotations) -> tuple[pa.Table, list[str]]:
 def _published_boxes(boxes: pa.Table) -> pa.Table:
     kind = pa.int64() if integral(boxes) else pa.float64()
     columns = [boxes["clip_id"], boxes["frame"], boxes["person_id"], *(boxes[name] for name in _PIXELS.values())]
-    types = [*list(_BOXES.items())[:3], *((name, kind) for name in _PIXELS)]
-    return pa.table(columns, names=list(_BOXES)).cast(pa.schema(types))
+    types = [*list(_BOXES)[:3], *((name, kind) for name in _PIXELS)]
+    return pa.table(columns, names=_BOXES.names).cast(pa.schema(types))

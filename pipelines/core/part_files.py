@@ -64,7 +64,7 @@ class PartFiles:
                 "write to a folder that all nodes share, or to s3:// or gs://",
             )
 
-    def compact(self, when_more_than: int) -> None:
+    def compact(self, when_more_than: int = 16) -> None:
         """Join many small files into one. Killed halfway, it leaves rows twice, which `newest` takes once."""
         fs, path = storage.filesystem(self.folder)
         parts = sorted(name for name in fs.find(path) if name.endswith(".parquet"))

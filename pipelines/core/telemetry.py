@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from microg import storage
@@ -68,11 +67,9 @@ class Telemetry:
                 if value > 0:  # a training worker that was restarted goes back some steps
                     counter.inc(value, {"job": self._job, tag: name})
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._ended = time.monotonic()
-        self.display.__exit__(kind, error, trace)
+        self.display.__exit__(*ended)
 
     def throughput(self, device: str | None = None) -> dict[str, Any]:
         """Return the closing block: what was done, how fast, and what limited it.

@@ -111,8 +111,3 @@ def commit(root: str, rows: list[dict[str, Any]]) -> None:
 def read(root: str, columns: list[str] | None = None) -> pa.Table:
     """Return the newest row of each key, sorted by key."""
     return store(root).newest(columns)
-
-
-def compact(root: str, *, when_more_than: int = 16) -> None:
-    """Join many small files into one."""
-    store(root).compact(when_more_than)

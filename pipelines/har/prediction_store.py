@@ -44,17 +44,12 @@ def rows_of(key_frame: dict[str, Any], scores: np.ndarray | None, error: str, **
 def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
     now = time.time_ns()
-    _files(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
-
-
-def committed(root: str, columns: list[str] | None = None) -> pa.Table:
-    """Return the newest row of each sample, sorted by sample id."""
-    return _files(root).newest(columns)
+    files(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
 
 
 def finished_keys(root: str) -> set[str]:
     """Return the names of the key frames whose people all have scores; those with errors are to be tried again."""
-    table = committed(root, ["clip_id", "frame", "status"])
+    table = files(root).newest(["clip_id", "frame", "status"])
     keys: dict[str, bool] = {}
     for row in table.to_pylist():
         key = f"{row['clip_id']}:{row['frame']}"
@@ -72,15 +67,11 @@ def finish(root: str, key_frames: pa.Table) -> pa.Table:
         for row in key_frames.select(["clip_id", "frame", "person_id"]).to_pylist()
         for person in row["person_id"]
     ]
-    result = schema.conform(TABLE, _files(root).complete(wanted))
+    result = schema.conform(TABLE, files(root).complete(wanted))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result
 
 
-def compact(root: str, *, when_more_than: int = 16) -> None:
-    """Join many small files into one."""
-    _files(root).compact(when_more_than)
-
-
-def _files(root: str) -> PartFiles:
+def files(root: str) -> PartFiles:
+    """Return the files in which rows are committed."""
     return PartFiles(storage.join(root, "parts"), SCHEMA, "sample_id")

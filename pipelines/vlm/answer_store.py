@@ -52,23 +52,23 @@ def claim(root: str, fingerprint: Mapping[str, Any]) -> None:
 def commit(root: str, rows: Sequence[dict[str, Any]]) -> None:
     """Append rows as one new file, atomically."""
     now = time.time_ns() // 1000
-    _files(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
+    files(root).append(pa.Table.from_pylist([{**row, WRITTEN: now} for row in rows], schema=SCHEMA))
 
 
 def finished_keys(root: str) -> set[str]:
     """Return the keys of items that have an answer; those with errors are to be tried again."""
-    table = _files(root).newest([KEY, "status"])
+    table = files(root).newest([KEY, "status"])
     return set(table.filter(pc.equal(table["status"], "ok"))[KEY].to_pylist())
 
 
 def spent(root: str) -> float:
     """Return the dollars that committed rows cost, as far as that is known."""
-    return float(pc.sum(_files(root).newest(["cost"])["cost"]).as_py() or 0.0)
+    return float(pc.sum(files(root).newest(["cost"])["cost"]).as_py() or 0.0)
 
 
 def answers(root: str) -> list[dict[str, Any]]:
     """Return task, clip_id, qa_index and text of every committed answer."""
-    table = _files(root).newest(["task", "clip_id", "qa_index", "text", "status"])
+    table = files(root).newest(["task", "clip_id", "qa_index", "text", "status"])
     return table.filter(pc.equal(table["status"], "ok")).to_pylist()
 
 
@@ -77,9 +77,8 @@ def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
 
     Raises `WorkerError` when rows of `keys` are missing.
     """
-    files = _files(root)
-    mine = files.complete(list(keys))
-    result = order_of(schema.conform(TABLE, files.newest().drop_columns([KEY])))
+    mine = files(root).complete(list(keys))
+    result = order_of(schema.conform(TABLE, files(root).newest().drop_columns([KEY])))
     storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
     return result, mine
 
@@ -93,10 +92,6 @@ def order_of(table: pa.Table) -> pa.Table:
     )
 
 
-def compact(root: str, *, when_more_than: int = 16) -> None:
-    """Join many small files into one."""
-    _files(root).compact(when_more_than)
-
-
-def _files(root: str) -> PartFiles:
+def files(root: str) -> PartFiles:
+    """Return the files in which rows are committed."""
     return PartFiles(storage.join(root, "parts"), SCHEMA, KEY)

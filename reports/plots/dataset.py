@@ -110,9 +110,7 @@ def action_groups(groups: pd.DataFrame) -> Plot | None:
     if not total:
         return None
     with styled():
-        result, _ = figure(9, 4)
-        result.clear()
-        donut, bars = result.subplots(1, 2, width_ratios=[1, 1.25])
+        result, (donut, bars) = figure(9, 4, columns=2, width_ratios=[1, 1.25])
         names = groups["group"].tolist()
         colours = [GROUP_COLOURS[name] for name in names]
         donut.pie(

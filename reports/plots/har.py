@@ -76,9 +76,8 @@ def precision_recall_curves(classes: pd.DataFrame, curves: pd.DataFrame) -> Plot
     groups = [group for group in GROUP_COLOURS if (known["group"] == group).any()]
     by_class = dict(tuple(curves.groupby("action_id")))
     with styled():
-        result, _ = figure(1.2 + 4.1 * len(groups), 5.4)
-        result.clear()
-        panels = np.atleast_1d(result.subplots(1, len(groups), sharey=True))
+        result, panels = figure(1.2 + 4.1 * len(groups), 5.4, columns=len(groups), sharey=True)
+        panels = np.atleast_1d(panels)
         for panel, group in zip(panels, groups, strict=True):
             part = known[known["group"] == group].sort_values("support", ascending=False, kind="stable")
             for place, row in enumerate(part.to_dict("records")):

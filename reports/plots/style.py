@@ -74,10 +74,10 @@ def styled() -> Iterator[None]:
         yield
 
 
-def figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of a size in inches with one pair of axes."""
+def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure of a size in inches with one pair of axes, or an array of them (`options` of `subplots`)."""
     result = Figure(figsize=(width, height), layout="constrained")
-    return result, result.subplots()
+    return result, result.subplots(rows, columns, **options)
 
 
 def legend_below(result: Figure, axes: Axes) -> None:

@@ -36,9 +36,7 @@ def training_curves(
     history = history.sort_values("epoch")
     scored = history[history["val_map_corrected"].notna()]
     with styled():
-        result, _ = figure(9.5, 4.2)
-        result.clear()
-        left, right = result.subplots(1, 2)
+        result, (left, right) = figure(9.5, 4.2, columns=2)
         left.plot(history["epoch"], history["loss"], color=_BLUE, linewidth=2, label="training")
         val = history[history["val_loss"].notna()]
         if len(val):

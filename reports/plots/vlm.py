@@ -42,10 +42,9 @@ def score_points(scores: pd.DataFrame, task: str, titles: Mapping[str, str]) -> 
     rest = [name for name in names if name != _CIDER]
     groups = [group for group in ([_CIDER] if _CIDER in names else [], rest) if group]
     with styled():
-        result, _ = figure(9, 1.4 + 0.8 * len(groups) + 0.42 * len(names))
-        result.clear()
         ratios = [len(group) + 0.6 for group in groups]
-        panels = np.atleast_1d(result.subplots(len(groups), 1, height_ratios=ratios))
+        result, panels = figure(9, 1.4 + 0.8 * len(groups) + 0.42 * len(names), len(groups), height_ratios=ratios)
+        panels = np.atleast_1d(panels)
         for panel, group in zip(panels, groups, strict=True):
             for place, name in enumerate(group):
                 _points(panel, whole[whole["metric"] == name], place)
@@ -90,22 +89,9 @@ def _points(panel, rows: pd.DataFrame, place: int) -> None:  # pyright: ignore[r
     first = rows[rows["protocol"] == rows["protocol"].iloc[0]]
     for system, marker in _SYSTEMS.items():
         value = 100 * first[first["system"] == system]["value"]
-        _mark(panel, value, place, NEUTRAL, marker, 8, 1)
-
-
-def _mark(panel, values, at: float, colour: str, marker: str, size: float, order: int) -> None:  # pyright: ignore[reportMissingParameterType]
-    """Draw marks that may stand on the edge; the layout does not make room for them."""
-    lines = panel.plot(
-        values,
-        [at] * len(values),
-        color=colour,
-        marker=marker,
-        markersize=size,
-        linestyle="",
-        zorder=order,
-        clip_on=False,
-    )
-    lines[0].set_in_layout(False)
+        style = {"color": NEUTRAL, "marker": marker, "markersize": 8, "linestyle": ""}
+        (marks,) = panel.plot(value, [place] * len(value), **style, zorder=1, clip_on=False)
+        marks.set_in_layout(False)  # they may stand on the edge: the layout does not make room for them
 
 
 def answer_slices(scores: pd.DataFrame, titles: Mapping[str, str]) -> Plot | None:
@@ -126,32 +112,15 @@ def answer_slices(scores: pd.DataFrame, titles: Mapping[str, str]) -> Plot | Non
             before = part["slice_kind"]
             places.append(number + gap)
         for number, name in enumerate(names):
-            values = [
-                100
-                * float(
-                    sliced[
-                        (sliced["metric"] == name)
-                        & (sliced["slice_kind"] == part["slice_kind"])
-                        & (sliced["slice"] == part["slice"])
-                    ]["value"].iloc[0]
-                )
-                for part in parts
-            ]
+            found = sliced[sliced["metric"] == name].set_index(["slice_kind", "slice"])["value"]
+            values = [100 * float(found[part["slice_kind"], part["slice"]]) for part in parts]
             at = [place + (number - (len(names) - 1) / 2) * width for place in places]
             axes.bar(at, values, width=width * 0.95, color=_SLICED[name], label=titles.get(name, name))
         axes.set_xticks(places, [f"{part['slice']}\n({part['items']:,})" for part in parts], fontsize=9)
         for kind in dict.fromkeys(part["slice_kind"] for part in parts):
             members = [place for place, part in zip(places, parts, strict=True) if part["slice_kind"] == kind]
-            axes.text(
-                float(np.mean(members)),
-                -0.2,
-                _KINDS[kind],
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="top",
-                color=NEUTRAL,
-                fontsize=10,
-            )
+            style = {"ha": "center", "va": "top", "color": NEUTRAL, "fontsize": 10}
+            axes.text(float(np.mean(members)), -0.2, _KINDS[kind], transform=axes.get_xaxis_transform(), **style)
         axes.grid(visible=False, axis="x")
         axes.set(ylim=(0, 102), ylabel="score x 100", title="Answers by kind (items in brackets)")
         legend_below(result, axes)

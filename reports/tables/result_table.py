@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
@@ -144,6 +144,16 @@ def verdict_of(difference: float, low: float, high: float) -> Verdict:
     if low <= 0 <= high:
         return "same"
     return "above" if difference > 0 else "below"
+
+
+def beside(cell: Cell, published: float | None) -> Cell:
+    """Return a cell of ours with its difference to the published value, and what its interval says of that."""
+    if published is None or cell.value is None:
+        return cell
+    verdict = None
+    if cell.low is not None and cell.high is not None:
+        verdict = verdict_of(cell.value - published, cell.low - published, cell.high - published)
+    return replace(cell, difference=cell.value - published, verdict=verdict)
 
 
 _LATEX = {

@@ -12,7 +12,7 @@ from microg.metrics.text import registry
 from microg.metrics.text.intervals import compare_texts
 from microg.reports.run_folders import RunFolder, model_name, predictions_run
 from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
-from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, verdict_of
+from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, beside
 from microg.texts.items import Task
 
 PROTOCOLS = ("paper", "standard")
@@ -126,7 +126,7 @@ def _rows_of(run: RunFolder, task: Task, row: PublishedTextRow | None) -> list[R
         cells = [found.get(title, Cell()) for title in columns(task)]
         if protocol == "paper" and row is not None and same:
             published = row.scores[task]
-            cells = [_beside(cell, published.get(title)) for title, cell in zip(columns(task), cells, strict=True)]
+            cells = [beside(cell, published.get(title)) for title, cell in zip(columns(task), cells, strict=True)]
         note = ""
         if protocol == "paper" and not same:
             note = (
@@ -145,16 +145,6 @@ def _frames_of(run: RunFolder) -> Cell:
         return Cell()
     lengths = pc.list_value_length(made.table("generations")["frame_indices"]).drop_null()
     return Cell(float(pc.mode(lengths)[0]["mode"].as_py()), digits=0) if len(lengths) else Cell()
-
-
-def _beside(cell: Cell, published: float | None) -> Cell:
-    if published is None or cell.value is None:
-        return cell
-    difference = cell.value - published
-    verdict = None
-    if cell.low is not None and cell.high is not None:
-        verdict = verdict_of(difference, cell.low - published, cell.high - published)
-    return Cell(cell.value, low=cell.low, high=cell.high, difference=difference, verdict=verdict)
 
 
 def baselines_of(run: RunFolder, task: Task, protocol: str) -> dict[str, dict[str, Cell]]:

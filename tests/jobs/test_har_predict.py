@@ -313,7 +313,7 @@ def test_of_rows_written_twice_the_newest_counts(tmp_path: Path) -> None:
     other = pa.Table.from_pylist([{**key_frame, "frame": 4}])
     with pytest.raises(WorkerError, match="2 of 2 rows"):
         prediction_store.finish(root, other)
-    prediction_store.compact(root, when_more_than=1)
+    prediction_store.files(root).compact(when_more_than=1)
     assert len(list((tmp_path / "parts").iterdir())) == 1
     table = prediction_store.finish(root, key_frames)
     assert table["sample_id"].to_pylist() == ["a_000:3:1", "a_000:3:2"]
@@ -321,7 +321,7 @@ def test_of_rows_written_twice_the_newest_counts(tmp_path: Path) -> None:
 
 
 def committed(run: Path) -> int:
-    return prediction_store.committed(str(run), ["sample_id"]).num_rows
+    return prediction_store.files(str(run)).newest(["sample_id"]).num_rows
 
 
 @pytest.fixture(scope="module")

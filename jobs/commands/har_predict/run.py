@@ -54,7 +54,7 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
         run = Run.start(folder, COMMAND, settings, dataset=found.fingerprint, protocol=_VIEWS[settings.view])
         if left.num_rows:
             report |= _score(run, _by_size(left, dataset), settings, network)
-        prediction_store.compact(folder)
+        prediction_store.files(folder).compact()
         table = prediction_store.finish(folder, key_frames)
         failed = [row for row in table.select(["sample_id", "status", "error"]).to_pylist() if row["status"] != "ok"]
         report |= {

@@ -100,7 +100,7 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
             answer_store.claim(prepared.folder, engine.fingerprint())
         if prepared.left.num_rows:
             report |= _ask(run, prepared)
-        answer_store.compact(prepared.folder)
+        answer_store.files(prepared.folder).compact()
         wanted = [item.qualified_id for item in items_of(prepared.questions.clips)]
         table, mine = answer_store.finish(prepared.folder, wanted)
         report |= _outcome(table, mine) | {"generations": run.path("tables", "generations.parquet")}

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ class Measurer:
     """Measures texts; what a metric makes of the same texts is measured once for both protocols where it may be.
 
     settings: of metrics that take any, by metric. skipped: why a metric or a protocol cannot be had, by its name.
-    resources, workers: where to measure (see `TextScoring`); `close` ends what was started.
+    resources, workers: where to measure, which `scoring` does and whose `close` ends what was started.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Measurer:
         for name in settings:
             registry.metric(name)
         self._settings = settings
-        self._scoring = TextScoring(resources, workers)
+        self.scoring = TextScoring(resources, workers)
         self._known: dict[tuple[str, str], ItemState] = {}
         self.skipped: dict[str, str] = {}
 
@@ -90,24 +89,11 @@ class Measurer:
         digest = hashlib.sha256(repr((ids, said, true)).encode("utf-8", "surrogatepass")).hexdigest()
         again = [name for name in names if registry.metric(name).encodes and (name, digest) in self._known]
         new = [name for name in names if name not in again]
-        states = self._scoring.measure(protocol, ids, said, true, new, self._settings) if new else {}
+        states = self.scoring.measure(protocol, ids, said, true, new, self._settings) if new else {}
         for name, state in states.items():
             if registry.metric(name).encodes:
                 self._known[name, digest] = state
         return {name: self._known[name, digest] if name in again else states[name] for name in names}
-
-    def tell(self, progress: Callable[[str], object]) -> None:
-        """Call `progress` with how far long work is."""
-        self._scoring.tell = progress
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """How long measuring took so far, by what was measured."""
-        return dict(self._scoring.seconds)
-
-    def close(self) -> None:
-        """End the workers."""
-        self._scoring.close()
 
     def _is_available(self, what: str, names: Sequence[str], protocol: str, *, raises: bool) -> bool:
         """Try metrics on one text; record why `what` (a metric or a protocol) is unavailable, or raise that."""
@@ -139,15 +125,15 @@ def score_pairs(
     reports: list[TextReport] = []
     stages = (NGRAMS, *registry.names("encoder"), "resample")
     items = sum(len(part.items) for part in pairs) * len(chosen)
-    with Telemetry("scoring", items, unit="items", stages=stages) as telemetry, closing(measurer):
-        measurer.tell(lambda note: telemetry.display.advance(0, note=note))
+    with Telemetry("scoring", items, unit="items", stages=stages) as telemetry, measurer.scoring as scoring:
+        scoring.tell = lambda note: telemetry.display.advance(0, note=note)
         for part in pairs:
             for protocol, names in chosen.items():
                 of_baselines = {"cheap": None, "all": names, "none": ()}[settings.baselines]
-                before, started = measurer.seconds, monotonic()
+                before, started = dict(scoring.seconds), monotonic()
                 options = {**settings.model_dump(include={"resamples", "seed"}), "baseline_metrics": of_baselines}
                 reports.append(score_texts(part, protocol, names, measurer.measure, origins=truth.origins, **options))
-                spent = {name: value - before.get(name, 0.0) for name, value in measurer.seconds.items()}
+                spent = {name: value - before.get(name, 0.0) for name, value in scoring.seconds.items()}
                 spent["resample"] = monotonic() - started - sum(spent.values())
                 telemetry.row(spent, len(part.items), note="")
     return reports, telemetry.throughput()

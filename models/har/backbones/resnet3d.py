@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from microg.models.har.backbones.pytorchvideo_builders import create_nonlocal, create_resnet, create_slowfast
 from microg.models.har.backbones.roi_head import ConvBoxClassifier
 
-STAGES = 4
 SPATIAL_STRIDES = (1, 2, 2, 1)
 DILATIONS = ((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 2, 2))  # res5 keeps its resolution, dilated
 

@@ -90,11 +90,11 @@ def test_compaction_joins_many_files_and_changes_no_row(tmp_path: Path):
     for number in range(20):
         observations.commit(root, [observed_row(f"a_{number % 18:03d}", written=number)])
     before = observations.read(root)
-    observations.compact(root)
+    observations.store(root).compact()
     assert len(list((tmp_path / "observations").iterdir())) == 1
     assert observations.read(root).equals(before)
     observations.commit(root, [observed_row("b_000")])
-    observations.compact(root)
+    observations.store(root).compact()
     assert len(list((tmp_path / "observations").iterdir())) == 2  # not worth it yet
 
 
@@ -115,7 +115,7 @@ def test_compaction_killed_before_it_removed_the_parts_leaves_each_row_once(
 
     monkeypatch.setattr(LocalFileSystem, "rm", die)
     with pytest.raises(SystemExit):
-        observations.compact(root)
+        observations.store(root).compact()
     assert len(list((tmp_path / "observations").iterdir())) == 14
     assert observations.read(root).equals(before)
 
