@@ -71,8 +71,7 @@ def har_train(
     and returns. The run folder gets `checkpoints/best.pt` for `microg har predict --weights RUN`, one row an epoch in
     `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
     """
-    from microg.jobs.commands.har_train.settings import load_har_train_config
-    from microg.jobs.commands.har_train.show import show
+    from microg.jobs.commands.har_train import load_har_train_config, show
     from microg.pipelines.har.train.checks import check_and_plan
     from microg.pipelines.har.train.run import train
 

@@ -7,13 +7,19 @@ lifts the mean over classes; intervals are therefore shifted by the resamples' m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pyarrow as pa
 
+from microg.data import schema
 from microg.errors import MetricError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Unit = Literal["clip", "source"]
 
@@ -72,6 +78,29 @@ def resample_weights(units: int, resamples: int, seed: int, at_once: int) -> Ite
             draws = np.random.default_rng((seed, number)).integers(0, units, units)
             chunk[row, :units] = np.bincount(draws, minlength=units)
         yield chunk
+
+
+def digest(unit: Unit, seed: int, resamples: int, names: Iterable[str]) -> str:
+    """Return the hash that tells which resamples can be paired: those of the same units, seed and number."""
+    return hashlib.sha256("\n".join([unit, str(seed), str(resamples), *names]).encode()).hexdigest()[:16]
+
+
+def distributions_table(name: str, rows: Iterable[tuple[Mapping[str, str], Distribution]]) -> pa.Table:
+    """Return a run folder's table of resampled values; each distribution comes with the columns that name it."""
+    tables = [schema.empty(name)]
+    for keys, drawn in rows:
+        for metric, values in drawn.values.items():
+            count = len(values)
+            texts = {**keys, "drawn_from": drawn.drawn_from, "metric": metric}
+            columns = {column: [text] * count for column, text in texts.items()}
+            tables.append(schema.conform(name, pa.table({**columns, "resample": np.arange(count), "value": values})))
+    return pa.concat_tables(tables)
+
+
+def resampled_values(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the values of each metric from the rows of one distribution."""
+    ordered = rows.sort_values("resample")
+    return {str(metric): part["value"].to_numpy() for metric, part in ordered.groupby("metric")}
 
 
 def interval(values: np.ndarray, estimate: float) -> Interval:

@@ -8,7 +8,6 @@ adds to `resumes` when and by which code, so that a run made by two versions can
 from __future__ import annotations
 
 import datetime
-import fcntl
 import importlib.metadata
 import os
 import platform
@@ -133,13 +132,8 @@ def exclusive(root: str) -> Iterator[None]:
     if not storage.is_local(root):
         yield
         return
-    folder = storage.local_path(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunConflictError(f"another process is writing to {root}", "wait for it to finish") from None
+    error = RunConflictError(f"another process is writing to {root}", "wait for it to finish")
+    with storage.lock(storage.local_path(root) / ".lock", error):
         yield
 
 

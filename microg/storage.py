@@ -5,6 +5,7 @@ Writes go to a temporary name first and are then moved, so that a reader never s
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from microg.errors import DatasetError, describe
+from microg.errors import DatasetError, MicrogError, describe
 
 # Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
 _OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
@@ -225,3 +226,15 @@ def unreachable(error: BaseException) -> DatasetError | None:
         "set AWS_PROFILE (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), AWS_DEFAULT_REGION, and for a store that is "
         "not Amazon's AWS_ENDPOINT_URL; for gs://, GOOGLE_APPLICATION_CREDENTIALS",
     )
+
+
+@contextmanager
+def lock(path: Path, error: MicrogError) -> Iterator[None]:
+    """Hold a local file for this process until the block ends, or the process; raises `error` when another has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error from None
+        yield

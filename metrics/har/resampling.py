@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from microg.errors import MetricError
-from microg.metrics.bootstrap import Distribution, Unit, resample_weights
+from microg.metrics.bootstrap import Distribution, Unit, digest, resample_weights
 from microg.metrics.har.protocols import Evaluation
 from microg.metrics.har.ranking import Ranking, Ties
 from microg.metrics.har.registry import METRICS, resampled
@@ -46,8 +45,7 @@ def bootstrap(
     at_once = max(1, _CELLS_AT_ONCE // max(evaluation.cells.scores.shape[1], len(names), 1))
     parts = [ranks.resample(chunk) for chunk in resample_weights(len(names), resamples, seed, at_once)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in resampled()}
-    text = "\n".join([unit, str(seed), str(resamples), *names])
-    return Distribution(unit, len(names), seed, hashlib.sha256(text.encode()).hexdigest()[:16], values)
+    return Distribution(unit, len(names), seed, digest(unit, seed, resamples, names), values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from microg.data import schema
 from microg.data.taxonomy import GROUP_NAMES
 from microg.errors import DatasetError
-from microg.metrics.bootstrap import Distribution, Interval, Unit, interval
+from microg.metrics.bootstrap import Distribution, Interval, Unit, distributions_table, interval, resampled_values
 from microg.metrics.har.detection import precision_recall
 from microg.metrics.har.registry import METRICS, resampled
 from microg.metrics.har.scores import Averages, ProtocolScores
@@ -110,19 +110,7 @@ def curves_table(results: Iterable[ProtocolScores]) -> pa.Table:
 
 def bootstrap_table(distributions: Iterable[Distribution]) -> pa.Table:
     """Return the table `har_bootstrap`."""
-    tables = [schema.empty("har_bootstrap")]
-    for drawn in distributions:
-        for metric, values in drawn.values.items():
-            count = len(values)
-            columns = {
-                "unit": [drawn.unit] * count,
-                "drawn_from": [drawn.drawn_from] * count,
-                "metric": [metric] * count,
-                "resample": np.arange(count),
-                "value": values,
-            }
-            tables.append(schema.conform("har_bootstrap", pa.table(columns)))
-    return pa.concat_tables(tables)
+    return distributions_table("har_bootstrap", (({"unit": drawn.unit}, drawn) for drawn in distributions))
 
 
 def read_distributions(table: pa.Table, units: int, seed: int) -> dict[Unit, Distribution]:
@@ -132,10 +120,7 @@ def read_distributions(table: pa.Table, units: int, seed: int) -> dict[Unit, Dis
     for (unit, drawn_from), part in frame.groupby(["unit", "drawn_from"], sort=False):
         if unit in result:
             raise DatasetError("table har_bootstrap holds two sets of resamples", "score that run again")
-        values = {
-            str(metric): rows.sort_values("resample")["value"].to_numpy() for metric, rows in part.groupby("metric")
-        }
-        result[unit] = Distribution(unit, units, seed, str(drawn_from), values)
+        result[unit] = Distribution(unit, units, seed, str(drawn_from), resampled_values(part))
     return result
 
 
@@ -177,7 +162,7 @@ def document(result: ProtocolScores, found: Intervals) -> dict[str, Any]:
     """Return a protocol's scores as plain values; nan becomes None."""
     rules = {rule: _plain(float(np.nanmean(values))) for rule, values in result.classes.by_ties["map"].items()}
     document: dict[str, Any] = {
-        "definition": _definition(result),
+        "definition": dict(vars(result.protocol)),
         **_averages(result.overall),
         "map_by_tie_rule": rules,
         "bracket": {name: [*map(_plain, limits)] for name, limits in result.bracket.items()},
@@ -193,10 +178,6 @@ def document(result: ProtocolScores, found: Intervals) -> dict[str, Any]:
             for (metric, average), by_unit in found.items()
         }
     return document
-
-
-def _definition(result: ProtocolScores) -> dict[str, Any]:
-    return dict(vars(result.protocol))
 
 
 def _averages(part: Averages) -> dict[str, Any]:

@@ -6,14 +6,13 @@ frequencies of CIDEr stay those of the whole corpus.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from microg.errors import MetricError
-from microg.metrics.bootstrap import Distribution, resample_weights
+from microg.metrics.bootstrap import Distribution, digest, resample_weights
 
 _AT_ONCE = 500
 
@@ -58,10 +57,8 @@ def bootstrap_texts(
             for name, (state, _) in parts.items():
                 for score, drawn in state.score(weights @ sums[name], weights @ counts).items():
                     values.setdefault(score, []).append(drawn)
-    text = "\n".join(["clip", str(seed), str(resamples), *(ids or [])])
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     joined = {name: np.concatenate(drawn) for name, drawn in values.items()}
-    return Distribution("clip", len(names), seed, digest, joined)
+    return Distribution("clip", len(names), seed, digest("clip", seed, resamples, ids or []), joined)
 
 
 def text_intervals(drawn: Distribution, estimates: Mapping[str, float]) -> dict[str, tuple[float, float]]:

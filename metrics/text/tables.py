@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from microg.data import schema
-from microg.metrics.bootstrap import Distribution
+from microg.metrics.bootstrap import Distribution, distributions_table, resampled_values
 from microg.metrics.published import PublishedTextRow
 from microg.metrics.text import registry
 from microg.metrics.text.report import Slice, TextReport
@@ -79,22 +78,8 @@ def items_table(reports: Iterable[TextReport]) -> pa.Table:
 
 def bootstrap_table(reports: Iterable[TextReport]) -> pa.Table:
     """Return the table `text_bootstrap`."""
-    tables = [schema.empty("text_bootstrap")]
-    for report in reports:
-        if report.distribution is None:
-            continue
-        for metric, values in report.distribution.values.items():
-            number = len(values)
-            columns = {
-                "protocol": [report.protocol] * number,
-                "task": [report.pairs.task] * number,
-                "metric": [metric] * number,
-                "drawn_from": [report.distribution.drawn_from] * number,
-                "resample": np.arange(number),
-                "value": values,
-            }
-            tables.append(schema.conform("text_bootstrap", pa.table(columns)))
-    return pa.concat_tables(tables)
+    rows = (({"protocol": each.protocol, "task": each.pairs.task}, each.distribution) for each in reports)
+    return distributions_table("text_bootstrap", ((keys, drawn) for keys, drawn in rows if drawn is not None))
 
 
 def read_distributions(table: pa.Table, seed: int) -> dict[tuple[str, str], Distribution]:
@@ -103,8 +88,8 @@ def read_distributions(table: pa.Table, seed: int) -> dict[tuple[str, str], Dist
     result = {}
     for keys, part in frame.groupby(["task", "protocol"], sort=False):
         task, protocol = map(str, keys)
-        values = {str(name): rows.sort_values("resample")["value"].to_numpy() for name, rows in part.groupby("metric")}
-        result[task, protocol] = Distribution("clip", 0, seed, str(part["drawn_from"].iloc[0]), values)
+        drawn_from = str(part["drawn_from"].iloc[0])
+        result[task, protocol] = Distribution("clip", 0, seed, drawn_from, resampled_values(part))
     return result
 
 

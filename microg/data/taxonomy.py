@@ -134,29 +134,11 @@ AVA_80: dict[int, str] = dict(
 # Our action id -> AVA id of the class that an AVA model would answer for it; 28 has none in AVA.
 TO_AVA_80: dict[int, int | None] = {action_id: None if action_id == 28 else action_id for action_id in ACTION_IDS}
 
-JHMDB_21: tuple[str, ...] = (
-    "brush_hair",
-    "catch",
-    "clap",
-    "climb_stairs",
-    "golf",
-    "jump",
-    "kick_ball",
-    "pick",
-    "pour",
-    "pullup",
-    "push",
-    "run",
-    "shoot_ball",
-    "shoot_bow",
-    "shoot_gun",
-    "sit",
-    "stand",
-    "swing_baseball",
-    "throw",
-    "walk",
-    "wave",
+_JHMDB_NAMES = (
+    "brush_hair catch clap climb_stairs golf jump kick_ball pick pour pullup push run shoot_ball "
+    "shoot_bow shoot_gun sit stand swing_baseball throw walk wave"
 )
+JHMDB_21: tuple[str, ...] = tuple(_JHMDB_NAMES.split())
 # Our action id -> JHMDB-21 class, for the eleven that both sets have.
 TO_JHMDB_21: dict[int, str] = {
     7: "jump",

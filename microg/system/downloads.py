@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fcntl
 import fnmatch
 import hashlib
 import os
@@ -13,7 +12,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -309,8 +307,9 @@ def download(
     call goes on where an interrupted one stopped. Raises `DownloadError`: the disk is too small or full, a file does
     not come, its content is not what the hub says, or another process downloads into the same folder.
     """
-    with lock_folder(folder):
-        parts = folder / _PARTS
+    parts = folder / _PARTS
+    error = DownloadError(f"another process is downloading into {folder}", "wait for it to finish")
+    with storage.lock(parts / "lock", error):
         _check_space(folder, parts, todo)
         stop, lock = threading.Event(), threading.Lock()
 
@@ -440,16 +439,3 @@ def _manifest(hub: Hub, folder: Path, todo: Plan, revision: str | None) -> dict[
         "files": files,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; parts would otherwise be written by two at once."""
-    parts = folder / _PARTS
-    parts.mkdir(parents=True, exist_ok=True)
-    with (parts / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DownloadError(f"another process is downloading into {folder}", "wait for it to finish") from None
-        yield

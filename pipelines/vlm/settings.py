@@ -18,6 +18,11 @@ from microg.models.vlm.prompts import Prompt, prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.texts.items import TASKS, Task
 
+_VOLATILE = (
+    "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel batch "
+    "live_scores clips_per_block resources"
+)
+
 
 class PromptIds(Config):
     """Which prompt asks each task."""
@@ -90,26 +95,7 @@ class GenerateSettings(Config):
     checked by its fingerprint (`answer_store.claim`).
     """
 
-    volatile: ClassVar[frozenset[str]] = frozenset(
-        {
-            "model",
-            "url",
-            "dataset",
-            "tasks",
-            "all_clips",
-            "limit",
-            "settings",
-            "api",
-            "cache",
-            "max_cost",
-            "device",
-            "tensor_parallel",
-            "batch",
-            "live_scores",
-            "clips_per_block",
-            "resources",
-        }
-    )
+    volatile: ClassVar[frozenset[str]] = frozenset(_VOLATILE.split())
     model: str = Field(
         default="",
         description="Model: a card of 'microg vlm models' or its file, a checkpoint folder, or with `url` the name "

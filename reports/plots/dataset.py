@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -85,14 +86,7 @@ def people_per_clip(people: pd.DataFrame) -> Plot | None:
             axes.bar(positions, counts, bottom=bottom, label=origin, color=ORIGIN_COLOURS[origin], width=0.75)
             bottom = [below + count for below, count in zip(bottom, counts, strict=True)]
         for position, count, percent in zip(positions, people["all"], people["all_percent"], strict=True):
-            axes.annotate(
-                f"{count:,}\n{percent:.1f}%",
-                (position, count),
-                (0, 4),
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-            )
+            _write_above(axes, position, count, percent)
         axes.set_ylim(0, max(bottom) * 1.17)
         axes.set_xticks(positions)
         axes.set_xlim(*_bar_range(positions))
@@ -278,14 +272,7 @@ def question_types(types: pd.DataFrame) -> Plot | None:
             names, used["unanswerable"].tolist(), bottom=answered, color=NEUTRAL, width=0.75, label="not mentioned"
         )
         for position, (count, percent) in enumerate(zip(counts, used["percent"], strict=True)):
-            axes.annotate(
-                f"{count:,}\n{percent:.1f}%",
-                (position, count),
-                (0, 3),
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-            )
+            _write_above(axes, position, count, percent)
         # one bar over the whole width is hard to read
         axes.set(ylim=(0, max(counts) * 1.18), xlim=(-0.6, max(len(names) - 1, 4) + 0.6))
         axes.grid(visible=False, axis="x")
@@ -293,3 +280,8 @@ def question_types(types: pd.DataFrame) -> Plot | None:
         legend_below(result, axes)
         text = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
         return finish(result, "question_types", f"Bar chart of question types: {text}.")
+
+
+def _write_above(axes: Axes, position: float, count: int, percent: float) -> None:
+    text = f"{count:,}\n{percent:.1f}%"
+    axes.annotate(text, (position, count), (0, 4), textcoords="offset points", ha="center", fontsize=9)

@@ -24,7 +24,7 @@ from microg import storage
 from microg.data.dataset import Dataset
 from microg.formats import FORMATS, FormatEntry
 from microg.jobs import cli
-from microg.jobs.commands.har_train.settings import load_har_train_config
+from microg.jobs.commands.har_train import load_har_train_config
 from microg.metrics.har import registry as har_registry
 from microg.metrics.text import registry as text_registry
 from microg.metrics.text.scoring import measure

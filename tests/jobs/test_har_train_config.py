@@ -12,7 +12,7 @@ import pytest
 
 from microg.errors import ConfigError
 from microg.jobs.commands.har_score.settings import load_har_score_config
-from microg.jobs.commands.har_train.settings import load_har_train_config
+from microg.jobs.commands.har_train import load_har_train_config
 from microg.models.har.backbones.registry import backbone
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -154,7 +154,7 @@ def test_where_it_runs_does_not_change_the_digest_and_what_it_computes_does() ->
 
 def test_reading_a_recipe_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from microg.jobs.commands.har_train.settings import load_har_train_config as load; "
+        "import sys; from microg.jobs.commands.har_train import load_har_train_config as load; "
         f"load({str(RECIPES['x3d_s'])!r}); print([m for m in ('torch', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

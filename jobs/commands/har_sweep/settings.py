@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from microg import storage
 from microg.config import Config, load_config, merged, nested, recipe_path, settings_of
 from microg.errors import ConfigError
-from microg.jobs.commands.har_train.settings import load_har_train_config
+from microg.jobs.commands.har_train import load_har_train_config
 from microg.pipelines.har.sweep import Domain, parse_space
 from microg.pipelines.har.train.settings import TrainConfig
 

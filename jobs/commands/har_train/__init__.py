@@ -1,1 +1,0 @@
-"""What har train does."""
