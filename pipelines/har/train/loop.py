@@ -18,6 +18,7 @@ from microg.metrics.har.registry import validation_columns
 from microg.models.har.backbones.roi_head import normalise
 from microg.models.har.checkpoints import save_weights
 from microg.models.har.training.augment import quarter_turns
+from microg.models.har.training.batch_norm import RunningStatistics
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.har.training.step import Stepper, box_loss
 from microg.pipelines.har.samples import SampleBatch
@@ -57,6 +58,7 @@ class TrainLoop:
         self.context, self.group, self.progress = context, group, progress
         self.model, self.stepper, self.device = model, stepper, stepper.device
         self._files = RunFiles(context.root)
+        self._statistics = RunningStatistics(model)
         self._scorer = Scorer(context.val_rows, context.val_truth, label_space(context.config.label_space))
         self._saved = time.monotonic()
         logs = context.config.tensorboard and group.rank == 0
@@ -106,6 +108,7 @@ class TrainLoop:
     def _step(self, work: Iterator[Piece]) -> tuple[list[float], float, list[str]]:
         """Compute one optimizer step; return sums in the order of `_SUMS`, seconds waited, and what failed."""
         plan, totals, waited, failures = self.context.plan, [0.0] * len(_SUMS), 0.0, []
+        self._statistics.begin_step()
         for turn in range(plan.micro_batches):
             begin = time.monotonic()
             piece = next(work)
@@ -126,11 +129,13 @@ class TrainLoop:
                     share=(len(batch.boxes) / boxes_in_all if boxes_in_all else 1.0) / plan.micro_batches,
                     last=turn + 1 == plan.micro_batches and batch is piece.batches[-1],
                 )
+                self._statistics.take_micro_batch(turn)
                 cells = losses.boxes * batch.labels.shape[1]
                 for place, value in enumerate((losses.loss_sum, cells, len(batch.keys), losses.boxes)):
                     totals[place] += value
             totals[-1] += len(piece.errors)
         self.stepper.step()
+        self._statistics.end_step(self.group.gather_rows(self._statistics.rows()))
         return totals, waited, failures
 
     def _rate(self, iteration: int) -> float:

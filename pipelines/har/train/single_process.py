@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -14,25 +14,17 @@ from microg.pipelines.har.train.loop import TrainLoop
 from microg.pipelines.har.train.plan import Position
 from microg.pipelines.har.train.stream import Piece, ahead, decode_unit, pieces
 from microg.pipelines.har.train.worker import build_model_and_stepper
+from microg.pipelines.har.train.worker_group import Collectives
 
 
-class SingleProcess:
-    """A group of one worker, in this process; reports are kept in `reports`."""
+class SingleProcess(Collectives):
+    """A worker that no driver looks at, alone or one of several processes; reports are kept in `reports`."""
 
-    rank, world = 0, 1
-
-    def __init__(self, stop_after_updates: int | None = None) -> None:
+    def __init__(self, stop_after_updates: int | None = None, *, rank: int = 0, world: int = 1) -> None:
+        super().__init__(rank, world, "cpu")
         self.reports: list[dict[str, Any]] = []
         self.updates = 0
         self._stop_after = stop_after_updates
-
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Return the values."""
-        return list(values)
-
-    def gather(self, value: Any) -> list[Any]:
-        """Return the value alone."""
-        return [value]
 
     def update(self, progress: dict[str, Any]) -> bool:
         """Count the update."""
@@ -44,10 +36,10 @@ class SingleProcess:
         self.reports.append(metrics)
 
 
-def local_blocks(setup: TrainingSetup, start: Position) -> Iterator[pa.Table]:
-    """Yield what the stream gives a single worker from `start` on, decoded one after another."""
+def local_blocks(setup: TrainingSetup, start: Position, rank: int = 0) -> Iterator[pa.Table]:
+    """Yield what the stream gives the worker of a rank from `start` on, decoded one after another."""
     context = setup.context
-    for number in context.plan.units_of(0, start):
+    for number in context.plan.units_of(rank, start):
         unit = context.plan.unit(number)
         rows = context.val_rows if unit.validation else setup.train_rows
         view = context.views.val if unit.validation else context.views.train
@@ -55,19 +47,22 @@ def local_blocks(setup: TrainingSetup, start: Position) -> Iterator[pa.Table]:
         yield table.append_column("unit", pa.array([number] * table.num_rows, pa.int64()))
 
 
-def local_work(setup: TrainingSetup, start: Position) -> Iterator[Piece]:
-    """Yield what a single worker computes from `start` on."""
+def local_work(setup: TrainingSetup, start: Position, rank: int = 0) -> Iterator[Piece]:
+    """Yield what the worker of a rank computes from `start` on."""
     space = label_space(setup.config.label_space)
-    return pieces(local_blocks(setup, start), setup.context.plan, 0, start, setup.context.views, space)
+    return pieces(local_blocks(setup, start, rank), setup.context.plan, rank, start, setup.context.views, space)
 
 
 def run_local(setup: TrainingSetup, group: SingleProcess | None = None) -> tuple[bool, TrainLoop]:
-    """Train on the CPU from wherever the run folder is; return whether it came to its end, and the loop."""
+    """Train on the CPU from wherever the run folder is; return whether it came to its end, and the loop.
+
+    A `group` of several processes has its torch process group already.
+    """
     import torch
 
-    device = torch.device("cpu")
+    device, group = torch.device("cpu"), group or SingleProcess()
     files = RunFiles(setup.context.root)
     progress = files.progress()
-    model, stepper = build_model_and_stepper(setup.context, device, files.load(progress), distributed=False)
-    loop = TrainLoop(setup.context, group or SingleProcess(), model, stepper, progress)
-    return loop.run(ahead(local_work(setup, progress.position), setup.config.resources.prefetch)), loop
+    model, stepper = build_model_and_stepper(setup.context, device, files.load(progress), distributed=group.world > 1)
+    loop = TrainLoop(setup.context, group, model, stepper, progress)
+    return loop.run(ahead(local_work(setup, progress.position, group.rank), setup.config.resources.prefetch)), loop

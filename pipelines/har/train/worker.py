@@ -94,7 +94,9 @@ def build_model_and_stepper(
     optimizer = build_optimizer(model, config.optimizer, config.schedule.lr)
     wrapped: Any = model
     if distributed:
-        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        # Buffers stay as they are: running statistics are combined after each step, from all workers.
+        ids = [device] if device.type == "cuda" else None
+        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
     if config.step.compile:
         wrapped = torch.compile(wrapped, dynamic=True)
     stepper = Stepper(wrapped, optimizer, config.step, config.optimizer, device)

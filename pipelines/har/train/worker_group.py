@@ -82,6 +82,10 @@ class WorkerGroup(Protocol):
         """Return every worker's value in the order of ranks; every worker must call."""
         ...
 
+    def gather_rows(self, rows: Any) -> list[Any]:
+        """Return every worker's tensor (rows, width) in the order of ranks; every worker must call."""
+        ...
+
     def update(self, progress: dict[str, Any]) -> bool:
         """Tell the driver where this worker is; return whether it asked to stop."""
         ...
@@ -91,19 +95,11 @@ class WorkerGroup(Protocol):
         ...
 
 
-class RayWorkerGroup:
-    """The group of a Ray Train worker; `monitor` is the actor that the driver looks at."""
+class Collectives:
+    """What workers tell each other, through torch's process group where there are several."""
 
-    def __init__(self, monitor: Any, device: Any) -> None:
-        import ray.train
-
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world: int = context.get_world_size()
-        self._monitor, self._device = monitor, device
-        self._pending: Any = None
-        self._asked = 0.0
-        self._stop: bool = False
+    def __init__(self, rank: int, world: int, device: Any) -> None:
+        self.rank, self.world, self._device = rank, world, device
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sum with one small all-reduce."""
@@ -125,6 +121,36 @@ class RayWorkerGroup:
         found: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(found, value)
         return found
+
+    def gather_rows(self, rows: Any) -> list[Any]:
+        """Gather tensors of as many rows as the largest, then cut them to their own."""
+        if self.world == 1:
+            return [rows]
+        import torch
+        import torch.distributed
+
+        count = torch.tensor([len(rows)], device=rows.device)
+        counts = [torch.zeros_like(count) for _ in range(self.world)]
+        torch.distributed.all_gather(counts, count)
+        sizes = [int(one) for one in counts]
+        padded = torch.cat([rows, rows.new_zeros((max(sizes) - len(rows), rows.shape[1]))])
+        gathered = [torch.empty_like(padded) for _ in range(self.world)]
+        torch.distributed.all_gather(gathered, padded)
+        return [one[:size] for one, size in zip(gathered, sizes, strict=True)]
+
+
+class RayWorkerGroup(Collectives):
+    """The group of a Ray Train worker; `monitor` is the actor that the driver looks at."""
+
+    def __init__(self, monitor: Any, device: Any) -> None:
+        import ray.train
+
+        context = ray.train.get_context()
+        super().__init__(context.get_world_rank(), context.get_world_size(), device)
+        self._monitor = monitor
+        self._pending: Any = None
+        self._asked = 0.0
+        self._stop: bool = False
 
     def update(self, progress: dict[str, Any]) -> bool:
         """Send without waiting, at most twice a second."""
