@@ -50,7 +50,8 @@ def test_several_workers_train_the_model_of_one(runs: dict[int, dict[str, Any]],
     assert several["best"]["map"] == pytest.approx(one["best"]["map"], rel=1e-4)
     for mine, other in zip(one["rows"], several["rows"], strict=True):
         for name in ("loss", "clips", "boxes", "val_loss", "val_map_paper", "val_map_corrected", "val_boxes"):
-            assert other[name] == pytest.approx(mine[name], rel=1e-4), name
+            assert (other[name] is None) == (mine[name] is None), name
+            assert other[name] == (mine[name] and pytest.approx(mine[name], rel=1e-4)), name
 
 
 def test_running_statistics_of_one_process_are_those_of_torch() -> None:
