@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from microg import storage
 from microg.errors import WeightsError
 
 ENVIRONMENT_VARIABLE = "MICROG_WEIGHTS"
@@ -31,8 +32,26 @@ def find_weights(name: str) -> Path | None:
     return next(((folder / name).resolve() for folder in search_folders() if (folder / name).is_file()), None)
 
 
+def _copied(uri: str) -> Path:
+    if not storage.exists(uri):
+        raise WeightsError(f"there is no file {uri}", "check the bucket's name and its credentials")
+    target = cache_folder() / "weights" / f"by-content-{storage.sha256(uri)[:16]}" / PurePosixPath(uri).name
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        fs, plain = storage.filesystem(uri)
+        fs.get_file(plain, str(temporary))
+        storage.move_into_place(temporary, target)
+    return target
+
+
 def require_weights(name: str) -> Path:
-    """Return the file called `name`; raises `WeightsError` that says how to get it."""
+    """Return the file called `name`; raises `WeightsError` that says how to get it.
+
+    A URI (`s3://`, `gs://`, `hf://`) is copied into the user's cache, once for each content.
+    """
+    if not storage.is_local(name):
+        return _copied(name)
     found = find_weights(name)
     if found is None:
         looked = ", ".join(str(folder) for folder in search_folders())

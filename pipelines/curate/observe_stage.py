@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from microg import storage
 from microg.arrow import parse_schema
 from microg.errors import describe
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import Detector, DetectorSettings
 from microg.pipelines.core.attempts import Attempts
+from microg.pipelines.core.shared_files import SharedFile
 from microg.pipelines.core.stage import ABORT, Stage
 from microg.pipelines.curate import observations
-from microg.system.weights import cache_folder
 
 # What the driver learns of an observed clip; `rows` is 0 for footage that gave none.
 REPORT = pa.schema([*parse_schema("key: string, rows: int32, status error: string"), *observations.CLOCKS])
@@ -26,8 +23,8 @@ REPORT = pa.schema([*parse_schema("key: string, rows: int32, status error: strin
 class Observer:
     """Observes with a detector, or with the stored detections of folder `detections`.
 
-    `weights` are name and content of the weights file, so that a node needs no copy of its own. When they cannot be
-    used, the first call says so: Ray would try a constructor that raises again and again.
+    `weights` come with the job, so that a node needs no copy of its own. When they cannot be used, the first call says
+    so: Ray would try a constructor that raises again and again.
     """
 
     def __init__(
@@ -37,7 +34,7 @@ class Observer:
         *,
         tracker: TrackerSettings,
         detector: DetectorSettings,
-        weights: tuple[str, bytes] | None = None,
+        weights: SharedFile | None = None,
         detections: str | None = None,
         threads: int = 1,
     ) -> None:
@@ -50,7 +47,7 @@ class Observer:
             from microg.models.detection.load import load_detector
 
             try:
-                local = detector.replaced(weights=str(_local_weights(*weights)))
+                local = detector.replaced(weights=str(weights.path()))
                 self._detector = load_detector(local, threads=threads)
             except Exception as error:
                 self._broken = error
@@ -111,15 +108,6 @@ def _limit_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-
-
-def _local_weights(name: str, content: bytes) -> Path:
-    """Return a file with the weights on this node."""
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    target = cache_folder() / "weights" / f"by-content-{digest}" / name
-    if not target.is_file():
-        storage.write_bytes(str(target), content)
-    return target
 
 
 # One clip a call, committed before the next: what is lost with an actor is one clip.

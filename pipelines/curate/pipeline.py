@@ -21,6 +21,7 @@ from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
 from microg.models.video.trim import TrimSettings
 from microg.pipelines.core.cluster import decide_device
+from microg.pipelines.core.shared_files import share
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings
@@ -159,7 +160,7 @@ def run_curation(
             "root": root,
             "tracker": settings.tracker,
             "detector": settings.detector,
-            "weights": None if weights is None else (weights.name, weights.read_bytes()),
+            "weights": None if weights is None else share(str(weights)),
             "detections": settings.detections,
             "threads": max(1, int(settings.resources.cpus)),
         },

@@ -95,10 +95,14 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str) -> Training
 
 
 def find_initial_weights(config: TrainConfig) -> str | None:
-    """Return the path of the weights that training starts from, None for random ones. Raises `WeightsError`."""
+    """Return the path or URI of the weights that training starts from, None for random ones. Raises `WeightsError`."""
     name = config.weights.file
     if name is None:
         return None
+    if not storage.is_local(name):
+        if not storage.exists(name):
+            raise WeightsError(f"the initial weights {name} are not there", "check the URI and its credentials")
+        return name
     found = find_weights(name)
     if found is None:
         looked = ", ".join(str(folder) for folder in search_folders())

@@ -18,6 +18,7 @@ from microg import storage
 from microg.config import Resources
 from microg.errors import WorkerError
 from microg.pipelines.core import cluster, session
+from microg.pipelines.core.shared_files import share
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan
 from microg.pipelines.har.train.settings import TrainConfig, TrainResources
@@ -135,6 +136,7 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
             "context": context,
             "monitor": monitor,
             "device": device,
+            "weights": None if context.weights is None else share(context.weights),
             "threads": worker_threads(setup.config, device),
         },
         torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from typing import Any
 
 from microg.errors import ConfigError, MicrogError, WorkerError
+from microg.pipelines.core.shared_files import SharedFile
 from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.settings import TrainConfig
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """Entry point of a worker; `arguments` hold `context`, the actor `monitor`, the `device` that training computes on
-    and `threads` of torch (0: as it is).
+    """Entry point of a worker; `arguments` hold `context`, the actor `monitor`, the `device` that training computes on,
+    initial `weights` as a `SharedFile` or None, and `threads` of torch (0: as it is).
 
     An error that a second attempt cannot mend is left with the monitor: the group that Ray then starts ends at once.
     """
@@ -34,7 +36,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
                 f"training was to run on {arguments['device']}, but torch of this node has only {device.type}",
                 "see 'microg doctor' on that node (a driver, a build of torch without CUDA), or use --device cpu",
             )
-        _train(context, monitor, device)
+        _train(context, monitor, device, arguments["weights"])
     except Exception as error:
         if isinstance(error, MicrogError) and not isinstance(error, WorkerError):
             ray.get(monitor.record_failure.remote(error))
@@ -43,7 +45,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
         raise
 
 
-def _train(context: TrainingContext, monitor: Any, device: Any) -> None:
+def _train(context: TrainingContext, monitor: Any, device: Any, weights: SharedFile | None) -> None:
     import ray
     import ray.train
 
@@ -58,6 +60,8 @@ def _train(context: TrainingContext, monitor: Any, device: Any) -> None:
         ray.get(monitor.record_start.remote())
     files = RunFiles(context.root)
     progress = files.progress()
+    if weights is not None and not progress.state:
+        context = replace(context, weights=str(weights.path()))
     model, stepper = build_model_and_stepper(context, device, files.load(progress), distributed=group.world > 1)
     shard: Any = ray.train.get_dataset_shard("samples")
     blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
