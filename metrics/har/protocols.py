@@ -1,4 +1,4 @@
-"""The two protocols as data, and what they make of a arrays.
+"""The two protocols as data, and what they make of scoring arrays.
 
 `paper` is the reference's scoring as it is: truth by key frame, duplicates as given, logit >= 0.5, all classes
 averaged. `corrected` repairs it: truth by box, padded boxes and repeated truth removed, ties grouped, p >= 0.5, classes

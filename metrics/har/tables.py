@@ -130,15 +130,15 @@ def beside_published(result: ProtocolScores, published: PublishedRow) -> list[di
     for metric, (low, high) in result.bracket.items():
         if metric not in published.scores:
             continue
-        said = published.scores[metric]
+        theirs = published.scores[metric]
         ours = result.overall.values[metric]["macro"]
-        inside = low - _HALF_DIGIT <= said <= high + _HALF_DIGIT
+        inside = low - _HALF_DIGIT <= theirs <= high + _HALF_DIGIT
         rows.append(
             {
                 "metric": metric,
-                "published": said,
+                "published": theirs,
                 "ours": _plain(ours),
-                "difference": _plain(ours - said),
+                "difference": _plain(ours - theirs),
                 "bracket_low": _plain(low),
                 "bracket_high": _plain(high),
                 "inside": bool(inside),

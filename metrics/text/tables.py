@@ -121,11 +121,11 @@ def beside_published(report: TextReport, published: PublishedTextRow) -> list[di
     task = report.pairs.task
     columns = {registry.column(name, task): value for name, value in report.scores.items()}
     rows = []
-    for column, said in published.scores.get(task, {}).items():
+    for column, theirs in published.scores.get(task, {}).items():
         ours = _plain(columns.get(column, math.nan) * registry.PERCENT)
-        difference = None if ours is None else ours - said
+        difference = None if ours is None else ours - theirs
         doubt = published.doubts.get(task, {}).get(column)
-        rows.append({"column": column, "published": said, "ours": ours, "difference": difference, "doubt": doubt})
+        rows.append({"column": column, "published": theirs, "ours": ours, "difference": difference, "doubt": doubt})
     return rows
 
 
