@@ -20,7 +20,6 @@ from microg.system.hardware import usable_cores
 Bundle = Mapping[str, float]
 _LOOK_EVERY_S, _TELL_EVERY_S = 1.0, 15.0
 _SMALLER = "lower resources.cpus, resources.gpus or resources.memory_gb, or connect to a larger cluster"
-_UNITS = {"CPU": ("CPU", 1), "GPU": ("GPU", 1), "memory": ("GiB", 2**30)}
 _BESIDE: Bundle = {"CPU": 1.0}  # for the tasks that feed a pool
 
 
@@ -256,15 +255,15 @@ def hide_gpus() -> None:
 
 
 def _text(bundles: Sequence[Bundle]) -> str:
-    """Return bundles for people: "2 x (8 CPU, 1 GPU) and 1 CPU"."""
-    counts = Counter(
-        ", ".join(
-            f"{amount / _UNITS.get(name, (name, 1))[1]:g} {_UNITS.get(name, (name, 1))[0]}"
-            for name, amount in one.items()
-        )
-        for one in bundles
-    )
+    """Return bundles for people: "2 x (8 CPUs, 1 GPU) and 1 CPU"."""
+    counts = Counter(", ".join(_amount(name, amount) for name, amount in one.items()) for one in bundles)
     return " and ".join(f"{count} x ({text})" if count > 1 else text for text, count in counts.items())
+
+
+def _amount(name: str, amount: float) -> str:
+    if name == "memory":
+        return f"{amount / 2**30:g} GiB"
+    return f"{amount:g} {name}" + "s" * (amount != 1)
 
 
 def _idle() -> bool:

@@ -110,10 +110,10 @@ except ConfigError as error:
     )
     assert done.returncode == 0, done.stderr
     refused, most, device, actors, in_vain = done.stdout.splitlines()
-    assert refused.startswith("the model needs 4 GPU, and the cluster has no node types for that; it has 0 CPUs")
+    assert refused.startswith("the model needs 4 GPUs, and the cluster has no node types for that; it has 0 CPUs")
     assert (most, device, actors) == ("2", "cuda", "1")
-    assert in_vain.startswith("the pool needs 3 x (3 CPU)")
-    assert "the model needs 4 GPU: waiting for the cluster to start nodes (it has 0 CPUs" in done.stderr
+    assert in_vain.startswith("the pool needs 3 x (3 CPUs)")
+    assert "the model needs 4 GPUs: waiting for the cluster to start nodes (it has 0 CPUs" in done.stderr
 
 
 def test_auto_is_the_cpu_only_where_no_node_type_has_a_gpu() -> None:
