@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +154,7 @@ def bare_head(folder: str) -> Iterator[str]:
         end_processes([head])
 
 
-def end_processes(started: list[psutil.Popen]) -> None:
+def end_processes(started: Sequence[psutil.Process]) -> None:
     family: list[psutil.Process] = []
     for process in started:
         with suppress(psutil.NoSuchProcess):

@@ -62,7 +62,8 @@ def test_running_statistics_of_one_process_are_those_of_torch() -> None:
         statistics.begin_step()
         for turn in range(4):
             clip = torch.randn(1, 3, 4, 6, 6, generator=torch.Generator().manual_seed(10 * step + turn))
-            plain(clip), folded(clip)
+            plain(clip)
+            folded(clip)
             statistics.take_micro_batch(turn)
         statistics.end_step([statistics.rows()])
     for name, values in plain.state_dict().items():
