@@ -111,10 +111,10 @@ class Run:
         storage.write_parquet(path, schema.conform(name, table))
         return path
 
-    def record_device(self, device: str) -> None:
-        """Record in `run.json` where this invocation's models run: one entry an invocation that ran any."""
+    def record_device(self, device: str, **about: str) -> None:
+        """Record in `run.json` where this invocation's models run, and what else is told of them."""
         before = self.manifest.get("devices", [])
-        self.manifest["devices"] = [*before, {"at": _now(), "device": device}]
+        self.manifest["devices"] = [*before, {"at": _now(), "device": device, **about}]
         storage.write_json(self.path("run.json"), self.manifest)
 
     def finish(self, summary: dict[str, Any]) -> None:

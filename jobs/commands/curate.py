@@ -168,9 +168,25 @@ def _observe(
     session.connect(settings.resources)
     settings, device = with_device(settings)
     detector = _detector(settings)
-    run_folder.record_device(f"{device}: {detector}")
+    backend = "stored detections" if settings.detections is not None else settings.detector.backend
+    if done and not settings.detector.mixed:
+        _refuse_mixing(run_folder, device, backend)
+    run_folder.record_device(device, backend=backend)
     print(f"{len(left)} files with {detector} on {device}", file=sys.stderr)
     return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done, device=device)}
+
+
+def _refuse_mixing(run_folder: Run, device: str, backend: str) -> None:
+    """Boxes of one dataset come from one backend on one kind of device: others differ in the last digits."""
+    for entry in run_folder.manifest.get("devices", []):
+        before = (entry.get("backend"), entry["device"])
+        if before != (backend, device):
+            raise ConfigError(
+                f"{run_folder.root} holds boxes made by {before[0]} on {before[1]}; this run would add some made by "
+                f"{backend} on {device}",
+                f"go on with --device {before[1]} where {before[0]} is installed, curate into another folder, or let "
+                "them mix with --set detector.mixed=true",
+            )
 
 
 def _detector(settings: CurateSettings) -> str:

@@ -110,7 +110,11 @@ class DetectorSettings(Config):
         default=None, description="INT8 weights, which the command calibrates on the footage and fills in."
     )
 
-    volatile = frozenset({"batch_size", "device", "calibration"})
+    mixed: bool = Field(
+        default=False, description="Let a dataset that is gone on with hold boxes of several backends and devices."
+    )
+
+    volatile = frozenset({"batch_size", "device", "mixed", "calibration"})
 
     @property
     def exact(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from microg import storage
 from microg.data.dataset import Dataset
 from microg.data.ids import split_clip_id
 from microg.pipelines.core import session
@@ -370,3 +371,22 @@ def test_real_footage_with_a_real_detector(videos: Path, ray_session, curate, tm
     frames = [row["frame"] for row in boxes_of(tmp_path / "set", "carphone_000")]
     assert frames == list(range(15, 91))  # as the reference
     assert max(report["throughput"]["stages"].items(), key=lambda stage: stage[1])[0] == "detect"
+
+
+def test_boxes_of_several_backends_mix_only_when_told_to(ray_session, curate, tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "set"
+    for number, name in enumerate(("first", "second")):
+        write_detections(tmp_path / "dets", f"{name}_000", person_frames=90)
+        write_footage(raw / f"{name}.mp4", seconds=3.2, seed=number)
+        words = (raw, out, "--detections", tmp_path / "dets", "--set", "resources.max_actors=1")
+        if name == "first":
+            assert curate(*words)[0] == 0
+    manifest = storage.read_json(out / "run.json")
+    assert [(entry["backend"], entry["device"]) for entry in manifest["devices"]] == [("stored detections", "cpu")]
+    manifest["devices"][0] |= {"backend": "torch", "device": "cuda"}
+    storage.write_json(out / "run.json", manifest)
+    code, _, err = curate(*words)
+    assert code == 2
+    assert "holds boxes made by torch on cuda; this run would add some made by stored detections on cpu" in err
+    assert curate(*words, "--set", "detector.mixed=true")[0] == 0
+    assert Dataset.open(str(out)).table("clips").num_rows == 2

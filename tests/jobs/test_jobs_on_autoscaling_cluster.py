@@ -103,7 +103,7 @@ def test_generation_takes_a_gpu_node_without_being_told(cluster: AutoscalingClus
     said = job(cluster, place, *words, "--run", place / "answers", "--set", "live_scores=false")
     assert "on cuda" in said
     rows = storage.read_parquet(str(place / "answers" / "tables" / "generations.parquet"))
-    assert set(rows["prediction"].to_pylist()) == {"1 GPU"}
+    assert set(rows["text"].to_pylist()) == {"1 GPU"}
 
 
 SETTINGS = ("epochs=1", "batch=4", "micro_batch=2", "resources.threads=1", "tensorboard=false")

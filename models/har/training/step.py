@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,31 @@ from microg.models.har.training.settings import OptimizerSettings, StepSettings
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass
-class StepLosses:
-    """What a step added up: the sum over boxes x classes of the loss, and how many boxes there were."""
+@dataclass(frozen=True)
+class StepResult:
+    """What a step added up.
 
-    loss_sum: float = 0.0
-    boxes: int = 0
+    Attributes:
+        loss_sum: The loss, summed over boxes x classes.
+        cells: Boxes x classes.
+        boxes: Boxes.
+        norm: Of the gradient before clipping, a scalar on the device; None where nothing is clipped.
+    """
+
+    loss_sum: float
+    cells: int
+    boxes: int
+    norm: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A micro-batch whose loss is still on the device."""
+
+    loss: torch.Tensor
+    logits: torch.Tensor
+    boxes: torch.Tensor
+    sample_ids: Sequence[str]
 
 
 def box_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -37,7 +57,8 @@ class Stepper:
     """Runs the steps of one model on one device.
 
     The gradient of a step is the mean over its micro-batches of each one's mean loss: with as many micro-batches as
-    the reference has GPUs, its gradient. `model` may be wrapped for data-parallel training.
+    the reference has GPUs, its gradient. `model` may be wrapped for data-parallel training. The device is waited for
+    once a step.
     """
 
     def __init__(
@@ -51,6 +72,7 @@ class Stepper:
         self.model, self.optimizer, self.device = model, optimizer, device
         self._dtype = _DTYPES[step.precision]
         self._clip = optimizer_settings.clip_grad_norm
+        self._seen: list[_Seen] = []
         # float16 alone needs its loss scaled: bfloat16 has the range of float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=step.precision == "float16")
 
@@ -63,11 +85,10 @@ class Stepper:
         *,
         share: float,
         last: bool,
-    ) -> StepLosses:
+    ) -> None:
         """Add one micro-batch's gradient, weighted by `share`; `last` says that the step follows.
 
-        clips (N, 3, T, H, W) normalised float32, boxes (M, 5), labels (M, C). Raises `TrainingError` naming the samples
-        when the loss is not finite: nothing has been changed by then.
+        clips (N, 3, T, H, W) normalised float32, boxes (M, 5), labels (M, C).
         """
         with contextlib.ExitStack() as stack:
             if not last and hasattr(self.model, "no_sync"):
@@ -75,22 +96,30 @@ class Stepper:
             with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not torch.float32):
                 logits = self.model(clips, boxes)
             loss = box_loss(logits, labels)
-            value = float(loss.detach())
-            if not torch.isfinite(torch.tensor(value)):
-                raise TrainingError(*_not_finite(logits.detach(), boxes, sample_ids))
+            self._seen.append(_Seen(loss.detach(), logits.detach(), boxes, sample_ids))
             self.scaler.scale(loss * share).backward()
-        return StepLosses(value * labels.numel(), len(labels))
 
-    def step(self) -> float | None:
-        """Apply the gradients; returns their norm before clipping, None where nothing is clipped."""
+    def step(self) -> StepResult:
+        """Apply the gradients of the micro-batches since the last step.
+
+        Raises `TrainingError` naming the samples when a loss is not finite: no weight has been changed by then.
+        """
+        seen, self._seen = self._seen, []
+        losses = torch.stack([one.loss for one in seen]).tolist()
+        for one, loss in zip(seen, losses, strict=True):
+            if not math.isfinite(loss):
+                self.optimizer.zero_grad(set_to_none=True)
+                raise TrainingError(*_not_finite(one.logits, one.boxes, one.sample_ids))
         norm = None
         if self._clip is not None:
             self.scaler.unscale_(self.optimizer)
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._clip))
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        cells = [one.logits.numel() for one in seen]
+        loss_sum = sum(loss * count for loss, count in zip(losses, cells, strict=True))
+        return StepResult(loss_sum, sum(cells), sum(len(one.logits) for one in seen), norm)
 
     def state(self) -> dict[str, Any]:
         """Return what must be kept beside the model to go on exactly."""

@@ -107,7 +107,7 @@ class TrainLoop:
 
     def _step(self, work: Iterator[Piece]) -> tuple[list[float], float, list[str]]:
         """Compute one optimizer step; return sums in the order of `_SUMS`, seconds waited, and what failed."""
-        plan, totals, waited, failures = self.context.plan, [0.0] * len(_SUMS), 0.0, []
+        plan, clips, failed, waited, failures = self.context.plan, 0, 0, 0.0, []
         self._statistics.begin_step()
         for turn in range(plan.micro_batches):
             begin = time.monotonic()
@@ -123,20 +123,18 @@ class TrainLoop:
             torch.manual_seed(number)  # so dropout depends on the place in the run: no generator's state is kept
             boxes_in_all = sum(len(batch.boxes) for batch in piece.batches)
             for batch in piece.batches:  # several where whole frames differ in size
-                losses = self.stepper.forward_backward(
+                self.stepper.forward_backward(
                     *self._to_device(batch, number if self.context.config.quarter_turns else None),
                     batch.keys,
                     share=(len(batch.boxes) / boxes_in_all if boxes_in_all else 1.0) / plan.micro_batches,
                     last=turn + 1 == plan.micro_batches and batch is piece.batches[-1],
                 )
                 self._statistics.take_micro_batch(turn)
-                cells = losses.boxes * batch.labels.shape[1]
-                for place, value in enumerate((losses.loss_sum, cells, len(batch.keys), losses.boxes)):
-                    totals[place] += value
-            totals[-1] += len(piece.errors)
-        self.stepper.step()
+                clips += len(batch.keys)
+            failed += len(piece.errors)
+        done = self.stepper.step()
         self._statistics.end_step(self.group.gather_rows(self._statistics.rows()))
-        return totals, waited, failures
+        return [done.loss_sum, done.cells, clips, done.boxes, failed], waited, failures
 
     def _rate(self, iteration: int) -> float:
         plan, schedule = self.context.plan, self.context.config.schedule
@@ -153,14 +151,14 @@ class TrainLoop:
         self, batch: SampleBatch, turned: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return clips as the model takes them, boxes and labels; `turned` seeds quarter turns."""
-        clips, boxes = batch.clips.to(self.device, non_blocking=True), batch.boxes.to(self.device)
+        clips, boxes = batch.clips.to(self.device, non_blocking=True), batch.boxes.to(self.device, non_blocking=True)
         if turned is not None:
             turns = np.random.default_rng(turned).integers(0, 4, len(batch.keys))
             clips, boxes = quarter_turns(clips, boxes, turns.tolist())
         clips = normalise(clips)
         if self.context.config.step.channels_last:
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
-        return clips, boxes, batch.labels.to(self.device)
+        return clips, boxes, batch.labels.to(self.device, non_blocking=True)
 
     def _validate(self, work: Iterator[Piece]) -> dict[str, Any] | None:
         """Return the scores of the val split, the same on every worker; None when asked to stop."""

@@ -183,6 +183,15 @@ def _piece(samples: list[Sample], view: View, space: LabelSpace, *, validation: 
     return Piece(validation, tuple(collate(batch, view, space) for batch in batches), errors)
 
 
+def pinned(piece: Piece) -> Piece:
+    """Return a piece in page-locked memory, from which a GPU copies while it computes."""
+    batches = tuple(
+        replace(batch, clips=batch.clips.pin_memory(), boxes=batch.boxes.pin_memory(), labels=batch.labels.pin_memory())
+        for batch in piece.batches
+    )
+    return replace(piece, batches=batches)
+
+
 def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
     """Yield what `source` yields, made ready by a thread up to `depth` items ahead; its errors come through."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)

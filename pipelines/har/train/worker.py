@@ -52,7 +52,7 @@ def _train(context: TrainingContext, monitor: Any, device: Any, weights: SharedF
     from microg.data.label_space import label_space
     from microg.pipelines.har.train.checkpoints import RunFiles
     from microg.pipelines.har.train.loop import TrainLoop
-    from microg.pipelines.har.train.stream import ahead, pieces
+    from microg.pipelines.har.train.stream import ahead, pieces, pinned
     from microg.pipelines.har.train.worker_group import RayWorkerGroup
 
     group = RayWorkerGroup(monitor, device)
@@ -66,10 +66,8 @@ def _train(context: TrainingContext, monitor: Any, device: Any, weights: SharedF
     shard: Any = ray.train.get_dataset_shard("samples")
     blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
     space = label_space(context.config.label_space)
-    work = ahead(
-        pieces(blocks, context.plan, group.rank, progress.position, context.views, space),
-        context.config.resources.prefetch,
-    )
+    work = pieces(blocks, context.plan, group.rank, progress.position, context.views, space)
+    work = ahead(map(pinned, work) if device.type == "cuda" else work, context.config.resources.prefetch)
     TrainLoop(context, group, model, stepper, progress).run(work)
 
 

@@ -98,11 +98,23 @@ def test_micro_batches_add_up_to_the_mean_of_their_gradients() -> None:
 def test_a_batch_without_boxes_gives_every_parameter_a_zero_gradient() -> None:
     it = stepper()
     clips, boxes, labels, names = batch(1)
-    losses = it.forward_backward(clips, boxes[:0], labels[:0], names, share=1.0, last=True)
-    assert losses.boxes == 0
+    it.forward_backward(clips, boxes[:0], labels[:0], names, share=1.0, last=True)
     for parameter in it.model.parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()
+    done = it.step()
+    assert (done.boxes, done.cells, done.loss_sum) == (0, 0, 0.0)
+
+
+def test_a_step_adds_up_the_losses_of_its_micro_batches() -> None:
+    it, expected = stepper(), 0.0
+    for seed in (1, 2):
+        clips, boxes, labels, names = batch(seed)
+        expected += float(box_loss(it.model(clips, boxes), labels)) * labels.numel()
+        it.forward_backward(clips, boxes, labels, names, share=0.5, last=seed == 2)
+    done = it.step()
+    assert (done.boxes, done.cells) == (6, 12)
+    assert done.loss_sum == pytest.approx(expected, rel=1e-6)
 
 
 def test_gradients_are_clipped_to_the_norm() -> None:
@@ -111,7 +123,7 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     gradients: list[torch.Tensor] = []
     original = it.optimizer.step
     it.optimizer.step = lambda *a, **k: (gradients.extend(p.grad.clone() for p in it.model.parameters()), original())[1]  # pyright: ignore
-    norm = it.step()
+    norm = it.step().norm
     assert norm is not None
     assert norm > 0.01
     assert float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))) == pytest.approx(0.01, rel=1e-3)
@@ -123,8 +135,12 @@ def test_a_loss_that_is_not_finite_names_the_sample_at_fault(value: float) -> No
     it.model.eval()  # batch statistics would spread it over all clips
     clips, boxes, labels, names = batch(1, clips=3, boxes=3)
     clips[1] = value
+    before = [parameter.detach().clone() for parameter in it.model.parameters()]
+    it.forward_backward(*batch(2), share=0.5, last=False)
+    it.forward_backward(clips, boxes, labels, names, share=0.5, last=True)
     with pytest.raises(TrainingError, match=r"clip_001:5$|clip_001:5 \(") as caught:
-        it.forward_backward(clips, boxes, labels, names, share=1.0, last=True)
+        it.step()
+    assert all(map(torch.equal, before, it.model.parameters()))
     assert "clip_000" not in str(caught.value)
 
 
