@@ -1,7 +1,9 @@
 """Every job that works on Ray starts, waits and ends on a cluster whose nodes are all still to be started.
 
 The head does no work. Its autoscaler may start two nodes of CPUs, and two that declare a GPU; models that would need
-the GPU itself compute on the CPU, while their actors and workers hold what they declare.
+the GPU itself compute on the CPU, while their actors and workers hold what they declare. Training and sweeps start a
+dozen processes that load torch: these two are slow tests, and how they place their demand is tested on a cluster in
+tests/pipelines/core/test_cluster_capacity.py.
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ QUICK = tuple(word for setting in SETTINGS for word in ("--set", setting))
 ON_CPU = ("--device", "cpu", "--set", "resources.worker_gpus=1")
 
 
+@pytest.mark.slow
 def test_two_workers_train_on_nodes_of_their_own_and_their_model_predicts(
     cluster: AutoscalingCluster, place: Path
 ) -> None:
@@ -123,6 +126,7 @@ def test_two_workers_train_on_nodes_of_their_own_and_their_model_predicts(
     assert "on cpu" in said
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_as_many_trials_as_the_cluster_can_hold(cluster: AutoscalingCluster, place: Path) -> None:
     words = ("har", "sweep", place / "set", "--recipe", "tiny", "--run", place / "sweep", *QUICK)
     said = job(cluster, place, *words, *ON_CPU, "--space", "lr=grid(0.01,0.1)", "--scheduler", "fifo")

@@ -102,6 +102,18 @@ now = cluster.require([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0}], who="the model",
 assert now.total("GPU") >= 1, now
 print(cluster.decide_device(Resources(), "auto", who="the model", fix="--device cpu")[1])
 print(cluster.pool_size(Resources(cpus=4.0)))
+from microg.jobs.commands.har_sweep.run import concurrency
+from microg.jobs.commands.har_sweep.settings import load_sweep_settings
+from microg.pipelines.har.train.run import place_workers
+from microg.pipelines.har.train.settings import TrainConfig
+tiny = {"model": {"name": "TINY"}, "schedule": {"starts": [0], "relative": [1]}}
+print(place_workers(TrainConfig.model_validate({**tiny, "batch": 4, "micro_batch": 2, "resources": {"workers": 2}})))
+try:
+    place_workers(TrainConfig.model_validate({**tiny, "batch": 6, "micro_batch": 2, "resources": {"workers": 3}}))
+except ConfigError as error:
+    print(error.what.partition(";")[0])
+sweep = load_sweep_settings("data", ["tiny"], ["lr=grid(0.1,0.01,0.001)"], [])
+print(*concurrency(sweep, 3, None))
 try:
     cluster.require([{"CPU": 3.0}] * 3, who="the pool", fix="take fewer", wait_s=0)
 except ConfigError as error:
@@ -109,9 +121,14 @@ except ConfigError as error:
 """,
     )
     assert done.returncode == 0, done.stderr
-    refused, most, device, actors, in_vain = done.stdout.splitlines()
+    refused, most, device, actors, placed, too_many, sweep, in_vain = done.stdout.splitlines()
     assert refused.startswith("the model needs 4 GPUs, and the cluster has no node types for that; it has 0 CPUs")
     assert (most, device, actors) == ("2", "cuda", "1")
+    assert placed == "(1.0, 'cuda')"
+    assert too_many.startswith(
+        "training with 3 workers needs 3 x (1 CPU, 1 GPU) and 1 CPU, and the cluster has no node"
+    )
+    assert sweep == "2 0 cuda"  # three trials are left, of which two find a GPU
     assert in_vain.startswith("the pool needs 3 x (3 CPUs)")
     assert "the model needs 4 GPUs: waiting for the cluster to start nodes (it has 0 CPUs" in done.stderr
 

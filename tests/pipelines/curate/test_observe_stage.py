@@ -15,6 +15,7 @@ from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
 from microg.models.video.trim import TrimSettings
 from microg.pipelines.core.attempts import MAX_ATTEMPTS
+from microg.pipelines.core.shared_files import SharedFile
 from microg.pipelines.core.stage import ABORT
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings, boxes_of, decide, decide_clip
@@ -113,7 +114,8 @@ def test_an_observed_clip_is_committed_before_the_next_and_reported_without_its_
 
 
 def test_a_detector_that_cannot_be_loaded_is_told_by_the_first_call(tmp_path: Path):
-    weights = ("bad.pt", b"no weights")
+    (tmp_path / "bad.pt").write_bytes(b"no weights")
+    weights = SharedFile(name="bad.pt", digest="", source=str(tmp_path / "bad.pt"))
     settings = {"tracker": TrackerSettings(), "detector": DetectorSettings(), "weights": weights}
     observer = Observer(str(tmp_path), local_attempts(), **settings)
     work = pa.Table.from_pylist([{"key": "a_000", "status": "observe"}])
