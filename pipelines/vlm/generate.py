@@ -63,6 +63,8 @@ def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSe
             )
         resources = resources.replaced(gpus=float(settings.tensor_parallel))
     fix = "use --device cpu, or connect to a cluster that has one"
+    if settings.tensor_parallel > 1:
+        fix = f"one node must have {settings.tensor_parallel} GPUs: lower tensor_parallel, or use a smaller model"
     resources, device = decide_device(resources, settings.device, who=f"the model {card.title}", fix=fix)
     if device == "cpu":
         actors = resources.max_actors or resources.min_actors
