@@ -298,3 +298,13 @@ def test_what_stands_on_the_command_line_is_given_and_nothing_else(monkeypatch: 
     for words in ([], ["--rotations", "4", "--raw"], ["--limit", "3"]):
         assert CliRunner().invoke(app, words).exit_code == 0
     assert seen == [{}, {"detector.rotations": 4, "pretrimmed": False}, {"limit": 3}]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["curate", "har train", "har sweep", "har predict", "har forward", "vlm generate", "vlm score", "vlm train"],
+)
+def test_every_job_that_computes_with_a_model_takes_a_device(command: str) -> None:
+    shown = CliRunner().invoke(cli.app, [*command.split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    assert "--device" in shown.output
