@@ -65,7 +65,7 @@ def test_the_wheel_works_where_files_have_the_names_of_our_rooms(
         "har score --predictions predict --groundtruth ds --split all --run har-score",
         f"vlm generate --model {tiny_vlm('qwen2_5_vl')} --engine transformers --dataset ds --run answers"
         " --set sampling.max_tokens=4 --limit 2",
-        "vlm score --run answers --out vlm-score --metrics rouge_l",
+        "vlm score --run answers --out vlm-score --metrics rouge_l --missing zero",
         "report train predict har-score answers vlm-score --out report.html",
     ]
     words = [line.split() if isinstance(line, str) else line for line in commands]
