@@ -133,6 +133,7 @@ except ConfigError as error:
     assert "the model needs 4 GPUs: waiting for the cluster to start nodes (it has 0 CPUs" in done.stderr
 
 
+@pytest.mark.slow
 def test_auto_is_the_cpu_only_where_no_node_type_has_a_gpu() -> None:
     with autoscaling_cluster({"cpu_worker": ({"CPU": 2.0}, 1)}) as growing:
         done = driver(growing, 'print(cluster.decide_device(Resources(), "auto", who="the model", fix="-")[1])')

@@ -12,7 +12,9 @@ import torch
 
 from microg import storage
 from microg.data.label_space import MICROG_50
-from microg.errors import DatasetError, TrainingError, WorkerError
+from microg.errors import DatasetError, TrainingError, WeightsError, WorkerError
+from microg.models.har.backbones.registry import build
+from microg.models.har.checkpoints import save_weights
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan, val_truth
 from microg.pipelines.har.train.loop import TrainLoop
@@ -20,6 +22,7 @@ from microg.pipelines.har.train.plan import Position
 from microg.pipelines.har.train.single_process import SingleProcess, local_blocks
 from microg.pipelines.har.train.stream import ahead, pieces
 from tests.support.helpers import moving_scene, write_video
+from tests.support.s3_server import object_store, upload
 from tests.support.training import assert_same_bits, make_training_dataset, run_alone, tiny_config
 
 TRAIN = 8
@@ -173,3 +176,16 @@ def test_training_on_whole_frames_of_different_sizes_uses_all(dataset: Path, tmp
     finished, loop = run_alone(mixed)
     assert finished
     assert (loop.progress.history[0]["clips"], loop.progress.history[0]["failed"]) == (TRAIN, 0)
+
+
+def test_initial_weights_may_lie_in_a_bucket(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "up").mkdir()
+    save_weights(build("TINY"), str(tmp_path / "up" / "tiny.pt"))
+    with object_store() as store:
+        uri = f"{upload(tmp_path / 'up', store.bucket())}/tiny.pt"
+        setup = check_and_plan(tiny_config(weights={"file": uri}), str(dataset), str(tmp_path / "run"))
+        assert setup.context.weights == uri
+        assert setup.config.weights.sha256 == storage.sha256(tmp_path / "up" / "tiny.pt")[:16]
+        assert setup.load_report()["missing"] == ()
+        with pytest.raises(WeightsError, match="are not there"):
+            check_and_plan(tiny_config(weights={"file": f"{uri}.other"}), str(dataset), str(tmp_path / "run"))
