@@ -208,7 +208,7 @@ def detection(weights: str | None, seconds: float, small: bool) -> Row:
     """Compare frames a second of our detector in torch with one `ultralytics` predicts with, frame by frame."""
     name = Path(weights).name if weights else "detector"
     try:
-        from ultralytics import YOLO
+        from ultralytics.models import YOLO
 
         from microg.models.detection.base import DetectorSettings
         from microg.models.detection.yolo import YoloDetector
@@ -220,7 +220,7 @@ def detection(weights: str | None, seconds: float, small: bool) -> Row:
     frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     settings = DetectorSettings(weights=weights, backend="torch", device=DEVICE.type, batch_size=32)
     ours = YoloDetector(settings, Path(weights))
-    plain = YOLO(weights)
+    plain: Any = YOLO(weights)
 
     def predict() -> int:
         return sum(len(plain.predict(frame, verbose=False, device=DEVICE.type)) for frame in frames[:30])
@@ -246,7 +246,8 @@ def answers(small: bool) -> Row:
     count, side, tokens = (8, 56, 8) if small else (256, 448, 64)
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="microg-gpu-") as folder:
-        model = build_vlm("qwen2_5_vl", folder, **({} if small else {**large, "side": side, "vocabulary": 600}))
+        changes: dict[str, Any] = {} if small else {**large, "side": side}
+        model = build_vlm("qwen2_5_vl", folder, **changes)
         engine = VllmEngine(str(model), context=2048 if small else 8192)
         llm = engine.load()
 
