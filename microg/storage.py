@@ -22,6 +22,7 @@ from microg.errors import DatasetError, MicrogError, describe
 
 # Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
 _OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
+_BLOCK_BYTES = 64 * 2**20
 # Whose exceptions are no OSError: a store that cannot be reached, credentials that are missing or refused.
 _STORE_LIBRARIES = frozenset({"botocore", "aiobotocore", "gcsfs", "google"})
 
@@ -193,6 +194,14 @@ def sha256(path: str | os.PathLike[str]) -> str:
     fs, plain = filesystem(path)
     with fs.open(plain, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_blocks(uri: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield a file's bytes in order, 64 MiB at a time: what is too large for memory can be copied so."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            yield block
 
 
 def move_into_place(temporary: Path, target: str | os.PathLike[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import uuid
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from microg import storage
@@ -35,13 +38,37 @@ def find_weights(name: str) -> Path | None:
 def _copied(uri: str) -> Path:
     if not storage.exists(uri):
         raise WeightsError(f"there is no file {uri}", "check the bucket's name and its credentials")
-    target = cache_folder() / "weights" / f"by-content-{storage.sha256(uri)[:16]}" / PurePosixPath(uri).name
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        fs, plain = storage.filesystem(uri)
-        fs.get_file(plain, str(temporary))
+    return keep_by_content(uri, storage.read_blocks(uri))
+
+
+def path_by_content(name: str, digest: str) -> Path:
+    """Return where this node keeps, or would keep, a file of that name and SHA-256."""
+    return cache_folder() / "weights" / f"by-content-{digest[:16]}" / name
+
+
+def keep_by_content(source: str, blocks: Iterable[bytes], digest: str | None = None) -> Path:
+    """Write the content of `source`, a path or URI, into the user's cache under its SHA-256, and return where it is.
+
+    Raises `WeightsError` when its SHA-256 is not `digest`.
+    """
+    name, folder = PurePosixPath(source).name, cache_folder() / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary, seen = folder / f".{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}", hashlib.sha256()
+    try:
+        with temporary.open("wb") as file:
+            for block in blocks:
+                seen.update(block)
+                file.write(block)
+        found = seen.hexdigest()
+        if digest is not None and found != digest:
+            raise WeightsError(
+                f"{source} is not what it was when the job started: SHA-256 {found[:16]}, then {digest[:16]}",
+                "start the job again once the file is complete",
+            )
+        target = path_by_content(name, found)
         storage.move_into_place(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -4,20 +4,15 @@ store in parts, a URI is read by each node itself. Nodes keep them by content, a
 
 from __future__ import annotations
 
-import hashlib
-import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from microg import storage
 from microg.errors import WeightsError
 from microg.pipelines.core import session
-from microg.system.weights import cache_folder
-
-_PART_BYTES = 64 * 2**20
+from microg.system.weights import keep_by_content, path_by_content
 
 
 @dataclass(frozen=True)
@@ -43,31 +38,8 @@ class SharedFile:
         """
         if storage.is_local(self.source) and not self.parts:
             return storage.local_path(self.source)
-        target = cache_folder() / "weights" / f"by-content-{self.digest[:16]}" / self.name
-        if target.is_file():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{self.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        try:
-            with temporary.open("wb") as file:
-                digest = self._copy_to(file)
-            if digest != self.digest:
-                raise WeightsError(
-                    f"{self.source} is not what it was when the job started: SHA-256 {digest[:16]}, then "
-                    f"{self.digest[:16]}",
-                    "start the job again once the file is complete",
-                )
-            storage.move_into_place(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
-
-    def _copy_to(self, file: BinaryIO) -> str:
-        seen = hashlib.sha256()
-        for block in self._blocks():
-            seen.update(block)
-            file.write(block)
-        return seen.hexdigest()
+        target = path_by_content(self.name, self.digest)
+        return target if target.is_file() else keep_by_content(self.source, self._blocks(), self.digest)
 
     def _blocks(self) -> Iterator[bytes]:
         import ray
@@ -75,7 +47,7 @@ class SharedFile:
         for part in self.parts:  # one after another: a node needs the memory of one
             yield ray.get(part)
         if not self.parts:
-            yield from _blocks_of(self.source)
+            yield from storage.read_blocks(self.source)
 
 
 def share(source: str) -> SharedFile:
@@ -95,12 +67,5 @@ def share(source: str) -> SharedFile:
     if not storage.is_local(source):
         return SharedFile(PurePosixPath(source).name, digest, source)
     path = storage.local_path(source).absolute()
-    parts = () if session.started_here() else tuple(ray.put(block) for block in _blocks_of(str(path)))
+    parts = () if session.started_here() else tuple(ray.put(block) for block in storage.read_blocks(path))
     return SharedFile(path.name, digest, str(path), parts)
-
-
-def _blocks_of(source: str) -> Iterator[bytes]:
-    fs, plain = storage.filesystem(source)
-    with fs.open(plain, "rb") as file:
-        while block := file.read(_PART_BYTES):
-            yield block

@@ -9,7 +9,7 @@ import pytest
 
 from microg import storage
 from microg.errors import WeightsError
-from microg.pipelines.core import session, shared_files
+from microg.pipelines.core import session
 from microg.pipelines.core.shared_files import share
 from microg.system.weights import require_weights
 from tests.support.s3_server import object_store, upload
@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_of_the_driver_reaches_another_node_in_parts(
     ray_session: None, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_files, "_PART_BYTES", 1000)
+    monkeypatch.setattr(storage, "_BLOCK_BYTES", 1000)
     monkeypatch.setattr(session, "started_here", lambda: False)  # as if the workers were elsewhere
     content = bytes(range(256)) * 20
     (tmp_path / "model.pt").write_bytes(content)
