@@ -69,9 +69,11 @@ class RunningStatistics:
         if not self._layers:
             return
         kept, momentum = self._kept.double(), self._momentum.to(self._kept.device)
-        # stable: of one turn, ranks stay in their order
-        for row in sorted((row for of_process in rows for row in of_process), key=lambda row: float(row[0])):
-            kept = (momentum * row[1:].double() + (1 - momentum) * kept).float().double()  # rounded after each batch
+        together = torch.cat(list(rows))
+        turns = together[:, 0].tolist()  # the device is waited for once
+        for place in sorted(range(len(turns)), key=turns.__getitem__):  # stable: of one turn, ranks stay in their order
+            batch = together[place, 1:].double()
+            kept = (momentum * batch + (1 - momentum) * kept).float().double()  # rounded after each batch
         self._put(kept.float(), sum(map(len, rows)))
 
     def _flat(self) -> torch.Tensor:
