@@ -6,8 +6,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -91,8 +91,6 @@ def require(bundles: Sequence[Bundle], *, who: str, fix: str = _SMALLER, wait_s:
     Raises:
         ConfigError: They do not fit and no node can be added, no node type has them, or the wait was in vain.
     """
-    from ray.util.placement_group import placement_group, remove_placement_group
-
     bundles = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
     now = capacity()
     if now.fits(bundles):
@@ -102,10 +100,9 @@ def require(bundles: Sequence[Bundle], *, who: str, fix: str = _SMALLER, wait_s:
         no_gpu = not now.total("GPU") and any(bundle.get("GPU") for bundle in bundles)
         why = "but Ray has no GPU; it has" if no_gpu else "which does not fit: Ray has"
         raise ConfigError(f"{needs}, {why} {now}", fix)
-    group = placement_group(bundles)
     started = told = time.monotonic()
     print(f"{needs}: waiting for the cluster to start nodes (it has {now})", file=sys.stderr)
-    try:
+    with _placement_group(bundles) as group:
         while not group.wait(_LOOK_EVERY_S):
             waited = time.monotonic() - started
             if group.id.hex() in _on_a_node(_demand).refused and _idle():
@@ -119,10 +116,20 @@ def require(bundles: Sequence[Bundle], *, who: str, fix: str = _SMALLER, wait_s:
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
                 print(f"still waiting, {waited:.0f} of {wait_s:.0f} s: the cluster has {capacity()}", file=sys.stderr)
-    finally:
-        with suppress(Exception):  # the connection may be what ended the wait
-            remove_placement_group(group)
     return capacity()
+
+
+@contextmanager
+def _placement_group(bundles: Sequence[Bundle]) -> Iterator[Any]:
+    """Have the cluster know a demand until the block ends."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([{name: amount for name, amount in bundle.items() if amount} for bundle in bundles])
+    try:
+        yield group
+    finally:
+        with suppress(Exception):  # the connection may be what ended the block
+            remove_placement_group(group)
 
 
 def most_that_fit(bundle: Sequence[Bundle], beside: Sequence[Bundle], most: int) -> int:
@@ -151,12 +158,9 @@ def most_that_fit(bundle: Sequence[Bundle], beside: Sequence[Bundle], most: int)
 
 def _could_be_started(bundles: Sequence[Bundle]) -> bool:
     """Ask the autoscaler for nodes with the bundles; tell whether it has node types for them."""
-    from ray.util.placement_group import placement_group, remove_placement_group
-
     if not _on_a_node(_knows_its_limits):
         return False
-    group = placement_group([dict(bundle) for bundle in bundles])
-    try:
+    with _placement_group(bundles) as group:
         listed, end = None, time.monotonic() + 60
         while not group.wait(0.2) and time.monotonic() < end:
             demand = _on_a_node(_demand)
@@ -165,8 +169,6 @@ def _could_be_started(bundles: Sequence[Bundle]) -> bool:
             if listed is not None and demand.seen >= listed:
                 return group.id.hex() not in demand.refused
         return group.wait(0.01)
-    finally:
-        remove_placement_group(group)
 
 
 def require_pools(pools: Sequence[Resources], *, who: str) -> Capacity:
