@@ -143,17 +143,12 @@ def concurrency(
     Raises:
         ConfigError: They do not fit.
     """
+    from microg.pipelines.har.train.run import bundles_of
+
     all_resources = [config.resources for config in settings.configs.values()]
     widest = max(all_resources, key=lambda one: (one.workers * one.worker_cpus, one.workers))
-    device = device or widest.device
-    worker = {"CPU": widest.worker_cpus, "GPU": widest.worker_gpus or 0.0}
-    beside = [{"CPU": widest.decode_cpus}]
-    with_gpu = {**worker, "GPU": worker["GPU"] or 1.0}
-    if device == "auto":
-        here = worker["GPU"] or cluster.gpus_can_be_had(cluster.capacity(), [with_gpu] * widest.workers + beside)
-        device = "cuda" if here else "cpu"
-    trial = [with_gpu if device == "cuda" else worker] * widest.workers
-    trial = [*trial, {"CPU": 0.01}]  # the process that watches the trial's workers
+    workers, beside, device = bundles_of(widest.replaced(device=device or widest.device))
+    trial = [*workers, {"CPU": 0.01}]  # the process that watches the trial's workers
     fix = "lower --max-concurrent or resources.worker_cpus, use --device cpu, or connect to a larger cluster"
     cores = usable_cores()
     if session.started_here() and device == "cpu":  # as many CPUs again are declared as there are cores

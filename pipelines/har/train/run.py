@@ -126,6 +126,10 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
     rows = (setup.train_rows, context.val_rows)
     plan, views, decode_cpus = context.plan, context.views, resources.decode_cpus
 
+    # a run that is gone on with has its own state
+    initial = context.weights if RunFiles(context.root).progress().state is None else None
+    weights = None if initial is None else share(initial)
+
     def samples() -> Any:  # called for each new group of workers: it goes on where the last one was saved
         return run_dataset(plan, RunFiles(context.root).progress().position, rows, views, cpus=decode_cpus)
 
@@ -136,7 +140,7 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
             "context": context,
             "monitor": monitor,
             "device": device,
-            "weights": None if context.weights is None else share(context.weights),
+            "weights": weights,
             "threads": worker_threads(setup.config, device),
         },
         torch_config=TorchConfig(backend="nccl" if device == "cuda" else "gloo"),
@@ -224,22 +228,31 @@ def place_workers(config: TrainConfig) -> tuple[float, str]:
     Raises `ConfigError` when they do not fit: fewer GPUs than workers never mean the CPU.
     """
     resources = config.resources
-    worker = {"CPU": resources.worker_cpus, "GPU": resources.worker_gpus or 0.0}
-    beside = [{"CPU": resources.decode_cpus}]
-    device = resources.device
-    if device == "auto":
-        with_gpus = [{**worker, "GPU": worker["GPU"] or 1.0}] * resources.workers + beside
-        no_gpus = resources.worker_gpus == 0 or not cluster.gpus_can_be_had(cluster.capacity(), with_gpus)
-        device = "cpu" if no_gpus and not worker["GPU"] else "cuda"
-    if device == "cuda":
-        worker["GPU"] = worker["GPU"] or 1.0
+    workers, beside, device = bundles_of(resources)
     cluster.require(
-        [worker] * resources.workers + beside,
+        [*workers, *beside],
         who=f"training with {resources.workers} workers",
         fix="lower --num-workers or resources.worker_cpus, use --device cpu, or connect to a larger cluster",
         wait_s=resources.wait_s,
     )
-    return worker["GPU"], device
+    return workers[0]["GPU"], device
+
+
+def bundles_of(resources: TrainResources) -> tuple[list[cluster.Bundle], list[cluster.Bundle], str]:
+    """Return what the workers of a run take of the connected Ray, what decoding takes, and the device of all workers.
+
+    `auto` is a GPU a worker where Ray has GPUs or its autoscaler can start some, unless `worker_gpus` is 0.
+    """
+    gpus, device = resources.worker_gpus or 0.0, resources.device
+    with_gpu = {"CPU": resources.worker_cpus, "GPU": gpus or 1.0}
+    beside: list[cluster.Bundle] = [{"CPU": resources.decode_cpus}]
+    if device == "auto":
+        no_gpus = resources.worker_gpus == 0 or not cluster.gpus_can_be_had(
+            cluster.capacity(), [with_gpu] * resources.workers + beside
+        )
+        device = "cpu" if no_gpus and not gpus else "cuda"
+    worker = with_gpu if device == "cuda" else {**with_gpu, "GPU": gpus}
+    return [worker] * resources.workers, beside, device
 
 
 def _where(resources: TrainResources, gpus: float, device: str) -> str:
