@@ -56,6 +56,7 @@ class Stage:
         max_actors: Actors that the pool may grow to; 0: as many as fit at once, and more on nodes that come.
         wait_s: Seconds to wait for nodes that an autoscaler has to start first.
         rows: Rows of one call, each such lot a block of its own; None: a block as it comes.
+        calls_at_once: Calls that one actor works on at once, each in a thread of its own.
         placement: Further options of Ray that say where it runs.
     """
 
@@ -72,6 +73,7 @@ class Stage:
     max_actors: int = 0
     wait_s: float = 0.0
     rows: int | None = None
+    calls_at_once: int = 1
     placement: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,11 @@ class Stage:
             yield "has a pool of actors but holds no model", "leave min_actors and max_actors out"
         if self.rows is not None and self.rows < 1:
             yield f"takes {self.rows} rows a call", "give 1 or more, or None for a whole block"
+        if self.calls_at_once < 1 or (self.calls_at_once > 1 and not self.holds_model):
+            yield (
+                f"works on {self.calls_at_once} calls at once",
+                "give 1 or more, and above 1 only for a stage of actors",
+            )
         for name in ("reads", "writes"):
             schema = getattr(self, name)
             if not isinstance(schema, pa.Schema) or not len(schema):
@@ -269,6 +276,7 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> D
         }
         if stage.holds_model:
             options |= {"fn_constructor_kwargs": arguments, "compute": _actor_pool(stage, blocks)}
+            options |= {"max_concurrency": stage.calls_at_once} if stage.calls_at_once > 1 else {}
         work = _actor_class(stage) if stage.holds_model else partial(stage.work, **arguments)
         # Ray 2.60's `map_batches` refuses whole blocks (a batch size of None) together with GPUs, and would make
         # batches of any given size of several blocks; what it calls itself takes them.
@@ -309,7 +317,8 @@ def _actor_pool(stage: Stage, blocks: int | None) -> Any:
     most = None if grows else max(least, stage.max_actors)
     if blocks is not None:
         least, most = min(least, blocks), blocks if most is None else min(most, blocks)
-    return ray.data.ActorPoolStrategy(min_size=least, max_size=most)
+    threads = stage.calls_at_once > 1
+    return ray.data.ActorPoolStrategy(min_size=least, max_size=most, enable_true_multi_threading=threads)
 
 
 def stream_tables(

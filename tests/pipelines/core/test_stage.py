@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def declared(**changes: Any) -> Stage:
         ({"max_actors": 2}, "has a pool of actors but holds no model"),
         ({"work": Model, "holds_model": True, "min_actors": 0}, "has a pool of 0 to 0 actors"),
         ({"rows": 0}, "takes 0 rows a call"),
+        ({"calls_at_once": 2}, "works on 2 calls at once"),
         ({"reads": pa.schema([])}, "does not say which columns it reads"),
         ({"writes": ["number"]}, "does not say which columns it writes"),
         ({"arguments": {"times": 3}}, "has work without an argument times (its arguments: by)"),
@@ -149,6 +151,23 @@ def test_a_task_decodes_in_another_process_than_the_model_it_feeds(ray_session: 
     (rows,) = [table.to_pylist() for table in stream_tables(pipeline, [pa.table({"number": [1, 2]}, NUMBER)])]
     assert len(rows) == 2
     assert all(row["pid"] != row["model"] for row in rows)
+
+
+def test_an_actor_works_on_several_blocks_at_once_where_its_stage_says_so(ray_session: None) -> None:
+    class Meeting:
+        def __init__(self) -> None:
+            self.together = threading.Barrier(3)
+
+        def __call__(self, block: pa.Table) -> pa.Table:
+            self.together.wait(timeout=60)  # breaks unless three calls are here
+            return block
+
+    blocks = [pa.table({"number": [number]}, NUMBER) for number in range(6)]
+    stage = Stage(
+        name="meet", work=Meeting, reads=NUMBER, writes=NUMBER, holds_model=True, max_actors=1, calls_at_once=3
+    )
+    tables = stream_tables(Pipeline(name="meetings", source=NUMBER, stages=(stage,)), blocks)
+    assert sorted(value for table in tables for value in table["number"].to_pylist()) == list(range(6))
 
 
 def reporting(reports: Callable[[list[int]], Iterable[dict[str, Any]]]) -> Pipeline:
