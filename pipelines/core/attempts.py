@@ -6,9 +6,10 @@ takes no CPU.
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -87,6 +88,47 @@ class Attempts:
         self.ledger.finish.remote(f"{self.scope}/{key}")
 
 
+class Turns:
+    """Lets threads of one process work beside each other, or one of them alone.
+
+    When a worker dies, all that its threads worked on comes back. Only what kills it again while nothing else is under
+    way is at fault.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._beside = self._waiting = 0
+        self._alone = False
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Work while others may; waits for who works alone, or wants to."""
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._alone or self._waiting))
+            self._beside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._beside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work while no other does."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not (self._alone or self._beside))
+            self._waiting -= 1
+            self._alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
 def run_batch_then_singles(
     work: Callable[[Sequence[T]], Sequence[R]],
     items: Sequence[T],
@@ -94,6 +136,7 @@ def run_batch_then_singles(
     name: Callable[[T], str],
     crashed: str,
     attempts: Attempts | None = None,
+    turns: Turns | None = None,
 ) -> list[R | Failure]:
     """Return `work(items)`; where that raises, or killed its worker before, work on each item alone.
 
@@ -103,32 +146,47 @@ def run_batch_then_singles(
         name: Names an item within the scope of `attempts`.
         crashed: The error of an item that kills its worker when it is alone.
         attempts: Counts attempts; None counts none.
+        turns: Shared by the threads of this process that do such work at once.
 
     Returns:
         A result for each item, or the `Failure` of one that raised, or killed its worker, alone.
     """
-    if len(items) > 1:
+    if not items:
+        return []
+    if len(items) > 1 or turns is not None:
+        turns = turns or Turns()
         group = f"{name(items[0])}+{len(items) - 1}"
-        results: list[R | Failure] | None = None
         if attempts is None or attempts.start(group) == 1:
-            with suppress(Exception):  # which of them is at fault, working on each will tell
-                results = list(work(items))
-        if results is not None:
+            with turns.beside():
+                try:
+                    results: list[R | Failure] = list(work(items))
+                except Exception as error:  # which of them is at fault, working on each will tell
+                    alone = len(items) == 1
+                    results = [Failure(describe(error))] if alone else [_result(work, item) for item in items]
             if attempts is not None:
                 attempts.mark_finished(group)
             return results
-    return [_run_single(work, item, name(item), crashed, attempts) for item in items]
+    turns = turns or Turns()
+    results = []
+    for item in items:
+        with turns.alone():
+            results.append(_counted_result(work, item, name(item), crashed, attempts))
+    return results
 
 
-def _run_single(
+def _counted_result(
     work: Callable[[Sequence[T]], Sequence[R]], item: T, key: str, crashed: str, attempts: Attempts | None
 ) -> R | Failure:
     if attempts is not None and attempts.crashed_before(key):
         return Failure(crashed)
-    try:
-        result: R | Failure = work([item])[0]
-    except Exception as error:
-        result = Failure(describe(error))
+    result = _result(work, item)
     if attempts is not None:
         attempts.mark_finished(key)
     return result
+
+
+def _result(work: Callable[[Sequence[T]], Sequence[R]], item: T) -> R | Failure:
+    try:
+        return work([item])[0]
+    except Exception as error:
+        return Failure(describe(error))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from microg.pipelines.core.attempts import MAX_ATTEMPTS, AttemptLedger, Attempts, Failure, run_batch_then_singles
+from microg.pipelines.core.attempts import MAX_ATTEMPTS, AttemptLedger, Attempts, Failure, Turns, run_batch_then_singles
 
 
 def test_attempts_count_by_key_until_the_work_ends():
@@ -84,3 +86,52 @@ def test_an_item_that_kills_its_worker_is_given_up_and_the_others_succeed(attemp
             ends += 1
     assert result == ["A", "b: crashed", "C"]
     assert ends == 1 + MAX_ATTEMPTS  # once with the others, then alone
+
+
+def test_who_was_beside_an_item_that_kills_its_worker_is_not_blamed(attempts: Attempts):
+    """Four threads of a worker; `b` ends it whenever it is under way, and takes the others with it."""
+
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    def worker() -> dict[str, str]:
+        turns, dead, side_by_side = Turns(), threading.Event(), threading.Barrier(4)
+
+        def start(key: str) -> int:
+            if dead.is_set():  # a process that ended starts nothing more
+                raise Killed
+            return attempts.ledger.start.remote(key)
+
+        mine = Attempts(SimpleNamespace(start=SimpleNamespace(remote=start), finish=attempts.ledger.finish), "run")
+
+        def work(items: list[str]) -> list[str]:
+            if first:
+                side_by_side.wait(timeout=60)
+            if items == ["b"]:
+                dead.set()
+            if dead.wait(timeout=0.05):
+                raise Killed
+            return [item.upper() for item in items]
+
+        def one(item: str) -> Any:
+            return run_batch_then_singles(work, [item], name=str, crashed="crashed", attempts=mine, turns=turns)[0]
+
+        with ThreadPoolExecutor(4) as threads:
+            ended = {item: threads.submit(one, item) for item in "abcd" if item not in done}
+        if dead.is_set():
+            for item, future in ended.items():
+                if future.exception() is None:
+                    done[item] = future.result()
+            raise Killed
+        return {item: future.result() for item, future in ended.items()}
+
+    done: dict[str, Any] = {}
+    first, ends = True, 0
+    while True:
+        try:
+            done |= worker()
+            break
+        except Killed:
+            first, ends = False, ends + 1
+    assert done == {"a": "A", "b": Failure("crashed"), "c": "C", "d": "D"}
+    assert ends == 1 + MAX_ATTEMPTS  # once beside the others, then alone
