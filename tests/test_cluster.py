@@ -12,14 +12,15 @@ from typing import Any
 import click
 import jsonschema
 import pytest
-import yaml
+
+from tests.support.cluster_files import launcher, variant
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    return launcher()
 
 
 def validated(config: dict[str, Any]) -> dict[str, Any]:
@@ -35,14 +36,6 @@ def test_cluster_file_is_valid(config: dict[str, Any]):
     prepared = validated(config)
     assert prepared["head_node_type"] == "head"
     assert prepared["available_node_types"]["cpu_worker"]["node_config"]["InstanceType"] == "c7i.4xlarge"
-
-
-def variant(name: str) -> dict[str, Any]:
-    """Return one of the commented variants at the end of the file."""
-    lines = (ROOT / "cluster.yaml").read_text().splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(f"# ---- {name}"))
-    end = next(number for number, line in enumerate(lines) if line.lower().startswith(f"# ---- end of {name.lower()}"))
-    return yaml.safe_load("\n".join(line[2:] for line in lines[start + 1 : end]))
 
 
 def test_google_cloud_variant_is_valid_and_has_the_same_kinds_of_nodes(config: dict[str, Any]):

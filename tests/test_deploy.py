@@ -24,6 +24,8 @@ from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from tests.support.cluster_files import cluster_of, launcher, manifest
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MANIFESTS, IMAGES = ("raycluster", "rayjob"), ("cpu", "gpu")
@@ -86,14 +88,6 @@ JOB = closed(
 KINDS = {"RayCluster": CLUSTER, "RayJob": JOB}
 
 
-def manifest(name: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "deploy" / "kuberay" / f"{name}.yaml").read_text())
-
-
-def cluster_of(document: dict[str, Any]) -> dict[str, Any]:
-    return document["spec"].get("rayClusterSpec", document["spec"])
-
-
 def pods(document: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = cluster_of(document)
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
@@ -153,10 +147,10 @@ def test_mistake_in_a_manifest_is_found(name: str, spoil: Callable[[dict[str, An
 def test_both_manifests_describe_the_same_cluster_and_its_nodes_are_those_of_the_launcher():
     cluster = cluster_of(manifest("raycluster"))
     assert cluster == cluster_of(manifest("rayjob"))
-    launcher = yaml.safe_load((ROOT / "cluster.yaml").read_text())["available_node_types"]
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == str(launcher["head"]["resources"]["CPU"])
+    launched = launcher()["available_node_types"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == str(launched["head"]["resources"]["CPU"])
     for group in cluster["workerGroupSpecs"]:
-        twin = launcher[f"{group['groupName']}_worker"]
+        twin = launched[f"{group['groupName']}_worker"]
         assert group["minReplicas"] == group["replicas"] == twin["min_workers"] == 0
         assert group["maxReplicas"] == twin["max_workers"]
         assert group["idleTimeoutSeconds"] == twin["idle_timeout_s"]

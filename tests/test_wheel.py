@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support.environment import without_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("models", "metrics", "pipelines", "jobs", "reports", "demo", "recipes")
@@ -69,11 +70,10 @@ def test_the_wheel_works_where_files_have_the_names_of_our_rooms(
         "report train predict har-score answers vlm-score --out report.html",
     ]
     words = [line.split() if isinstance(line, str) else line for line in commands]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, json.dumps(words)],
         cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(site)},
+        env=without_ray(PYTHONPATH=str(site)),
         capture_output=True,
         text=True,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -28,7 +27,7 @@ from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_cura
 from microg.pipelines.curate.previews import missing_previews, write_previews
 from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
 from microg.runs import Run, differences, exclusive
-from microg.system.weights import require_weights
+from microg.system.weights import locate_weights, require_weights
 from microg.video import probe
 
 
@@ -63,7 +62,7 @@ def curate_footage(
     _refuse_other_footage(out, footage, seen)
     weights = None
     if settings.detections is None:
-        weights = require_weights(settings.detector.weights)
+        weights = locate_weights(settings.detector.weights)
         settings = settings.replaced(weights_digest=storage.sha256(weights)[:16])
     left, done = remaining(footage, out)
     report: dict[str, Any] = {
@@ -155,14 +154,14 @@ def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
 
 
 def _observe(
-    run_folder: Run, left: list[Footage], done: list[str], settings: CurateSettings, weights: Path | None
+    run_folder: Run, left: list[Footage], done: list[str], settings: CurateSettings, weights: str | None
 ) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     report: dict[str, Any] = {}
     out = run_folder.root
     if not settings.detector.exact and weights is not None:
         print("comparing the fast profile with the exact one on the footage", file=sys.stderr)
-        report["agreement"] = calibrate(left, out, settings.detector, weights)
+        report["agreement"] = calibrate(left, out, settings.detector, require_weights(weights))
         detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
         settings = settings.replaced(detector=detector)
     session.connect(settings.resources)

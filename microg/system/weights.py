@@ -35,10 +35,13 @@ def find_weights(name: str) -> Path | None:
     return next(((folder / name).resolve() for folder in search_folders() if (folder / name).is_file()), None)
 
 
-def _copied(uri: str) -> Path:
-    if not storage.exists(uri):
-        raise WeightsError(f"there is no file {uri}", "check the bucket's name and its credentials")
-    return keep_by_content(uri, storage.read_blocks(uri))
+def locate_weights(name: str) -> str:
+    """Return the path of the file called `name`, or the URI that `name` is; raises `WeightsError` where it is not."""
+    if storage.is_local(name):
+        return str(require_weights(name))
+    if not storage.exists(name):
+        raise WeightsError(f"there is no file {name}", "check the bucket's name and its credentials")
+    return name
 
 
 def path_by_content(name: str, digest: str) -> Path:
@@ -78,7 +81,7 @@ def require_weights(name: str) -> Path:
     A URI (`s3://`, `gs://`, `hf://`) is copied into the user's cache, once for each content.
     """
     if not storage.is_local(name):
-        return _copied(name)
+        return keep_by_content(locate_weights(name), storage.read_blocks(name))
     found = find_weights(name)
     if found is None:
         looked = ", ".join(str(folder) for folder in search_folders())

@@ -6,7 +6,6 @@ time and the same call does what is missing. A row that fails is committed as an
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -134,7 +133,7 @@ def run_curation(
     root: str,
     settings: CurateSettings,
     *,
-    weights: Path | None,
+    weights: str | None,
     done: list[str],
     device: str | None = None,
 ) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def run_curation(
         footage: Raw files that need work.
         root: The dataset folder.
         settings: What decides the observations.
-        weights: The detector's weights; None where detections are replayed.
+        weights: Path or URI of the detector's weights; None where detections are replayed.
         done: Clips that are observed already: they are counted, not cut.
         device: Where the detector computes, for the closing line.
 
@@ -160,7 +159,7 @@ def run_curation(
             "root": root,
             "tracker": settings.tracker,
             "detector": settings.detector,
-            "weights": None if weights is None else share(str(weights)),
+            "weights": None if weights is None else share(weights),
             "detections": settings.detections,
             "threads": max(1, int(settings.resources.cpus)),
         },

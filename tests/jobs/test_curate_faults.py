@@ -23,6 +23,7 @@ from microg.pipelines.curate.observe_stage import OBSERVE, Observer
 from microg.pipelines.curate.trim_stage import TRIM
 from tests.support import processes
 from tests.support.curation import write_detections, write_footage
+from tests.support.environment import without_ray
 from tests.support.processes import ROOT, check_gone, family, wait_for
 
 SOURCES, CLIPS = 2, 8
@@ -190,8 +191,7 @@ sys.exit(code if removed else 9)
 def test_a_lost_node_of_a_cluster_costs_no_clip(footage, undisturbed, tmp_path):
     out, script = tmp_path / "set", tmp_path / "cluster.py"
     script.write_text(textwrap.dedent(_CLUSTER))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    environment = without_ray(RAY_AUTH_MODE="disabled", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
     words = [sys.executable, script, out, *arguments(footage, out)]
     done = subprocess.run(
         [str(word) for word in words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from microg.pipelines.har.train.checkpoints import RunFiles
 from microg.pipelines.har.train.checks import check_and_plan
 from microg.pipelines.har.train.run import train
 from microg.pipelines.har.train.settings import TrainConfig
+from tests.support.environment import without_ray
 from tests.support.training import assert_same_bits, last_weights, make_training_dataset, run_alone, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,10 +172,14 @@ class Command:
         self.log = folder.with_suffix(".log")
 
     def start(self) -> psutil.Popen:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         with self.log.open("wb") as output:
             return psutil.Popen(
-                self._words, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                self._words,
+                cwd=ROOT,
+                env=without_ray(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def wait_until_within(self, process: psutil.Popen, epoch: int) -> None:

@@ -1,15 +1,15 @@
 """Every job that works on Ray starts, waits and ends on a cluster whose nodes are all still to be started.
 
-The head does no work. Its autoscaler may start two nodes of CPUs, and two that declare a GPU; models that would need
-the GPU itself compute on the CPU, while their actors and workers hold what they declare. Training and sweeps start a
-dozen processes that load torch: these two are slow tests, and how they place their demand is tested on a cluster in
+The cluster is that of cluster.yaml: its head, which does no work, its node types with what they have, and its limits.
+Those of Google Cloud and Kubernetes are started too, each in a slow test. Models that would need a GPU itself compute
+on the CPU, while their actors and workers hold what they declare. Training and sweeps start a dozen processes that load
+torch: these two are slow tests, and how they place their demand is tested on a cluster in
 tests/pipelines/core/test_cluster_capacity.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,11 +20,18 @@ import pytest
 from microg import storage
 from microg.data.dataset import Dataset
 from tests.support.autoscaling_cluster import AutoscalingCluster, autoscaling_cluster
+from tests.support.cluster_files import kuberay_shape, launcher, variant
 from tests.support.curation import write_detections, write_footage
+from tests.support.environment import without_ray
 from tests.support.helpers import make_dataset
 from tests.support.training import make_training_dataset
 
-NODE_TYPES = {"cpu_worker": ({"CPU": 4.0}, 2), "gpu_worker": ({"CPU": 2.0, "GPU": 1.0}, 2)}
+SHAPES = {
+    "Google Cloud": lambda: launcher() | variant("Google Cloud"),
+    "raycluster.yaml": lambda: kuberay_shape("raycluster"),
+    "rayjob.yaml": lambda: kuberay_shape("rayjob"),
+}
+FEW = ("--set", "resources.max_actors=2")  # this machine has fewer cores than its nodes declare
 ENGINE = '''
 from dataclasses import dataclass
 from microg.models.vlm.base import Engine, Reply
@@ -62,7 +69,7 @@ runs: "yes"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AutoscalingCluster]:
-    with autoscaling_cluster(NODE_TYPES) as running:
+    with autoscaling_cluster(launcher()) as running:
         yield running
 
 
@@ -80,11 +87,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(cluster: AutoscalingCluster, place: Path, *words: object) -> str:
     """Run a command as a job's driver does, with the cluster's address in RAY_ADDRESS; return what it said."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-m", "microg.jobs.cli", *map(str, words)],
         cwd=place,  # which Ray's workers have on their path
-        env=environment | cluster.variables,
+        env=without_ray(**cluster.variables),
         capture_output=True,
         text=True,
         timeout=300,
@@ -94,18 +100,48 @@ def job(cluster: AutoscalingCluster, place: Path, *words: object) -> str:
 
 
 def test_curation_starts_a_node_and_ends(cluster: AutoscalingCluster, place: Path) -> None:
-    words = ("curate", place / "raw", place / "mine", "--detections", place / "dets", "--set", "trim.height=48")
-    said = job(cluster, place, *words)
-    assert "waiting for the cluster to start nodes (it has 0 CPUs" in said
-    assert Dataset.open(str(place / "mine")).table("clips").num_rows == 1
+    check_curation(cluster, place, place / "mine")
 
 
 def test_generation_takes_a_gpu_node_without_being_told(cluster: AutoscalingCluster, place: Path) -> None:
-    words = ("vlm", "generate", "--model", place / "echo.yaml", "--dataset", place / "asked")
-    said = job(cluster, place, *words, "--run", place / "answers", "--set", "live_scores=false")
-    assert "on cuda" in said
-    rows = storage.read_parquet(str(place / "answers" / "tables" / "generations.parquet"))
+    check_generation(cluster, place, place / "answers")
+
+
+def check_curation(cluster: AutoscalingCluster, place: Path, out: Path) -> None:
+    words = ("curate", place / "raw", out, "--detections", place / "dets", "--set", "trim.height=48")
+    said = job(cluster, place, *words, *FEW)
+    assert "waiting for the cluster to start nodes (it has 0 CPUs" in said
+    assert Dataset.open(str(out)).table("clips").num_rows == 1
+
+
+def check_generation(cluster: AutoscalingCluster, place: Path, run: Path) -> None:
+    words = ("vlm", "generate", "--model", place / "echo.yaml", "--dataset", place / "asked", "--run", run)
+    assert "on cuda" in job(cluster, place, *words, "--set", "live_scores=false", *FEW)
+    rows = storage.read_parquet(str(run / "tables" / "generations.parquet"))
     assert set(rows["text"].to_pylist()) == {"1 GPU"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_other_clusters_that_we_describe_start_their_nodes_too(name: str, place: Path, tmp_path: Path) -> None:
+    wanted = SHAPES[name]()
+    with autoscaling_cluster(wanted) as cluster:
+        check_curation(cluster, place, tmp_path / "mine")
+        check_generation(cluster, place, tmp_path / "answers")
+        found = nodes(cluster)
+        assert len(cluster.raylets()) == len(found) - 1  # the head is the other one
+    for one in wanted["available_node_types"].values():
+        has = {name: amount for name, amount in one["resources"].items() if amount}  # Ray says nothing of 0 CPUs
+        assert any(node == node | has for node in found), (has, found)
+
+
+def nodes(cluster: AutoscalingCluster) -> list[dict[str, float]]:
+    """Return the resources of each node that lives."""
+    script = "import json, ray\nray.init(logging_level='ERROR')\n"
+    script += "print(json.dumps([node['Resources'] for node in ray.nodes() if node['Alive']]))"
+    environment = without_ray(**cluster.variables)
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(said.stdout.splitlines()[-1])
 
 
 SETTINGS = ("epochs=1", "batch=4", "micro_batch=2", "resources.threads=1", "tensorboard=false")

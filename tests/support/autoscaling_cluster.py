@@ -17,59 +17,84 @@ from typing import Any
 
 import psutil
 
-from tests.support.ray_head import RAY, end_processes, free_ports
+from tests.support.environment import without_ray
+from tests.support.ray_head import RAY, ROOT, end_processes, free_ports, submit
 
 _HEAD_ID = "f" * 51 + "00000"
-# Ray's own provider for such tests; by its module, as Ray's wheel lacks the file of defaults that its name stands for.
-_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+_HEAD_TYPE = "ray.head.default"  # the provider's own name for it
+_STORE_BYTES = 150_000_000
 _COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
 
 
 @dataclass(frozen=True)
 class AutoscalingCluster:
-    """A running cluster: address for drivers, and the variables with which a command joins it."""
+    """A running cluster: address for drivers, and the variables with which a command joins it.
+
+    `dashboard` is the address for submitted jobs, empty without one; `folder` that of Ray's files.
+    """
 
     address: str
     variables: dict[str, str]
+    dashboard: str
+    folder: str
+
+    def submit(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """Run `ray job submit --working-dir . -- python WORDS` in the repository."""
+        return submit(self.dashboard, without_ray(**self.variables), words)
+
+    def raylets(self) -> list[psutil.Process]:
+        """Return the nodes that the autoscaler started and that live; what runs on a node are its children."""
+        found = [one for one in _processes_of(self.folder) if one.name() == "raylet"]
+        return [one for one in found if "RAY_NODE_TYPE_NAME" in one.environ()]
 
 
-@contextmanager
-def autoscaling_cluster(
-    node_types: Mapping[str, tuple[Mapping[str, float], int]], *, head_cpus: int = 0
-) -> Iterator[AutoscalingCluster]:
-    """Start a head that works on `head_cpus` CPUs, and let its autoscaler (Ray's second one) start nodes as needed.
+def shape(node_types: Mapping[str, tuple[Mapping[str, float], int]]) -> dict[str, Any]:
+    """Return a cluster of a head that does no work, and nodes on demand, as `autoscaling_cluster` takes it.
 
     Args:
         node_types: Resources of a node and the most nodes, by name of the type.
-        head_cpus: CPUs of the head.
     """
-    port, host = free_ports(1)[0], _own_address()
-    address = f"{host}:{port}"
     types: dict[str, Any] = {
-        name: {
-            "resources": {**resources, "object_store_memory": 150_000_000},
-            "node_config": {},
-            "min_workers": 0,
-            "max_workers": most,
-        }
+        name: {"resources": dict(resources), "min_workers": 0, "max_workers": most}
         for name, (resources, most) in node_types.items()
     }
-    types["ray.head.default"] = {"resources": {"CPU": head_cpus}, "node_config": {}, "max_workers": 0}
-    config: dict[str, Any] = {
-        "cluster_name": "test",
+    return {
+        "head_node_type": "head",
+        "available_node_types": {"head": {"resources": {"CPU": 0}}, **types},
         "max_workers": sum(most for _, most in node_types.values()),
         "upscaling_speed": 10,
         "idle_timeout_minutes": 5,
+    }
+
+
+@contextmanager
+def autoscaling_cluster(shape: Mapping[str, Any], *, dashboard: bool = False) -> Iterator[AutoscalingCluster]:
+    """Start a head, and let its autoscaler (Ray's second one) start the nodes of `shape` as needed.
+
+    Args:
+        shape: Node types, head, limits and idle times, in the words of Ray's cluster launcher. What else the launcher
+            reads (machines, images, commands) is left out.
+        dashboard: Whether the head takes submitted jobs.
+    """
+    (port, board, agent), host = free_ports(3), _own_address()
+    address = f"{host}:{port}"
+    types = {name: {**one, "node_config": {}} for name, one in shape["available_node_types"].items()}
+    of_head: dict[str, Any] = types.pop(shape["head_node_type"])
+    for one in types.values():
+        one["resources"] = {**one["resources"], "object_store_memory": _STORE_BYTES}
+    config: dict[str, Any] = {
+        **{name: shape[name] for name in ("max_workers", "upscaling_speed", "idle_timeout_minutes")},
+        "cluster_name": "test",
         "provider": {
             "type": "external",
-            "module": _PROVIDER,
+            "module": "tests.support.autoscaled_nodes.Provider",
             "gcs_address": address,
             "head_node_id": _HEAD_ID,
             "launch_multiple": True,
         },
         "auth": {},
-        "available_node_types": types,
-        "head_node_type": "ray.head.default",
+        "available_node_types": {**types, _HEAD_TYPE: {**of_head, "min_workers": 0, "max_workers": 0}},
+        "head_node_type": _HEAD_TYPE,
         "file_mounts": {},
         "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,
@@ -78,38 +103,51 @@ def autoscaling_cluster(
         **{f"{name}_commands": [] for name in _COMMANDS},
     }
     quiet = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | quiet
-    of_head = {
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        "RAY_FAKE_CLUSTER": "1",
-        "RAY_enable_autoscaler_v2": "1",
-        "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
-        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    environment = without_ray(
+        **quiet,
+        AUTOSCALER_UPDATE_INTERVAL_S="1",
+        RAY_FAKE_CLUSTER="1",
+        RAY_enable_autoscaler_v2="1",
+        RAY_CLOUD_INSTANCE_ID=_HEAD_ID,
+        RAY_OVERRIDE_NODE_ID_FOR_TESTING=_HEAD_ID,
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        PYTHONPATH=str(ROOT),  # where the provider is
+    )
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: Ray's sockets lie in it
         (Path(folder) / "cluster.json").write_text(json.dumps(config))
-        log = Path(folder) / "log"
-        words = [RAY, "start", "--head", "--block", f"--port={port}", f"--num-cpus={head_cpus}", "--num-gpus=0"]
+        log, resources = Path(folder) / "log", of_head["resources"]
+        words = [RAY, "start", "--head", "--block", f"--port={port}", f"--object-store-memory={_STORE_BYTES}"]
+        words += [f"--num-cpus={resources['CPU']}", f"--num-gpus={resources.get('GPU', 0)}"]
+        words += [f"--memory={resources['memory']}"] if "memory" in resources else []
         words += [f"--autoscaling-config={folder}/cluster.json", f"--temp-dir={folder}/ray"]
-        words += ["--include-dashboard=false", "--object-store-memory=150000000", f"--node-ip-address={host}"]
+        words += [f"--node-ip-address={host}", f"--include-dashboard={str(dashboard).lower()}"]
+        words += [f"--dashboard-host=127.0.0.1 --dashboard-port={board} --dashboard-agent-listen-port={agent}"]
         with log.open("wb") as output:
             head = psutil.Popen(
-                [str(word) for word in words],
+                " ".join(map(str, words)).split(),
                 cwd=folder,
-                env=environment | of_head,
+                env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         try:
             end = time.monotonic() + 120
-            while not (Path(folder) / "ray" / "ray_current_cluster").exists():
+            while not _is_up(Path(folder), board if dashboard else None):
                 assert head.poll() is None, log.read_text()
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.1)
-            yield AutoscalingCluster(address, {"RAY_ADDRESS": address, **quiet})
+            at = f"http://127.0.0.1:{board}" if dashboard else ""
+            yield AutoscalingCluster(address, {"RAY_ADDRESS": address, **quiet}, at, folder)
         finally:
-            end_processes([head, *_nodes_in(folder)])
+            end_processes([head, *_processes_of(folder)])
+
+
+def _is_up(folder: Path, dashboard: int | None) -> bool:
+    """Tell whether drivers can connect, and jobs be submitted where there is a dashboard's port."""
+    if not (folder / "ray" / "ray_current_cluster").exists():
+        return False
+    with socket.socket() as one:
+        return dashboard is None or one.connect_ex(("127.0.0.1", dashboard)) == 0
 
 
 def _own_address() -> str:
@@ -119,8 +157,8 @@ def _own_address() -> str:
     return get_node_ip_address() or socket.gethostbyname(socket.gethostname())
 
 
-def _nodes_in(folder: str) -> list[psutil.Process]:
-    """Return processes of nodes that the autoscaler started: the head is not their parent."""
+def _processes_of(folder: str) -> list[psutil.Process]:
+    """Return processes of nodes that the autoscaler started too: the head is not their parent."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         if any(folder in word for word in process.info["cmdline"] or ()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from microg.jobs import cli, common
+from tests.support.environment import without_ray
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,12 +31,11 @@ def microg(*arguments: object) -> int:
 
 def start_microg(log: Path, *arguments: object, ray: Mapping[str, str] | None = None) -> psutil.Popen:
     """Start the command in a process group of its own, with a Ray of its own or that which `ray`'s variables tell."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | dict(ray or {})
     with log.open("wb") as output:
         return psutil.Popen(
             [sys.executable, "-m", "microg.jobs.cli", *map(str, arguments)],
             cwd=ROOT,
-            env=environment,
+            env=without_ray(**(ray or {})),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.environment import without_ray
+
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 
@@ -37,15 +39,7 @@ class Head:
 
     def submit(self, *words: object, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run `ray job submit --working-dir . -- python WORDS` in the repository, with other variables."""
-        command = [RAY, "job", "submit", "--address", self.address, "--working-dir", ".", "--", "python", *words]
-        return subprocess.run(
-            [str(word) for word in command],
-            cwd=ROOT,
-            env=self.environment | changes,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
+        return submit(self.address, self.environment | changes, words)
 
     def alive_nodes(self) -> int:
         """Return how many nodes the head knows and that live."""
@@ -66,6 +60,19 @@ class Head:
             return reply.read()
 
 
+def submit(address: str, environment: Mapping[str, str], words: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """Run `ray job submit --working-dir . -- python WORDS` in the repository, against a job server's address."""
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", "python", *words]
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
 @contextmanager
 def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | None = None) -> Iterator[Head]:
     """Start a head of `cpus` CPUs and `workers` nodes like it, on ports of their own; end all that was started.
@@ -73,7 +80,7 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
     `variables` are set for every node, and so for every job.
     """
     gcs, dashboard, client = free_ports(3)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+    environment = without_ray() | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
@@ -138,8 +145,7 @@ def bare_head(folder: str) -> Iterator[str]:
     known = Path(folder) / "ray" / "ray_current_cluster"
     words = ["--head", "--block", "--include-dashboard=false", "--num-cpus=1", "--object-store-memory=100000000"]
     words += [f"--port={free_ports(1)[0]}", f"--temp-dir={known.parent}"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = without_ray(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
     with (Path(folder) / "log").open("wb") as log:
         command = [str(RAY), "start", *words]
         head = psutil.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -11,7 +11,8 @@ import pytest
 from microg.config import Resources
 from microg.pipelines.core import cluster
 from microg.pipelines.core.cluster import Capacity, decide_device
-from tests.support.autoscaling_cluster import AutoscalingCluster, autoscaling_cluster
+from tests.support.autoscaling_cluster import AutoscalingCluster, autoscaling_cluster, shape
+from tests.support.environment import without_ray
 from tests.support.processes import ROOT
 
 FOUR_GPUS = Capacity(({"CPU": 2.0, "GPU": 1.0},) * 4)
@@ -65,21 +66,18 @@ def test_a_gpu_that_is_wanted_and_not_there_is_an_error_and_auto_is_the_cpu(monk
 def growing() -> Iterator[AutoscalingCluster]:
     """A head that does no work, and up to two nodes of each of two types, of which none runs."""
     types = {"cpu_worker": ({"CPU": 4.0}, 2), "gpu_worker": ({"CPU": 2.0, "GPU": 1.0}, 2)}
-    with autoscaling_cluster(types) as running:
+    with autoscaling_cluster(shape(types)) as running:
         yield running
 
 
 def driver(growing: AutoscalingCluster, script: str) -> subprocess.CompletedProcess[str]:
     """Run a script that is connected to the cluster."""
-    import os
-
     before = "from microg.config import Resources\nfrom microg.pipelines.core import cluster, session\n"
     before += "from microg.errors import ConfigError\nsession.connect(Resources())\n"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
         [sys.executable, "-c", before + script],
         cwd=ROOT,
-        env=environment | growing.variables,
+        env=without_ray(**growing.variables),
         capture_output=True,
         text=True,
         timeout=200,
@@ -135,6 +133,6 @@ except ConfigError as error:
 
 @pytest.mark.slow
 def test_auto_is_the_cpu_only_where_no_node_type_has_a_gpu() -> None:
-    with autoscaling_cluster({"cpu_worker": ({"CPU": 2.0}, 1)}) as growing:
+    with autoscaling_cluster(shape({"cpu_worker": ({"CPU": 2.0}, 1)})) as growing:
         done = driver(growing, 'print(cluster.decide_device(Resources(), "auto", who="the model", fix="-")[1])')
     assert (done.returncode, done.stdout) == (0, "cpu\n"), done.stderr

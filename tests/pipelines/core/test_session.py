@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import pytest
 from microg.config import Resources
 from microg.errors import ConfigError, MicrogError, WorkerError
 from microg.pipelines.core.session import connect
+from tests.support.environment import without_ray
 from tests.support.processes import ROOT
 from tests.support.ray_head import bare_head, free_ports
 
@@ -67,10 +67,9 @@ print(ray.get_runtime_context().gcs_address, ray.get(ray.remote(lambda: "works")
 
 def connected(folder: str, **variables: str) -> tuple[str, str]:
     """Connect as a command does, with `folder` for Ray's temporary files; return the address and standard error."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-c", _CONNECT]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment | {"RAY_TMPDIR": folder} | variables, capture_output=True, text=True
+        command, cwd=ROOT, env=without_ray(RAY_TMPDIR=folder, **variables), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     address, works = done.stdout.split()

@@ -11,7 +11,7 @@ from microg import storage
 from microg.errors import WeightsError
 from microg.pipelines.core import session
 from microg.pipelines.core.shared_files import share
-from microg.system.weights import require_weights
+from microg.system.weights import locate_weights, require_weights
 from tests.support.s3_server import object_store, upload
 
 
@@ -47,7 +47,9 @@ def test_a_uri_is_read_by_the_node_itself_and_content_that_changed_is_refused(
     (tmp_path / "up" / "model.pt").write_bytes(b"weights")
     with object_store() as store:
         uri = f"{upload(tmp_path / 'up', store.bucket())}/model.pt"
+        assert locate_weights(uri) == uri
         shared = share(uri)
+        assert not cache.exists()  # the driver read its digest and keeps no copy
         assert shared.parts == ()
         assert shared.path().read_bytes() == b"weights"
         assert require_weights(uri) == shared.path()
@@ -57,4 +59,6 @@ def test_a_uri_is_read_by_the_node_itself_and_content_that_changed_is_refused(
             share(f"{uri}.other")
         with pytest.raises(WeightsError, match="there is no file"):
             require_weights(f"{uri}.other")
+        with pytest.raises(WeightsError, match="there is no file"):
+            locate_weights(f"{uri}.other")
     assert not list(storage.local_path(str(cache)).rglob(".model*"))

@@ -22,6 +22,7 @@ from microg.pipelines.har.predict import PIPELINE as PREDICT
 from microg.pipelines.har.train.stream import PIPELINE as TRAIN
 from microg.pipelines.vlm.batch_api import PIPELINE as BATCH
 from microg.pipelines.vlm.generate import PIPELINE as GENERATE
+from tests.support.environment import without_ray
 from tests.support.processes import ROOT
 
 NUMBER = pa.schema([("number", pa.int64())])
@@ -245,8 +246,7 @@ print(sorted(value for table in tables for value in table["number"].to_pylist())
 
 
 def test_actors_with_a_gpu_get_whole_blocks_and_those_without_see_no_gpu() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    environment = without_ray(RAY_AUTH_MODE="disabled", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
     environment |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "CUDA_VISIBLE_DEVICES": "0,1"}
     done = subprocess.run([sys.executable, "-c", _GPUS], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "[6, 10, 300]\n", done.stderr
