@@ -147,6 +147,8 @@ class Engine(ABC):
 
     Attributes:
         runs_here: Whether this machine does the work; else a server does, and a request may cost money.
+        calls_at_once: Calls of `generate` that may run at once, each in a thread: above 1 for an engine that joins what
+            they ask, or makes one ready while it answers another.
         batch_mode: `module:class` of the provider's batch mode (see `microg.models.vlm.api.openai_batch`), or "".
         name: The engine's name as answers record it.
         model: The model's id.
@@ -154,6 +156,7 @@ class Engine(ABC):
     """
 
     runs_here: ClassVar[bool] = True
+    calls_at_once: ClassVar[int] = 1
     batch_mode: ClassVar[str] = ""
     name: str
     model: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -100,6 +101,38 @@ class Telemetry:
             "device": device,
             "bottleneck": "start" if slowest and startup > wall / 2 else slowest,
         }
+
+
+class BusyClock:
+    """Seconds in which a worker is busy, counted once where several of its threads are; use as a context manager."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads, self._since, self._seconds = 0, 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._count()
+            self._threads += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count()
+            self._threads -= 1
+
+    def take(self) -> float:
+        """Return the seconds since this was called last."""
+        with self._lock:
+            self._count()
+            seconds, self._seconds = self._seconds, 0.0
+            return seconds
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        if self._threads:
+            self._seconds += now - self._since
+        self._since = now
 
 
 def _on_this_machine() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from microg.models.vlm.api.cache import ResponseCache, generate_cached
 from microg.models.vlm.base import Engine, Reply, Request, Sampling
 from microg.models.vlm.cards import ModelCard, open_card
 from microg.models.vlm.prompts import Prompt
-from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
+from microg.pipelines.core.attempts import Attempts, Failure, Turns, run_batch_then_singles
 from microg.pipelines.core.stage import ABORT, Stage
+from microg.pipelines.core.telemetry import BusyClock
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.clip_tables import SCHEMA, DecodedClip, Question, from_table
 from microg.pipelines.vlm.live_scores import LiveSender
@@ -64,15 +64,17 @@ class GenerationContext:
 
 
 class Generator:
-    """Answers blocks of clips. When the engine cannot be opened, the first call says so as a row `ABORT`.
+    """Answers blocks of clips, several at once where the engine takes them: so it never waits for the next block.
 
-    Ray would try a constructor that raises again and again, and drop the type of an error that a call raises.
+    When the engine cannot be opened, the first call says so as a row `ABORT`: Ray would try a constructor that raises
+    again and again, and drop the type of an error that a call raises.
     """
 
     def __init__(self, context: GenerationContext, attempts: Attempts) -> None:
         self._context, self._attempts = context, attempts
         self._hopeless: Exception | None = None
         self._broken = 0
+        self._turns, self._busy = Turns(), BusyClock()
         self._stack = ExitStack()
         try:
             gate = {} if context.gate is None else {"gate": context.gate.owned()}
@@ -97,12 +99,17 @@ class Generator:
 
     def _answer(self, clips: Sequence[DecodedClip]) -> list[dict[str, Any]]:
         """Ask about clips and commit what came; `_hopeless` is set where no later request can succeed."""
-        started = time.monotonic()
         good = [clip for clip in clips if not clip.error]
-        replies = run_batch_then_singles(
-            self._ask, good, name=lambda clip: clip.clip_id, crashed=_CRASHED, attempts=self._attempts
-        )
-        seconds = (time.monotonic() - started) / max(len(good), 1)
+        with self._busy:
+            replies = run_batch_then_singles(
+                self._ask,
+                good,
+                name=lambda clip: clip.clip_id,
+                crashed=_CRASHED,
+                attempts=self._attempts,
+                turns=self._turns,
+            )
+        seconds = self._busy.take() / len(good) if good else 0.0
         self._stop_if_server_is_down([outcome for outcome in replies if not isinstance(outcome, Failure)])
         by_clip = {clip.clip_id: outcome for clip, outcome in zip(good, replies, strict=True)}
         rows, reports = [], []

@@ -10,15 +10,15 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from microg import storage
-from microg.config import Resources
 from microg.errors import ConfigError
 from microg.models.vlm.cards import ModelCard
+from microg.models.vlm.engines.registry import engine_class
 from microg.models.vlm.prices import Price
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.cluster import decide_device, pool_size, spare_cores
@@ -36,9 +36,11 @@ from microg.texts.items import Task
 if TYPE_CHECKING:
     from microg.models.vlm.api.gate import GateStatus
 
-# Clips of a block: what an engine works on at once, and what is lost when an actor dies. A model that runs here fills
-# its batches from one block; requests to a server wait for each other in the gate.
-_LOCAL_CLIPS, _API_CLIPS, _BLOCK_BYTES = 64, 8, 96 * 2**20
+# A block of clips is what is lost when an actor dies, and what a model of transformers fills its batches from. Other
+# engines are asked about several blocks at once.
+_BLOCK_CLIPS, _BLOCK_BYTES = 8, 96 * 2**20
+# A model on a CPU answers few requests at once: pixels of more blocks would only take memory.
+_CALLS_CPU = 2
 # So that requests of one block are under way while the last of another come back.
 _API_ACTORS, _API_CPUS = 2, 0.5
 
@@ -82,9 +84,15 @@ PIPELINE = Pipeline(
 )
 
 
-def sized_pipeline(resources: Resources, **placement: Any) -> Pipeline:
-    """Return the pipeline with the resources of one actor, and further options of Ray for where actors run."""
-    return PIPELINE.sized("ask", resources, **placement)
+def sized_pipeline(settings: GenerateSettings, card: ModelCard, device: str = "", **placement: Any) -> Pipeline:
+    """Return the pipeline with the resources of one actor, and as many calls of it at once as its engine takes.
+
+    `placement` are further options of Ray for where actors run.
+    """
+    at_once = engine_class(card.engine).calls_at_once
+    if device == "cpu":
+        at_once = min(at_once, _CALLS_CPU)
+    return PIPELINE.with_stages(replace(ASK, calls_at_once=at_once)).sized("ask", settings.resources, **placement)
 
 
 def run_generation(
@@ -145,12 +153,12 @@ def run_generation(
             live=live,
         )
         policy = settings.policy()
-        pipeline = sized_pipeline(settings.resources, **(_on_this_node() if card.api else {}))
+        pipeline = sized_pipeline(settings, card, device, **(_on_this_node() if card.api else {}))
         pipeline = pipeline.bound(decode={"policy": policy}, ask={"context": context})
-        per_block = settings.clips_per_block or (_API_CLIPS if card.api else _LOCAL_CLIPS)
-        if card.api:  # all actors have something to do
-            per_block = min(per_block, math.ceil(clips.num_rows / pool_size(settings.resources)))
-        blocks = blocks_of(clips, sizes_of(clips, policy), per_block, _BLOCK_BYTES)
+        most = settings.clips_per_block
+        if not most:  # all actors have something to do
+            most = min(_BLOCK_CLIPS, math.ceil(clips.num_rows / pool_size(settings.resources)))
+        blocks = blocks_of(clips, sizes_of(clips, policy), most, _BLOCK_BYTES)
         rows = sum(map(len, clips["task"].to_pylist()))
         block = run_stages(pipeline, blocks, total=rows, device=device, on_report=on_clip)
         return block, None if gate is None else gate.status()

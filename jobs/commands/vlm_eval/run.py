@@ -60,7 +60,7 @@ def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     settings, card, here = prepared.settings, prepared.card, prepared.engine.runs_here
     if not here:  # what its actors take does not depend on Ray
         settings, _ = with_device(settings, card)
-    pipeline = batch_api.PIPELINE if settings.batch else sized_pipeline(settings.resources)
+    pipeline = batch_api.PIPELINE if settings.batch else sized_pipeline(settings, card)
     sizes = sizes_of(prepared.left, settings.policy())
     takes = estimate_run(prepared.left, sizes, settings, prepared.engine)
     cost = "unknown: the price table has no such model" if takes.cost is None else takes.cost

@@ -29,7 +29,7 @@ class ResponseCache:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # an actor is made in one thread and called in another, never in two at once
+            # an actor is made in one thread and called in others; SQLite lets them in one at a time
             self._base = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             # one write a reply instead of several, and none that waits for the disk: a killed process loses nothing
             self._base.execute("PRAGMA journal_mode=WAL")

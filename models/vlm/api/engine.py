@@ -47,6 +47,7 @@ class ApiEngine(Engine):
     """
 
     runs_here: ClassVar[bool] = False
+    calls_at_once: ClassVar[int] = 2
     model: str
     base_url: str | None = None
     key_variable: str = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -132,6 +133,8 @@ class Chat:
     processor: Any
     frames_as: Literal["video", "images"]
     template: str | None
+    # Tokenizers pad by a state of their own, which threads must not change under each other.
+    _tokenizing: Any = field(default_factory=threading.Lock, repr=False)
 
     @property
     def tokenizer(self) -> Any:
@@ -157,7 +160,8 @@ class Chat:
 
     def ids(self, text: str) -> list[int]:
         """Return a prompt's tokens, placeholders not yet widened to the size of what they stand for."""
-        return self.tokenizer(text, add_special_tokens=self.special_tokens(text))["input_ids"]
+        with self._tokenizing:
+            return self.tokenizer(text, add_special_tokens=self.special_tokens(text))["input_ids"]
 
     def inputs(self, requests: Sequence[Request], options: Mapping[str, Any]) -> Any:
         """Return the processor's output, padded on the left, for requests whose frames are all alike or none.
@@ -168,9 +172,10 @@ class Chat:
         frames = [request.frames for request in requests if request.frames is not None]
         visual = {**frames_for_processor(frames, self.frames_as), **options} if frames else {}
         special = all(self.special_tokens(text) for text in texts)
-        return self.processor(
-            text=texts, padding=True, padding_side="left", add_special_tokens=special, return_tensors="pt", **visual
-        )
+        with self._tokenizing:
+            return self.processor(
+                text=texts, padding=True, padding_side="left", add_special_tokens=special, return_tensors="pt", **visual
+            )
 
     def count(self, request: Request, options: Mapping[str, Any]) -> int:
         """Return the tokens of a request's prompt, what stands for frames included."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.base import Reply, Request, Sampling
@@ -41,7 +42,10 @@ class TransformersEngine(LocalEngine):
     batch_size: int = 8
     threads: int | None = None
     name: str = field(default="transformers", init=False)
+    # while the model answers one batch the processor makes another ready
+    calls_at_once: ClassVar[int] = 2
     _loaded: Any = field(default=None, init=False, repr=False)
+    _model_in_use: Any = field(default_factory=threading.RLock, init=False, repr=False)
 
     @classmethod
     def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
@@ -64,13 +68,14 @@ class TransformersEngine(LocalEngine):
 
     def load(self) -> Any:
         """Load the model, unless it is there already, and return it. Raises `ConfigError` when it cannot be."""
-        if self._loaded is None:
-            if self.threads is not None:
-                import torch
+        with self._model_in_use:
+            if self._loaded is None:
+                if self.threads is not None:
+                    import torch
 
-                torch.set_num_threads(self.threads)
-            self._loaded = load_model(self.checkpoint, self.stored_as, self.device, self.trust_remote_code)
-        return self._loaded
+                    torch.set_num_threads(self.threads)
+                self._loaded = load_model(self.checkpoint, self.stored_as, self.device, self.trust_remote_code)
+            return self._loaded
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yield one reply a request, batch after batch (see `microg.models.vlm.base.Engine`).
@@ -126,10 +131,10 @@ class TransformersEngine(LocalEngine):
         import torch
 
         model = self.load()
-        inputs = inputs.to(model.device, dtype=model.dtype)
         width = inputs["input_ids"].shape[1]
-        options = self._options(sampling, min(sampling.max_tokens, self.limit - width))
-        with torch.inference_mode(), _seeded(sampling, model.device):
+        with self._model_in_use, torch.inference_mode(), _seeded(sampling, model.device):
+            options = self._options(sampling, min(sampling.max_tokens, self.limit - width))
+            inputs = inputs.to(model.device, dtype=model.dtype)
             produced = model.generate(**inputs, **options)[:, width:].tolist()
         seconds = time.monotonic() - started
         replies = []

@@ -12,16 +12,19 @@ import hashlib
 import importlib.util
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.base import Reply, Request, Sampling
 from microg.models.vlm.engines.checkpoint import LocalEngine, pictures, remote_code
+from microg.models.vlm.engines.vllm_loop import VllmLoop
 
 # More of a context than clips need only costs memory: 90 frames of 854 x 480 are 23,000 tokens of Qwen2.5-VL.
 _CONTEXT_GPU, _CONTEXT_CPU = 32768, 8192
@@ -30,10 +33,8 @@ _GPU_MEMORY = 0.9
 _SEQUENCES_CPU = 8
 # Frames that the processor made ready wait for the next question about their clip in this much memory.
 _PROCESSED_GB_CPU = 0.25
-# Requests that are made ready and under way at once; their pixels are in memory.
+# Requests that are under way at once, of all callers; their pixels are in memory.
 _WINDOW = 256
-# Requests in a row that break vLLM, each alone, until it is given up.
-_MOST_BROKEN = 3
 _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 # On a CPU one process starts three times as fast as two; bound to cores, all engines of a machine share the first one.
 _ENVIRONMENT_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -59,8 +60,9 @@ class VllmEngine(LocalEngine):
     limit_mm_per_prompt: Mapping[str, int] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default="vllm", init=False)
-    _loaded: Any = field(default=None, init=False, repr=False)
-    _broken: int = field(default=0, init=False, repr=False)
+    calls_at_once: ClassVar[int] = 8
+    _loop: VllmLoop | None = field(default=None, init=False, repr=False)
+    _opening: Any = field(default_factory=threading.Lock, init=False, repr=False)
 
     @cached_property
     def limit(self) -> int:
@@ -83,17 +85,21 @@ class VllmEngine(LocalEngine):
         share = {"gpu_memory_utilization": round(_GPU_MEMORY * gpus, 3)} if 0 < gpus < 1 else {}
         return super().settings_on(device, gpus, tensor_parallel) | {"device": device} | share
 
-    def load(self) -> Any:
-        """Start vLLM, unless it runs already, and return its `LLM`. Raises `ConfigError` when it cannot start."""
-        if self._loaded is not None:
-            return self._loaded
-        self._check_device()
-        arguments = self.arguments()  # loads the processor: what is wrong with it is told before a minute's start
-        prepare_environment()
+    def load(self) -> VllmLoop:
+        """Start vLLM, unless it runs already. Raises `ConfigError` when it cannot start."""
+        with self._opening:
+            if self._loop is None or self._loop.ended:
+                self._check_device()
+                self.arguments()  # loads the processor: what is wrong with it is told before a minute's start
+                prepare_environment()
+                self._loop = VllmLoop(self._started, _make_ready, _WINDOW)
+            return self._loop
+
+    def _started(self) -> Any:
         try:
             from vllm import LLM
 
-            self._loaded = LLM(**arguments)
+            return LLM(**self.arguments())
         except Exception as error:
             advice = remote_code(error) or (
                 "see 'microg doctor'"
@@ -101,7 +107,6 @@ class VllmEngine(LocalEngine):
                 else "where memory is short: a smaller context or max_num_seqs, or more GPUs with tensor_parallel"
             )
             raise ConfigError(f"vLLM cannot run {self.model}: {describe(error)[:400]}", advice) from None
-        return self._loaded
 
     def _check_device(self) -> None:
         """Raise `ConfigError` where this build of vLLM does not run on the device that was decided."""
@@ -155,54 +160,32 @@ class VllmEngine(LocalEngine):
         return common | dict(self.options)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
-        """Yield one reply a request, some hundreds at a time (see `microg.models.vlm.base.Engine`).
+        """Yield one reply a request as they finish (see `microg.models.vlm.base.Engine`).
 
-        Requests with the same frames should follow one another.
+        Requests of several calls at once share batches. Those with the same frames should follow one another.
         """
-        self.load()
-        for start in range(0, len(requests), _WINDOW):
-            yield from self._answer(requests[start : start + _WINDOW], sampling)
-
-    def close(self) -> None:
-        """End vLLM and its processes."""
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded.llm_engine.engine_core.shutdown()
-
-    def _answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
-        """Answer requests together; when that breaks vLLM, one by one in a new one: only those fail that must."""
-        llm, started = self.load(), time.monotonic()
-        waiting: list[Request] = []
+        loop, started = self.load(), time.monotonic()
+        waiting: dict[Future[Any], Request] = {}
         for request in requests:
             try:
-                llm.enqueue(self._prompt(request), self._parameters(sampling), use_tqdm=False)
-                waiting.append(request)
+                waiting[loop.submit(self._prompt(request), self._parameters(sampling))] = request
             except ConfigError:
                 raise
             except Exception as error:
                 yield _failed(request, error, started)
-        if not waiting:
-            return
-        try:
-            outputs = llm.wait_for_completion(use_tqdm=False)
-        except Exception as error:
-            # what vLLM believes to be in its caches is wrong after a failed step, where it has not ended altogether
-            self.close()
-            if len(waiting) > 1:
-                for request in waiting:
-                    yield from self._answer([request], sampling)
-                return
-            self._broken += 1
-            if self._broken == _MOST_BROKEN:
-                raise ConfigError(
-                    f"vLLM broke down on {_MOST_BROKEN} requests in a row, the last time: {describe(error)}",
-                    "try a smaller context or max_num_seqs, or the engine transformers",
-                ) from None
-            yield _failed(waiting[0], error, started)
-            return
-        self._broken = 0
-        for request, output in zip(waiting, outputs, strict=True):
-            yield _reply(request, output, started)
+        for output in as_completed(waiting):
+            request = waiting.pop(output)
+            error = output.exception()
+            if isinstance(error, ConfigError):
+                raise error
+            yield _reply(request, output.result(), started) if error is None else _failed(request, error, started)
+
+    def close(self) -> None:
+        """End vLLM and its processes."""
+        with self._opening:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         prompt: dict[str, Any] = {"prompt_token_ids": self.chat.ids(self.chat.text(request))}
@@ -222,7 +205,7 @@ class VllmEngine(LocalEngine):
 
     def _parameters(self, sampling: Sampling) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         shape = None if sampling.json_schema is None else StructuredOutputsParams(json=dict(sampling.json_schema))
         try:
@@ -233,6 +216,7 @@ class VllmEngine(LocalEngine):
                 seed=sampling.seed,
                 stop=list(sampling.stop),
                 structured_outputs=shape,
+                output_kind=RequestOutputKind.FINAL_ONLY,
             )
         except Exception as error:
             raise ConfigError(f"vLLM refuses how text is to be drawn: {describe(error)}") from None
@@ -264,6 +248,14 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def _make_ready(llm: Any, prompt: Mapping[str, Any]) -> Any:
+    """Return a prompt with its frames processed, which is most of the work outside the model."""
+    from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+    parsed = parse_model_prompt(llm.model_config, prompt)
+    return llm.renderer.render_cmpl([parsed], llm.renderer.default_cmpl_tok_params)[0]
+
+
 def _reply(request: Request, output: Any, started: float) -> Reply:
     answer = output.outputs[0]
     reason = answer.finish_reason
@@ -273,5 +265,5 @@ def _reply(request: Request, output: Any, started: float) -> Reply:
     return Reply(request.key, answer.text, "ok", None, reason, *counts)
 
 
-def _failed(request: Request, error: Exception, started: float) -> Reply:
+def _failed(request: Request, error: BaseException, started: float) -> Reply:
     return Reply(request.key, status="error", error=describe(error), latency_s=time.monotonic() - started)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from microg.errors import ConfigError
 from microg.models.vlm import frames as frame_reader
 from microg.models.vlm.base import Reply, Request, Sampling
 from microg.models.vlm.cards import card
+from microg.models.vlm.engines.vllm import VllmEngine
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import Uniform
 from microg.pipelines.core.stage import ABORT
 from microg.pipelines.vlm import answer_stage, answer_store
 from microg.pipelines.vlm.answer_stage import GenerationContext, Generator
 from microg.pipelines.vlm.clip_tables import decode_block, from_table
+from microg.pipelines.vlm.generate import sized_pipeline
 from microg.pipelines.vlm.questions import blocks_of, items_of, read_questions, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings, resolve
 from tests.support.attempts import local_attempts
@@ -229,6 +233,29 @@ def test_a_clip_that_kills_its_worker_twice_is_an_error_row(
     assert reports["tourB_000"]["error"].startswith("WorkerCrashed")
     assert [reports[clip]["status"] for clip in ("filmA_000", "filmA_001", "walkC_000")] == ["ok"] * 3
     assert len(rows_of(tmp_path / "run")) == 28
+
+
+def test_an_engine_is_asked_about_several_blocks_at_once(
+    monkeypatch: pytest.MonkeyPatch, settings: GenerateSettings, tmp_path: Path
+) -> None:
+    together = threading.Barrier(2)
+
+    def answer(request: Request) -> Reply:
+        together.wait(timeout=60)  # breaks unless requests of two blocks are here
+        return say(request)
+
+    generator, _ = actor(monkeypatch, tmp_path / "run", settings, answer)
+    clips = decoded(settings)
+    shares = [clips.slice(0, 1), clips.slice(1, 1)]
+    with ThreadPoolExecutor(2) as threads:
+        reports = [row for table in threads.map(generator, shares) for row in table.to_pylist()]
+    assert [report["status"] for report in reports] == ["ok"] * 2
+    assert set(rows_of(tmp_path / "run")) == {item.qualified_id for item in items_of(asked_of(settings).slice(0, 2))}
+
+
+def test_as_many_blocks_reach_an_actor_at_once_as_its_engine_takes(settings: GenerateSettings) -> None:
+    calls = {device: sized_pipeline(settings, card("qwen2.5-vl-7b"), device).stages[-1] for device in ("cuda", "cpu")}
+    assert calls["cuda"].calls_at_once == VllmEngine.calls_at_once > calls["cpu"].calls_at_once > 1
 
 
 def test_frames_travel_unchanged_and_errors_with_them(settings: GenerateSettings, tmp_path: Path) -> None:
