@@ -60,7 +60,7 @@ def _pipeline(settings: GenerateSettings, root: str) -> tuple[float, int]:
     settings, card = resolve(settings)
     clips = read_questions(settings).clips
     session.connect(settings.resources)
-    settings, device = with_device(settings, card)
+    settings, place = with_device(settings, card)
     done: list[tuple[float, int]] = []
     failed = 0
 
@@ -69,7 +69,7 @@ def _pipeline(settings: GenerateSettings, root: str) -> tuple[float, int]:
         failed += report["failed"]
         done.append((time.monotonic(), report["rows"]))
 
-    run_generation(clips, root, settings, card, device=device, on_clip=on_clip)
+    run_generation(clips, root, settings, card, place=place, on_clip=on_clip)
     if failed:
         raise typer.BadParameter(f"{failed} rows failed")
     first = done[0][0]

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from microg.models.vlm.gpu_memory import GpuMemory
 from microg.models.vlm.prices import Picture, Price
 
 # Text is at most one token a byte; what a message adds around it, and a request around its messages.
@@ -140,6 +141,25 @@ class Estimate:
     cost: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where one copy of a model runs.
+
+    Attributes:
+        device: auto, cpu or cuda; the engine's name where a server has the model.
+        gpus: GPUs that it takes; below 1 a part of one.
+        tensor_parallel: GPUs that share each layer.
+        pipeline_parallel: Groups of such GPUs that share the layers out.
+        over_nodes: Whether its GPUs may lie on several nodes: then they are those of its actor's placement group.
+    """
+
+    device: str = "auto"
+    gpus: float = 0.0
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    over_nodes: bool = False
+
+
 class Engine(ABC):
     """A model that answers requests, and what has to be known of it before it is asked.
 
@@ -224,10 +244,19 @@ class Engine(ABC):
         most = text + pictures + 2 * _PER_MESSAGE + _PER_REQUEST
         return Estimate(likely, self.price.cost(most, sampling.max_tokens, batch=batch))
 
+    def gpu_memory(self, tokens: int, frames: tuple[int, int, int], place: Placement) -> GpuMemory | None:
+        """Return what a copy needs of each of its GPUs.
+
+        None where that is not known: the model's files are not on this machine, or a server has them. `tokens` are
+        those of the longest request, `frames` the number, width and height of what it is shown.
+        """
+        return None
+
     @classmethod
-    def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
-        """Return the settings of a copy on `device` with `gpus` GPUs (below 1: a part of one), over so many."""
-        return {"tensor_parallel": tensor_parallel} if tensor_parallel > 1 else {}
+    def settings_on(cls, place: Placement) -> dict[str, Any]:
+        """Return the settings of a copy of the model that runs there."""
+        spread = {"tensor_parallel": place.tensor_parallel, "pipeline_parallel": place.pipeline_parallel}
+        return {name: count for name, count in spread.items() if count > 1}
 
 
 def content_key(engine: Engine, request: Request, sampling: Sampling) -> str:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -171,38 +171,86 @@ def _could_be_started(bundles: Sequence[Bundle]) -> bool:
         return group.wait(0.01)
 
 
-def require_pools(pools: Sequence[Resources], *, who: str) -> Capacity:
+def require_pools(pools: Sequence[tuple[Resources, int]], *, who: str) -> Capacity:
     """Return what Ray has once every pool has its fewest actors, and a CPU for the tasks that feed them.
 
-    Raises `ConfigError` when they do not fit. Where no node can be added one actor a pool is enough.
+    Args:
+        pools: Of each, what an actor takes and into how many parts its GPUs are split (see `actor_bundles`).
+        who: What needs them, the subject of messages.
+
+    Raises:
+        ConfigError: They do not fit. Where no node can be added one actor a pool is enough.
     """
     scales = capacity().scales
-    actors = [_actor(pool) for pool in pools for _ in range(pool.min_actors if scales else 1)]
-    return require([*actors, _BESIDE], who=who, wait_s=max((pool.wait_s for pool in pools), default=0.0))
+    actors = [
+        bundle
+        for resources, parts in pools
+        for _ in range(resources.min_actors if scales else 1)
+        for bundle in actor_bundles(resources, parts)
+    ]
+    wait_s = max((resources.wait_s for resources, _ in pools), default=0.0)
+    return require([*actors, _BESIDE], who=who, wait_s=wait_s)
 
 
-def _actor(resources: Resources) -> Bundle:
-    return {"CPU": max(resources.cpus, 0.01), "GPU": resources.gpus, "memory": resources.memory_gb * 2**30}
+def actor_bundles(resources: Resources, parts: int = 1) -> list[Bundle]:
+    """Return what one actor takes: all of one node, or GPUs in equal parts, each of a node and with a CPU."""
+    if parts > 1:
+        return [{"CPU": 1.0, "GPU": resources.gpus / parts, "memory": resources.memory_gb * 2**30 / parts}] * parts
+    return [{"CPU": max(resources.cpus, 0.01), "GPU": resources.gpus, "memory": resources.memory_gb * 2**30}]
 
 
-def pool_size(resources: Resources) -> int:
+def parts_of_copy(gpus: int) -> int:
+    """Return into how many parts the GPUs of one copy of a model are split: 1 where a node has them all, or could."""
+    if gpus <= 1:
+        return 1
+    now, bundles = capacity(), [*actor_bundles(Resources(gpus=gpus)), _BESIDE]
+    return 1 if now.fits(bundles) or (now.scales and _could_be_started(bundles)) else gpus
+
+
+def pool_size(resources: Resources, parts: int = 1) -> int:
     """Return how many actors of a job's main pool start at once on the connected Ray.
 
     Locally one a real core (more CPUs are declared, see `session.connect`). On a cluster all CPUs but a sixth, at least
     one, which the job's tasks need: actors that held every CPU would wait for those tasks forever. Where an autoscaler
-    may add nodes, it is asked for the fewest first, and waited for.
+    may add nodes, it is asked for the fewest first, and waited for. `parts`: see `actor_bundles`.
 
     Raises:
         ConfigError: Not even one actor fits.
     """
-    cpus = max(resources.cpus, 0.01)
-    now, actor = require_pools([resources], who="the job's pool of actors"), _actor(resources)
-    total = now.total("CPU")
+    actor = actor_bundles(resources, parts)
+    now = require_pools([(resources, parts)], who="the job's pool of actors")
+    total, cpus = now.total("CPU"), sum(bundle["CPU"] for bundle in actor)
     free = total - (1 if session.started_here() else max(1, total / 6))
     limit = usable_cores() / cpus if session.started_here() else free / cpus
-    fits = max(1, min(now.count(actor), int(free / cpus + 1e-9)))
+    fits = max(1, min(now.count(actor[0]) // parts, int(free / cpus + 1e-9)))
     count = max(1, resources.min_actors, int(min(limit, fits)))
     return min(count, resources.max_actors or count, fits)
+
+
+@contextmanager
+def groups_for_actors(bundles: Sequence[Bundle]) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Yield a function that returns Ray's options of one more actor, in a placement group of its own over nodes.
+
+    What the actor starts (the workers of a model over several GPUs) takes the group's GPUs. The groups are given up
+    when the block ends.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    groups: list[Any] = []
+    wanted = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
+
+    def options() -> dict[str, Any]:
+        groups.append(placement_group(wanted, strategy="PACK"))
+        place = PlacementGroupSchedulingStrategy(groups[-1], placement_group_capture_child_tasks=True)
+        return {"scheduling_strategy": place}
+
+    try:
+        yield options
+    finally:
+        for group in groups:
+            with suppress(Exception):  # the connection may be what ended the block
+                remove_placement_group(group)
 
 
 def spare_cores(actors: int) -> float:
@@ -213,7 +261,7 @@ def spare_cores(actors: int) -> float:
     return max(1.0, (usable_cores() - 1) // max(actors, 1)) if session.started_here() else 1.0
 
 
-def decide_device(resources: Resources, device: str, *, who: str, fix: str) -> tuple[Resources, str]:
+def decide_device(resources: Resources, device: str, *, who: str, fix: str, parts: int = 1) -> tuple[Resources, str]:
     """Return the resources of one actor and its torch device, which is never exchanged for another afterwards.
 
     `auto` is a GPU where Ray has one or its autoscaler can start one, unless no node type has any; else the CPU.
@@ -223,6 +271,7 @@ def decide_device(resources: Resources, device: str, *, who: str, fix: str) -> t
         device: What the user wants: auto, cpu or cuda.
         who: What runs there, the subject of messages: "the detector".
         fix: What the user can do where there is no GPU.
+        parts: Into how many the GPUs are split (see `actor_bundles`).
 
     Raises:
         ConfigError: A GPU is wanted and there is none, or the wait for one was in vain.
@@ -232,10 +281,10 @@ def decide_device(resources: Resources, device: str, *, who: str, fix: str) -> t
     if device == "cpu":  # who says resources.gpus as well holds GPUs without using them
         return resources, "cpu"
     gpus, now = resources.gpus or 1.0, capacity()
-    actor = {**_actor(resources), "GPU": gpus}
-    if device == "auto" and not resources.gpus and not gpus_can_be_had(now, [actor, _BESIDE]):
+    bundles = [*actor_bundles(resources.replaced(gpus=gpus), parts), _BESIDE]
+    if device == "auto" and not resources.gpus and not gpus_can_be_had(now, bundles):
         return resources, "cpu"
-    require([actor, _BESIDE], who=who, fix=fix, wait_s=resources.wait_s)
+    require(bundles, who=who, fix=fix, wait_s=resources.wait_s)
     return resources.replaced(gpus=gpus), "cuda"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ class Stage:
         max_actors: Actors that the pool may grow to; 0: as many as fit at once, and more on nodes that come.
         wait_s: Seconds to wait for nodes that an autoscaler has to start first.
         rows: Rows of one call, each such lot a block of its own; None: a block as it comes.
+        parts: Parts of one GPU each that an actor's GPUs are split into, so that they may lie on several nodes; then
+            what the actor starts takes them, and it runs in a placement group. 1: one node has all of them.
         calls_at_once: Calls that one actor works on at once, each in a thread of its own.
         placement: Further options of Ray that say where it runs.
     """
@@ -73,6 +76,7 @@ class Stage:
     max_actors: int = 0
     wait_s: float = 0.0
     rows: int | None = None
+    parts: int = 1
     calls_at_once: int = 1
     placement: Mapping[str, Any] = field(default_factory=dict)
 
@@ -127,11 +131,16 @@ class Stage:
         """Return what its actors take."""
         return Resources(**{name: getattr(self, name) for name in _RESOURCES})
 
+    def bundles(self) -> list[Any]:
+        """Return what one actor takes, each part of one node."""
+        return cluster.actor_bundles(self.pool(), self.parts)
+
     def plan(self) -> dict[str, Any]:
         """Return what it does and takes, as plain values."""
         plain = {"stage": self.name, "runs_as": "actors" if self.holds_model else "tasks", "rows_per_call": self.rows}
         plain |= {"reads": self.reads.names, "writes": self.writes.names}
         plain |= {"cpus": self.cpus, "gpus": self.gpus, "memory_gb": self.memory_gb}
+        plain |= {"parts": self.parts, "calls_at_once": self.calls_at_once}
         return plain | ({"min_actors": self.min_actors, "max_actors": self.max_actors} if self.holds_model else {})
 
 
@@ -181,14 +190,14 @@ class Pipeline:
         by_name = {stage.name: stage for stage in stages}
         return replace(self, stages=tuple(by_name.get(stage.name, stage) for stage in self.stages))
 
-    def sized(self, name: str, resources: Resources, **placement: Any) -> Pipeline:
+    def sized(self, name: str, resources: Resources, **changes: Any) -> Pipeline:
         """Return the pipeline with the resources and the pool that settings ask for at the stage of this name.
 
-        `placement` are further options of Ray for where its actors run.
+        `changes` are what else of the stage is another.
         """
         amounts = {one: getattr(resources, one) for one in _RESOURCES}
         stages = [stage for stage in self.stages if stage.name == name]
-        return self.with_stages(*(replace(stage, **amounts, placement=placement) for stage in stages))
+        return self.with_stages(*(replace(stage, **amounts, **changes) for stage in stages))
 
     def bound(self, **arguments: Mapping[str, Any]) -> Pipeline:
         """Return the pipeline with arguments of its stages' work, by the name of the stage."""
@@ -234,12 +243,13 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {more} more" if more > 0 else "")
 
 
-def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> Dataset:
+def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset, until: ExitStack | None = None) -> Dataset:
     """Return the Ray dataset that does a pipeline's work on the connected Ray.
 
     Args:
         pipeline: What to do.
         source: Blocks of the columns `pipeline.source`, or a dataset of such.
+        until: Closed when the work is done; needed where actors are spread over nodes.
 
     Raises:
         ConfigError: Ray cannot give what a stage asks for.
@@ -247,7 +257,7 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> D
     import ray
 
     # Before any task of Ray Data's own, which would wait for a first node without a word.
-    pools = [stage.pool() for stage in pipeline.stages if stage.holds_model]
+    pools = [(stage.pool(), stage.parts) for stage in pipeline.stages if stage.holds_model]
     cluster.require_pools(pools, who=f"the job {pipeline.name!r}")
     attempts = Attempts.of_new_run()
     # What is known of the blocks that a stage gets: how many there are, and of how many rows.
@@ -277,6 +287,9 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset) -> D
         if stage.holds_model:
             options |= {"fn_constructor_kwargs": arguments, "compute": _actor_pool(stage, blocks)}
             options |= {"max_concurrency": stage.calls_at_once} if stage.calls_at_once > 1 else {}
+        if stage.parts > 1 and until is not None:
+            spread = until.enter_context(cluster.groups_for_actors(stage.bundles()))
+            options |= {"num_cpus": 0, "num_gpus": None, "memory": None, "ray_remote_args_fn": spread}
         work = _actor_class(stage) if stage.holds_model else partial(stage.work, **arguments)
         # Ray 2.60's `map_batches` refuses whole blocks (a batch size of None) together with GPUs, and would make
         # batches of any given size of several blocks; what it calls itself takes them.
@@ -312,7 +325,7 @@ def _actor_pool(stage: Stage, blocks: int | None) -> Any:
     """
     import ray
 
-    least = cluster.pool_size(stage.pool())
+    least = cluster.pool_size(stage.pool(), stage.parts)
     grows = cluster.capacity().scales and not stage.max_actors
     most = None if grows else max(least, stage.max_actors)
     if blocks is not None:
@@ -335,10 +348,10 @@ def stream_tables(
         ConfigError: Ray cannot give what a stage asks for.
         WorkerError: Ray gives up.
     """
-    dataset: Any = build_dataset(pipeline, source)
-    if ahead_bytes is not None:
-        dataset.context.execution_options = ordered_execution(ahead_bytes)
-    with ray_failures_as_worker_errors():
+    with ExitStack() as until, ray_failures_as_worker_errors():
+        dataset: Any = build_dataset(pipeline, source, until)
+        if ahead_bytes is not None:
+            dataset.context.execution_options = ordered_execution(ahead_bytes)
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 

@@ -10,25 +10,26 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from microg import storage
 from microg.errors import ConfigError
+from microg.models.vlm.base import Placement
 from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.engines.registry import engine_class
 from microg.models.vlm.prices import Price
 from microg.models.vlm.prompts import Prompt
-from microg.pipelines.core.cluster import decide_device, pool_size, spare_cores
+from microg.pipelines.core.cluster import decide_device, parts_of_copy, pool_size, spare_cores
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.answer_stage import ASK, GenerationContext
 from microg.pipelines.vlm.clip_tables import DECODE
 from microg.pipelines.vlm.live_scores import LiveSender
 from microg.pipelines.vlm.questions import CLIPS, blocks_of, sizes_of
-from microg.pipelines.vlm.settings import GenerateSettings, engine_settings
+from microg.pipelines.vlm.settings import GenerateSettings, engine_settings, placement
 from microg.pipelines.vlm.shared_gate import shared_gate
 from microg.system.weights import cache_folder
 from microg.texts.items import Task
@@ -45,34 +46,40 @@ _CALLS_CPU = 2
 _API_ACTORS, _API_CPUS = 2, 0.5
 
 
-def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSettings, str]:
+def with_device(settings: GenerateSettings, card: ModelCard) -> tuple[GenerateSettings, Placement]:
     """Return the settings with the resources of one actor on the connected Ray, and where the model runs.
 
-    A model on GPUs takes `tensor_parallel` of them, or the fraction in `resources.gpus`; on CPUs there is one copy,
-    unless `resources.max_actors` allows more, and on this machine it has all cores but one, which decodes. Raises
-    `ConfigError` for a device that no actor can be given.
+    A model on GPUs takes as many as `tensor_parallel` and `pipeline_parallel` say, on several nodes where none has them
+    all, or the fraction in `resources.gpus`; on CPUs there is one copy, unless `resources.max_actors` allows more, and
+    on this machine it has all cores but one, which decodes. Raises `ConfigError` for a device that no actor can be
+    given.
     """
     resources = settings.resources
     if card.api:
         few = {} if resources.max_actors else {"max_actors": max(_API_ACTORS, resources.min_actors)}
         fewer = {} if "cpus" in resources.model_fields_set else {"cpus": _API_CPUS}
-        return settings.replaced(resources=resources.replaced(gpus=0.0, **few, **fewer)), card.engine
-    if settings.tensor_parallel > 1:
-        if 0 < resources.gpus != settings.tensor_parallel:
+        settings = settings.replaced(resources=resources.replaced(gpus=0.0, **few, **fewer))
+        return settings, placement(settings, card.engine)
+    copy, parts = settings.tensor_parallel * settings.pipeline_parallel, 1
+    fix = "use --device cpu, or connect to a cluster that has one"
+    if copy > 1:
+        if 0 < resources.gpus != copy:
             raise ConfigError(
-                f"resources.gpus={resources.gpus:g} with tensor_parallel={settings.tensor_parallel}",
+                f"resources.gpus={resources.gpus:g} with tensor_parallel={settings.tensor_parallel} and "
+                f"pipeline_parallel={settings.pipeline_parallel}",
                 "leave resources.gpus out: one actor takes as many GPUs as the model is spread over",
             )
-        resources = resources.replaced(gpus=float(settings.tensor_parallel))
-    fix = "use --device cpu, or connect to a cluster that has one"
-    if settings.tensor_parallel > 1:
-        fix = f"one node must have {settings.tensor_parallel} GPUs: lower tensor_parallel, or use a smaller model"
-    resources, device = decide_device(resources, settings.device, who=f"the model {card.title}", fix=fix)
+        resources = resources.replaced(gpus=float(copy))
+        parts = 1 if settings.device == "cpu" else parts_of_copy(copy)
+        fix = f"one copy takes {copy} GPUs: lower tensor_parallel or pipeline_parallel, or use a smaller model"
+    who = f"the model {card.title}"
+    resources, device = decide_device(resources, settings.device, who=who, fix=fix, parts=parts)
     if device == "cpu":
         actors = resources.max_actors or resources.min_actors
         few = {} if "cpus" in settings.resources.model_fields_set else {"cpus": spare_cores(actors)}
         resources = resources.replaced(max_actors=actors, **few)
-    return settings.replaced(resources=resources), device
+    settings = settings.replaced(resources=resources)
+    return settings, placement(settings, device, over_nodes=parts > 1)
 
 
 PIPELINE = Pipeline(
@@ -84,15 +91,17 @@ PIPELINE = Pipeline(
 )
 
 
-def sized_pipeline(settings: GenerateSettings, card: ModelCard, device: str = "", **placement: Any) -> Pipeline:
+def sized_pipeline(settings: GenerateSettings, card: ModelCard, place: Placement | None = None) -> Pipeline:
     """Return the pipeline with the resources of one actor, and as many calls of it at once as its engine takes.
 
-    `placement` are further options of Ray for where actors run.
+    Without `place` it is not known yet where the model runs.
     """
-    at_once = engine_class(card.engine).calls_at_once
-    if device == "cpu":
-        at_once = min(at_once, _CALLS_CPU)
-    return PIPELINE.with_stages(replace(ASK, calls_at_once=at_once)).sized("ask", settings.resources, **placement)
+    at_once, parts, where = engine_class(card.engine).calls_at_once, 1, {}
+    if place is not None:
+        at_once = min(at_once, _CALLS_CPU) if place.device == "cpu" else at_once
+        parts = place.tensor_parallel * place.pipeline_parallel if place.over_nodes else 1
+        where = _on_this_node() if card.api else {}
+    return PIPELINE.sized("ask", settings.resources, calls_at_once=at_once, parts=parts, placement=where)
 
 
 def run_generation(
@@ -101,7 +110,7 @@ def run_generation(
     settings: GenerateSettings,
     card: ModelCard,
     *,
-    device: str,
+    place: Placement,
     on_clip: Callable[[dict[str, Any]], str | None] | None = None,
     price: Price | None = None,
     live: LiveSender | None = None,
@@ -113,7 +122,7 @@ def run_generation(
         root: The run folder.
         settings: As `with_device` returns them.
         card: The model.
-        device: Where it runs.
+        place: Where it runs.
         on_clip: Takes each clip's report (see `microg.pipelines.vlm.answer_stage.REPORT`) and returns a note for the
             progress line.
         price: Of an API model, where it is known.
@@ -138,7 +147,7 @@ def run_generation(
         gate = shared_gate(name, settings.api.limits(), cap=settings.max_cost, spent=files.spent, journal=files.account)
     try:
         prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in settings.tasks}
-        more = engine_settings(settings, card, device)
+        more = engine_settings(settings, card, place)
         if price is not None:  # workers need not find the price table
             more["price"] = price
         context = GenerationContext(
@@ -153,14 +162,15 @@ def run_generation(
             live=live,
         )
         policy = settings.policy()
-        pipeline = sized_pipeline(settings, card, device, **(_on_this_node() if card.api else {}))
-        pipeline = pipeline.bound(decode={"policy": policy}, ask={"context": context})
+        pipeline = sized_pipeline(settings, card, place).bound(decode={"policy": policy}, ask={"context": context})
         most = settings.clips_per_block
         if not most:  # all actors have something to do
-            most = min(_BLOCK_CLIPS, math.ceil(clips.num_rows / pool_size(settings.resources)))
+            most = min(
+                _BLOCK_CLIPS, math.ceil(clips.num_rows / pool_size(settings.resources, pipeline.stages[-1].parts))
+            )
         blocks = blocks_of(clips, sizes_of(clips, policy), most, _BLOCK_BYTES)
         rows = sum(map(len, clips["task"].to_pylist()))
-        block = run_stages(pipeline, blocks, total=rows, device=device, on_report=on_clip)
+        block = run_stages(pipeline, blocks, total=rows, device=place.device, on_report=on_clip)
         return block, None if gate is None else gate.status()
     finally:
         if gate is not None:

@@ -149,10 +149,12 @@ class RunEstimate:
         tokens: Tokens of prompts and answers, about.
         cost: US dollars at most, None where no price is known.
         counted: How tokens were counted, in words.
+        longest: Tokens of the longest request, with its answer.
     """
 
     rows: int
     tokens: int
+    longest: int
     cost: float | None
     counted: str
 
@@ -174,7 +176,7 @@ def estimate_run(
     prompts = {task: settings.prompt_of(task) for task in settings.tasks}
     samplings = {task: settings.sampling.of(prompt) for task, prompt in prompts.items()}
     slow = engine.counts_slowly
-    rows, tokens, cost = 0, 0, 0.0
+    rows, tokens, longest, cost = 0, 0, 0, 0.0
     known: dict[Any, tuple[Estimate, int]] = {}
     columns = zip(clips["task"].to_pylist(), clips["question"].to_pylist(), sizes, strict=True)
     for tasks, questions, size in columns:
@@ -195,8 +197,11 @@ def estimate_run(
                 takes, first_length = known[task, size]
                 more = round((length - first_length) / _BYTES_PER_TOKEN)
             tokens, cost = tokens + takes.tokens + more, cost + (takes.cost or 0.0)
+            longest = max(longest, takes.tokens + more)
     priced = engine.runs_here or engine.price is not None
-    return RunEstimate(rows=rows, tokens=tokens, cost=cost if priced else None, counted=engine.counting)
+    return RunEstimate(
+        rows=rows, tokens=tokens, longest=longest, cost=cost if priced else None, counted=engine.counting
+    )
 
 
 def _questions(dataset: Dataset) -> dict[str, list[tuple[int, str]]]:

@@ -11,7 +11,7 @@ from microg.config import DEVICE, Config, Device, Resources
 from microg.errors import ConfigError
 from microg.models.vlm.api.gate import Limits
 from microg.models.vlm.api.response import RetryPolicy
-from microg.models.vlm.base import Sampling
+from microg.models.vlm.base import Placement, Sampling
 from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint, names, plain_name
 from microg.models.vlm.engines.registry import ENGINES, engine_class
 from microg.models.vlm.prompts import Prompt, prompt
@@ -19,8 +19,8 @@ from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.texts.items import TASKS, Task
 
 _VOLATILE = (
-    "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel batch "
-    "live_scores clips_per_block resources"
+    "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel "
+    "pipeline_parallel batch live_scores clips_per_block resources"
 )
 
 
@@ -142,7 +142,14 @@ class GenerateSettings(Config):
         default=True, description="Show scores while answers come in, where the dataset has references."
     )
     device: Device = Field(default="auto", description=DEVICE)
-    tensor_parallel: int = Field(default=1, ge=1, description="GPUs over which one copy of the model is spread (vLLM).")
+    tensor_parallel: int = Field(
+        default=1, ge=1, description="GPUs that share each layer of one copy of the model (vLLM); best on one node."
+    )
+    pipeline_parallel: int = Field(
+        default=1,
+        ge=1,
+        description="Groups of `tensor_parallel` GPUs that share the layers of one copy out (vLLM); also over nodes.",
+    )
     clips_per_block: int = Field(
         default=0, ge=0, description="Clips that an actor is given at once; 0 suits the engine."
     )
@@ -185,14 +192,22 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
     return filled, card
 
 
-def engine_settings(settings: GenerateSettings, card: ModelCard, device: str = "auto") -> dict[str, Any]:
-    """Return what a run adds to the card's engine settings: concurrency and retries, or device and share of GPUs."""
+def engine_settings(settings: GenerateSettings, card: ModelCard, place: Placement | None = None) -> dict[str, Any]:
+    """Return what a run adds to the card's engine settings: concurrency and retries, or where the model runs.
+
+    Without `place` it is not known yet.
+    """
     if card.api:
         added = settings.api.engine()
     else:
-        engine = engine_class(card.engine)
-        added = engine.settings_on(device, settings.resources.gpus, settings.tensor_parallel)
+        added = engine_class(card.engine).settings_on(place or placement(settings, "auto"))
     return {name: value for name, value in added.items() if name not in card.settings}
+
+
+def placement(settings: GenerateSettings, device: str, over_nodes: bool = False) -> Placement:
+    """Return where one copy of the model runs."""
+    spread = {"tensor_parallel": settings.tensor_parallel, "pipeline_parallel": settings.pipeline_parallel}
+    return Placement(device=device, gpus=settings.resources.gpus, over_nodes=over_nodes, **spread)
 
 
 def _card(settings: GenerateSettings) -> ModelCard:

@@ -42,15 +42,28 @@ class Echo(Engine):
     model: str = "echo"
     name: str = "echo"
     price: None = None
+    device: str = "auto"
+    tensor_parallel: int = 1
+    over_nodes: bool = False
+
+    @classmethod
+    def settings_on(cls, place):
+        nodes = {"over_nodes": True} if place.over_nodes else {}
+        return super().settings_on(place) | nodes
 
     def fingerprint(self):
         return {"engine": "echo"}
 
     def generate(self, requests, sampling):
         import ray
-        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        from ray.util.placement_group import get_current_placement_group, placement_group_table
+        text = f"{len(ray.get_runtime_context().get_accelerator_ids()['GPU'])} GPU"
+        if self.over_nodes:
+            group = get_current_placement_group()
+            nodes = set(placement_group_table(group)["bundles_to_node_id"].values())
+            text = f"{sum(bundle['GPU'] for bundle in group.bundle_specs):g} GPUs of {len(nodes)} nodes"
         for request in requests:
-            yield Reply(request.key, f"{len(gpus)} GPU", "ok", None, "stop", 1, 1, 0.0)
+            yield Reply(request.key, text, "ok", None, "stop", 1, 1, 0.0)
 '''
 
 
@@ -142,6 +155,16 @@ def nodes(cluster: AutoscalingCluster) -> list[dict[str, float]]:
     environment = without_ray(**cluster.variables)
     said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     return json.loads(said.stdout.splitlines()[-1])
+
+
+def test_a_model_over_two_gpus_is_spread_over_nodes_that_have_one_each(
+    cluster: AutoscalingCluster, place: Path
+) -> None:
+    words = ("vlm", "generate", "--model", place / "echo.yaml", "--dataset", place / "asked")
+    more = ("--run", place / "spread", "--set", "live_scores=false", "--set", "tensor_parallel=2")
+    assert "on cuda, over several nodes" in job(cluster, place, *words, *more)
+    rows = storage.read_parquet(str(place / "spread" / "tables" / "generations.parquet"))
+    assert set(rows["text"].to_pylist()) == {"2 GPUs of 2 nodes"}
 
 
 SETTINGS = ("epochs=1", "batch=4", "micro_batch=2", "resources.threads=1", "tensorboard=false")

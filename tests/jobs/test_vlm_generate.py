@@ -293,6 +293,7 @@ def test_a_plan_tells_rows_tokens_memory_and_cost_and_writes_nothing(
     assert microg("vlm", "generate", "--model", "qwen2.5-vl-7b", *where, "--limit", 2) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["clips_to_do"], plan["rows_to_do"], plan["gpu_memory_gb"]) == (2, 14, 24)
+    assert plan["gpu_memory"].startswith("as the model's card says")
     assert plan["cost_at_most"] == "none: it runs here"
     assert plan["first_clip"] == f"9 frames of {WIDTH} x {HEIGHT}"
     assert plan["tokens_about"] > 0
@@ -315,6 +316,8 @@ def test_a_plan_counts_the_tokens_of_a_model_that_is_here_as_the_model_does(
     assert microg(*words, "--dry-run") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["tokens_counted"] == "by the model's own processor"
+    assert plan["gpu_memory_gb"] == pytest.approx(sum(plan["gpu_memory"].values()), abs=0.1)
+    assert set(plan["gpu_memory"]) == {"weights", "cache", "pictures", "language", "runtime"}
     assert microg(*words) == 0
     asked = json.loads(capsys.readouterr().out)["asked_now"]
     longest = asked["prompt_tokens"] + 4 * asked["rows"]  # the plan counts the longest answers

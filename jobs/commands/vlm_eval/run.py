@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from microg.models.vlm.base import Engine
     from microg.models.vlm.cards import ModelCard
-    from microg.pipelines.vlm.questions import ClipQuestions
+    from microg.pipelines.vlm.questions import ClipQuestions, FrameSize
     from microg.pipelines.vlm.settings import GenerateSettings
 
 COMMAND = "vlm generate"
@@ -71,13 +72,30 @@ def plan(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
         "first_clip": f"{sizes[0].frames} frames of {sizes[0].width} x {sizes[0].height}" if sizes else "none",
         "tokens_about": takes.tokens,
         "tokens_counted": takes.counted,
-        "gpu_memory_gb": card.gpu_memory_gb if here else "none: it runs at the provider",
+        **_memory(prepared, takes.longest, sizes),
         "cost_at_most": "none: it runs here" if here else cost,
         "max_cost": settings.max_cost,
         "stages": pipeline.plan(),
         "tensor_parallel": settings.tensor_parallel,
+        "pipeline_parallel": settings.pipeline_parallel,
         "resources": settings.resources.model_dump(),
     }
+
+
+def _memory(prepared: _Preparation, longest: int, sizes: Sequence[FrameSize]) -> dict[str, Any]:
+    """Return what one copy of the model needs of each of its GPUs, and how that comes about."""
+    from microg.pipelines.vlm.settings import placement
+
+    if not prepared.engine.runs_here:
+        return {"gpu_memory_gb": "none: it runs at the provider"}
+    largest = max(sizes, key=lambda size: size.num_bytes, default=None)
+    frames = (0, 0, 0) if largest is None else (largest.frames, largest.width, largest.height)
+    memory = prepared.engine.gpu_memory(longest, frames, placement(prepared.settings, "cuda"))
+    if memory is None:
+        said = "as the model's card says; its files are not on this machine"
+        return {"gpu_memory_gb": prepared.card.gpu_memory_gb, "gpu_memory": said}
+    parts = {name: round(amount, 2) for name, amount in asdict(memory).items()}
+    return {"gpu_memory_gb": round(memory.total, 1), "gpu_memory": parts}
 
 
 def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
@@ -158,12 +176,11 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
     from microg.pipelines.vlm.live_scores import LiveScores
 
     session.connect(prepared.settings.resources)
-    settings, device = with_device(prepared.settings, prepared.card)
-    run.record_device(device)
-    print(
-        f"{prepared.left_rows:,} answers about {prepared.left.num_rows:,} clips: {prepared.card.title} on {device}",
-        file=sys.stderr,
-    )
+    settings, place = with_device(prepared.settings, prepared.card)
+    run.record_device(place.device)
+    what = f"{prepared.left_rows:,} answers about {prepared.left.num_rows:,} clips"
+    where = ", over several nodes" if place.over_nodes else ""
+    print(f"{what}: {prepared.card.title} on {place.device}{where}", file=sys.stderr)
     sums: Counter[str] = Counter()
     if settings.batch:
         return _ask_in_batches(prepared, settings)
@@ -181,7 +198,7 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
             prepared.folder,
             settings,
             prepared.card,
-            device=device,
+            place=place,
             on_clip=on_clip,
             price=prepared.engine.price,
             live=None if live is None else live.sender,

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
-from microg.models.vlm.base import Engine, Estimate, Frames, Request, Sampling
+from microg.models.vlm.base import Engine, Estimate, Frames, Placement, Request, Sampling
+from microg.models.vlm.gpu_memory import GpuMemory, ModelSizes, gpu_memory
 
 FramesAs = Literal["auto", "video", "images"]
 _GB = 1e9
@@ -301,6 +302,23 @@ class LocalEngine(Engine):
         if self._uncountable:
             return super().estimate(request, sampling, batch)
         return Estimate(self.chat.count(request, self.processor) + sampling.max_tokens, 0.0)
+
+    def gpu_memory(self, tokens: int, frames: tuple[int, int, int], place: Placement) -> GpuMemory | None:
+        """Return what a copy needs of each of its GPUs, where the model's files are on this machine."""
+        try:
+            weights, model = self.checkpoint.weights_gb, self.checkpoint
+        except MicrogError:
+            return None
+        if weights is None:
+            return None
+        sizes = ModelSizes(
+            weights_gb=weights,
+            cache_bytes=model.kv_bytes_per_token(2),
+            text=model.text_config,
+            vision=model.config.get("vision_config") or {},
+        )
+        spread = {"tensor_parallel": place.tensor_parallel, "pipeline_parallel": place.pipeline_parallel}
+        return gpu_memory(sizes, tokens, frames, **spread)
 
     def _fingerprint_fields(self, **more: Any) -> dict[str, Any]:
         """Return the checkpoint's content, number format, how frames are shown, and what of `more` is set."""

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from microg.errors import ConfigError, describe
-from microg.models.vlm.base import Reply, Request, Sampling
+from microg.models.vlm.base import Placement, Reply, Request, Sampling
 from microg.models.vlm.engines.checkpoint import Checkpoint, LocalEngine, remote_code
 
 # Text after a video of Qwen2-VL and Qwen2.5-VL begins one past the largest position in it, time included (Qwen's own
@@ -48,9 +48,9 @@ class TransformersEngine(LocalEngine):
     _model_in_use: Any = field(default_factory=threading.RLock, init=False, repr=False)
 
     @classmethod
-    def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
+    def settings_on(cls, place: Placement) -> dict[str, Any]:
         """Return where the model is loaded: Ray's actors see the GPU that they have as the first."""
-        return super().settings_on(device, gpus, tensor_parallel) | {"device": device}
+        return super().settings_on(place) | {"device": place.device}
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -22,8 +22,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from microg.errors import ConfigError, describe
-from microg.models.vlm.base import Reply, Request, Sampling
+from microg.models.vlm.base import Placement, Reply, Request, Sampling
 from microg.models.vlm.engines.checkpoint import LocalEngine, pictures, remote_code
+from microg.models.vlm.engines.gpu_turn import turn_on_gpus, wait_for_gpu_memory
 from microg.models.vlm.engines.vllm_loop import VllmLoop
 
 # More of a context than clips need only costs memory: 90 frames of 854 x 480 are 23,000 tokens of Qwen2.5-VL.
@@ -33,6 +34,8 @@ _GPU_MEMORY = 0.9
 _SEQUENCES_CPU = 8
 # Frames that the processor made ready wait for the next question about their clip in this much memory.
 _PROCESSED_GB_CPU = 0.25
+# After a process ended, until the memory that it had is free.
+_MEMORY_IS_BACK_S = 60.0
 # Requests that are under way at once, of all callers; their pixels are in memory.
 _WINDOW = 256
 _ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -44,15 +47,18 @@ _ENVIRONMENT_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS
 class VllmEngine(LocalEngine):
     """A model in vLLM (see `LocalEngine`); started when it is first asked, which takes most of a minute.
 
-    `device`: cpu or cuda, which this build of vLLM must be for, or auto. `tensor_parallel`: GPUs that the model is
-    spread over. `gpu_memory_utilization`: the part of a GPU's memory that is taken; `kv_cache_gb`: of the cache of keys
-    and values on a CPU, None: enough for two requests. `context` None: what the model was made for, up to 32,768 tokens
-    (8,192 on a CPU). `max_num_seqs`: requests under way at once. `limit_mm_per_prompt`: as vLLM has it. `options`: any
-    other arguments of `vllm.LLM`.
+    `device`: cpu or cuda, which this build of vLLM must be for, or auto. `tensor_parallel`: GPUs that share each layer.
+    `pipeline_parallel`: groups of such GPUs that share the layers out. `over_nodes`: these GPUs are those of the Ray
+    placement group that this process is in, on whatever nodes. `gpu_memory_utilization`: the part of a GPU that
+    is taken. `kv_cache_gb`: of the cache of keys and values on a CPU, None: enough for two requests. `context` None:
+    what the model was made for, up to 32,768 tokens (8,192 on a CPU). `max_num_seqs`: requests under way at once.
+    `limit_mm_per_prompt`: as vLLM has it. `options`: any other arguments of `vllm.LLM`.
     """
 
     device: str = "auto"
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    over_nodes: bool = False
     gpu_memory_utilization: float = _GPU_MEMORY
     kv_cache_gb: float | None = None
     max_num_seqs: int | None = None
@@ -67,8 +73,13 @@ class VllmEngine(LocalEngine):
     @cached_property
     def limit(self) -> int:
         """Tokens of a prompt and its answer together, at most."""
-        wanted = self.context or (_CONTEXT_CPU if on_cpu() else _CONTEXT_GPU)
+        wanted = self.context or (_CONTEXT_CPU if self._on_cpu else _CONTEXT_GPU)
         return min(wanted, self.checkpoint.context)
+
+    @property
+    def _on_cpu(self) -> bool:
+        """Whether the model runs on this node's CPU; over nodes the GPUs are those of other processes."""
+        return not self.over_nodes and on_cpu()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return engine and version, the checkpoint's content, number format, and how frames are shown."""
@@ -80,10 +91,11 @@ class VllmEngine(LocalEngine):
         installed_version()
 
     @classmethod
-    def settings_on(cls, device: str, gpus: float, tensor_parallel: int) -> dict[str, Any]:
-        """Return the device, the number of GPUs, and the part that the model may take of one's memory."""
-        share = {"gpu_memory_utilization": round(_GPU_MEMORY * gpus, 3)} if 0 < gpus < 1 else {}
-        return super().settings_on(device, gpus, tensor_parallel) | {"device": device} | share
+    def settings_on(cls, place: Placement) -> dict[str, Any]:
+        """Return the device, the numbers of GPUs, and the part that the model may take of one's memory."""
+        share = {"gpu_memory_utilization": round(_GPU_MEMORY * place.gpus, 3)} if 0 < place.gpus < 1 else {}
+        nodes = {"over_nodes": True} if place.over_nodes else {}
+        return super().settings_on(place) | {"device": place.device} | share | nodes
 
     def load(self) -> VllmLoop:
         """Start vLLM, unless it runs already. Raises `ConfigError` when it cannot start."""
@@ -96,21 +108,26 @@ class VllmEngine(LocalEngine):
             return self._loop
 
     def _started(self) -> Any:
+        """Return a new `LLM`. On a GPU that several share, or where one before it ended, after the others."""
         try:
             from vllm import LLM
 
-            return LLM(**self.arguments())
+            if self._on_cpu or self.over_nodes:
+                return LLM(**self.arguments())
+            with turn_on_gpus():
+                wait_for_gpu_memory(self.gpu_memory_utilization, _MEMORY_IS_BACK_S, _free_part)
+                return LLM(**self.arguments())
         except Exception as error:
             advice = remote_code(error) or (
                 "see 'microg doctor'"
-                if on_cpu()
+                if self._on_cpu
                 else "where memory is short: a smaller context or max_num_seqs, or more GPUs with tensor_parallel"
             )
             raise ConfigError(f"vLLM cannot run {self.model}: {describe(error)[:400]}", advice) from None
 
     def _check_device(self) -> None:
         """Raise `ConfigError` where this build of vLLM does not run on the device that was decided."""
-        if self.device == "cuda" and on_cpu():
+        if self.device == "cuda" and (not _built_for_gpus() or (not self.over_nodes and on_cpu())):
             raise ConfigError(
                 "vLLM was to run on a GPU, but this node has its build for CPUs or sees no GPU",
                 "uv sync --no-group vllm-cpu --group vllm on GPU nodes, or --device cpu",
@@ -132,6 +149,7 @@ class VllmEngine(LocalEngine):
             "seed": 0,
             "max_model_len": self.limit,
             "tensor_parallel_size": self.tensor_parallel,
+            "pipeline_parallel_size": self.pipeline_parallel,
             "use_tqdm_on_load": False,
             "enable_prefix_caching": self.prefix_cache,
             "trust_remote_code": self.trust_remote_code,
@@ -142,7 +160,7 @@ class VllmEngine(LocalEngine):
         }
         if limits is not None:
             common["limit_mm_per_prompt"] = dict(limits)
-        if on_cpu():
+        if self._on_cpu:
             size = 4 if self.stored_as == "float32" else 2
             least = max(2 * self.limit * self.checkpoint.kv_bytes_per_token(size), _LEAST_CACHE_BYTES)
             common |= {
@@ -155,8 +173,10 @@ class VllmEngine(LocalEngine):
         else:
             common |= {"gpu_memory_utilization": self.gpu_memory_utilization}
             common |= {"max_num_seqs": self.max_num_seqs} if self.max_num_seqs else {}
-            # processes of its own also inside a Ray actor, where vLLM would ask Ray for GPUs that the actor holds
-            common |= {"distributed_executor_backend": "mp"} if self.tensor_parallel > 1 else {}
+            if self.tensor_parallel * self.pipeline_parallel > 1:
+                # On one node processes of its own, as vLLM would ask Ray for GPUs that the actor holds; over nodes
+                # Ray's actors, in the placement group of the actor that this is in.
+                common["distributed_executor_backend"] = "ray" if self.over_nodes else "mp"
         return common | dict(self.options)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
@@ -234,11 +254,37 @@ def on_cpu() -> bool:
     """Tell whether vLLM runs on the CPU here: it is the build for CPUs, or there is no GPU."""
     import torch
 
+    return not (_built_for_gpus() and torch.cuda.is_available())
+
+
+def _built_for_gpus() -> bool:
     try:
         version("vllm-cpu")
     except PackageNotFoundError:
-        return not torch.cuda.is_available()
-    return True
+        return True
+    return False
+
+
+def _free_part() -> float | None:
+    """Return the part of memory that is free on the fullest GPU that this process sees, None where that is not told.
+
+    The driver is asked: torch would take half a GB of the GPU to find out.
+    """
+    from vllm.third_party import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        count = range(pynvml.nvmlDeviceGetCount())
+        names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, count))).split(",")
+        parts = []
+        for name in names:
+            by_number = pynvml.nvmlDeviceGetHandleByIndex
+            handle = by_number(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name.encode())
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            parts.append(memory.free / memory.total)
+        return min(parts)
+    except pynvml.NVMLError:
+        return None
 
 
 def prepare_environment() -> None:

@@ -14,7 +14,7 @@ import pytest
 from microg import storage
 from microg.errors import ConfigError
 from microg.models.vlm import frames as frame_reader
-from microg.models.vlm.base import Reply, Request, Sampling
+from microg.models.vlm.base import Placement, Reply, Request, Sampling
 from microg.models.vlm.cards import card
 from microg.models.vlm.engines.vllm import VllmEngine
 from microg.models.vlm.prompts import prompt
@@ -254,7 +254,8 @@ def test_an_engine_is_asked_about_several_blocks_at_once(
 
 
 def test_as_many_blocks_reach_an_actor_at_once_as_its_engine_takes(settings: GenerateSettings) -> None:
-    calls = {device: sized_pipeline(settings, card("qwen2.5-vl-7b"), device).stages[-1] for device in ("cuda", "cpu")}
+    places = {device: Placement(device=device) for device in ("cuda", "cpu")}
+    calls = {name: sized_pipeline(settings, card("qwen2.5-vl-7b"), place).stages[-1] for name, place in places.items()}
     assert calls["cuda"].calls_at_once == VllmEngine.calls_at_once > calls["cpu"].calls_at_once > 1
 
 

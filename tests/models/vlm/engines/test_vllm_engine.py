@@ -81,6 +81,8 @@ def test_vllm_is_started_for_the_machine_it_is_on(qwen: Path, monkeypatch: pytes
     on_gpu = VllmEngine(str(qwen), tensor_parallel=2, options={"enforce_eager": True}).arguments()
     assert (on_gpu["tensor_parallel_size"], on_gpu["gpu_memory_utilization"]) == (2, 0.9)
     assert on_gpu["distributed_executor_backend"] == "mp"
+    over_nodes = VllmEngine(str(qwen), pipeline_parallel=2, over_nodes=True).arguments()
+    assert (over_nodes["pipeline_parallel_size"], over_nodes["distributed_executor_backend"]) == (2, "ray")
     assert on_gpu["enforce_eager"] is True
     assert "kv_cache_memory_bytes" not in on_gpu
 
