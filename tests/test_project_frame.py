@@ -18,7 +18,7 @@ STEPS = (
     "run ruff format --check .",
     "run lint-imports --no-cache --no-logo",
     "run pyright",
-    "run pytest",
+    "run pytest -n 2",
 )
 
 
