@@ -105,6 +105,8 @@ class Stage:
             yield "has a pool of actors but holds no model", "leave min_actors and max_actors out"
         if self.rows is not None and self.rows < 1:
             yield f"takes {self.rows} rows a call", "give 1 or more, or None for a whole block"
+        if self.parts < 1 or (self.parts > 1 and self.gpus != self.parts):
+            yield f"splits {self.gpus:g} GPUs into {self.parts} parts", "give as many parts as GPUs, or 1"
         if self.calls_at_once < 1 or (self.calls_at_once > 1 and not self.holds_model):
             yield (
                 f"works on {self.calls_at_once} calls at once",
@@ -214,7 +216,7 @@ class Pipeline:
 def plan_lines(plan: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a `Pipeline.plan` for people, one line a stage."""
     return [
-        f"{row['stage']}: {_pool(row)} of {_takes(row)}, {_call(row['rows_per_call'])} a call; "
+        f"{row['stage']}: {_pool(row)} of {_takes(row)}, {_call(row)}; "
         f"reads {_some(row['reads'])}; writes {_some(row['writes'])}"
         for row in plan
     ]
@@ -231,11 +233,14 @@ def _pool(row: Mapping[str, Any]) -> str:
 
 def _takes(row: Mapping[str, Any]) -> str:
     amounts = {"CPU": row["cpus"], "GPU": row["gpus"], "GiB": row["memory_gb"]}
-    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if amount or name == "CPU")
+    text = ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if amount or name == "CPU")
+    return text + (f" in {row['parts']} parts" if row["parts"] > 1 else "")
 
 
-def _call(rows: int | None) -> str:
-    return "a block" if rows is None else f"{rows} row" + "s" * (rows > 1)
+def _call(row: Mapping[str, Any]) -> str:
+    rows, at_once = row["rows_per_call"], row["calls_at_once"]
+    text = "a block a call" if rows is None else f"{rows} row" + "s" * (rows > 1) + " a call"
+    return text + (f", {at_once} calls at once" if at_once > 1 else "")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -58,6 +58,7 @@ def declared(**changes: Any) -> Stage:
         ({"max_actors": 2}, "has a pool of actors but holds no model"),
         ({"work": Model, "holds_model": True, "min_actors": 0}, "has a pool of 0 to 0 actors"),
         ({"rows": 0}, "takes 0 rows a call"),
+        ({"parts": 2}, "splits 0 GPUs into 2 parts"),
         ({"calls_at_once": 2}, "works on 2 calls at once"),
         ({"reads": pa.schema([])}, "does not say which columns it reads"),
         ({"writes": ["number"]}, "does not say which columns it writes"),
