@@ -19,6 +19,7 @@ from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
 from microg.models.vlm.base import Engine, Estimate, Frames, Placement, Request, Sampling
 from microg.models.vlm.gpu_memory import GpuMemory, ModelSizes, gpu_memory
+from microg.system.hub import hub_answers
 
 FramesAs = Literal["auto", "video", "images"]
 _GB = 1e9
@@ -93,10 +94,11 @@ def find(model: str, revision: str | None = None) -> Checkpoint:
         return Checkpoint(str(folder.resolve()), None, _config(folder / "config.json"), folder.resolve())
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise ConfigError(f"there is no model folder {model}", "give a folder with config.json, or a hub id")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        file = Path(hf_hub_download(model, "config.json", revision=revision))
+        offline = not hub_answers(HfApi().endpoint)
+        file = Path(hf_hub_download(model, "config.json", revision=revision, local_files_only=offline))
     except Exception as error:  # its own errors, requests' and OSError, all of which mean the same to a user
         raise ConfigError(
             f"the model {model} is neither on this machine nor to be had from the hub: {describe(error)[:200]}",
@@ -305,10 +307,10 @@ class LocalEngine(Engine):
 
     def gpu_memory(self, tokens: int, frames: tuple[int, int, int], place: Placement) -> GpuMemory | None:
         """Return what a copy needs of each of its GPUs, where the model's files are on this machine."""
-        try:
-            weights, model = self.checkpoint.weights_gb, self.checkpoint
-        except MicrogError:
+        if self._uncountable:  # then its files are not here
             return None
+        model = self.checkpoint
+        weights = model.weights_gb
         if weights is None:
             return None
         sizes = ModelSizes(
