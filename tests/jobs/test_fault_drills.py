@@ -1,69 +1,25 @@
-"""Fault drills on three nodes: whoever dies in curation, prediction, generation or scoring, the tables are the same.
+"""Fault drills: whoever dies in curation, training, prediction, generation or scoring, what comes out is the same.
 
 Victims: a worker (short tasks, or the Java program of a scorer), an actor, a node with all that runs on it, and the
-driver, after which the same command is given again.
+driver, after which the same command is given again. On three nodes, and on a cluster whose autoscaler started its nodes
+and starts another for one that is lost.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import psutil
 import pytest
 
-from microg import storage
-from microg.data import schema
-from microg.data.dataset import Dataset
-from microg.demo.tiny_models import build as build_vlm
-from microg.models.har.backbones.registry import build
-from microg.models.har.checkpoints import save_weights
-from tests.support.clips import make_clips
-from tests.support.curation import write_detections, write_footage
+from tests.support.autoscaling_cluster import AutoscalingCluster, autoscaling_cluster, shape
+from tests.support.drills import JOBS, Drill, check_same, given, strike, titles
 from tests.support.processes import microg, start_microg, wait_for
 from tests.support.ray_head import Head, ray_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-SOURCES, CLIPS, HEIGHT = 2, 8, 240
-ASKED, TEXTS = 24, 4_000
-VICTIMS = ("worker", "actor", "node", "driver")
-# One more than fit on a node, so that some always run on another. With other CPUs than a task has, as with a GPU, Ray
-# Data does not put decoding into the actors.
-POOL = ("--set", "resources.min_actors=3", "--set", "resources.max_actors=3", "--set", "resources.cpus=0.9")
-CIRCUMSTANCES = ("written", "latency_s", "engine_s", "decode_s", "model_s", "created", "attempts", "cached")
-
-
-@dataclass
-class Drill:
-    """A job to disturb: its words (`RUN` is replaced), the processes it runs, and how far it is.
-
-    worker, actor: parts of process titles of the victims. done: committed parts of a run folder; the kill comes when
-    there are `after` of them, and before there are `whole`.
-    """
-
-    words: list[object]
-    tables: Callable[[Path], dict[str, list[dict[str, Any]]]]
-    worker: str
-    actor: str
-    done: Callable[[Path], int]
-    after: int
-    whole: int
-    tolerance: dict[str, float] = field(default_factory=dict)
-
-
-def number_of(pattern: str) -> Callable[[Path], int]:
-    return lambda run: len(list(run.glob(pattern)))
-
-
-def table(name: str, run: Path) -> list[dict[str, Any]]:
-    rows = storage.read_parquet(str(run / "tables" / f"{name}.parquet")).to_pylist()
-    return [{key: value for key, value in row.items() if key not in CIRCUMSTANCES} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -71,160 +27,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("drills")
 
 
-def curation(folder: Path) -> Drill:
-    for source in range(SOURCES):
-        write_footage(folder / "raw" / f"s{source}.mp4", seconds=3 * CLIPS + 0.2, seed=source)
-        for clip in range(CLIPS):
-            write_detections(folder / "dets", f"s{source}_{clip:03d}", height=HEIGHT)
-    words = ["curate", folder / "raw", "RUN", "--detections", folder / "dets", "--set", f"trim.height={HEIGHT}", *POOL]
-    return Drill(
-        words,
-        lambda run: {name: Dataset.open(str(run)).table(name).to_pylist() for name in schema.TABLES},
-        "Cutting.cut",
-        "MapBatches(Observer)",
-        number_of("observations/*.parquet"),
-        2,
-        SOURCES * CLIPS,
-    )
-
-
-def prediction(folder: Path) -> Drill:
-    make_clips(folder / "clips", 90, key_frames=(3, 10, 15, 22))
-    save_weights(build("TINY", roi_scale="true", num_classes=50), str(folder / "tiny.pt"), label_space="microg50")
-    words = [
-        "har",
-        "predict",
-        folder / "clips",
-        "--model",
-        "TINY",
-        "--weights",
-        folder / "tiny.pt",
-        "--run",
-        "RUN",
-        "--batch-size",
-        4,
-        *POOL,
-    ]
-    return Drill(
-        words,
-        lambda run: {"har_predictions": table("har_predictions", run)},
-        "MapBatches(",
-        "MapBatches(Predictor)",
-        number_of("parts/*.parquet"),
-        3,
-        360,
-        {"scores": 1e-4},
-    )
-
-
-def generation(folder: Path) -> Drill:
-    build_vlm("qwen2_5_vl", folder / "qwen")
-    data = make_clips(folder / "asked", ASKED)
-    clips = data.table("clips")["clip_id"].to_pylist()
-    data.write(
-        "captions", schema.from_rows("captions", [{"clip_id": one, "caption": f"{one} floats"} for one in clips])
-    )
-    questions = [
-        {"clip_id": one, "qa_index": index, "question": f"{one} {index}?", "answer": "Yes."}
-        for one in clips
-        for index in range(3)
-    ]
-    data.write("qa", schema.from_rows("qa", questions))
-    words = [
-        "vlm",
-        "generate",
-        "--model",
-        folder / "qwen",
-        "--engine",
-        "transformers",
-        "--dataset",
-        folder / "asked",
-        "--run",
-        "RUN",
-        "--set",
-        "sampling.max_tokens=8",
-        "--set",
-        "clips_per_block=1",
-        *POOL,
-    ]
-    return Drill(
-        words,
-        lambda run: {"generations": table("generations", run)},
-        "MapBatches(",
-        "MapBatches(Generator)",
-        number_of("parts/*.parquet"),
-        2,
-        ASKED,
-    )
-
-
-def scoring(folder: Path) -> Drill:
-    random = np.random.default_rng(0)
-    said, true = (
-        {
-            f"film_{n:04d}": " ".join(
-                random.choice(
-                    ["an", "astronaut", "floats", "in", "module", "slowly", "holding", "cables", "beside", "another"],
-                    40,
-                )
-            )
-            for n in range(TEXTS)
-        }
-        for _ in range(2)
-    )
-    storage.write_json(str(folder / "said.json"), said)
-    storage.write_json(str(folder / "true.json"), true)
-    words = [
-        "vlm",
-        "score",
-        "--predictions",
-        folder / "said.json",
-        "--references",
-        folder / "true.json",
-        "--workers",
-        3,
-        "--metrics",
-        "meteor,cider,bleu",
-        "--protocol",
-        "standard",
-        "--resamples",
-        10,
-        "--no-plots",
-        "--baselines",
-        "none",
-        "--out",
-        "RUN",
-    ]
-    names = ("text_scores", "text_items", "text_bootstrap", "text_pairs")
-    return Drill(
-        words,
-        lambda run: {name: table(name, run) for name in names},
-        "/java ",
-        "TextScorer.measure",
-        lambda run: 1,
-        1,
-        2,
-    )
+@pytest.fixture(scope="module")
+def drills(folder: Path) -> Callable[[str], Drill]:
+    return cache(lambda job: JOBS[job](folder))
 
 
 @pytest.fixture(scope="module")
-def drills(folder: Path) -> dict[str, Drill]:
-    return {
-        "curate": curation(folder),
-        "predict": prediction(folder),
-        "generate": generation(folder),
-        "score": scoring(folder),
-    }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(drills: dict[str, Drill], folder: Path, ray_session: None) -> Callable[[str], Path]:
+def undisturbed(drills: Callable[[str], Drill], folder: Path, ray_session: None) -> Callable[[str], Path]:
     """Return the run folder of a job that nobody disturbed, here and on a local Ray."""
 
     def of(job: str) -> Path:
         run = folder / f"undisturbed-{job}"
         if not run.exists():
-            assert microg(*given(drills[job], run)) == 0
+            assert microg(*given(drills(job), run)) == 0
         return run
 
     return of
@@ -236,60 +51,17 @@ def cluster() -> Iterator[Head]:
         yield head
 
 
-def given(drill: Drill, run: Path) -> list[object]:
-    return [run if word == "RUN" else word for word in drill.words]
-
-
-def titles(nodes: Sequence[psutil.Process]) -> Iterator[tuple[psutil.Process, psutil.Process, str]]:
-    """Yield (node, process, title) of all that runs on the nodes."""
-    for node in nodes:
-        with suppress(psutil.Error):
-            for process in node.children(recursive=True):
-                with suppress(psutil.Error):
-                    yield node, process, " ".join(process.cmdline())
-
-
-def strike(cluster: Head, drill: Drill, victim: str, driver: psutil.Popen) -> bool:
-    """Kill the victim if it is there; return whether it was."""
-    if victim == "driver":
-        driver.kill()
-        return True
-    for node, process, title in titles(cluster.nodes):
-        actor = drill.actor in title
-        if victim == "actor" and actor:
-            process.kill()
-            return True
-        if victim == "worker" and drill.worker in title and not actor:
-            process.kill()
-            return True
-        if victim == "node" and actor and node is not cluster.nodes[0]:
-            family = [node, *node.children(recursive=True)]
-            for one in family:
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
-            psutil.wait_procs(family, timeout=30)
-            cluster.nodes[:] = [one for one in cluster.nodes if one is not node]
-            return True
-    return False
-
-
-def check_same(found: dict[str, list[dict[str, Any]]], wanted: dict[str, list[dict[str, Any]]], drill: Drill) -> None:
-    assert found.keys() == wanted.keys()
-    for name, rows in wanted.items():
-        assert len(found[name]) == len(rows) > 0 or (not rows and not found[name]), name
-        for one, other in zip(found[name], rows, strict=True):
-            for column, tolerance in drill.tolerance.items():
-                np.testing.assert_allclose(one.pop(column), other.pop(column), atol=tolerance, rtol=tolerance)
-            assert one == other, name
-    assert any(found.values())
-
-
-@pytest.mark.parametrize("victim", VICTIMS)
-@pytest.mark.parametrize("job", ["curate", "predict", "generate", "score"])
+@pytest.mark.parametrize("victim", ["worker", "actor", "node", "driver"])
+@pytest.mark.parametrize("job", JOBS)
 def test_a_job_that_loses_a_part_ends_with_the_tables_of_an_undisturbed_one(
-    job: str, victim: str, drills: dict[str, Drill], undisturbed: Callable[[str], Path], cluster: Head, tmp_path: Path
+    job: str,
+    victim: str,
+    drills: Callable[[str], Drill],
+    undisturbed: Callable[[str], Path],
+    cluster: Head,
+    tmp_path: Path,
 ) -> None:
-    drill, run, log = drills[job], tmp_path / "run", tmp_path / "log"
+    drill, run, log = drills(job), tmp_path / "run", tmp_path / "log"
     wanted = drill.tables(undisturbed(job))
     while len(cluster.nodes) < 3:
         cluster.add_node()
@@ -303,14 +75,53 @@ def test_a_job_that_loses_a_part_ends_with_the_tables_of_an_undisturbed_one(
             return False
         if first and not any(first in title for _, _, title in titles(cluster.nodes)):
             return False
-        return strike(cluster, drill, victim, process)
+        return strike(cluster.nodes, drill, victim, process, spared=cluster.nodes[0])
 
     wait_for(struck, process, log, 300)
     assert drill.done(run) < drill.whole
+    cluster.nodes[:] = [node for node in cluster.nodes if node.poll() is None]
     if victim == "driver":
         process.wait()
         assert not (run / "metrics.json").exists()
         time.sleep(2)  # the cluster ends what the lost driver left
         process = start_microg(log, *words, ray=ray)
+    assert process.wait(timeout=600) == 0, log.read_text()
+    check_same(drill.tables(run), wanted, drill)
+
+
+# Models compute on the CPU, and hold a GPU each, of which a node has one.
+GPUS = ("--device", "cpu", "--set", "resources.gpus=1", "--set", "resources.min_actors=2")
+GPUS += ("--set", "resources.max_actors=2")
+HOLDING = {"predict": GPUS, "generate": GPUS, "train": ("--device", "cpu", "--set", "resources.worker_gpus=1")}
+
+
+@pytest.fixture(scope="module")
+def growing() -> Iterator[AutoscalingCluster]:
+    types = {"cpu_worker": ({"CPU": 2.0}, 3), "gpu_worker": ({"CPU": 2.0, "GPU": 1.0}, 3)}
+    with autoscaling_cluster(shape(types)) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("victim", ["worker", "actor", "node"])
+@pytest.mark.parametrize("job", JOBS)
+def test_a_cluster_that_starts_nodes_replaces_what_is_lost_and_the_tables_are_the_same(
+    job: str,
+    victim: str,
+    drills: Callable[[str], Drill],
+    undisturbed: Callable[[str], Path],
+    growing: AutoscalingCluster,
+    tmp_path: Path,
+) -> None:
+    drill, run, log = drills(job), tmp_path / "run", tmp_path / "log"
+    wanted = drill.tables(undisturbed(job))
+    process = start_microg(log, *given(drill, run), *HOLDING.get(job, ()), ray=growing.variables)
+
+    def struck() -> bool:
+        if victim != "worker" and drill.done(run) < drill.after:
+            return False
+        return strike(growing.raylets(), drill, victim, process)
+
+    wait_for(struck, process, log, 300)
+    assert drill.done(run) < drill.whole
     assert process.wait(timeout=600) == 0, log.read_text()
     check_same(drill.tables(run), wanted, drill)

@@ -1,7 +1,8 @@
 """Every job that works on Ray starts, waits and ends on a cluster whose nodes are all still to be started.
 
 The cluster is that of cluster.yaml: its head, which does no work, its node types with what they have, and its limits.
-Those of Google Cloud and Kubernetes are started too, each in a slow test. Models that would need a GPU itself compute
+Those of Google Cloud and Kubernetes are started too, each in a slow test (rayjob.yaml with its job in
+test_cluster_page.py). Models that would need a GPU itself compute
 on the CPU, while their actors and workers hold what they declare. Training and sweeps start a dozen processes that load
 torch: these two are slow tests, and how they place their demand is tested on a cluster in
 tests/pipelines/core/test_cluster_capacity.py.
@@ -14,8 +15,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from microg import storage
 from microg.data.dataset import Dataset
@@ -24,12 +27,11 @@ from tests.support.cluster_files import kuberay_shape, launcher, variant
 from tests.support.curation import write_detections, write_footage
 from tests.support.environment import without_ray
 from tests.support.helpers import make_dataset
-from tests.support.training import make_training_dataset
+from tests.support.training import last_weights, make_training_dataset
 
 SHAPES = {
     "Google Cloud": lambda: launcher() | variant("Google Cloud"),
     "raycluster.yaml": lambda: kuberay_shape("raycluster"),
-    "rayjob.yaml": lambda: kuberay_shape("rayjob"),
 }
 FEW = ("--set", "resources.max_actors=2")  # this machine has fewer cores than its nodes declare
 ENGINE = '''
@@ -141,17 +143,18 @@ def test_the_other_clusters_that_we_describe_start_their_nodes_too(name: str, pl
     with autoscaling_cluster(wanted) as cluster:
         check_curation(cluster, place, tmp_path / "mine")
         check_generation(cluster, place, tmp_path / "answers")
-        found = nodes(cluster)
+        found = ask(cluster, "[node['Resources'] for node in nodes]")
         assert len(cluster.raylets()) == len(found) - 1  # the head is the other one
     for one in wanted["available_node_types"].values():
         has = {name: amount for name, amount in one["resources"].items() if amount}  # Ray says nothing of 0 CPUs
         assert any(node == node | has for node in found), (has, found)
 
 
-def nodes(cluster: AutoscalingCluster) -> list[dict[str, float]]:
-    """Return the resources of each node that lives."""
-    script = "import json, ray\nray.init(logging_level='ERROR')\n"
-    script += "print(json.dumps([node['Resources'] for node in ray.nodes() if node['Alive']]))"
+def ask(cluster: AutoscalingCluster, question: str) -> Any:
+    """Return what an expression is for a driver: `nodes` are those that live, `actors` all that there were."""
+    script = "import json, ray\nfrom ray._private import state\nray.init(logging_level='ERROR')\n"
+    script += "nodes = [node for node in ray.nodes() if node['Alive']]\nactors = state.actors().values()\n"
+    script += f"print(json.dumps({question}))"
     environment = without_ray(**cluster.variables)
     said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     return json.loads(said.stdout.splitlines()[-1])
@@ -180,16 +183,35 @@ def test_two_workers_train_on_nodes_of_their_own_and_their_model_predicts(
     said = job(cluster, place, *words, "--num-workers", 2, *ON_CPU)
     assert "training on cpu: 2 workers of 1 CPU and 1 GPU" in said
     assert storage.read_json(str(place / "run" / "run.json"))["devices"][0]["device"] == "cpu"
+    # what watches the workers lives where the driver does, here the head: no lost node takes it along
+    head = ask(cluster, "[node['NodeID'] for node in nodes if 'node:__internal_head__' in node['Resources']]")
+    watching = "[one['Address']['NodeID'] for one in actors if one['ActorClassName'] == 'Monitor']"
+    assert ask(cluster, watching) == head
     words = ("har", "predict", place / "set", "--weights", place / "run", "--split", "val", "--run", place / "scores")
     said = job(cluster, place, *words, "--device", "cpu", "--set", "resources.gpus=1")
     assert "on cpu" in said
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_as_many_trials_as_the_cluster_can_hold(cluster: AutoscalingCluster, place: Path) -> None:
-    words = ("har", "sweep", place / "set", "--recipe", "tiny", "--run", place / "sweep", *QUICK)
-    said = job(cluster, place, *words, *ON_CPU, "--space", "lr=grid(0.01,0.1)", "--scheduler", "fifo")
-    assert "2 trials on cpu, 2 at once" in said
+def test_a_sweep_runs_as_many_trials_as_the_cluster_can_hold_and_two_workers_a_trial_change_nothing(
+    cluster: AutoscalingCluster, place: Path
+) -> None:
+    found = []
+    for workers in (1, 2):
+        run = place / f"sweep-{workers}"
+        words = ("har", "sweep", place / "set", "--recipe", "tiny", "--run", run, *QUICK, *ON_CPU)
+        more = ("--set", f"resources.workers={workers}", "--set", f"resources.worker_gpus={1 / workers}")
+        said = job(cluster, place, *words, *more, "--space", "lr=grid(0.01,0.1)", "--scheduler", "fifo")
+        assert "2 trials on cpu, 2 at once" in said
+        found.append(storage.read_parquet(str(run / "tables" / "har_sweep.parquet")).to_pylist())
+        weights = [last_weights(run / trial["run"]) for trial in sorted(found[-1], key=lambda trial: trial["trial_id"])]
+        if workers == 1:
+            alone = weights
+    assert [row["status"] for row in found[1]] == ["done", "done"]
+    assert [(row["trial_id"], row["best"]) for row in found[0]] == [(row["trial_id"], row["best"]) for row in found[1]]
+    for one, two in zip(alone, weights, strict=True):
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 def test_texts_are_scored_on_actors(cluster: AutoscalingCluster, place: Path) -> None:

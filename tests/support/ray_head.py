@@ -74,8 +74,11 @@ def submit(address: str, environment: Mapping[str, str], words: Sequence[object]
 
 
 @contextmanager
-def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | None = None) -> Iterator[Head]:
-    """Start a head of `cpus` CPUs and `workers` nodes like it, on ports of their own; end all that was started.
+def ray_head(
+    *, workers: int = 0, cpus: int = 4, gpus: int = 0, variables: Mapping[str, str] | None = None
+) -> Iterator[Head]:
+    """Start a head that declares `cpus` CPUs and `gpus` GPUs, and `workers` nodes like it, on ports of their own; end
+    all that was started.
 
     `variables` are set for every node, and so for every job.
     """
@@ -106,6 +109,7 @@ def ray_head(*, workers: int = 0, cpus: int = 4, variables: Mapping[str, str] | 
                 "--block",
                 "--node-ip-address=127.0.0.1",
                 f"--num-cpus={cpus}",
+                f"--num-gpus={gpus}",
                 "--object-store-memory=200000000",
                 f"--dashboard-agent-listen-port={free_ports(1)[0]}",
                 *words,

@@ -112,6 +112,7 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
     import ray
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from microg.pipelines.har.train.stream import run_dataset
     from microg.pipelines.har.train.worker import train_worker
@@ -122,7 +123,9 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
     gpus, device = place_workers(setup.config)
     run.record_device(device)
     print(_where(resources, gpus, device), file=sys.stderr)
-    monitor = ray.remote(num_cpus=0)(Monitor).remote()
+    # on the driver's node: elsewhere the loss of a node would end a training that can go on without it
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    monitor = ray.remote(num_cpus=0, scheduling_strategy=here)(Monitor).remote()
     rows = (setup.train_rows, context.val_rows)
     plan, views, decode_cpus = context.plan, context.views, resources.decode_cpus
 

@@ -28,7 +28,7 @@ class WorkerState:
 
 
 class Monitor:
-    """Ray actor (no CPU) that holds the latest word of either side; losing it loses nothing."""
+    """Ray actor (no CPU) beside the driver that holds the latest word of either side."""
 
     def __init__(self) -> None:
         self._state = WorkerState()
