@@ -108,7 +108,7 @@ def job(cluster: AutoscalingCluster, place: Path, *words: object) -> str:
         env=without_ray(**cluster.variables),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stderr
@@ -137,6 +137,7 @@ def check_generation(cluster: AutoscalingCluster, place: Path, run: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_other_clusters_that_we_describe_start_their_nodes_too(name: str, place: Path, tmp_path: Path) -> None:
     wanted = SHAPES[name]()
@@ -176,6 +177,7 @@ ON_CPU = ("--device", "cpu", "--set", "resources.worker_gpus=1")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_workers_train_on_nodes_of_their_own_and_their_model_predicts(
     cluster: AutoscalingCluster, place: Path
 ) -> None:
@@ -193,6 +195,7 @@ def test_two_workers_train_on_nodes_of_their_own_and_their_model_predicts(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_runs_as_many_trials_as_the_cluster_can_hold_and_two_workers_a_trial_change_nothing(
     cluster: AutoscalingCluster, place: Path
 ) -> None:

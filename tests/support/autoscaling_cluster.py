@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from tests.support.environment import without_ray
-from tests.support.ray_head import RAY, ROOT, end_processes, free_ports, submit
+from tests.support.ray_head import RAY, ROOT, end_processes, free_ports
 
 _HEAD_ID = "f" * 51 + "00000"
 _HEAD_TYPE = "ray.head.default"  # the provider's own name for it
@@ -30,22 +30,22 @@ _COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_star
 class AutoscalingCluster:
     """A running cluster: address for drivers, and the variables with which a command joins it.
 
-    `dashboard` is the address for submitted jobs, empty without one; `folder` that of Ray's files.
+    `dashboard` is the address for submitted jobs, empty without one; `head` the process that all others are below.
     """
 
     address: str
     variables: dict[str, str]
     dashboard: str
-    folder: str
-
-    def submit(self, *words: object) -> subprocess.CompletedProcess[str]:
-        """Run `ray job submit --working-dir . -- python WORDS` in the repository."""
-        return submit(self.dashboard, without_ray(**self.variables), words)
+    head: psutil.Process
 
     def raylets(self) -> list[psutil.Process]:
         """Return the nodes that the autoscaler started and that live; what runs on a node are its children."""
-        found = [one for one in _processes_of(self.folder) if one.name() == "raylet"]
-        return [one for one in found if "RAY_NODE_TYPE_NAME" in one.environ()]
+        found = []
+        for one in self.head.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if one.name() == "raylet" and one.ppid() != self.head.pid:
+                    found.append(one)
+        return found
 
 
 def shape(node_types: Mapping[str, tuple[Mapping[str, float], int]]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def autoscaling_cluster(shape: Mapping[str, Any], *, dashboard: bool = False) ->
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.1)
             at = f"http://127.0.0.1:{board}" if dashboard else ""
-            yield AutoscalingCluster(address, {"RAY_ADDRESS": address, **quiet}, at, folder)
+            yield AutoscalingCluster(address, {"RAY_ADDRESS": address, **quiet}, at, head)
         finally:
             end_processes([head, *_processes_of(folder)])
 
@@ -158,7 +158,7 @@ def _own_address() -> str:
 
 
 def _processes_of(folder: str) -> list[psutil.Process]:
-    """Return processes of nodes that the autoscaler started too: the head is not their parent."""
+    """Return processes of nodes that the autoscaler started too: they outlive it, and are then below nobody."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         if any(folder in word for word in process.info["cmdline"] or ()):

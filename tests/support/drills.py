@@ -223,12 +223,15 @@ def given(drill: Drill, run: Path) -> list[object]:
 
 
 def titles(nodes: Sequence[psutil.Process]) -> Iterator[tuple[psutil.Process, psutil.Process, str]]:
-    """Yield (node, process, title) of all that runs on the nodes."""
-    for node in nodes:
-        with suppress(psutil.Error):
-            for process in node.children(recursive=True):
-                with suppress(psutil.Error):
-                    yield node, process, " ".join(process.cmdline())
+    """Yield (node, process, title) of all that runs on the nodes; one look at everything, as tasks are short."""
+    of_nodes = {node.pid: node for node in nodes}
+    processes = {one.pid: one for one in psutil.process_iter(["ppid", "cmdline"])}
+    for pid, process in processes.items():
+        above = pid
+        while above in processes and above not in of_nodes:
+            above = processes[above].info["ppid"]
+        if above in of_nodes and above != pid:
+            yield of_nodes[above], process, " ".join(process.info["cmdline"] or ())
 
 
 def strike(

@@ -39,7 +39,15 @@ class Head:
 
     def submit(self, *words: object, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run `ray job submit --working-dir . -- python WORDS` in the repository, with other variables."""
-        return submit(self.address, self.environment | changes, words)
+        command = [RAY, "job", "submit", "--address", self.address, "--working-dir", ".", "--", "python", *words]
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=ROOT,
+            env=self.environment | changes,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
 
     def alive_nodes(self) -> int:
         """Return how many nodes the head knows and that live."""
@@ -58,19 +66,6 @@ class Head:
         request = urllib.request.Request(f"{self.address}{path}", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=5) as reply:
             return reply.read()
-
-
-def submit(address: str, environment: Mapping[str, str], words: Sequence[object]) -> subprocess.CompletedProcess[str]:
-    """Run `ray job submit --working-dir . -- python WORDS` in the repository, against a job server's address."""
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", "python", *words]
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=ROOT,
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
 
 
 @contextmanager
