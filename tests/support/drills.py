@@ -67,7 +67,7 @@ def curation(folder: Path) -> Drill:
     return Drill(
         words,
         lambda run: {name: Dataset.open(str(run)).table(name).to_pylist() for name in schema.TABLES},
-        "Cutting.cut",
+        "MapBatches(",
         "MapBatches(Observer)",
         number_of("observations/*.parquet"),
         2,
