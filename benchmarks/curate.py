@@ -2,6 +2,7 @@
 
     uv run python benchmarks/curate.py compare --clips DIR --weights yolo11n.pt
     uv run python benchmarks/curate.py memory --clips DIR --weights yolo11n.pt --sizes 20 200
+    uv run python benchmarks/curate.py beside --clips DIR --detections DETECTIONS --limit 4
 
 `compare`: CPU seconds a clip of (a) what the published scripts do with the same libraries: ultralytics `track` to
 filter, PySceneDetect, optical flow, then `track` again for the boxes, each decoding the clip anew; (b) one pass of
@@ -9,12 +10,15 @@ filter, PySceneDetect, optical flow, then `track` again for the boxes, each deco
 others agree with exact is printed.
 `memory`: the whole command on Ray over N links to the clips: clips/s and cores busy, of the whole command and between
 the first and the last clip, and peak memory of all processes.
+`beside`: what feeds a GPU. Seconds a clip of decoding, measuring and tracking with stored detections, by one thread, by
+two, and by two processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -22,18 +26,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from microg.models.curation.box_rule import person_boxes
+from microg.models.curation.clip_process import limit_threads
 from microg.models.curation.motion import motion_level
 from microg.models.curation.observe import observe
 from microg.models.curation.scenes import scene_cuts
 from microg.models.curation.tracking import TrackerSettings, Tracks
 from microg.models.detection.base import PROFILES, Detections, DetectorSettings
 from microg.models.detection.load import load_detector
+from microg.models.detection.replay import read_detections
 from microg.models.detection.sparse import agreement, iou_matrix
 from microg.pipelines.curate.calibrate import calibrate
 from microg.pipelines.curate.find_footage import Footage
@@ -299,20 +306,49 @@ def steady(samples: list[tuple[float, float, int]], started: float) -> dict[str,
     }
 
 
+def replay(clip: str, stored: str) -> None:
+    """Observe a clip with its stored detections."""
+    frames = probe(clip).num_frames
+    observe(clip, None, num_frames=frames, stored=read_detections(stored, Path(clip).stem, frames))
+
+
+def beside(clips: list[str], stored: str, repeats: int) -> dict[str, Any]:
+    """Compare one thread with two threads and two processes, interleaved; the best of the tries counts."""
+    limit_threads(1)
+
+    def seconds_a_clip(pool: Executor, workers: int) -> float:
+        started = time.perf_counter()
+        list(pool.map(replay, clips * workers, [stored] * len(clips) * workers))
+        return (time.perf_counter() - started) / (len(clips) * workers)
+
+    with (
+        ThreadPoolExecutor(1) as one,
+        ThreadPoolExecutor(2) as two,
+        ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"), limit_threads, (1,)) as processes,
+    ):
+        tries = []
+        for _ in range(repeats):
+            tries.append((seconds_a_clip(one, 1), seconds_a_clip(two, 2), seconds_a_clip(processes, 2)))
+    alone, threads, apart = (min(each) for each in zip(*tries, strict=True))
+    return {"s_a_clip": alone, "two_threads": alone / threads, "two_processes": alone / apart}
+
+
 def main() -> None:
     """Parse the command line and print the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["compare", "memory"])
+    parser.add_argument("what", choices=["compare", "memory", "beside"])
     parser.add_argument("--clips", required=True, help="folder with trimmed clips (mp4)")
     parser.add_argument("--weights", default="yolo11n.pt")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 200])
-    parser.add_argument("--repeats", type=int, default=2, help="compare: tries a clip and way; the best counts")
+    parser.add_argument("--repeats", type=int, default=2, help="compare, beside: tries a clip and way; the best counts")
     parser.add_argument("--limit", type=int, help="take only the first clips")
-    parser.add_argument("--detections", help="memory: replay these stored detections (one CSV a clip) instead")
+    parser.add_argument("--detections", help="memory, beside: replay these stored detections (one CSV a clip) instead")
     arguments = parser.parse_args()
     clips = sorted(str(path.resolve()) for path in Path(arguments.clips).glob("*.mp4"))[: arguments.limit]
     if arguments.what == "compare":
         result: Any = compare(clips, require_weights(arguments.weights), arguments.repeats)
+    elif arguments.what == "beside":
+        result = beside(clips, arguments.detections, arguments.repeats)
     else:
         weights = None if arguments.detections else require_weights(arguments.weights)
         result = [memory(clips, weights, size, arguments.detections) for size in arguments.sizes]

@@ -211,7 +211,7 @@ def detection(weights: str | None, seconds: float, small: bool) -> Row:
         from ultralytics.models import YOLO
 
         from microg.models.detection.base import DetectorSettings
-        from microg.models.detection.yolo import YoloDetector
+        from microg.models.detection.yolo import YoloDetector, make_engine
     except ImportError as error:
         return Row("detect", name, "float32", "frames", note=f"left out: {error}")
     if weights is None or not Path(weights).is_file():
@@ -219,7 +219,7 @@ def detection(weights: str | None, seconds: float, small: bool) -> Row:
     shape = (90, 120, 160, 3) if small else (90, 480, 854, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     settings = DetectorSettings(weights=weights, backend="torch", device=DEVICE.type, batch_size=32)
-    ours = YoloDetector(settings, Path(weights))
+    ours = YoloDetector(settings, make_engine(settings, Path(weights)))
     plain: Any = YOLO(weights)
 
     def predict() -> int:

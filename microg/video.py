@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import av
 import av.container
 import numpy as np
+from av.codec.hwaccel import HWAccel
 
 from microg import storage
-from microg.errors import VideoAccessError, VideoError
+from microg.errors import ConfigError, VideoAccessError, VideoError
 
 T = TypeVar("T")
+# What decodes: nvdec is the video unit of NVIDIA's GPUs.
+Decoder = Literal["cpu", "nvdec"]
 
 # Longer than any footage; a header that says more is broken, and would make millions of stretches of work.
 _LONGEST_S = 1e6
@@ -61,31 +64,53 @@ class VideoInfo:
     first_pts: int | None
 
 
+def require_decoder(decoder: Decoder) -> None:
+    """Raise `ConfigError` where this process has no such decoder."""
+    if decoder == "nvdec":
+        try:
+            av.CodecContext.create("h264", "r", hwaccel=_nvdec())
+        except (av.FFmpegError, OSError, NotImplementedError) as error:
+            raise ConfigError(
+                f"there is no nvdec here: {_reason(error)}",
+                "use --set decoder=cpu, or a node with an NVIDIA GPU whose driver lets containers decode "
+                "(NVIDIA_DRIVER_CAPABILITIES=compute,utility,video)",
+            ) from error
+
+
+def _nvdec() -> HWAccel:
+    return HWAccel("cuda", allow_software_fallback=False)
+
+
 @contextmanager
-def open_video(uri: str) -> Iterator[tuple[Any, Any]]:
+def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
     """Open a video on any filesystem; yields (container, best video stream) decoding on one thread.
 
     Raises `VideoAccessError` when the file cannot be reached, and `VideoError` when it cannot be opened, has no video
-    stream, or fails while it is read.
+    stream, or none that `decoder` decodes, or fails while it is read.
     """
+    hardware = _nvdec() if decoder == "nvdec" else None
     try:
         if storage.is_local(uri):
-            with av.open(str(storage.local_path(uri))) as container:
-                yield container, _video_stream(container, uri)
+            with av.open(str(storage.local_path(uri)), hwaccel=hardware) as container:
+                yield container, _video_stream(container, uri, decoder)
         else:
             fs, path = storage.filesystem(uri)
-            with fs.open(path, "rb") as file, av.open(file) as container:
-                yield container, _video_stream(container, uri)
+            with fs.open(path, "rb") as file, av.open(file, hwaccel=hardware) as container:
+                yield container, _video_stream(container, uri, decoder)
+    except NotImplementedError as error:  # PyAV knows no hardware for the codec
+        raise VideoError(f"{decoder} does not decode {uri}: {error}") from error
     except (PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         raise VideoAccessError(f"{uri} cannot be read: {error}") from error
     except (av.FFmpegError, OSError, EOFError, ValueError) as error:
         raise VideoError(f"{uri} cannot be read: {error}") from error
 
 
-def _video_stream(container: Any, uri: str) -> Any:
+def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
     stream = container.streams.best("video")
     if stream is None:
         raise VideoError(f"{uri} has no video stream")
+    if decoder == "nvdec" and not stream.codec_context.is_hwaccel:
+        raise VideoError(f"nvdec does not decode the {stream.codec_context.name} of {uri}")
     stream.codec_context.thread_count = 1
     return stream
 
@@ -165,17 +190,19 @@ def decode_stream(
                 yield frame
 
 
-def decode_frames(uri: str) -> Iterator[np.ndarray]:
+def decode_frames(uri: str, decoder: Decoder = "cpu") -> Iterator[np.ndarray]:
     """Yield the frames of a video in order, upright, as (H, W, 3) uint8 BGR arrays.
 
     Raises `VideoError` when anything cannot be decoded: a clip is whole or it is an error.
     """
-    with open_video(uri) as (container, stream):
+    # frames that come back from a GPU no longer tell
+    rotation = probe(uri).rotation if decoder == "nvdec" else None
+    with open_video(uri, decoder) as (container, stream):
         errors: list[str] = []
         for frame in decode_stream(container, stream, errors):
             if errors:
                 break
-            yield _upright(frame, "bgr24")
+            yield _upright(frame, "bgr24", rotation)
         if errors:
             raise VideoError(f"{_name(uri)} is damaged: {errors[0]}")
 
@@ -239,8 +266,9 @@ def upright_rgb(frame: av.VideoFrame) -> np.ndarray:
     return _upright(frame, "rgb24")
 
 
-def _upright(frame: av.VideoFrame, pixel_format: str) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format=pixel_format), k=_rotation(frame) // 90))
+def _upright(frame: av.VideoFrame, pixel_format: str, rotation: int | None = None) -> np.ndarray:
+    turns = (_rotation(frame) if rotation is None else rotation) // 90
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format=pixel_format), k=turns))
 
 
 def _rotation(frame: av.VideoFrame) -> int:

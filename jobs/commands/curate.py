@@ -149,6 +149,8 @@ def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
             "detector": settings.detector.weights,
             "backend": choose(settings.detector.backend, settings.detector.device),
             **{name: getattr(settings.detector, name) for name in ("precision", "frame_step", "rotations")},
+            "decoder": settings.decoder,
+            "clips_at_once": settings.clips_at_once or "1 an observer, and one a CPU of an observer on a GPU",
         }
     return plan | {"stages": sized_pipeline(settings).plan(), "resources": settings.resources.model_dump()}
 
@@ -169,22 +171,26 @@ def _observe(
     detector = _detector(settings)
     backend = "stored detections" if settings.detections is not None else settings.detector.backend
     if done and not settings.detector.mixed:
-        _refuse_mixing(run_folder, device, backend)
-    run_folder.record_device(device, backend=backend)
+        _refuse_mixing(run_folder, device, backend, settings.decoder)
+    run_folder.record_device(device, backend=backend, decoder=settings.decoder)
     print(f"{len(left)} files with {detector} on {device}", file=sys.stderr)
     return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done, device=device)}
 
 
-def _refuse_mixing(run_folder: Run, device: str, backend: str) -> None:
-    """Boxes of one dataset come from one backend on one kind of device: others differ in the last digits."""
+def _refuse_mixing(run_folder: Run, device: str, backend: str, decoder: str) -> None:
+    """Boxes of one dataset come from one backend, device and decoder: others differ in the last digits."""
+
+    def said(backend: str | None, device: str, decoder: str) -> str:
+        return f"{backend} on {device}" + (f" of frames from {decoder}" if decoder != "cpu" else "")
+
     for entry in run_folder.manifest.get("devices", []):
-        before = (entry.get("backend"), entry["device"])
-        if before != (backend, device):
+        before = (entry.get("backend"), entry["device"], entry.get("decoder", "cpu"))
+        if before != (backend, device, decoder):
             raise ConfigError(
-                f"{run_folder.root} holds boxes made by {before[0]} on {before[1]}; this run would add some made by "
-                f"{backend} on {device}",
-                f"go on with --device {before[1]} where {before[0]} is installed, curate into another folder, or let "
-                "them mix with --set detector.mixed=true",
+                f"{run_folder.root} holds boxes made by {said(*before)}; this run would add some made by "
+                f"{said(backend, device, decoder)}",
+                f"go on with --device {before[1]} --set decoder={before[2]} where {before[0]} is installed, curate "
+                "into another folder, or let them mix with --set detector.mixed=true",
             )
 
 

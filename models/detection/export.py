@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import tempfile
@@ -21,7 +20,7 @@ from microg import storage
 from microg.errors import WeightsError
 from microg.models.detection.base import DetectorSettings
 from microg.models.detection.ultralytics_model import load_model
-from microg.system.weights import cache_folder
+from microg.system.weights import cache_folder, require_weights
 
 # Raise when an export below changes, so that cached files are made anew.
 _VERSION = 3
@@ -241,10 +240,4 @@ def quantized_model(settings: DetectorSettings, weights: Path) -> Path:
             f"INT8 weights for {weights.name} were not calibrated",
             "run 'microg curate --detector-profile fast', which does it",
         )
-    if storage.is_local(settings.calibration):
-        return storage.local_path(settings.calibration)
-    content = storage.read_bytes(settings.calibration)
-    local = cache_folder() / "onnx" / f"int8-{hashlib.sha256(content).hexdigest()[:16]}.onnx"
-    if not local.is_file():
-        storage.write_bytes(str(local), content)
-    return local
+    return require_weights(settings.calibration)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from microg.models.detection.base import Detections, Detector, DetectorSettings
 from microg.system.weights import require_weights
+
+if TYPE_CHECKING:
+    from microg.models.detection.network_backends import Engine
 
 
 class RotatingDetector:
@@ -64,7 +68,14 @@ def merge(views: Sequence[Detections], iou_threshold: float) -> Detections:
 
 def load_detector(settings: DetectorSettings, *, threads: int = 1) -> Detector:
     """Return a ready detector. Raises `WeightsError` when weights or backend are missing, saying how to get them."""
+    from microg.models.detection.yolo import make_engine
+
+    return detector_on(make_engine(settings, require_weights(settings.weights), threads=threads), settings)
+
+
+def detector_on(engine: Engine, settings: DetectorSettings) -> Detector:
+    """Return the detector that uses a network which is there already."""
     from microg.models.detection.yolo import YoloDetector
 
-    detector: Detector = YoloDetector(settings, require_weights(settings.weights), threads=threads)
+    detector: Detector = YoloDetector(settings, engine)
     return RotatingDetector(detector) if settings.rotations == 4 else detector

@@ -1,13 +1,14 @@
 """Engines that run a detector's network: torch, ONNX Runtime and OpenVINO, behind one call.
 
-Each takes letterboxed frames, (B, H, W, 3) uint8 BGR, and returns (B, 4 + classes, anchors) float32. Conversion to the
-network's float32 RGB in 0..1 is part of each engine, because OpenVINO and a GPU do it several times faster than numpy.
+Each takes letterboxed frames, (B, H, W, 3) uint8 BGR, and returns (4 + classes, anchors) float32 of each frame.
+Conversion to the network's float32 RGB in 0..1 is part of each engine, because OpenVINO and a GPU do it several times
+faster than numpy.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from microg.models.devices import resolve_device
 class Engine(Protocol):
     """Runs the network on one batch."""
 
-    def __call__(self, images: np.ndarray) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray) -> Iterable[np.ndarray]: ...
 
 
 class TorchEngine:

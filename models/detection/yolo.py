@@ -20,11 +20,11 @@ _CLASS_OFFSET = 7680
 
 
 class YoloDetector:
-    """Runs one set of weights; not thread-safe (one per actor)."""
+    """Detects with a network; as safe to share between threads as that is."""
 
-    def __init__(self, settings: DetectorSettings, weights: Path, *, threads: int = 1) -> None:
+    def __init__(self, settings: DetectorSettings, engine: network_backends.Engine) -> None:
         self._settings = settings
-        self.engine = _make_engine(settings, weights, threads)
+        self._engine = engine
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[Detections]:
         """Return the detections of each frame; all frames must have one size."""
@@ -32,14 +32,15 @@ class YoloDetector:
         for start in range(0, len(frames), self._settings.batch_size):
             batch = frames[start : start + self._settings.batch_size]
             images = np.stack([letterbox(frame, self._settings.image_size) for frame in batch])
-            for output in self.engine(images):
+            for output in self._engine(images):
                 rows = select(output, CONFIDENCE_FLOOR, self._settings.iou_threshold)
                 rows[:, :4] = to_frame(rows[:, :4], images.shape[1:3], batch[0].shape[:2])
                 result.append(Detections.from_array(rows))
         return result
 
 
-def _make_engine(settings: DetectorSettings, weights: Path, threads: int) -> network_backends.Engine:
+def make_engine(settings: DetectorSettings, weights: Path, *, threads: int = 1) -> network_backends.Engine:
+    """Return the network that settings describe; raises `WeightsError` when it cannot be made of the weights."""
     device = network_backends.resolve_device(settings.device)
     backend = network_backends.choose(settings.backend, settings.device)
     network = network_backends.OpenVinoNetwork if backend == "openvino" else network_backends.OnnxRuntimeNetwork

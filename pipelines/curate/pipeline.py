@@ -6,6 +6,7 @@ time and the same call does what is missing. A row that fails is committed as an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from microg.models.curation.box_rule import PUBLISHED, BoxRule
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
 from microg.models.video.trim import TrimSettings
-from microg.pipelines.core.cluster import decide_device
+from microg.pipelines.core.cluster import Capacity, capacity, decide_device
 from microg.pipelines.core.shared_files import share
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.curate import observations
@@ -27,6 +28,10 @@ from microg.pipelines.curate.decide import FilterSettings
 from microg.pipelines.curate.find_footage import Footage
 from microg.pipelines.curate.observe_stage import OBSERVE
 from microg.pipelines.curate.trim_stage import PROBE, SOURCE, TRIM
+from microg.video import Decoder
+
+# Of one observer: more processes than that feed no detector faster.
+_MOST_CPUS = 32
 
 
 class CurateSettings(Config):
@@ -49,9 +54,27 @@ class CurateSettings(Config):
         description="First digits of the SHA-256 of the detector's weights; filled in by the command.",
     )
     limit: int | None = Field(default=None, ge=1, description="Take only the first N videos.")
+    clips_at_once: int = Field(
+        default=0,
+        ge=0,
+        description="Clips that one observer works on at once, each in a process of its own beside one detector for "
+        "all; 0: as many as an observer with a GPU has CPUs, and 1 without one.",
+    )
+    decoder: Decoder = Field(
+        default="cpu",
+        description="What decodes clips to observe them: nvdec is the video unit of the observer's GPU. Its colours "
+        "differ in the last digit, so a dataset holds boxes of one decoder, unless detector.mixed says otherwise.",
+    )
     resources: Resources = Resources()
 
-    volatile = frozenset({"resources", "limit"})
+    volatile = frozenset({"resources", "limit", "clips_at_once", "decoder"})
+
+    @property
+    def clips_of_an_observer(self) -> int:
+        """How many clips each observer works on at once."""
+        if self.detections is not None:
+            return 1
+        return self.clips_at_once or (max(1, int(self.resources.cpus)) if self.resources.gpus else 1)
 
 
 def remaining(footage: list[Footage], root: str) -> tuple[list[Footage], list[str]]:
@@ -99,7 +122,8 @@ def with_device(settings: CurateSettings) -> tuple[CurateSettings, str]:
     """Return the settings with the resources of one observer and the detector's backend, and where that computes.
 
     Both are decided here for all nodes: boxes of one dataset do not come from several. On a GPU an observer has one of
-    its own, unless `resources.gpus` says a fraction. Raises `ConfigError` for a device that no observer can be given.
+    its own, unless `resources.gpus` says a fraction, and its share of the node's CPUs, unless `resources.cpus` says how
+    many. Raises `ConfigError` for a device that no observer can be given.
     """
     detector = settings.detector
     replayed = settings.detections is not None
@@ -115,6 +139,13 @@ def with_device(settings: CurateSettings) -> tuple[CurateSettings, str]:
         who=f"the detector {detector.weights}",
         fix="use --device cpu, or connect to a cluster that has one",
     )
+    if settings.decoder == "nvdec" and device != "cuda":
+        raise ConfigError(
+            "the decoder nvdec is part of a GPU, and the detector computes on the CPU",
+            "use --device cuda on a Ray with GPUs, or --set decoder=cpu",
+        )
+    if resources.gpus and not replayed and "cpus" not in resources.model_fields_set:
+        resources = resources.replaced(cpus=cpus_beside(resources.gpus, capacity()))
     if not replayed:
         from microg.models.detection.network_backends import choose
 
@@ -123,9 +154,21 @@ def with_device(settings: CurateSettings) -> tuple[CurateSettings, str]:
     return settings.replaced(resources=resources, detector=detector), device
 
 
+def cpus_beside(gpus: float, now: Capacity) -> int:
+    """Return the CPUs of an observer with so many GPUs: its share of half of a GPU node's, for the other half cuts.
+
+    >>> cpus_beside(0.5, Capacity(({"CPU": 32, "GPU": 2}, {"CPU": 64})))
+    4
+    """
+    shares = [node.get("CPU", 0.0) / node["GPU"] for node in now.nodes if node.get("GPU")]
+    return max(1, min(_MOST_CPUS, int(gpus * min(shares, default=0) / 2)))
+
+
 def sized_pipeline(settings: CurateSettings) -> Pipeline:
     """Return the pipeline with the resources of `settings`."""
-    return PIPELINE.sized("observe", settings.resources)
+    pipeline = PIPELINE.sized("observe", settings.resources)
+    observe = replace(pipeline.stages[-1], calls_at_once=settings.clips_of_an_observer)
+    return pipeline.with_stages(observe)
 
 
 def run_curation(
@@ -152,6 +195,7 @@ def run_curation(
         WorkerError: No clip can be observed: the detector cannot be loaded, `root` cannot be written, or Ray gives up.
     """
     cut = None if settings.pretrimmed else settings.trim
+    calibration = settings.detector.calibration
     pipeline = sized_pipeline(settings).bound(
         probe={"settings": cut},
         trim={"settings": cut, "folder": storage.join(root, "videos"), "done": frozenset(done)},
@@ -160,8 +204,11 @@ def run_curation(
             "tracker": settings.tracker,
             "detector": settings.detector,
             "weights": None if weights is None else share(weights),
+            "calibration": None if calibration is None else share(calibration),
             "detections": settings.detections,
             "threads": max(1, int(settings.resources.cpus)),
+            "clips_at_once": settings.clips_of_an_observer,
+            "decoder": settings.decoder,
         },
     )
     rows = [{name: getattr(item, name) for name in SOURCE.names} for item in footage]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from microg import storage
 from microg.data.dataset import Dataset
 from microg.data.ids import split_clip_id
 from microg.pipelines.core import session
+from microg.pipelines.curate import observations
 from microg.pipelines.curate.find_footage import list_footage
 from tests.support import processes
 from tests.support.curation import write_audio_only, write_detections, write_footage, write_variable_rate
+from tests.support.environment import without_ray
 
 SMALL = ("--set", "trim.height=48", "--set", "resources.max_actors=1")
 
@@ -390,3 +394,35 @@ def test_boxes_of_several_backends_mix_only_when_told_to(ray_session, curate, tm
     assert "holds boxes made by torch on cuda; this run would add some made by stored detections on cpu" in err
     assert curate(*words, "--set", "detector.mixed=true")[0] == 0
     assert Dataset.open(str(out)).table("clips").num_rows == 2
+
+
+_ON_A_DECLARED_GPU = """
+import os, sys
+import ray
+from tests.support.processes import microg
+ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+folder, weights = sys.argv[1:]
+words = ["curate", f"{folder}/raw"]
+options = ["--device", "cpu", "--weights", weights, "--set", "detector.backend=onnxruntime"]
+options += ["--set", "detector.image_size=160"]
+assert microg(*words, f"{folder}/alone", *options, "--set", "resources.max_actors=1") == 1  # a file that is no video
+assert microg(*words, f"{folder}/beside", *options, "--set", "resources.gpus=1") == 1
+"""
+
+
+def test_an_observer_with_a_gpu_works_on_several_clips_at_once_for_the_same_rows(videos: Path, tmp_path: Path):
+    (tmp_path / "raw").mkdir()
+    shutil.copy(videos / "carphone.mp4", tmp_path / "raw")
+    write_footage(tmp_path / "raw" / "made.mp4", seconds=6.2)
+    (tmp_path / "raw" / "broken.mp4").write_bytes(b"no video at all")
+    words = [sys.executable, "-c", _ON_A_DECLARED_GPU]
+    words += [str(tmp_path), str(videos / "weights" / "yolo11n_dq.pt")]
+    environment = without_ray(RAY_AUTH_MODE="disabled", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
+    done = subprocess.run(words, cwd=processes.ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone, beside = (observations.read(str(tmp_path / name)).to_pylist() for name in ("alone", "beside"))
+    assert [row["status"] for row in alone].count("ok") > 2
+    changing = {"written", "uri", *observations.CLOCKS.names}
+    assert [{k: v for k, v in row.items() if k not in changing} for row in beside] == [
+        {k: v for k, v in row.items() if k not in changing} for row in alone
+    ]

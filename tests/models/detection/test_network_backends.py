@@ -16,7 +16,7 @@ from microg.models.detection import network_backends
 from microg.models.detection.base import DetectorSettings
 from microg.models.detection.export import export_onnx, export_split
 from microg.models.detection.network_backends import LazyBoxes, window
-from microg.models.detection.yolo import YoloDetector
+from microg.models.detection.yolo import YoloDetector, make_engine
 
 NETWORKS = {"openvino": network_backends.OpenVinoNetwork, "onnxruntime": network_backends.OnnxRuntimeNetwork}
 
@@ -67,9 +67,10 @@ def test_a_head_of_another_build_runs_whole(tmp_path: Path, model_cache: Path):
     torch.save(checkpoint, path)
     assert export_split(path) is None
     assert export_split(path) is None  # which is remembered
-    detector = YoloDetector(DetectorSettings(backend="onnxruntime", image_size=96), path)
-    assert isinstance(detector.engine, network_backends.WholeNetwork)
-    assert len(detector.detect([np.zeros((96, 96, 3), np.uint8)])) == 1
+    settings = DetectorSettings(backend="onnxruntime", image_size=96)
+    engine = make_engine(settings, path)
+    assert isinstance(engine, network_backends.WholeNetwork)
+    assert len(YoloDetector(settings, engine).detect([np.zeros((96, 96, 3), np.uint8)])) == 1
 
 
 @given(st.integers(1, 90), st.data())

@@ -18,7 +18,7 @@ from microg.models.detection import network_backends
 from microg.models.detection.base import CONFIDENCE_FLOOR, Backend, DetectorSettings
 from microg.models.detection.load import load_detector
 from microg.models.detection.network_backends import letterbox, to_frame
-from microg.models.detection.yolo import YoloDetector, select
+from microg.models.detection.yolo import select
 from microg.video import decode_frames
 
 
@@ -32,7 +32,7 @@ def reference(oracles: Path, clip: str, frame: int) -> np.ndarray:
 
 @pytest.mark.parametrize("backend", ["torch", "openvino", "onnxruntime"])
 def test_every_backend_finds_what_the_reference_found(oracles: Path, person_weights: Path, backend: Backend):
-    detector = YoloDetector(DetectorSettings(backend=backend, batch_size=3), person_weights)
+    detector = load_detector(DetectorSettings(weights=str(person_weights), backend=backend, batch_size=3))
     boxes = 0
     # A wide clip and a nearly square one: two network input shapes; a batch that is not full.
     for clip, count in (("sintel_cuts_000", 4), ("kin_armwrestle_002", 5)):
@@ -48,7 +48,7 @@ def test_every_backend_finds_what_the_reference_found(oracles: Path, person_weig
 
 @pytest.mark.gpu
 def test_a_gpu_finds_what_the_reference_found(oracles: Path, person_weights: Path):
-    detector = YoloDetector(DetectorSettings(backend="torch", device="cuda"), person_weights)
+    detector = load_detector(DetectorSettings(weights=str(person_weights), backend="torch", device="cuda"))
     frame = next(decode_frames(str(oracles / "curation" / "clips" / "kin_armwrestle_002.mp4")))
     found, expected = detector.detect([frame])[0].persons(0.5), reference(oracles, "kin_armwrestle_002", 1)
     expected = expected[(expected[:, 5] == 0) & (expected[:, 4] > 0.5)]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from microg.models.curation.box_rule import PUBLISHED, frame_interval
+from microg.models.curation.clip_process import ClipProcess, ClipProcessDiedError
 from microg.models.curation.motion import motion_level
+from microg.models.curation.observe import observe
 from microg.models.curation.tracking import TrackerSettings
-from microg.models.detection.base import DetectorSettings
+from microg.models.detection.base import Backend, Detections, DetectorSettings
+from microg.models.detection.export import export_onnx
 from microg.models.video.trim import TrimSettings
 from microg.pipelines.core.attempts import MAX_ATTEMPTS
 from microg.pipelines.core.shared_files import SharedFile
@@ -169,6 +175,113 @@ def test_what_failed_is_tried_again_unless_the_video_itself_is_at_fault(tmp_path
 def test_footage_with_a_stretch_that_was_never_cut_is_not_done(tmp_path: Path):
     assert done_after(tmp_path, {"clip_id": "a_000", "stretches": 2}) == (["a"], ["a_000"])
     assert done_after(tmp_path, {"clip_id": "a_010", "stretches": 2, "stretch": 1})[0] == []
+
+
+def work_of(folder: Path, *names: str) -> list[pa.Table]:
+    """Return the work of files that are clips already, one table each."""
+    rows = [existing_clip(source) for source in sources_of(folder) if source["source_id"] in names]
+    return [pa.Table.from_pylist([row], schema=observations.WORK) for row in rows]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_clips_observed_at_once_with_one_detector_are_what_they_are_one_by_one(
+    oracles: Path, videos: Path, tmp_path: Path, backend: Backend
+):
+    work = work_of(oracles / "curation" / "clips", "carphone_000", "ucf_makeup_001", "kin_armwrestle_002", "raw25_000")
+    weights = SharedFile("yolo11n_dq.pt", "", str(videos / "weights" / "yolo11n_dq.pt"))
+    detector = DetectorSettings(backend=backend, device="cpu", image_size=160, batch_size=4)
+    seen = {}
+    for clips_at_once in (1, 4):
+        root = str(tmp_path / str(clips_at_once))
+        observer = Observer(
+            root,
+            local_attempts(),
+            tracker=TrackerSettings(),
+            detector=detector,
+            weights=weights,
+            clips_at_once=clips_at_once,
+        )
+        with ThreadPoolExecutor(clips_at_once) as threads:
+            reports = [table.to_pylist()[0] for table in threads.map(observer, work)]
+        assert [report["status"] for report in reports] == ["ok"] * 4
+        seen[clips_at_once] = observations.read(root).to_pylist()
+    assert sum(len(row["detection_class"]) for row in seen[1]) > 50
+    for alone, beside in zip(seen[1], seen[4], strict=True):
+        for name, value in alone.items():
+            if name == "written" or name.endswith("_s"):
+                continue
+            if backend == "torch" and name.endswith(("_box", "_confidence")):
+                assert np.allclose(value, beside[name], atol=1e-3), (alone["key"], name)
+            else:
+                assert value == beside[name], (alone["key"], name)
+
+
+def test_a_clip_that_kills_its_process_twice_is_an_error_row_and_its_neighbours_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("bad", "good", "fine"):
+        write_footage(tmp_path / "raw" / f"{name}_000.mp4", seconds=1)
+    killed = []
+
+    class Process(ClipProcess):
+        """Dies of one clip."""
+
+        def start(self) -> None: ...
+
+        def observe(self, uri: str, num_frames: int, engine: Any) -> Any:
+            if "bad" in uri:
+                killed.append(uri)
+                raise ClipProcessDiedError(uri)
+            return observe(uri, None, num_frames=num_frames, stored=[Detections.from_array(np.empty(0))] * num_frames)
+
+    monkeypatch.setattr("microg.models.curation.clip_process.ClipProcess", Process)
+    monkeypatch.setattr("microg.models.detection.yolo.make_engine", lambda *_, **__: None)
+    settings = {"tracker": TrackerSettings(), "detector": DetectorSettings(), "clips_at_once": 2}
+    weights = SharedFile("none.pt", "", str(tmp_path / "none.pt"))
+    observer = Observer(str(tmp_path / "set"), local_attempts(), weights=weights, **settings)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(observer, work_of(tmp_path / "raw", "bad_000", "good_000", "fine_000")))
+    rows = observations.read(str(tmp_path / "set"), ["key", "status", "error"]).to_pylist()
+    assert [(row["key"], row["status"]) for row in rows] == [
+        ("bad_000", "error"),
+        ("fine_000", "ok"),
+        ("good_000", "ok"),
+    ]
+    assert rows[0]["error"] == "WorkerCrashed: observing this clip kills its worker"
+    assert len(killed) == MAX_ATTEMPTS
+
+
+def test_int8_weights_come_with_the_job_to_a_node_that_has_none(
+    ray_session: None, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import ray
+
+    path = videos / "weights" / "yolo11n_dq.pt"
+    content = export_onnx(path).read_bytes()  # what runs it does not ask for how its numbers were made
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "node"))
+    elsewhere = str(tmp_path / "driver" / "detector-int8.onnx")
+    digest = hashlib.sha256(content).hexdigest()
+    detector = DetectorSettings(precision="int8", backend="onnxruntime", device="cpu", calibration=elsewhere)
+    settings = {"tracker": TrackerSettings(), "detector": detector, "weights": SharedFile(path.name, "", str(path))}
+    shipped = SharedFile("detector-int8.onnx", digest, elsewhere, (ray.put(content[:1000]), ray.put(content[1000:])))
+    for calibration, error in ((None, "WeightsError"), (shipped, "VideoError")):
+        observer = Observer(str(tmp_path / error), local_attempts(), calibration=calibration, **settings)
+        row = {"key": "a_000", "clip_id": "a_000", "status": "observe", "uri": __file__, "num_frames": 1}
+        (report,) = observer(pa.Table.from_pylist([row])).to_pylist()
+        assert report["error"].startswith(error)
+
+
+def test_a_decoder_that_is_not_there_ends_the_run_and_no_other_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    observer = Observer(
+        str(tmp_path), local_attempts(), tracker=TrackerSettings(), detector=DetectorSettings(), decoder="nvdec"
+    )
+    (report,) = observer(pa.Table.from_pylist([{"key": "a_000", "status": "observe"}])).to_pylist()
+    assert report["status"] == ABORT
+    assert report["error"].startswith("ConfigError: there is no nvdec here")
+    assert not (tmp_path / "observations").exists()
 
 
 # --- the reference's numbers -----------------------------------------------------------------------------------------
