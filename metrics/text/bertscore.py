@@ -54,7 +54,9 @@ _KNOWN_WITHIN = 1e-4
 class BertScoreConfig(EncoderConfig):
     """The token encoder of BERTScore."""
 
-    model: str = Field(default="roberta-large", description="Token encoder: a folder, or a name on the model hub.")
+    model: str = Field(
+        default="roberta-large", description="Token encoder: a folder, also at a URI, or a name on the model hub."
+    )
     layer: int = Field(default=_PUBLISHED_LAYER, ge=1, description="Layer whose output is compared; the first is 1.")
     max_tokens: int = Field(default=_PUBLISHED_TOKENS, ge=3, description="Tokens of a text that are read.")
     random_f1: float | None = Field(

@@ -18,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from microg import storage
 from microg.config import Config, load_config
 from microg.errors import MetricError
 from microg.metrics.text.items import Items, check
 from microg.metrics.text.state import MeanState
+from microg.system.folders import RemoteFolder
 
 _STEP = 8
 _MAX_ROWS = 64
@@ -34,7 +36,7 @@ class EncoderConfig(Config):
     """Which encoder embeds texts, and where it runs."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"device", "batch_tokens", "local_files_only"})
-    model: str = Field(description="Encoder: a folder, or a name on the model hub.")
+    model: str = Field(description="Encoder: a folder, also at a URI, or a name on the model hub.")
     max_tokens: int = Field(ge=3, description="Tokens of a text that are read.")
     device: str | None = Field(default=None, description="Device of the encoder; without it a GPU if there is one.")
     batch_tokens: int = Field(
@@ -291,10 +293,16 @@ _loaded: dict[Callable[..., PairScorer], tuple[EncoderConfig, PairScorer]] = {}
 
 
 def loaded(load: Callable[[C], PairScorer], config: C) -> PairScorer:
-    """Return `load(config)`, this process's one: the last encoder of each kind is kept."""
+    """Return `load(config)`, this process's one: the last encoder of each kind is kept.
+
+    An encoder at a URI is read from this node's copy.
+    """
     if load not in _loaded or _loaded[load][0] != config:
         _loaded.pop(load, None)  # so that two are never in memory at once
-        _loaded[load] = (config, load(config))
+        here = config
+        if not storage.is_local(config.model):
+            here = config.replaced(model=str(RemoteFolder.listed(config.model).keep()))
+        _loaded[load] = (config, load(here))
     return _loaded[load][1]
 
 

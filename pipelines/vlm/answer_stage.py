@@ -16,6 +16,7 @@ from microg.models.vlm.base import Engine, Reply, Request, Sampling
 from microg.models.vlm.cards import ModelCard, open_card
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.attempts import Attempts, Failure, Turns, run_batch_then_singles
+from microg.pipelines.core.shared_files import SharedFolder
 from microg.pipelines.core.stage import ABORT, Stage
 from microg.pipelines.core.telemetry import BusyClock
 from microg.pipelines.vlm import answer_store
@@ -50,6 +51,7 @@ class GenerationContext:
         max_cost: US dollars that the run may cost.
         settings: Engine settings that the run adds to the model card.
         live: Who gets answers while more come.
+        checkpoint: The card's folder, where that comes from the driver's machine.
     """
 
     root: str
@@ -61,6 +63,7 @@ class GenerationContext:
     max_cost: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     live: LiveSender | None = None
+    checkpoint: SharedFolder | None = None
 
 
 class Generator:
@@ -78,8 +81,11 @@ class Generator:
         self._stack = ExitStack()
         try:
             gate = {} if context.gate is None else {"gate": context.gate.owned()}
-            self._engine: Engine = open_card(context.card, max_cost=context.max_cost, **context.settings, **gate)
-            self._common = lock_engine(context.root, context.card, self._engine)
+            card = context.card
+            if context.checkpoint is not None:
+                card = card.replaced(hub_id=str(context.checkpoint.path()))
+            self._engine: Engine = open_card(card, max_cost=context.max_cost, **context.settings, **gate)
+            self._common = lock_engine(context.root, card, self._engine)
             self._cache = self._stack.enter_context(ResponseCache(context.cache)) if context.cache else None
         except Exception as error:
             self._hopeless = error

@@ -18,11 +18,12 @@ import pyarrow as pa
 from microg import storage
 from microg.errors import ConfigError
 from microg.models.vlm.base import Placement
-from microg.models.vlm.cards import ModelCard
+from microg.models.vlm.cards import ModelCard, is_checkpoint
 from microg.models.vlm.engines.registry import engine_class
 from microg.models.vlm.prices import Price
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.cluster import decide_device, parts_of_copy, pool_size, spare_cores
+from microg.pipelines.core.shared_files import SharedFolder, share_folder
 from microg.pipelines.core.stage import Pipeline, run_stages
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.answer_stage import ASK, GenerationContext
@@ -160,6 +161,7 @@ def run_generation(
             max_cost=settings.max_cost,
             settings=more,
             live=live,
+            checkpoint=_checkpoint(card),
         )
         policy = settings.policy()
         pipeline = sized_pipeline(settings, card, place).bound(decode={"policy": policy}, ask={"context": context})
@@ -175,6 +177,12 @@ def run_generation(
     finally:
         if gate is not None:
             ray.kill(gate.actor)
+
+
+def _checkpoint(card: ModelCard) -> SharedFolder | None:
+    """Return the card's checkpoint where that is a folder of this machine."""
+    local = not card.api and storage.is_local(card.hub_id) and is_checkpoint(card.hub_id)
+    return share_folder(card.hub_id) if local else None
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ class GenerateSettings(Config):
     volatile: ClassVar[frozenset[str]] = frozenset(_VOLATILE.split())
     model: str = Field(
         default="",
-        description="Model: a card of 'microg vlm models' or its file, a checkpoint folder, or with `url` the name "
-        "that the server knows.",
+        description="Model: a card of 'microg vlm models' or its file, a checkpoint folder (also at a URI), or "
+        "with `url` the name that the server knows.",
     )
     model_id: str = Field(default="", description="Name under which answers are stored; filled in by the command.")
     engine: str | None = Field(

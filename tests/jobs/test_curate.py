@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from microg.pipelines.curate import observations
 from microg.pipelines.curate.find_footage import list_footage
 from tests.support import processes
 from tests.support.curation import write_audio_only, write_detections, write_footage, write_variable_rate
-from tests.support.environment import without_ray
 
 SMALL = ("--set", "trim.height=48", "--set", "resources.max_actors=1")
 
@@ -396,33 +393,19 @@ def test_boxes_of_several_backends_mix_only_when_told_to(ray_session, curate, tm
     assert Dataset.open(str(out)).table("clips").num_rows == 2
 
 
-_ON_A_DECLARED_GPU = """
-import os, sys
-import ray
-from tests.support.processes import microg
-ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
-folder, weights = sys.argv[1:]
-words = ["curate", f"{folder}/raw"]
-options = ["--device", "cpu", "--weights", weights, "--set", "detector.backend=onnxruntime"]
-options += ["--set", "detector.image_size=160"]
-assert microg(*words, f"{folder}/alone", *options, "--set", "resources.max_actors=1") == 1  # a file that is no video
-assert microg(*words, f"{folder}/beside", *options, "--set", "resources.gpus=1") == 1
-"""
-
-
-def test_an_observer_with_a_gpu_works_on_several_clips_at_once_for_the_same_rows(videos: Path, tmp_path: Path):
-    (tmp_path / "raw").mkdir()
-    shutil.copy(videos / "carphone.mp4", tmp_path / "raw")
-    write_footage(tmp_path / "raw" / "made.mp4", seconds=6.2)
-    (tmp_path / "raw" / "broken.mp4").write_bytes(b"no video at all")
-    words = [sys.executable, "-c", _ON_A_DECLARED_GPU]
-    words += [str(tmp_path), str(videos / "weights" / "yolo11n_dq.pt")]
-    environment = without_ray(RAY_AUTH_MODE="disabled", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0")
-    done = subprocess.run(words, cwd=processes.ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    alone, beside = (observations.read(str(tmp_path / name)).to_pylist() for name in ("alone", "beside"))
-    assert [row["status"] for row in alone].count("ok") > 2
-    changing = {"written", "uri", *observations.CLOCKS.names}
-    assert [{k: v for k, v in row.items() if k not in changing} for row in beside] == [
-        {k: v for k, v in row.items() if k not in changing} for row in alone
-    ]
+def test_an_observer_of_several_clips_at_once_gives_the_same_rows(videos: Path, ray_session, curate, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    shutil.copy(videos / "carphone.mp4", raw)
+    write_footage(raw / "made.mp4", seconds=6.2)
+    (raw / "broken.mp4").write_bytes(b"no video at all")
+    words = ["--weights", videos / "weights" / "yolo11n_dq.pt", "--set", "detector.image_size=160"]
+    words += ["--set", "resources.max_actors=1"]
+    seen = []
+    for clips in (1, 2):
+        assert curate(raw, tmp_path / str(clips), *words, "--set", f"clips_at_once={clips}")[0] == 1  # broken.mp4
+        rows = observations.read(str(tmp_path / str(clips))).to_pylist()
+        changing = {"written", "uri", *observations.CLOCKS.names}
+        seen.append([{name: value for name, value in row.items() if name not in changing} for row in rows])
+    assert [row["status"] for row in seen[0]].count("ok") > 2
+    assert seen[0] == seen[1]

@@ -17,11 +17,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from microg import storage
 from microg.config import Config
 from microg.errors import ConfigError
 from microg.models.vlm.base import Engine
 from microg.models.vlm.engines.registry import engine_class, open_engine
 from microg.models.vlm.sampling import FramePolicy, Uniform
+from microg.system.folders import RemoteFolder
 
 NO_ENGINE = "none"
 # What `microg vlm train` writes beside a model: the frames that it was trained on.
@@ -151,12 +153,15 @@ def _parsed(name: str, text: str) -> ModelCard:
 
 
 def is_checkpoint(path: str) -> bool:
-    """Tell whether `path` is a folder in the Hugging Face layout."""
-    return (Path(path).expanduser() / "config.json").is_file()
+    """Tell whether `path`, or a URI, is a folder in the Hugging Face layout."""
+    if storage.is_local(path):
+        return (storage.local_path(path) / "config.json").is_file()
+    return storage.exists(storage.join(path, "config.json"))
 
 
 def folder_card(path: str) -> ModelCard:
-    """Return the card of a checkpoint folder: engine, frames and settings are those of its architecture's card.
+    """Return the card of a checkpoint folder, also at a URI: engine, frames and settings are those of its
+    architecture's card.
 
     An architecture that no card has is run by transformers with eight frames. A model that `microg vlm train` made says
     itself (`microg.json`) which frames it was trained on. Nothing else is taken from there: a folder may come from
@@ -165,25 +170,29 @@ def folder_card(path: str) -> ModelCard:
     Raises:
         ConfigError: The folder's config.json does not say what it holds.
     """
-    folder = Path(path).expanduser().absolute()
+    if storage.is_local(path):
+        folder = storage.local_path(path).absolute()
+        weights = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
+    else:
+        remote = RemoteFolder.listed(path)
+        folder, weights = remote.keep(weights=False), remote.weights_bytes
     try:
         architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         raise ConfigError(
             f"{folder / 'config.json'} names no architecture", "give the folder of a checkpoint saved by transformers"
         ) from None
-    sizes = [file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)]
-    if not sizes:
-        raise ConfigError(f"{folder} holds no weights", f"looked for {' and '.join(_WEIGHTS)}")
+    if not weights:
+        raise ConfigError(f"{path} holds no weights", f"looked for {' and '.join(_WEIGHTS)}")
     known = next((each for each in map(card, names()) if each.architecture == architecture), None)
     own: dict[str, Any] = {
         "name": plain_name(folder.name),
         "title": folder.name,
-        "hub_id": str(folder),
+        "hub_id": str(folder) if storage.is_local(path) else storage.absolute(path),
         "hub_id_confirmed": True,
         "paper": None,
         "architecture": architecture,
-        "gpu_memory_gb": round(sum(sizes) / _GB + _MORE_MEMORY_GB, 1),
+        "gpu_memory_gb": round(weights / _GB + _MORE_MEMORY_GB, 1),
         "parameters_b": None,
         "special": (),
     }

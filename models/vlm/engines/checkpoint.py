@@ -19,6 +19,7 @@ from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
 from microg.models.vlm.base import Engine, Estimate, Frames, Placement, Request, Sampling
 from microg.models.vlm.gpu_memory import GpuMemory, ModelSizes, gpu_memory
+from microg.system.folders import RemoteFolder
 from microg.system.hub import hub_answers
 
 FramesAs = Literal["auto", "video", "images"]
@@ -30,12 +31,28 @@ _NOT_METADATA = ("do_sample_frames",)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's files. `source` is what engines load: the folder, or the hub's id at the commit `revision`."""
+    """A model's files.
 
-    source: str
+    Attributes:
+        name: Its folder, or the hub's id at the commit `revision`.
+        revision: Commit on the hub.
+        config: What config.json holds.
+        folder: Where its small files lie on this machine, at least.
+        remote: The folder at a URI that `folder` is copied from.
+    """
+
+    name: str
     revision: str | None
     config: dict[str, Any]
     folder: Path | None = None
+    remote: RemoteFolder | None = None
+
+    @cached_property
+    def source(self) -> str:
+        """What engines load: `name`, with all files on this machine where they come from a URI."""
+        if self.remote is not None:
+            self.remote.keep()
+        return self.name
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -59,7 +76,9 @@ class Checkpoint:
 
     @property
     def weights_gb(self) -> float | None:
-        """Size of the weights in GB (10^9 bytes); None where they are not on this machine."""
+        """Size of the weights in GB (10^9 bytes); None where it is not known on this machine."""
+        if self.remote is not None:
+            return self.remote.weights_bytes / _GB
         folder = self.folder
         files = [] if folder is None else [*folder.glob("*.safetensors")] or [*folder.glob("*.bin")]
         return sum(file.stat().st_size for file in files) / _GB if files else None
@@ -68,8 +87,8 @@ class Checkpoint:
     def identity(self) -> dict[str, str]:
         """What names the content: the hub's id and commit, or a hash over all files of the folder."""
         if self.folder is None or self.revision is not None:
-            return {"model": self.source, "revision": str(self.revision)}
-        return {"model": self.folder.name, "sha256": _folder_hash(str(self.folder))}
+            return {"model": self.name, "revision": str(self.revision)}
+        return {"model": self.folder.name, "sha256": _folder_hash(self.source)}
 
     def kv_bytes_per_token(self, value_bytes: int) -> int:
         """Return what one token takes in the cache of keys and values."""
@@ -82,11 +101,17 @@ class Checkpoint:
 
 @cache
 def find(model: str, revision: str | None = None) -> Checkpoint:
-    """Return the checkpoint `model`, a folder or a hub id; downloads at most its config.json.
+    """Return the checkpoint `model`, a folder, one at a URI, or a hub id; copies small files of it at most.
 
     A hub id is pinned to the commit that `revision` (None: the main branch) stands for now. Raises `ConfigError` when
     there is none.
     """
+    if not storage.is_local(model):
+        if revision is not None:
+            raise ConfigError(f"{model} is a folder, which has no revisions", "leave out the setting revision")
+        remote = RemoteFolder.listed(model)
+        copy = remote.keep(weights=False)
+        return Checkpoint(str(copy), None, _config(copy / "config.json"), copy, remote)
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -193,21 +218,21 @@ def load_chat(
 
     try:
         processor = AutoProcessor.from_pretrained(
-            checkpoint.source, revision=checkpoint.revision or "main", trust_remote_code=trust_remote_code
+            checkpoint.name, revision=checkpoint.revision or "main", trust_remote_code=trust_remote_code
         )
     except Exception as error:
         raise ConfigError(
-            f"the processor of {checkpoint.source} cannot be loaded: {describe(error)[:300]}", remote_code(error)
+            f"the processor of {checkpoint.name} cannot be loaded: {describe(error)[:300]}", remote_code(error)
         ) from None
     takes_video = getattr(processor, "video_processor", None) is not None
     if frames_as == "auto":
         frames_as = "video" if takes_video else "images"
     if frames_as == "video" and not takes_video:
-        raise ConfigError(f"{checkpoint.source} takes no video", "show frames one by one: settings frames_as=images")
+        raise ConfigError(f"{checkpoint.name} takes no video", "show frames one by one: settings frames_as=images")
     own_template = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     if template is None and not (getattr(processor, "chat_template", None) or own_template):
         raise ConfigError(
-            f"{checkpoint.source} has no chat template",
+            f"{checkpoint.name} has no chat template",
             "give one in Jinja: settings chat_template, see video-llava's card",
         )
     chat = Chat(processor, frames_as, template)

@@ -9,8 +9,8 @@ import pytest
 
 from microg import storage
 from microg.errors import WeightsError
-from microg.pipelines.core import session
-from microg.pipelines.core.shared_files import share
+from microg.pipelines.core import session, shared_files
+from microg.pipelines.core.shared_files import share, share_folder
 from microg.system.weights import locate_weights, require_weights
 from tests.support.s3_server import object_store, upload
 
@@ -62,3 +62,30 @@ def test_a_uri_is_read_by_the_node_itself_and_content_that_changed_is_refused(
         with pytest.raises(WeightsError, match="there is no file"):
             locate_weights(f"{uri}.other")
     assert not list(storage.local_path(str(cache)).rglob(".model*"))
+
+
+def test_a_folder_of_the_driver_travels_where_a_node_has_none_like_it(
+    ray_session: None, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "driver" / "mine"
+    (folder / "1_Pooling").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "1_Pooling/config.json", ".hidden"):
+        (folder / name).write_text(name)
+    assert share_folder(str(folder)).files == ()  # on this machine alone
+    monkeypatch.setattr(session, "started_here", lambda: False)
+    assert share_folder(str(folder)).path() == folder  # a mount that all nodes have
+    monkeypatch.setattr(shared_files, "_on_all_nodes", lambda folder: [{"config.json": 11}])
+    shared = share_folder(str(folder))
+    (folder / "config.json").unlink()  # which other nodes do not have
+    copy = shared.path()
+    assert copy.name == "mine"
+    assert cache.parent in copy.parents
+    names = sorted(path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file())
+    assert names == ["1_Pooling/config.json", "config.json", "model.safetensors"]
+    assert all((copy / name).read_text() == name for name in names)
+    assert shared.path() == copy
+
+
+def test_a_folder_that_a_later_node_lacks_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"there is no folder .* on this node"):
+        shared_files.SharedFolder(str(tmp_path / "gone")).path()

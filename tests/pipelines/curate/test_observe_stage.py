@@ -187,7 +187,7 @@ def work_of(folder: Path, *names: str) -> list[pa.Table]:
 def test_clips_observed_at_once_with_one_detector_are_what_they_are_one_by_one(
     oracles: Path, videos: Path, tmp_path: Path, backend: Backend
 ):
-    work = work_of(oracles / "curation" / "clips", "carphone_000", "ucf_makeup_001", "kin_armwrestle_002", "raw25_000")
+    work = work_of(oracles / "curation" / "clips", "carphone_000", "ucf_makeup_001", "raw25_000")
     weights = SharedFile("yolo11n_dq.pt", "", str(videos / "weights" / "yolo11n_dq.pt"))
     detector = DetectorSettings(backend=backend, device="cpu", image_size=160, batch_size=4)
     seen = {}
@@ -203,7 +203,7 @@ def test_clips_observed_at_once_with_one_detector_are_what_they_are_one_by_one(
         )
         with ThreadPoolExecutor(clips_at_once) as threads:
             reports = [table.to_pylist()[0] for table in threads.map(observer, work)]
-        assert [report["status"] for report in reports] == ["ok"] * 4
+        assert [report["status"] for report in reports] == ["ok"] * 3
         seen[clips_at_once] = observations.read(root).to_pylist()
     assert sum(len(row["detection_class"]) for row in seen[1]) > 50
     for alone, beside in zip(seen[1], seen[4], strict=True):
