@@ -81,11 +81,10 @@ class SharedEngine:
 
     def _done(self, batch: list[_Part]) -> bool:
         """Put a batch through the network; False where it fails and more than one caller has images in it."""
-        images = np.zeros((self._size, *batch[0].images.shape[1:]), batch[0].images.dtype)
         edges = np.cumsum([0, *(len(part.images) for part in batch)])
-        for part, start in zip(batch, edges, strict=False):
-            images[start : start + len(part.images)] = part.images
         try:
+            images = np.zeros((self._size, *batch[0].images.shape[1:]), batch[0].images.dtype)
+            images[: edges[-1]] = np.concatenate([part.images for part in batch])
             outputs = list(self._engine(images))
         except Exception as error:
             if len(batch) > 1:

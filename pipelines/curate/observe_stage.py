@@ -59,7 +59,8 @@ class Observer:
         limit_threads(threads)
         self._root, self._attempts = root, attempts
         self._turns = Turns() if clips_at_once > 1 else None
-        self._tracker, self._settings, self._stored, self._decoder = tracker, detector, detections, decoder
+        self._tracker, self._settings, self._stored = tracker, detector, detections
+        self._decoder: Decoder = decoder
         self._detector: Detector | None = None
         self._processes: SimpleQueue[ClipProcess] | None = None
         self._broken: Exception | None = None
