@@ -6,7 +6,6 @@ time and the same call does what is missing. A row that fails is committed as an
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -166,9 +165,7 @@ def cpus_beside(gpus: float, now: Capacity) -> int:
 
 def sized_pipeline(settings: CurateSettings) -> Pipeline:
     """Return the pipeline with the resources of `settings`."""
-    pipeline = PIPELINE.sized("observe", settings.resources)
-    observe = replace(pipeline.stages[-1], calls_at_once=settings.clips_of_an_observer)
-    return pipeline.with_stages(observe)
+    return PIPELINE.sized("observe", settings.resources, calls_at_once=settings.clips_of_an_observer)
 
 
 def run_curation(
