@@ -1,8 +1,8 @@
 """A process that observes clips beside a network it does not hold: it decodes, measures and tracks on a core of its
 own, and lends the network of the process that started it. So one GPU serves many cores.
 
-Threads would not do: tracking holds Python's lock for up to two fifths of the time (`benchmarks/RESULTS.md`), and a clip whose
-decoder crashes would take all others along.
+Threads would not do: tracking holds Python's lock for up to two fifths of the time (`benchmarks/RESULTS.md`), and a
+clip whose decoder crashes would take all others along.
 """
 
 from __future__ import annotations
