@@ -172,17 +172,17 @@ def folder_card(path: str) -> ModelCard:
     """
     if storage.is_local(path):
         folder = storage.local_path(path).absolute()
-        weights = sum(file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern))
+        sizes = [file.stat().st_size for pattern in _WEIGHTS for file in folder.glob(pattern)]
     else:
         remote = RemoteFolder.listed(path)
-        folder, weights = remote.keep(weights=False), remote.weights_bytes
+        folder, sizes = remote.keep(weights=False), [file.size for file in remote.files if file.is_weights]
     try:
         architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         raise ConfigError(
             f"{folder / 'config.json'} names no architecture", "give the folder of a checkpoint saved by transformers"
         ) from None
-    if not weights:
+    if not sizes:
         raise ConfigError(f"{path} holds no weights", f"looked for {' and '.join(_WEIGHTS)}")
     known = next((each for each in map(card, names()) if each.architecture == architecture), None)
     own: dict[str, Any] = {
@@ -192,7 +192,7 @@ def folder_card(path: str) -> ModelCard:
         "hub_id_confirmed": True,
         "paper": None,
         "architecture": architecture,
-        "gpu_memory_gb": round(weights / _GB + _MORE_MEMORY_GB, 1),
+        "gpu_memory_gb": round(sum(sizes) / _GB + _MORE_MEMORY_GB, 1),
         "parameters_b": None,
         "special": (),
     }
