@@ -89,7 +89,7 @@ def _write_dataset(root: str, clips: int, questions: int) -> None:
         stream: Any = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for index in range(FRAMES):
-            pixels = np.ascontiguousarray(picture[:, 2 * index : 2 * index + WIDTH])
+            pixels: Any = np.ascontiguousarray(picture[:, 2 * index : 2 * index + WIDTH])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     names = [f"tour_{number:03d}" for number in range(clips)]

@@ -249,7 +249,7 @@ def answers(small: bool) -> Row:
         changes: dict[str, Any] = {} if small else {**large, "side": side}
         model = build_vlm("qwen2_5_vl", folder, **changes)
         engine = VllmEngine(str(model), context=2048 if small else 8192)
-        llm = engine.load()
+        llm = engine.load()._running()  # idle while it is asked without us
 
         def requests() -> list[Request]:  # new pixels each time: vLLM would remember those of before
             made = []

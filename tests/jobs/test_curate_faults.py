@@ -17,6 +17,7 @@ import pytest
 from microg import storage
 from microg.data import schema
 from microg.data.dataset import Dataset
+from microg.models.curation.observe import Observation
 from microg.pipelines.curate import observations
 from microg.pipelines.curate import pipeline as curate_pipeline
 from microg.pipelines.curate.observe_stage import OBSERVE, Observer
@@ -206,7 +207,7 @@ def test_a_lost_node_of_a_cluster_costs_no_clip(footage, undisturbed, tmp_path):
 @pytest.mark.slow
 def test_a_clip_that_kills_its_worker_every_time_ends_as_an_error_row(footage, undisturbed, tmp_path, monkeypatch):
     class Fragile(Observer):
-        def _observe(self, row: dict[str, Any]) -> dict[str, Any]:
+        def _observe(self, row: dict[str, Any]) -> Observation:
             if row["clip_id"] == "s1_003":
                 os.kill(os.getpid(), signal.SIGKILL)
             return super()._observe(row)

@@ -280,7 +280,7 @@ def _free_part() -> float | None:
         for name in names:
             by_number = pynvml.nvmlDeviceGetHandleByIndex
             handle = by_number(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name.encode())
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            memory: Any = pynvml.nvmlDeviceGetMemoryInfo(handle)
             parts.append(memory.free / memory.total)
         return min(parts)
     except pynvml.NVMLError:

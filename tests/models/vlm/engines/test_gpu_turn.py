@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_the_same_gpu_is_started_on_by_one_process_at_a_time(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mine)
     held: list[bool] = []
 
-    def lock_or_say(file: object, operation: int) -> None:
+    def lock_or_say(file: Any, operation: int) -> None:
         """Lock as `flock` does; where it would wait, let the other process end first."""
         try:
             flock(file, operation | gpu_turn.fcntl.LOCK_NB)
