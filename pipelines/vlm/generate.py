@@ -38,9 +38,10 @@ from microg.texts.items import Task
 if TYPE_CHECKING:
     from microg.models.vlm.api.gate import GateStatus
 
-# A block of clips is what is lost when an actor dies, and what a model of transformers fills its batches from. Other
-# engines are asked about several blocks at once.
+# A block of clips is what is lost when an actor dies, what one actor may have left to do when the others are done, and
+# what a model of transformers fills its batches from. Other engines are asked about several blocks at once.
 _BLOCK_CLIPS, _BLOCK_BYTES = 8, 96 * 2**20
+_BLOCKS_OF_ACTOR, _LEAST_REQUESTS = 32, 16
 # A model on a CPU answers few requests at once: pixels of more blocks would only take memory.
 _CALLS_CPU = 2
 # So that requests of one block are under way while the last of another come back.
@@ -165,13 +166,10 @@ def run_generation(
         )
         policy = settings.policy()
         pipeline = sized_pipeline(settings, card, place).bound(decode={"policy": policy}, ask={"context": context})
-        most = settings.clips_per_block
-        if not most:  # all actors have something to do
-            most = min(
-                _BLOCK_CLIPS, math.ceil(clips.num_rows / pool_size(settings.resources, pipeline.stages[-1].parts))
-            )
-        blocks = blocks_of(clips, sizes_of(clips, policy), most, _BLOCK_BYTES)
         rows = sum(map(len, clips["task"].to_pylist()))
+        actors = pool_size(settings.resources, pipeline.stages[-1].parts)
+        most = settings.clips_per_block or _clips_of_block(clips.num_rows, rows, actors)
+        blocks = blocks_of(clips, sizes_of(clips, policy), most, _BLOCK_BYTES)
         block = run_stages(pipeline, blocks, total=rows, device=place.device, on_report=on_clip)
         return block, None if gate is None else gate.status()
     finally:
@@ -183,6 +181,12 @@ def _checkpoint(card: ModelCard) -> SharedFolder | None:
     """Return the card's checkpoint where that is a folder of this machine."""
     local = not card.api and storage.is_local(card.hub_id) and is_checkpoint(card.hub_id)
     return share_folder(card.hub_id) if local else None
+
+
+def _clips_of_block(clips: int, rows: int, actors: int) -> int:
+    """Return the clips of a block: so few that actors end together, and so many that a block fills batches."""
+    requests = max(rows / (actors * _BLOCKS_OF_ACTOR), _LEAST_REQUESTS)
+    return max(1, min(_BLOCK_CLIPS, math.ceil(requests * clips / rows), math.ceil(clips / actors)))
 
 
 @dataclass(frozen=True)
