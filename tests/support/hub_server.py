@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
@@ -94,7 +95,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             )
             hub.requests.append(self.record)
             api = f"/api/{hub.kind}s/{hub.repo}"
-            resolve = f"{'/datasets' if hub.kind == 'dataset' else ''}/{hub.repo}/resolve/{COMMIT}/"
+            resolve = f"{'/datasets' if hub.kind == 'dataset' else ''}/{hub.repo}/resolve/"
             if path.startswith("/storage/"):
                 self._content(path.partition("!")[2], body)
             elif not path.startswith((api, resolve)):
@@ -112,16 +113,17 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 else:
                     self._fail(404, "RevisionNotFound", body)
             else:
-                self._resolve(path.removeprefix(resolve), body)
+                self._resolve(path.removeprefix(resolve).partition("/")[2], body)
+
+        def _entry(self, name: str, data: bytes) -> dict[str, Any]:
+            entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": git_sha1(data)}
+            if len(data) > _LFS_OVER:
+                pointer = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+                entry |= {"lfs": pointer, "oid": git_sha1(pointer["oid"].encode())}
+            return entry
 
         def _tree(self, query: dict[str, list[str]]) -> None:
-            entries = []
-            for name, data in hub.files.items():
-                entry = {"type": "file", "path": name, "size": len(data), "oid": git_sha1(data)}
-                if len(data) > _LFS_OVER:
-                    pointer = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-                    entry |= {"lfs": pointer, "oid": git_sha1(pointer["oid"].encode())}
-                entries.append(entry)
+            entries = [self._entry(name, data) for name, data in hub.files.items()]
             entries += [{"type": "directory", "path": "annotation_files", "oid": "0" * 40, "size": 0}]
             entries += [{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in hub.extra_paths]
             start = int(query.get("cursor", ["0"])[0])
@@ -156,9 +158,10 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self._fail(403, "", body)
                 return
             if asked and not hub.ignores_range:
-                start = int(asked.removeprefix("bytes=").rstrip("-"))
-                status = 206
-                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                start, status, size = int(first), 206, len(data)
+                data = data[: int(last) + 1] if last else data
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{size}"
             self._send(data[start:], body, headers, status, cut=hub.drop_after.pop(name, None))
 
         def _fail(self, status: int, code: str, body: bool) -> None:
