@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -234,23 +234,16 @@ def groups_for_actors(bundles: Sequence[Bundle]) -> Iterator[Callable[[], dict[s
     What the actor starts (the workers of a model over several GPUs) takes the group's GPUs. The groups are given up
     when the block ends.
     """
-    from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    groups: list[Any] = []
-    wanted = [{name: amount for name, amount in bundle.items() if amount} for bundle in bundles]
+    with ExitStack() as groups:
 
-    def options() -> dict[str, Any]:
-        groups.append(placement_group(wanted, strategy="PACK"))
-        place = PlacementGroupSchedulingStrategy(groups[-1], placement_group_capture_child_tasks=True)
-        return {"scheduling_strategy": place}
+        def options() -> dict[str, Any]:
+            group = groups.enter_context(_placement_group(bundles))
+            place = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+            return {"scheduling_strategy": place}
 
-    try:
         yield options
-    finally:
-        for group in groups:
-            with suppress(Exception):  # the connection may be what ended the block
-                remove_placement_group(group)
 
 
 def spare_cores(actors: int) -> float:
