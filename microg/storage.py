@@ -238,12 +238,15 @@ def unreachable(error: BaseException) -> DatasetError | None:
 
 
 @contextmanager
-def lock(path: Path, error: MicrogError) -> Iterator[None]:
-    """Hold a local file for this process until the block ends, or the process; raises `error` when another has it."""
+def lock(path: Path, error: MicrogError | None = None) -> Iterator[None]:
+    """Hold a local file for this process until the block ends, or the process.
+
+    When another process has it, raises `error`, and without one waits.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise error from None
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if error else 0))
+        except BlockingIOError as held:
+            raise error or held from None
         yield

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,7 +68,7 @@ class RemoteFolder:
         folder = cache_folder() / "folders" / hashlib.sha256(listing.encode()).hexdigest()[:16]
         folder /= PurePosixPath(self.uri).name
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.parent / "lock"):
+        with storage.lock(folder.parent / "lock"):
             for file in self.files:
                 if (weights or not file.is_weights) and not (folder / file.name).is_file():
                     self._copy(file, folder)
@@ -101,11 +99,3 @@ def _mark(info: Mapping[str, Any]) -> str:
     marks = (lfs.get("sha256"), *(info.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id")))
     times = (info.get(name) for name in ("LastModified", "last_modified", "mtime", "created"))
     return str(next(filter(None, (*marks, *times)), "")).strip('"')
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a file's lock, which the other processes of this node wait for."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

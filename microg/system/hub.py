@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from functools import cache
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 _SECONDS = 3.0
 
@@ -14,7 +14,7 @@ _SECONDS = 3.0
 def hub_answers(endpoint: str) -> bool:
     """Tell whether somebody listens at the hub's address; True where a proxy stands between, which is not asked."""
     parts = urlsplit(endpoint)
-    if not parts.hostname or getproxies().get(parts.scheme):
+    if not parts.hostname or (getproxies().get(parts.scheme) and not proxy_bypass(parts.hostname)):
         return True
     try:
         socket.create_connection((parts.hostname, parts.port or 443), timeout=_SECONDS).close()

@@ -258,6 +258,7 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset, unti
 
     Raises:
         ConfigError: Ray cannot give what a stage asks for.
+        ValueError: Actors are spread over nodes, and `until` is missing.
     """
     import ray
 
@@ -292,7 +293,9 @@ def build_dataset(pipeline: Pipeline, source: Sequence[pa.Table] | Dataset, unti
         if stage.holds_model:
             options |= {"fn_constructor_kwargs": arguments, "compute": _actor_pool(stage, blocks)}
             options |= {"max_concurrency": stage.calls_at_once} if stage.calls_at_once > 1 else {}
-        if stage.parts > 1 and until is not None:
+        if stage.parts > 1:
+            if until is None:
+                raise ValueError(f"stage {stage.name!r} is spread over nodes and needs `until`")
             spread = until.enter_context(cluster.groups_for_actors(stage.bundles()))
             options |= {"num_cpus": 0, "num_gpus": None, "memory": None, "ray_remote_args_fn": spread}
         work = _actor_class(stage) if stage.holds_model else partial(stage.work, **arguments)

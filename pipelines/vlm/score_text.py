@@ -14,12 +14,14 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from microg import storage
 from microg.config import Resources
 from microg.errors import MicrogError, WorkerError
 from microg.metrics.text import registry
 from microg.metrics.text.items import Items, check, split_into_shards
 from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
+from microg.pipelines.core.shared_files import SharedFolder, share_folder
 from microg.system.hardware import usable_cores
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -42,8 +44,17 @@ class TextScorer:
 
         shared(workers=1)  # one Java program an actor; a process of its own would use all cores
 
-    def measure(self, protocol: str, items: Items, names: Sequence[str], settings: Settings) -> dict[str, pa.Table]:
-        """Return the states of a shard as tables, by metric."""
+    def measure(
+        self,
+        protocol: str,
+        items: Items,
+        names: Sequence[str],
+        settings: Settings,
+        folders: Mapping[str, SharedFolder] | None = None,
+    ) -> dict[str, pa.Table]:
+        """Return the states of a shard as tables, by metric; folders: encoders of the driver's machine, by metric."""
+        for name, folder in (folders or {}).items():
+            settings = {**settings, name: {**settings[name], "model": str(folder.path())}}
         states = measure(protocol, items.ids, items.predictions, items.references, names, settings)
         return {name: state.to_table() for name, state in states.items()}
 
@@ -73,12 +84,15 @@ class ScoringActors:
     ) -> States:
         """Return the merged states of all shards; `progress` is called with the number of items measured so far.
 
+        An encoder in a folder of this machine goes to the nodes that do not have it.
+
         Raises the metric's own error, and `WorkerError` when one shard has killed `MAX_ATTEMPTS` actors, or when none
         answers any more.
         """
         states = {name: registry.empty(name, **settings.get(name, {})) for name in names}
+        folders = _folders(names, settings)
         done = 0
-        for shard, tables in self._results(protocol, shards, names, settings):
+        for shard, tables in self._results(protocol, shards, names, settings, folders):
             for name, table in tables.items():
                 states[name].merge(registry.load(name).from_table(table))
             done += len(shard)
@@ -86,7 +100,12 @@ class ScoringActors:
         return states
 
     def _results(
-        self, protocol: str, shards: Sequence[Items], names: Sequence[str], settings: Settings
+        self,
+        protocol: str,
+        shards: Sequence[Items],
+        names: Sequence[str],
+        settings: Settings,
+        folders: Mapping[str, SharedFolder],
     ) -> Iterator[tuple[Items, dict[str, pa.Table]]]:
         """Yield each shard once with its states, as they are done."""
         import ray
@@ -98,7 +117,7 @@ class ScoringActors:
             while waiting and idle:
                 number, actor = waiting.popleft(), idle.pop()
                 attempts[number] += 1
-                running[actor.measure.remote(protocol, shards[number], names, settings)] = number, actor
+                running[actor.measure.remote(protocol, shards[number], names, settings, folders)] = number, actor
             ready, _ = ray.wait(list(running), num_returns=1, timeout=_NO_ANSWER_S)
             if not ready:
                 raise WorkerError(f"no scoring worker has answered for {_NO_ANSWER_S:g} s", "see what Ray is doing")
@@ -274,6 +293,16 @@ def _kind(name: str) -> str:
 
 def _encodes(name: str) -> bool:
     return name != NGRAMS and registry.metric(name).encodes
+
+
+def _folders(names: Sequence[str], settings: Settings) -> dict[str, SharedFolder]:
+    """Return the encoders that lie in folders of this machine, by metric, as actors get them."""
+    models = {name: str(settings.get(name, {}).get("model") or "") for name in names if _encodes(name)}
+    return {
+        name: share_folder(model)
+        for name, model in models.items()
+        if model and storage.is_local(model) and storage.local_path(model).is_dir()
+    }
 
 
 def _actors_on_this_machine(name: str, resources: Resources, settings: Settings) -> int:

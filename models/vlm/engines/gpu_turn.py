@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from microg import storage
 
 
 @contextmanager
@@ -23,8 +24,7 @@ def turn_on_gpus() -> Iterator[None]:
     with ExitStack() as held:
         # in one order everywhere, so that two that want the same GPUs do not wait for each other
         for name in sorted({part.strip().replace("/", "-") for part in visible.split(",")}):
-            file = held.enter_context((folder / f"{name}.lock").open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            held.enter_context(storage.lock(folder / f"{name}.lock"))
         yield
 
 

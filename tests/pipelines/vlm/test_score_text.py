@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,6 +22,7 @@ from microg.metrics.text import registry
 from microg.metrics.text.items import Items, check, split_into_shards
 from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
+from microg.pipelines.core import session, shared_files
 from microg.pipelines.vlm import score_text
 from microg.pipelines.vlm.score_text import ScoringActors, TextScoring
 from tests.support.text_cases import random_items, tiny_settings
@@ -116,6 +119,29 @@ def test_actors_find_the_bits_of_one_process_in_any_shards_and_order(
             assert _bits(actors.measure("standard", shards, NAMES, settings, told.append)) == expected
             assert len(told) == len(shards)
             assert told[-1] == len(items)
+    finally:
+        actors.close()
+
+
+def test_an_encoder_in_a_folder_of_the_driver_reaches_actors_that_do_not_have_it(
+    ray_session: None, items: Items, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine" / "tiny"
+    shutil.copytree(settings["sbert"]["model"], folder)
+    mine = {"sbert": {**settings["sbert"], "model": str(folder)}}
+    expected = _at_once("standard", items, ("sbert",), mine)
+
+    def share_and_move_away(model: str) -> shared_files.SharedFolder:
+        shared = shared_files.share_folder(model)
+        shutil.rmtree(model)
+        return shared
+
+    monkeypatch.setattr(session, "started_here", lambda: False)  # as if the workers were elsewhere
+    monkeypatch.setattr(shared_files, "_on_all_nodes", lambda folder: [{}])
+    monkeypatch.setattr(score_text, "share_folder", share_and_move_away)
+    actors = ScoringActors(1, num_cpus=1)
+    try:
+        assert _bits(actors.measure("standard", split_into_shards(items, 3), ("sbert",), mine)) == expected
     finally:
         actors.close()
 
