@@ -159,6 +159,11 @@ def _list_settings(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+def _allow_external(wanted: bool) -> None:
+    if wanted:
+        os.environ["MICROG_ALLOW_EXTERNAL"] = "1"  # `microg.data.places`; processes that this one starts inherit it
+
+
 AddressOption = Annotated[str | None, setting("resources.address", "--address")]
 DeviceOption = Annotated[str | None, setting("device")]
 LimitOption = Annotated[int | None, setting("limit", "--limit")]
@@ -180,6 +185,15 @@ SettingsOption = Annotated[
         expose_value=False,
         callback=_list_settings,
         help="List every key of --set with its default and meaning, and stop.",
+    ),
+]
+AllowExternalOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-external",
+        expose_value=False,
+        callback=_allow_external,
+        help="Open videos that the dataset names outside its folder: absolute paths, links, other stores and hosts.",
     ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]

@@ -47,6 +47,7 @@ def curate(
     device: Annotated[str | None, setting("detector.device", "--device")] = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
+    allow_external: common.AllowExternalOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from microg.formats import FORMATS
-from microg.jobs.common import DryRunOption, JsonOption, command, finish, main
+from microg.jobs.common import AllowExternalOption, DryRunOption, JsonOption, command, finish, main
 
 _SUMMARIES = "; ".join(f"{name}: {item.summary}" for name, item in FORMATS.items())
 
@@ -39,6 +39,7 @@ def import_dataset(
         bool, typer.Option("--predictions", help="labelstudio: take the pre-annotations of unfinished tasks.")
     ] = False,
     dry_run: DryRunOption = False,
+    allow_external: AllowExternalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read annotations of another format into a dataset, and say what was assumed or left out.
@@ -85,6 +86,7 @@ def export_dataset(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that is not empty; other files there stay.")
     ] = False,
+    allow_external: AllowExternalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a dataset in another format, and say what that format could not express.

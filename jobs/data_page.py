@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import command, main
+from microg.jobs.common import AllowExternalOption, command, main
 
 EPILOG = """
 **Examples**
@@ -27,6 +27,7 @@ def page(
     videos: Annotated[
         bool, typer.Option("--videos/--no-videos", help="Open each video for the validation findings (slower).")
     ] = False,
+    allow_external: AllowExternalOption = False,
 ) -> None:
     """Write a page of a dataset: counts, clips with boxes and text, rejected clips, plots, validation, tables.
 

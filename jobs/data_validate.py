@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from microg.errors import ConfigError
-from microg.jobs.common import JsonOption, command, finish, main
+from microg.jobs.common import AllowExternalOption, JsonOption, command, finish, main
 
 EPILOG = """
 **Examples**
@@ -35,6 +35,7 @@ def validate(
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Decoding threads; default: cores.")] = None,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Examples shown of each check.")] = 3,
+    allow_external: AllowExternalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a dataset: boxes, people, labels, ids, repeated rows, text, splits, videos, near-duplicate clips.

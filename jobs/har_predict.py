@@ -45,6 +45,7 @@ def har_predict(
     config: common.ConfigOption = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
+    allow_external: common.AllowExternalOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

@@ -59,6 +59,7 @@ def har_train(
     device: Annotated[str | None, setting("resources.device", "--device")] = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
+    allow_external: common.AllowExternalOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from microg.jobs.common import JsonOption, command, main, print_json
+from microg.jobs.common import AllowExternalOption, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
     from microg.reports.pages.report import WrittenPage
@@ -52,6 +52,7 @@ def report(
     picture_quality: Annotated[
         int, typer.Option("--picture-quality", min=1, max=100, help="Quality of pictures (WebP).")
     ] = 70,
+    allow_external: AllowExternalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained page of runs: the paper's tables, plots, pictures, costs, warnings, known defects.

@@ -62,6 +62,7 @@ def vlm_generate(
     config: common.ConfigOption = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
+    allow_external: common.AllowExternalOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

@@ -41,6 +41,7 @@ def vlm_train(
     config: common.ConfigOption = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
+    allow_external: common.AllowExternalOption = False,
     device: common.DeviceOption = None,
     dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,

@@ -29,6 +29,10 @@ class IdError(MicrogError):
     """An identifier is not of the form `[A-Za-z0-9_-]+`, or a clip id lacks its sequence number."""
 
 
+class PathError(MicrogError):
+    """A name that data give would lead out of the folder that it belongs to."""
+
+
 class DatasetError(MicrogError):
     """A dataset folder or one of its tables is missing, unreadable or of the wrong schema."""
 

@@ -9,8 +9,9 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from microg.errors import DatasetError, MicrogError, describe
+from microg.errors import DatasetError, MicrogError, PathError, describe
 
 # Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
-_OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
+OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _BLOCK_BYTES = 64 * 2**20
+# Cells (rows times columns) of a table: so many a byte of its file at most, beyond those that fit any memory.
+_FREE_CELLS, _CELLS_A_BYTE = 20_000_000, 20
 # Whose exceptions are no OSError: a store that cannot be reached, credentials that are missing or refused.
 _STORE_LIBRARIES = frozenset({"botocore", "aiobotocore", "gcsfs", "google"})
 
@@ -43,11 +46,22 @@ def absolute(uri: str | os.PathLike[str]) -> str:
 
 
 def join(root: str | os.PathLike[str], *parts: str) -> str:
-    """Join path parts with `/`; an absolute part or URI replaces what came before it."""
+    """Join a folder with the names of what is in it, by `/`.
+
+    This is the door for paths that are made from data (ids, origins, names of archive members, listings): the result
+    lies below `root`, but for links (`microg.data.places` looks at those).
+
+    Raises:
+        PathError: A part is absolute, a URI, climbs (`..`), or holds what no path may hold.
+
+    >>> join("s3://bucket/data/", "videos", "a_000.mp4")
+    's3://bucket/data/videos/a_000.mp4'
+    """
     result = str(root)
     for part in parts:
-        absolute = part.startswith("/") or "://" in part
-        result = part if absolute else f"{result.rstrip('/')}/{part}"
+        if part.startswith("/") or "::" in part or "://" in part or "\0" in part or ".." in part.split("/"):
+            raise PathError(f"{part!r} may not become part of a path below {root}", "names must stay in their folder")
+        result = f"{result.rstrip('/')}/{part}"
     return result
 
 
@@ -83,7 +97,7 @@ def names(uri: str | os.PathLike[str]) -> list[str]:
 
 def make_dirs(uri: str | os.PathLike[str]) -> None:
     """Create a folder and its parents (object stores have none: nothing happens there)."""
-    if not str(uri).startswith(_OBJECT_STORES):
+    if not str(uri).startswith(OBJECT_STORES):
         fs, path = filesystem(uri)
         fs.makedirs(path, exist_ok=True)
 
@@ -132,11 +146,28 @@ def write_bytes(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_blocks(uri: str | os.PathLike[str], blocks: Iterable[bytes]) -> None:
+    """Write a file atomically from blocks, so that none is held whole; a failed write leaves nothing behind."""
+    if is_local(uri):
+        folder = local_path(uri).parent
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = Path(tempfile.gettempdir())
+    temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+        move_into_place(temporary, uri)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def read_json(uri: str | os.PathLike[str]) -> Any:
     """Read a JSON file; raises `DatasetError` when it is not JSON."""
     try:
         return json.loads(read_bytes(uri))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number with more digits than Python reads
         raise DatasetError(f"{uri} is not valid JSON: {error}") from error
 
 
@@ -152,9 +183,23 @@ def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
         with fs.open(path, "rb") as file:
             # not pq.read_table: it goes through pyarrow.dataset, which imports pandas and whose threads now and then
             # abort the interpreter at its exit ("terminate called without an active exception", pyarrow 26.0.1)
-            return pq.ParquetFile(file).read()
-    except (pa.ArrowException, OSError) as error:
+            parquet = pq.ParquetFile(file)
+            _check_rows(parquet.metadata, file.seek(0, os.SEEK_END), uri)
+            table = parquet.read()
+            table.validate(full=True)  # else damaged text becomes an error wherever it is used
+            return table
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise DatasetError(f"cannot read {uri}: {error}") from error
+
+
+def _check_rows(metadata: pq.FileMetaData, size: int, uri: str | os.PathLike[str]) -> None:
+    """Refuse a table that would take far more memory than the file has bytes: repeated values pack without end."""
+    cells = metadata.num_rows * max(metadata.num_columns, 1)
+    if cells > max(_FREE_CELLS, _CELLS_A_BYTE * size):
+        raise DatasetError(
+            f"{uri} claims {metadata.num_rows:,} rows of {metadata.num_columns} columns in {size:,} bytes",
+            "it is damaged or made to fill memory: do not trust it",
+        )
 
 
 def write_parquet(uri: str | os.PathLike[str], table: pa.Table) -> None:
@@ -185,7 +230,7 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
     )
     try:
         return dataset.to_table(columns=columns)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise DatasetError(f"cannot read the Parquet files of {uri}: {error}") from error
 
 

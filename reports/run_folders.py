@@ -65,7 +65,8 @@ class RunFolder:
         """Return a table of the run, without rows when it was not written. Raises `DatasetError` when it is damaged."""
         if storage.exists(self._path(name)):
             return schema.conform(name, storage.read_parquet(self._path(name)))
-        return storage.read_parquet_folder(storage.join(self.root, "tables", name), schema.schema_of(name))
+        parts = storage.join(self.root, "tables", name)
+        return schema.conform(name, storage.read_parquet_folder(parts, schema.schema_of(name)))
 
     def _path(self, table: str) -> str:
         return storage.join(self.root, "tables", f"{table}.parquet")
@@ -151,15 +152,22 @@ def _short_names(roots: list[str]) -> dict[str, str]:
     return names
 
 
+# Schemes that a record may name.
+_STORES = (*storage.OBJECT_STORES, "file://", "hf://")
+
+
 def locate(run: RunFolder, path: str | None) -> str | None:
     """Return where a path that a run recorded is: as it stands, or from one of the folders above the run.
 
-    None where nothing is there, for instance because the run was copied from another machine.
+    None where nothing is there, for instance because the run was copied from another machine, and for what is neither a
+    file nor at an object store.
     """
     if not path:
         return None
+    if "://" in path and not path.startswith(_STORES):
+        return None  # whoever wrote the record must not choose hosts that a report asks
     candidates = [path]
-    if not path.startswith("/") and "://" not in path:
+    if not path.startswith("/") and "://" not in path and ".." not in path.split("/"):
         folder = run.root
         while (above := str(PurePosixPath(folder).parent)) not in (folder, "."):
             folder = above

@@ -211,7 +211,7 @@ def _training_clip(
     own_words = _words(lessons)
     return TrainingClip(
         clip_id=row["clip_id"],
-        uri=dataset.resolve(row["uri"]),
+        uri=dataset.resolve(row["uri"], row["clip_id"]),
         lessons=tuple(lessons),
         more=more,
         frames=np.array([box["frame"] for box in kept], np.int64),

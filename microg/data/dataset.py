@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from microg import storage
-from microg.data import schema
+from microg.data import places, schema
 from microg.data.ids import check_id
 from microg.errors import DatasetError
 
@@ -65,10 +65,14 @@ class Dataset:
         return storage.exists(self.table_path(name))
 
     def table(self, name: str) -> pa.Table:
-        """Return table `name`, without rows when it was never written."""
+        """Return table `name`, without rows when it was never written. Raises `DatasetError` for unfit values."""
+        return schema.conform(name, self.stored_table(name))
+
+    def stored_table(self, name: str) -> pa.Table:
+        """Return table `name` with whatever values are stored, of the right types: for finding out what is wrong."""
         if not self.has(name):
             return schema.empty(name)
-        return schema.conform(name, storage.read_parquet(self.table_path(name)))
+        return schema.cast(name, storage.read_parquet(self.table_path(name)))
 
     def write(self, name: str, table: pa.Table) -> None:
         """Replace table `name` atomically; the table is cast to its schema."""
@@ -78,17 +82,15 @@ class Dataset:
         """Return where the video of `clip_id` is kept by default."""
         return storage.join(self.root, "videos", f"{check_id(clip_id, 'clip id')}.mp4")
 
-    def resolve(self, uri: str) -> str:
+    def resolve(self, uri: str, clip_id: str | None = None) -> str:
         """Return a clip's `uri` column as an absolute path or URI.
 
-        Raises `DatasetError` when there is none, or when a relative one leaves the dataset's folder.
+        Raises `DatasetError` when there is none, or when it leads out of the dataset's folder (links count) and the
+        user does not allow that.
         """
         if not uri:
             raise DatasetError(f"a clip of {self.root} has no video", "its uri in the table 'clips' is empty")
-        relative = not uri.startswith("/") and "://" not in uri
-        if relative and ".." in uri.split("/"):
-            raise DatasetError(f"the video uri {uri!r} leaves the dataset {self.root}", "make it absolute")
-        return storage.join(storage.absolute(self.root), uri)
+        return places.resolve(self.root, uri, f"the video of clip {clip_id}" if clip_id else "a clip's video")
 
     def split_clips(self, split: str, scheme: str) -> pa.Array:
         """Return the clip ids of a split. Raises `DatasetError`, with the schemes there are, when it has none."""

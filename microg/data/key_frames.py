@@ -50,7 +50,7 @@ def key_frame_rows(dataset: Dataset, split: str, scheme: str = "published", *, l
         samples = samples.filter(pc.is_in(samples["clip_id"], dataset.split_clips(split, scheme)))
     uris, lengths = {}, {}
     for row in dataset.table("clips").select(["clip_id", "uri", "num_frames"]).to_pylist():
-        uris[row["clip_id"]] = dataset.resolve(row["uri"]) if row["uri"] else None
+        uris[row["clip_id"]] = dataset.resolve(row["uri"], row["clip_id"]) if row["uri"] else None
         lengths[row["clip_id"]] = row["num_frames"]
     return group_samples(samples, uris, lengths, labelled=labelled, where=f"the {split} samples of {dataset.root}")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from microg.arrow import parse_schema
+from microg.arrow import parse_schema, pc
 from microg.errors import DatasetError
 
 ORIGINS = ("movie", "real")
@@ -113,6 +113,19 @@ RUN_TABLES: dict[str, pa.Schema] = {
         "string, cached: bool, status error: string"
     ),
 }
+# Values of columns that are closed sets, in every table; null is allowed.
+_VALUES: dict[str, tuple[str, ...]] = {"origin": ORIGINS, "split": SPLITS}
+_STATUSES: dict[str, tuple[str, ...]] = {
+    "clips": ("ok", "rejected", "error"),
+    "sources": ("ok", "rejected", "error"),
+    "har_sweep": ("done", "stopped", "error", "unfinished"),
+    "text_pairs": ("ok", "empty", "missing", "failed"),
+}
+_STATUS = ("ok", "error")
+# Columns whose values become names of files.
+_IDS = frozenset({"clip_id", "source_id"})
+_ID = "^[A-Za-z0-9_-]{1,200}$"  # as `microg.data.ids.check_id`
+
 # Tables that have a column (float64) for each metric: those of metrics that are registered later come after these.
 METRIC_TABLES = frozenset({"har_classes", "har_train"})
 
@@ -134,10 +147,10 @@ def empty(name: str) -> pa.Table:
     return schema_of(name).empty_table()
 
 
-def conform(name: str, table: pa.Table) -> pa.Table:
+def cast(name: str, table: pa.Table) -> pa.Table:
     """Cast `table` to the schema of table `name`: columns in order, exact types, missing nullable columns null.
 
-    Raises `DatasetError` naming the columns that are unknown or the value that does not fit.
+    Raises `DatasetError` naming the columns that are unknown or the value that has another type.
     """
     schema = _schema_with(name, table.column_names)
     unknown = [column for column in table.column_names if column not in schema.names]
@@ -150,14 +163,42 @@ def conform(name: str, table: pa.Table) -> pa.Table:
             continue
         try:
             columns.append(table[field.name].cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowException, KeyError) as error:
             raise DatasetError(f"table {name!r}, column {field.name!r}: {error}") from error
     return pa.table(columns, schema=schema)
+
+
+def conform(name: str, table: pa.Table) -> pa.Table:
+    """Return `table` as `cast` does, with ids that may become paths and values of closed sets (origin, split, status).
+
+    What reads a table goes through here, so that nothing behind it meets another value. Raises `DatasetError`.
+    """
+    result = cast(name, table)
+    sets = closed_sets(name)
+    for column in result.column_names:
+        values = sets.get(column)
+        if values is None and column not in _IDS:
+            continue
+        distinct = pc.unique(result[column]).drop_null()
+        if values is None:
+            distinct = distinct.filter(pc.invert(pc.match_substring_regex(distinct, _ID)))
+        wrong = next((value for value in distinct.to_pylist() if values is None or value not in values), None)
+        if wrong is not None:
+            fix = f"values are {', '.join(values)}" if values else "use letters, digits, '_' and '-' only"
+            raise DatasetError(f"table {name!r}, column {column!r}: {wrong!r} is not allowed", fix)
+    return result
+
+
+def closed_sets(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the columns of table `name` whose values are a closed set, with those; null is allowed beside them."""
+    columns = schema_of(name).names
+    sets = {column: values for column, values in _VALUES.items() if column in columns}
+    return sets | ({"status": _STATUSES.get(name, _STATUS)} if "status" in columns else {})
 
 
 def from_rows(name: str, rows: list[dict]) -> pa.Table:
     """Build table `name` from row dictionaries; a missing key is null."""
     try:
         return pa.Table.from_pylist(rows, schema=_schema_with(name, rows[0] if rows else ()))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise DatasetError(f"table {name!r}: {error}") from error

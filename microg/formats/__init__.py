@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from microg.errors import ConfigError
+from microg.errors import ConfigError, FormatError
 from microg.registry import Registry
 
 if TYPE_CHECKING:  # the command line lists the formats without waiting for pyarrow
@@ -87,12 +87,13 @@ def read(
         FormatError: The annotations cannot be read.
     """
     from microg.formats.video_files import find_videos, with_metadata
+    from microg.reading import reads
 
     function = load(name).read
     _check_options(name, "import", options, function, {"videos", "copy_videos"})
     own = {"videos": videos, "dataset_root": dataset_root}  # of formats that look for videos themselves
     options |= {option: value for option, value in own.items() if option in _options(function)}
-    result = function(path, **options)
+    result = reads(FormatError)(function)(path, **options)
     found = result.videos if result.videos is not None else find_videos(videos) if videos else {}
     clips, notes = with_metadata(result.tables["clips"], found, dataset_root=dataset_root, copy=copy_videos)
     return replace(result, tables={**result.tables, "clips": clips}, notes=[*result.notes, *notes])

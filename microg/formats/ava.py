@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -173,7 +174,7 @@ def _frame_counts(path: str, splits: tuple[str, ...] = schema.SPLITS) -> dict[st
         file = storage.join(path, "frame_lists", f"{split}.csv")
         if not storage.exists(file):
             continue
-        for number, line in enumerate(storage.read_bytes(file).decode().splitlines(), 1):
+        for number, line in enumerate(storage.read_bytes(file).decode("utf-8", "replace").splitlines(), 1):
             fields = line.split(" ")
             if number == 1 and tuple(fields) == _FRAME_LIST_COLUMNS:
                 continue
@@ -181,7 +182,7 @@ def _frame_counts(path: str, splits: tuple[str, ...] = schema.SPLITS) -> dict[st
                 raise FormatError(f"{file}, line {number}: {line!r} is not '{_FRAME_LIST_HEADER.strip()}'")
             stem = fields[3].rsplit("/", 1)[-1].removesuffix(".jpg")
             clip_id, _, frame = stem.rpartition("_")
-            if not frame.isdecimal():
+            if not re.fullmatch("[0-9]{1,9}", frame):
                 raise FormatError(f"{file}, line {number}: {fields[3]!r} does not end in a frame number")
             clip_id = clip_id_of(clip_id, f"{file}, line {number}")
             counts[clip_id] = max(counts.get(clip_id, 0), int(frame))
@@ -249,7 +250,7 @@ def _write_frames(annotations: Annotations, row: dict[str, Any], root: str) -> i
     import cv2
 
     number = 0
-    for number, frame in enumerate(decode_frames(annotations.resolve(row["uri"])), 1):
+    for number, frame in enumerate(decode_frames(annotations.resolve(row["uri"], row["clip_id"])), 1):
         encoded, jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         if not encoded:
             raise VideoError(f"frame {number} cannot be written as JPEG")

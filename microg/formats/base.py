@@ -56,9 +56,9 @@ class Annotations:
         """Return the rows of table `clips`."""
         return self.table("clips").to_pylist()
 
-    def resolve(self, uri: str) -> str:
-        """Return a clip's `uri` as an absolute path or URI; one that climbs out of the dataset is refused."""
-        return uri if self.root is None else Dataset(self.root, {}).resolve(uri)
+    def resolve(self, uri: str, clip_id: str | None = None) -> str:
+        """Return a clip's `uri` as an absolute path or URI; one that leads out of the dataset is refused."""
+        return uri if self.root is None else Dataset(self.root, {}).resolve(uri, clip_id)
 
 
 def collect(source: Dataset | Mapping[str, pa.Table]) -> tuple[Annotations, list[str]]:

@@ -206,7 +206,7 @@ class _Persons:
 
     def __init__(self, tracks: Mapping[Any, dict], clip_ids: Mapping[Any, str]) -> None:
         self._ids: dict[tuple[str, Any], int] = {}
-        self._taken: dict[str, set[int]] = {}
+        self._highest: dict[str, int] = {}
         for track in tracks.values():
             if track.get("person_id") is not None:
                 self._take(clip_ids[track["video_id"]], track["id"], int(track["person_id"]))
@@ -217,13 +217,12 @@ class _Persons:
         if instance is None:
             raise ValueError("an annotation has no instance_id, no track_id and no attributes.person_id")
         if (clip_id, instance) not in self._ids:
-            taken = self._taken.get(clip_id, set())
-            self._take(clip_id, instance, max(taken, default=0) + 1)
+            self._take(clip_id, instance, self._highest.get(clip_id, 0) + 1)
         return self._ids[clip_id, instance]
 
     def _take(self, clip_id: str, instance: Any, person_id: int) -> int:
         self._ids[clip_id, instance] = person_id
-        self._taken.setdefault(clip_id, set()).add(person_id)
+        self._highest[clip_id] = max(self._highest.get(clip_id, 0), person_id)
         return person_id
 
 

@@ -22,15 +22,24 @@ from microg.data.ids import clip_id_of
 from microg.errors import FormatError
 from microg.formats import xmltree
 from microg.formats.base import Annotations, FormatResult, actions_by_person, new_clips
-from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
+from microg.formats.keyframes import (
+    BoxCount,
+    TrackBox,
+    box_rows,
+    free_person_ids,
+    to_boxes,
+    to_keyframes,
+    tracks,
+    upright,
+)
 from microg.formats.labelmap import action_label, parse_action
 from microg.formats.video_files import copy_videos as copy_clips
 from microg.formats.xmltree import text
+from microg.reading import DAMAGED_ZIP, check_expansion
 
 TABLES = frozenset({"boxes", "actions"})
 _MIN_SLOTS = 5  # the published limit of actions a person
 _NO_ACTION = "none"
-_MAX_XML_BYTES = 512 << 20
 
 
 def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> list[str]:
@@ -102,10 +111,9 @@ def _zipped(data: bytes, uri: str) -> Iterator[tuple[bytes, str]]:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
             for member in bundle.infolist():
                 if member.filename.lower().endswith(".xml"):
-                    if member.file_size > _MAX_XML_BYTES:
-                        raise FormatError(f"{uri}: {member.filename!r} is larger than {_MAX_XML_BYTES >> 20} MiB")
+                    check_expansion(member, uri)
                     yield bundle.read(member), f"{uri}:{member.filename}"
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (*DAMAGED_ZIP, RuntimeError) as error:
         raise FormatError(f"{uri} is not a sound zip file: {error}", "export it again") from error
 
 
@@ -189,6 +197,7 @@ def _child(parent: ET.Element, tag: str, text: str) -> None:
 
 
 _ACTION_SLOT = re.compile(r"action(_[0-9]+)?")
+_WHOLE = re.compile(r"[0-9]{1,9}")
 _EMPTY = ("", "none", "__undefined__")
 _OTHER_SHAPES = ("polygon", "polyline", "points", "cuboid", "ellipse", "mask", "skeleton")
 
@@ -210,6 +219,7 @@ class TaskReader:
         self.width = self._number("meta/task/original_size/width")
         self.height = self._number("meta/task/original_size/height")
         self._counts: Counter[str] = Counter()
+        self._boxes_of_clip = BoxCount(where)
 
     def rows(self) -> tuple[list[dict], list[dict], list[str]]:
         """Return rows of `boxes` and `actions`, and notes."""
@@ -225,10 +235,10 @@ class TaskReader:
         if len(known) != len(set(known)):
             twice = next(person_id for person_id, count in Counter(known).items() if count > 1)
             raise FormatError(f"{self._where}: two tracks are person {twice}", "give each its own person_id")
-        taken = set(known)
+        free = free_person_ids(set(known))
         boxes, actions = [], []
         for track, person_id in zip(tracks, stated, strict=True):
-            person_id = free_person_id(taken) if person_id is None else person_id
+            person_id = next(free) if person_id is None else person_id
             boxes += box_rows(self.clip_id, person_id, self._boxes(track))
             actions += [{"clip_id": self.clip_id, "person_id": person_id, "action_id": a} for a in self._actions(track)]
         notes = [f"{self.clip_id}: {count} {what} were left out" for what, count in self._counts.items() if count]
@@ -254,8 +264,8 @@ class TaskReader:
         value = text(self._root.find(place))
         if value is None:
             return None
-        if not value.isdecimal():
-            raise FormatError(f"{self._where}: {place} is {value!r}, not a number")
+        if not _WHOLE.fullmatch(value):
+            raise FormatError(f"{self._where}: {place} is {value[:40]!r}, not a number")
         return int(value)
 
     def _values(self, track: ET.Element, name: str) -> list[str]:
@@ -263,7 +273,7 @@ class TaskReader:
 
     def _person_id(self, track: ET.Element) -> int | None:
         values = {value for value in self._values(track, "person_id") if value}
-        if len(values) > 1 or not all(value.isdecimal() for value in values):
+        if len(values) > 1 or not all(_WHOLE.fullmatch(value) for value in values):
             raise FormatError(f"{self._where}: track {track.get('id')} has the person_id {sorted(values)}")
         return int(values.pop()) if values else None
 
@@ -294,6 +304,7 @@ class TaskReader:
             keyframes.append(TrackBox(box.frame, *box.corners, confidence=box.confidence, ends=last <= box.frame))
             if last > box.frame:
                 keyframes.append(TrackBox(last, *box.corners, confidence=box.confidence, ends=True))
+        self._boxes_of_clip.add(keyframes, self.num_frames)
         return to_boxes(keyframes, self.num_frames)
 
     def _box(self, element: ET.Element) -> TrackBox:

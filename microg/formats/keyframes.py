@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+
+from microg.errors import FormatError
+
+# Of one clip: frames are those of hours at 30 a second, far more than a clip has.
+MAX_FRAMES, MAX_BOXES = 500_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -112,11 +117,32 @@ def upright(
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def free_person_id(taken: set[int]) -> int:
-    """Return the smallest person id from 1 that is not taken, and take it."""
-    person_id = next(number for number in itertools.count(1) if number not in taken)
-    taken.add(person_id)
-    return person_id
+def free_person_ids(taken: Container[int]) -> Iterator[int]:
+    """Yield person ids from 1 that are not taken, each once."""
+    return (number for number in itertools.count(1) if number not in taken)
+
+
+class BoxCount:
+    """Counts the boxes of a clip, which key frames may multiply without end: between 0 and 2,000,000,000, say."""
+
+    def __init__(self, where: str) -> None:
+        self._where, self._boxes = where, 0
+
+    def add(self, keyframes: Sequence[TrackBox], last_frame: int | None) -> None:
+        """Count the boxes that `to_boxes` would make of these key frames. Raises `FormatError` when it is too much."""
+        highest = max([last_frame or 0, *(box.frame for box in keyframes)])
+        if highest > MAX_FRAMES or any(box.frame < -MAX_FRAMES for box in keyframes):
+            raise FormatError(
+                f"{self._where}: frame {highest} of a clip of {MAX_FRAMES:,} at most", "cut the video into clips first"
+            )
+        pairs = itertools.pairwise(keyframes)
+        self._boxes += len(keyframes) + sum(max(b.frame - a.frame - 1, 0) for a, b in pairs if not a.ends)
+        if keyframes and not keyframes[-1].ends:
+            self._boxes += max((last_frame or 0) - keyframes[-1].frame, 0)
+        if self._boxes > MAX_BOXES:
+            raise FormatError(
+                f"{self._where}: its tracks are over {MAX_BOXES:,} boxes", "cut the video into clips first"
+            )
 
 
 def _same(a: TrackBox, b: TrackBox) -> bool:

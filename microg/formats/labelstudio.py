@@ -16,6 +16,7 @@ from xml.sax.saxutils import quoteattr
 from microg import storage
 from microg.data import schema, taxonomy
 from microg.data.ids import clip_id_of
+from microg.data.places import external_allowed
 from microg.errors import DatasetError, FormatError
 from microg.formats import vqa_json
 from microg.formats.base import (
@@ -26,7 +27,16 @@ from microg.formats.base import (
     new_clips,
     to_json,
 )
-from microg.formats.keyframes import TrackBox, box_rows, free_person_id, to_boxes, to_keyframes, tracks, upright
+from microg.formats.keyframes import (
+    BoxCount,
+    TrackBox,
+    box_rows,
+    free_person_ids,
+    to_boxes,
+    to_keyframes,
+    tracks,
+    upright,
+)
 from microg.formats.labelmap import action_label, parse_action
 from microg.formats.video_files import VIDEO_EXTENSIONS
 from microg.formats.video_files import copy_videos as copy_clips
@@ -61,7 +71,7 @@ def write(
         clip_id = row["clip_id"]
         people = boxes.get(clip_id, {})
         unboxed += sum(1 for person_id in actions.get(clip_id, {}) if person_id not in people)
-        uri = copied.get(clip_id) or (annotations.resolve(row["uri"]) if row["uri"] else None)
+        uri = copied.get(clip_id) or (annotations.resolve(row["uri"], clip_id) if row["uri"] else None)
         video = f"{video_prefix}{clip_id}.mp4" if video_prefix is not None else uri or f"{clip_id}.mp4"
         data = {"video": video, "clip_id": clip_id, **{c: row[c] for c in _CLIP_COLUMNS if row[c] is not None}}
         data.setdefault("fps", 30.0)  # the labeling config reads $fps for every task
@@ -100,7 +110,11 @@ def read(path: str, *, predictions: bool = False) -> FormatResult:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"{file}, task {task.get('id', number)}: {type(error).__name__}: {error}") from error
     columns = {name: [data.get(name) for data in reader.clips.values()] for name in _CLIP_COLUMNS}
-    columns["uri"] = [_uri(data) for data in reader.clips.values()]
+    columns["uri"] = [_uri(data) if external_allowed() else None for data in reader.clips.values()]
+    named = sum(bool(data.get("video")) for data in reader.clips.values())
+    notes = reader.notes()
+    if named and not external_allowed():
+        notes.append(f"the paths of videos in {named} tasks were left out: give --videos, or --allow-external")
     captions, qa = vqa_json.tables(reader.entries, file)
     tables = {
         "clips": new_clips(reader.clips, **columns),
@@ -109,7 +123,7 @@ def read(path: str, *, predictions: bool = False) -> FormatResult:
         "captions": captions,
         "qa": qa,
     }
-    return FormatResult(tables, reader.notes())
+    return FormatResult(tables, notes)
 
 
 class _Reader:
@@ -135,13 +149,14 @@ class _Reader:
         self.clips[clip_id] = data
         regions = [item for item in result if item["type"] == "videorectangle"]
         people = self._person_ids(regions, result)
+        count, labels_of = BoxCount(where), region_labels(result)
         for region in regions:
             if not set(region["value"].get("labels") or [PERSON]) & {PERSON}:
                 self._counts["other"] += 1
                 continue
             person_id = people[region["id"]]
-            self.boxes += box_rows(clip_id, person_id, self._track(region["value"], data, where))
-            labels = dict.fromkeys(parse_action(name, where) for name in region_labels(region["id"], result))
+            self.boxes += box_rows(clip_id, person_id, self._track(region["value"], data, where, count))
+            labels = dict.fromkeys(parse_action(name, where) for name in labels_of.get(region["id"], ()))
             self.actions += [{"clip_id": clip_id, "person_id": person_id, "action_id": label} for label in labels]
         entry, incomplete = read_texts(result)
         self._counts["incomplete"] += incomplete
@@ -173,10 +188,10 @@ class _Reader:
             named = _PERSON_REGION.fullmatch(region["id"])
             if named and region["id"] not in stated:
                 stated[region["id"]] = int(named[1])
-        taken = set(stated.values())
-        return {r["id"]: stated[r["id"]] if r["id"] in stated else free_person_id(taken) for r in regions}
+        free = free_person_ids(set(stated.values()))
+        return {r["id"]: stated[r["id"]] if r["id"] in stated else next(free) for r in regions}
 
-    def _track(self, value: dict, data: dict, where: str) -> list[TrackBox]:
+    def _track(self, value: dict, data: dict, where: str, count: BoxCount) -> list[TrackBox]:
         width, height = data.get("width"), data.get("height")
         if not width or not height:
             raise FormatError(f"{where}: the frame size is unknown", "the task's data must hold width and height")
@@ -189,7 +204,9 @@ class _Reader:
             corners = upright(corners, item.get("rotation") or 0, (x, y))
             rounded = (round(corner, _DECIMALS) for corner in corners)
             keyframes.append(TrackBox(int(item["frame"]), *rounded, ends=not item.get("enabled", True)))
-        return to_boxes(keyframes, data.get("num_frames") or value.get("framesCount"))
+        last_frame = int(data.get("num_frames") or value.get("framesCount") or 0) or None
+        count.add(keyframes, last_frame)
+        return to_boxes(keyframes, last_frame)
 
 
 def _region(row: dict, person_id: int, track: list[TrackBox], actions: list[int]) -> list[dict]:
@@ -284,14 +301,14 @@ def text_results(entry: dict[str, Any]) -> list[dict]:
     ]
 
 
-def region_labels(region: str, result: list[dict]) -> list[str]:
-    """Return the action labels of a region, from a taxonomy (the last name of each path) or from choices."""
-    labels = []
+def region_labels(result: list[dict]) -> dict[str, list[str]]:
+    """Return the action labels by region, from a taxonomy (the last name of each path) or from choices."""
+    labels: dict[str, list[str]] = {}
     for item in result:
-        if item["id"] == region and item["type"] == "taxonomy":
-            labels += [path[-1] for path in item["value"]["taxonomy"]]
-        elif item["id"] == region and item["type"] == "choices":
-            labels += item["value"]["choices"]
+        if item["type"] == "taxonomy":
+            labels.setdefault(item["id"], []).extend(path[-1] for path in item["value"]["taxonomy"])
+        elif item["type"] == "choices":
+            labels.setdefault(item["id"], []).extend(item["value"]["choices"])
     return labels
 
 

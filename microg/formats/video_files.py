@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,10 +17,13 @@ import pyarrow as pa
 from microg import storage
 from microg.data import schema
 from microg.data.ids import split_clip_id
+from microg.data.places import external_allowed, external_reason
 from microg.errors import FormatError, IdError, VideoError, describe
 from microg.formats.base import Annotations, FoundVideo
+from microg.reading import DAMAGED_ZIP, check_expansion
 from microg.video import decode_frames_at
 
+_BLOCK_BYTES = 16 << 20
 VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 
@@ -62,9 +67,12 @@ def with_metadata(
 ) -> tuple[pa.Table, list[str]]:
     """Return `clips` with uri, size, rate, length and checksum of each clip's video, and notes.
 
-    A video inside `dataset_root` gets a relative uri, any other its absolute path; with `copy` it is first copied to
-    `videos/` there. An undecodable video makes a row with status `error`; the other rows are unaffected. A clip
-    without a video keeps what it has.
+    A video outside `dataset_root` is taken into its `videos/`: as a hard link, which needs no space, or with `copy` as
+    a copy. Where the user lets data point out of their folder, it stays where it is and its uri is absolute. An
+    undecodable video makes a row with status `error`; the other rows are unaffected. A clip without a video keeps what
+    it has.
+
+    Raises `FormatError` when a video cannot be linked.
     """
     rows, broken, without = clips.to_pylist(), 0, 0
     inside = None if dataset_root is None else _absolute(dataset_root).rstrip("/") + "/"
@@ -81,9 +89,12 @@ def with_metadata(
             broken += 1
             row |= {"status": "error", "error": describe(error)}
             continue
-        if copy and inside is not None and not video.path.startswith(inside):
-            row["uri"] = f"{inside}videos/{row['clip_id']}.mp4"
-            storage.write_bytes(row["uri"], storage.read_bytes(video.path))
+        if inside is not None and not video.path.startswith(inside) and (copy or not external_allowed()):
+            row["uri"] = storage.join(inside, "videos", f"{row['clip_id']}.mp4")
+            if copy:
+                storage.write_blocks(row["uri"], storage.read_blocks(video.path))
+            else:
+                _link(video.path, row["uri"])
         if inside is not None:
             row["uri"] = row["uri"].removeprefix(inside)
     notes = []
@@ -94,12 +105,30 @@ def with_metadata(
     return schema.from_rows("clips", rows), notes
 
 
+def _link(video: str, target: str) -> None:
+    try:
+        if not (storage.is_local(video) and storage.is_local(target)):
+            raise OSError("one of them is at an object store")
+        path = storage.local_path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
+        os.link(video, temporary)
+        temporary.replace(path)
+        temporary.unlink(missing_ok=True)  # which is still there where both were links of one file
+    except OSError as error:
+        raise FormatError(
+            f"{video} cannot be linked into the dataset: {error}",
+            "copy the videos with --copy-videos, or leave them where they are with --allow-external",
+        ) from error
+
+
 def unpack_zip(archive: str, folder: str) -> dict[str, FoundVideo]:
     """Extract the videos of a zip file into `folder`, flat, and return them by clip id.
 
     The name of each extracted file is the validated clip id, so no member can escape. Refuses, with `FormatError`, an
-    archive with absolute or climbing names, links, encrypted members, two videos of one clip, or more bytes than the
-    disk has, before anything is written. A member that is there already with its size and checksum is passed over.
+    archive with absolute or climbing names, links, encrypted members, members that would grow out of proportion, two
+    videos of one clip, or more bytes than the disk has, before anything is written. A member that is there already with
+    its size and checksum is passed over.
     """
     fs, name = storage.filesystem(archive)
     try:
@@ -110,10 +139,11 @@ def unpack_zip(archive: str, folder: str) -> dict[str, FoundVideo]:
             for clip_id, member in members:
                 path = storage.join(_absolute(folder), f"{clip_id}.mp4")
                 if not _is_there(path, member):
-                    storage.write_bytes(path, bundle.read(member))
+                    with bundle.open(member) as stored:
+                        storage.write_blocks(path, iter(partial(stored.read, _BLOCK_BYTES), b""))
                 found[clip_id] = FoundVideo(path, origin_of(member.filename))
             return found
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except DAMAGED_ZIP as error:
         raise FormatError(f"{archive} is not a sound zip file: {error}", "download it again") from error
 
 
@@ -128,12 +158,13 @@ def copy_videos(
     missing = []
     for row in annotations.clips():
         clip_id, uri = row["clip_id"], row["uri"]
-        if uri is None or not storage.exists(annotations.resolve(uri)):
+        video = annotations.resolve(uri, clip_id) if uri else None
+        if video is None or not storage.exists(video):
             missing.append(clip_id)
             continue
         parts = [row["origin"] or "real", split_clip_id(clip_id)[0]] if published_layout else []
         path = storage.join(folder, *parts, f"{clip_id}.mp4")
-        storage.write_bytes(path, storage.read_bytes(annotations.resolve(uri)))
+        storage.write_blocks(path, storage.read_blocks(video))
         copied[clip_id] = path
     notes = [f"{len(missing)} clips have no video to copy (e.g. {missing[0]})"] if missing else []
     return copied, notes
@@ -153,6 +184,7 @@ def _members(archive: str, bundle: zipfile.ZipFile) -> Iterator[tuple[str, zipfi
         clip_id = None if member.is_dir() or "__MACOSX" in parts else _clip_id(name)
         if clip_id is None:
             continue
+        check_expansion(member, archive)
         if clip_id in seen:
             raise FormatError(f"{archive}: clip {clip_id} is there twice: {seen[clip_id]} and {name}")
         seen[clip_id] = name
@@ -163,7 +195,10 @@ def _is_there(path: str, member: zipfile.ZipInfo) -> bool:
     fs, name = storage.filesystem(path)
     if not fs.exists(name) or fs.size(name) != member.file_size:
         return False
-    return zlib.crc32(storage.read_bytes(path)) == member.CRC
+    found = 0
+    for block in storage.read_blocks(path):
+        found = zlib.crc32(block, found)
+    return found == member.CRC
 
 
 def _absolute(path: str) -> str:
@@ -184,7 +219,15 @@ def _walk(root: str) -> Iterator[str]:
     fs, path = storage.filesystem(root)
     for name in sorted(fs.find(path)):
         if name.lower().endswith(VIDEO_EXTENSIONS):
-            yield str(storage.local_path(name).resolve()) if storage.is_local(root) else fs.unstrip_protocol(name)
+            if not storage.is_local(root):
+                yield fs.unstrip_protocol(name)
+                continue
+            if reason := not external_allowed() and external_reason(root, name):
+                raise FormatError(
+                    f"{name} is a link out of {root}: {reason}",
+                    "put the video itself there; or, where you trust the folder, give --allow-external",
+                )
+            yield str(storage.local_path(name).resolve())
 
 
 def _clip_id(path: str) -> str | None:

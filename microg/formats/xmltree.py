@@ -7,14 +7,31 @@ import xml.parsers.expat
 
 from microg.errors import FormatError
 
+_MAX_DEPTH, _MAX_ELEMENTS = 100, 3_000_000
+
 
 def parse(data: bytes, where: str) -> ET.Element:
     """Return the root element. Raises `FormatError` for broken XML and for any DOCTYPE."""
     builder = ET.TreeBuilder()
     parser = xml.parsers.expat.ParserCreate()
     parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    depth = elements = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth, elements
+        depth, elements = depth + 1, elements + 1
+        if depth > _MAX_DEPTH or elements > _MAX_ELEMENTS:
+            what = f"nested over {_MAX_DEPTH} deep" if depth > _MAX_DEPTH else f"of over {_MAX_ELEMENTS:,} elements"
+            raise FormatError(f"{where} is {what}", "no annotation of a clip is")
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
 
     def refuse(*_: object) -> None:
@@ -23,7 +40,7 @@ def parse(data: bytes, where: str) -> ET.Element:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except xml.parsers.expat.ExpatError as error:
+    except (xml.parsers.expat.ExpatError, ValueError) as error:  # ValueError: an encoding that Python lacks
         raise FormatError(f"{where} is not valid XML: {error}") from error
     return builder.close()
 

@@ -68,7 +68,7 @@ def validate(
     skipped: list[str] = []
     for name in schema.TABLES:
         try:
-            tables[name] = dataset.table(name).combine_chunks()
+            tables[name] = dataset.stored_table(name).combine_chunks()
         except DatasetError as error:
             findings.append(Finding("error", "unreadable_table", name, None, error.what))
             tables[name] = schema.empty(name)

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from microg.arrow import pc
+from microg.data import schema
 from microg.data.ids import check_id, split_clip_id
-from microg.data.schema import ORIGINS, SPLITS
 from microg.data.taxonomy import ACTION_IDS
 from microg.errors import IdError
 from microg.validation.findings import Finding, by_clip, first_texts, where
@@ -27,19 +27,22 @@ KEYS: dict[str, tuple[str, ...]] = {
     "samples": ("clip_id", "frame", "person_id", "action_id"),
     "splits": ("clip_id", "scheme"),
 }
-_VOCABULARIES: dict[str, dict[str, tuple[str, ...]]] = {
-    "clips": {"origin": ORIGINS, "status": ("ok", "rejected", "error")},
-    "sources": {"origin": ORIGINS},
-    "splits": {"split": SPLITS},
-}
 
 
 def check_ids(tables: dict[str, pa.Table]) -> list[Finding]:
     """Find ids that may not become paths, and clips whose `source_id` or `sequence` contradicts their id."""
     findings: list[Finding] = []
-    for name, table in tables.items():
-        column = "clip_id" if "clip_id" in table.column_names else "source_id"
-        bad = [value for value in pc.unique(table[column]).to_pylist() if not _valid(value, column)]
+    columns = [(name, column) for name in tables for column in ("clip_id", "source_id")]
+    for name, column in columns:
+        table = tables[name]
+        if column not in table.column_names:
+            continue
+        values = pc.unique(table[column]).to_pylist()
+        bad = [
+            value
+            for value in values
+            if not (_valid(value, column) or (value is None and column == "source_id" and name != "sources"))
+        ]
         if not bad:
             continue
         rows = where(table, pc.is_in(table[column], value_set=pa.array(bad, pa.string())))
@@ -137,7 +140,7 @@ def check_repeated_rows(name: str, table: pa.Table) -> list[Finding]:
 def check_values(name: str, table: pa.Table) -> list[Finding]:
     """Find values outside a closed vocabulary (origin, status, split); null is allowed for `origin` only."""
     findings: list[Finding] = []
-    for column, allowed in _VOCABULARIES.get(name, {}).items():
+    for column, allowed in schema.closed_sets(name).items():
         mask = pc.invert(pc.is_in(table[column], value_set=pa.array(allowed, pa.string())))
         if column == "origin":
             mask = pc.and_(mask, pc.is_valid(table[column]))

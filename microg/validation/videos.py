@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from microg import storage
 from microg.data.dataset import Dataset
+from microg.data.places import external_allowed, external_reason
 from microg.errors import MicrogError, VideoError
 from microg.validation.findings import Finding, where
 from microg.validation.tables import split_of
@@ -34,11 +35,13 @@ def check_files(dataset: Dataset, clips: pa.Table) -> tuple[list[Finding], list[
     claimed: set[str] = set()
     for row in clips.select(["clip_id", "uri", "status", "fps", "num_frames", "width", "height", "sha256"]).to_pylist():
         uri = row["uri"]
-        if uri and ".." in uri.split("/"):
-            message = f"uri {uri!r} leads out of the dataset"
-            findings.append(Finding("error", "invalid_uri", "clips", row["clip_id"], message))
-            continue
-        resolved = dataset.resolve(uri) if uri else None
+        if uri and (reason := external_reason(dataset.root, uri)):
+            level = "warning" if external_allowed() else "error"
+            message = f"uri {uri!r} leads out of the dataset: {reason}; only --allow-external opens it"
+            findings.append(Finding(level, "external_uri", "clips", row["clip_id"], message))
+            if level == "error":
+                continue
+        resolved = dataset.resolve(uri, row["clip_id"]) if uri else None
         path = storage.filesystem(resolved)[1] if resolved else None
         if path is not None:
             claimed.add(path)

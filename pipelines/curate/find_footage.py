@@ -89,7 +89,7 @@ def _local_entries(root: str) -> Iterator[str]:
     """
     for folder, folders, names in os.walk(root, onerror=_refuse):
         links = [name for name in folders if storage.local_path(folder).joinpath(name).is_symlink()]
-        yield from (storage.join(folder, name) for name in [*names, *links])
+        yield from (f"{folder}/{name}" for name in [*names, *links])
 
 
 def _refuse(error: OSError) -> None:

@@ -50,7 +50,7 @@ def missing_previews(dataset: Dataset) -> list[dict[str, Any]]:
     for clip in dataset.kept_clips().to_pylist():
         target = preview_uri(dataset, clip["clip_id"])
         if not storage.exists(target):
-            work = {"uri": dataset.resolve(clip["uri"]), "target": target, "boxes": {}}
+            work = {"uri": dataset.resolve(clip["uri"], clip["clip_id"]), "target": target, "boxes": {}}
             rows[clip["clip_id"]] = {"clip_id": clip["clip_id"], "fps": clip["fps"], **work}
     for box in dataset.table("boxes").to_pylist():
         if box["clip_id"] in rows:

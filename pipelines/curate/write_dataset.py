@@ -66,7 +66,9 @@ def write_dataset(root: str, name: str, filters: FilterSettings, rule: BoxRule) 
     else:
         splits = schema.empty("splits")
     dataset.write("splits", splits)
-    return counts(tables) | {"key_boxes": samples.num_rows}
+    # a person with several actions has a row for each, once the dataset is annotated
+    people = samples.group_by(["clip_id", "frame", "person_id"], use_threads=False).aggregate([])
+    return counts(tables) | {"key_boxes": people.num_rows}
 
 
 def counts(tables: dict[str, pa.Table]) -> dict[str, int]:

@@ -76,7 +76,7 @@ def read_questions(settings: GenerateSettings) -> ClipQuestions:
             asks.extend(("vqa", index, text) for index, text in questions.get(row["clip_id"], ()))
         if asks:
             columns = dict(zip(QUESTION, zip(*asks, strict=True), strict=True))
-            rows.append({**row, **columns, "uri": dataset.resolve(row["uri"]) if row["uri"] else None})
+            rows.append({**row, **columns, "uri": dataset.resolve(row["uri"], row["clip_id"]) if row["uri"] else None})
     if "vqa" in settings.tasks and not questions:
         raise DatasetError(
             f"dataset {settings.dataset} has no questions",

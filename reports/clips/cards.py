@@ -12,7 +12,7 @@ import pyarrow as pa
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.data.taxonomy import BY_ID
-from microg.errors import VideoError
+from microg.errors import DatasetError, VideoError
 from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, key_frame, person_colour
 
 
@@ -116,8 +116,8 @@ def _picture(
     if not row["uri"]:
         return None, "it has no video"
     try:
-        return clip_picture(dataset.resolve(row["uri"]), frame, boxes, style), None
-    except VideoError as error:
+        return clip_picture(dataset.resolve(row["uri"], row["clip_id"]), frame, boxes, style), None
+    except (DatasetError, VideoError) as error:
         return None, error.what
 
 

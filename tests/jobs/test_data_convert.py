@@ -114,7 +114,7 @@ def test_a_merge_replaces_the_imported_clips_and_leaves_the_others(
 
 
 def test_a_video_that_cannot_be_read_is_exit_code_1_and_a_row(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_dataset(tmp_path / "data")
     microg(capsys, "export", "cvat", tmp_path / "data", tmp_path / "out", "--copy-videos")
@@ -125,6 +125,12 @@ def test_a_video_that_cannot_be_read_is_exit_code_1_and_a_row(
     assert "1 clips failed" in out
     clips = {row["clip_id"]: row for row in Dataset.open(str(tmp_path / "mine")).table("clips").to_pylist()}
     assert clips["walkC_000"]["status"] == "error"
+    assert clips["filmA_000"]["uri"] == "videos/filmA_000.mp4"
+    assert (tmp_path / "mine/videos/filmA_000.mp4").samefile(tmp_path / "out/videos/filmA_000.mp4")
+    monkeypatch.setenv("MICROG_ALLOW_EXTERNAL", "0")  # so that what the option sets ends with this test
+    videos = ["--videos", tmp_path / "out/videos", "--allow-external"]
+    microg(capsys, "import", "cvat", tmp_path / "out", tmp_path / "theirs", *videos, code=1)
+    clips = {row["clip_id"]: row for row in Dataset.open(str(tmp_path / "theirs")).table("clips").to_pylist()}
     assert clips["filmA_000"]["uri"] == str((tmp_path / "out/videos/filmA_000.mp4").resolve())
 
 

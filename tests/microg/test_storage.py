@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from microg import storage
-from microg.errors import DatasetError
+from microg.errors import DatasetError, PathError
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int32())])
 
@@ -18,11 +18,19 @@ def rows(*ids: str) -> pa.Table:
     return pa.table({"id": list(ids), "value": list(range(len(ids)))}, schema=SCHEMA)
 
 
-def test_paths_join_and_an_absolute_part_replaces():
+def test_paths_join():
     assert storage.join("a/", "b", "c") == "a/b/c"
-    assert storage.join("s3://bucket/x", "y") == "s3://bucket/x/y"
-    assert storage.join("a", "/b") == "/b"
-    assert storage.join("a", "gs://b/c") == "gs://b/c"
+    assert storage.join("s3://bucket/x", "y/z") == "s3://bucket/x/y/z"
+    assert storage.join("a", "b..c") == "a/b..c"
+
+
+@pytest.mark.parametrize(
+    "part", ["/b", "gs://b/c", "..", "../b", "b/../../c", "zip::b", "b\0.mp4", "file:///etc/passwd"]
+)
+@pytest.mark.parametrize("root", ["a", "/a", "s3://bucket/a"])
+def test_a_part_that_would_leave_the_folder_is_refused(root: str, part: str):
+    with pytest.raises(PathError, match="may not become part of a path below"):
+        storage.join(root, "videos", part)
 
 
 def test_local_and_remote_are_told_apart(monkeypatch: pytest.MonkeyPatch):

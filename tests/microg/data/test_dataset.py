@@ -70,8 +70,8 @@ def test_video_stays_inside_the_dataset(dataset: Dataset):
     with pytest.raises(IdError):
         dataset.video_uri("../a_001")
     assert dataset.resolve("videos/a_001.mp4") == f"{dataset.root}/videos/a_001.mp4"
-    assert dataset.resolve("/elsewhere/a..mp4") == "/elsewhere/a..mp4"
-    assert dataset.resolve("s3://bucket/a.mp4") == "s3://bucket/a.mp4"
+    assert dataset.resolve("videos/a..mp4") == f"{dataset.root}/videos/a..mp4"
+    assert dataset.resolve(f"{dataset.root}/videos/a.mp4") == f"{dataset.root}/videos/a.mp4"
     for uri in ("../a.mp4", "videos/../../a.mp4", ""):
         with pytest.raises(DatasetError):
             dataset.resolve(uri)
@@ -122,7 +122,7 @@ TEXT = st.one_of(st.none(), st.text("ab\u00e9\U0001f680", max_size=3))
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_fingerprint_ignores_any_order(dataset: Dataset, rows: list[tuple], random):
     def fingerprint(ordered: list[tuple]) -> str:
-        dataset.write("captions", schema.from_rows("captions", [{"clip_id": a, "caption": b} for a, b in ordered]))
+        dataset.write("qa", schema.from_rows("qa", [{"question": a, "answer": b} for a, b in ordered]))
         return dataset.fingerprint()
 
     shuffled = random.sample(rows, len(rows))

@@ -195,7 +195,9 @@ def test_notes_say_what_is_dropped(tmp_path: Path) -> None:
         assert part in notes
 
 
-def test_the_video_is_named_by_prefix_or_copied_or_where_it_lies(tmp_path: Path) -> None:
+def test_the_video_is_named_by_prefix_or_copied_or_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = make_dataset(tmp_path / "data")
 
     def first_video(folder: str, **options: Any) -> str:
@@ -205,6 +207,10 @@ def test_the_video_is_named_by_prefix_or_copied_or_where_it_lies(tmp_path: Path)
     assert first_video("a") == str(tmp_path / "data/videos/filmA_000.mp4")
     assert first_video("b", copy_videos=True) == str(tmp_path / "b/videos/filmA_000.mp4")
     assert first_video("c", video_prefix="https://host/x?d=") == "https://host/x?d=filmA_000.mp4"
+    untrusted = formats.read("labelstudio", str(tmp_path / "a"), predictions=True)
+    assert untrusted.tables["clips"]["uri"].null_count == untrusted.tables["clips"].num_rows
+    assert any("were left out: give --videos, or --allow-external" in note for note in untrusted.notes)
+    monkeypatch.setenv("MICROG_ALLOW_EXTERNAL", "1")
     uris = formats.read("labelstudio", str(tmp_path / "a"), predictions=True).tables["clips"]["uri"].to_pylist()
     assert uris[0] == str(tmp_path / "data/videos/filmA_000.mp4")
     again = formats.read("labelstudio", str(tmp_path / "c"), predictions=True, videos=str(tmp_path / "data/videos"))

@@ -1,0 +1,101 @@
+"""Reading what strangers wrote: sizes are bounded before memory is taken, and what goes wrong is a `MicrogError`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from microg.errors import FormatError, MicrogError, describe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What a compressed file may grow to: texts and tables shrink to a tenth or so, zeros to a thousandth.
+_FREE_BYTES = 64 << 20
+_EXPANSION = 100
+_BLOCK = 1 << 20
+# What Python's zipfile raises for damaged archives, beside `OSError`.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError)
+_FIX = "it may be damaged, or of another kind than its name says: make or fetch it again"
+
+
+def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
+    """Return a decorator for a reader of a file, whose first argument is the file's path or URI.
+
+    Each reader says by itself, with place and fix, what it finds wrong. What a library raises from deep inside for
+    bytes that nobody thought of (there is no end of them) becomes an error of `kind` that names the file, and what an
+    object store refuses stays what it is.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def guarded(path: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(path, *args, **kwargs)
+            except MicrogError:
+                raise
+            except FileNotFoundError as error:
+                raise kind(f"{error.filename or path} is not there") from error
+            except (OSError, AssertionError):
+                raise
+            except MemoryError as error:
+                raise kind(f"{path} does not fit in memory", "it may be damaged: look at its size") from error
+            except Exception as error:
+                from microg import storage  # it imports pyarrow, which the reader of recipes need not wait for
+
+                raise (storage.unreachable(error) or kind(f"{path} cannot be read: {describe(error)}", _FIX)) from error
+
+        return guarded  # type: ignore[return-value]
+
+    return decorate
+
+
+def parse_json(text: str | bytes, where: str, **options: Any) -> Any:
+    """Return what JSON says; `options` are those of `json.loads`.
+
+    Raises `FormatError` saying `where` for what is not JSON or not UTF-8, nested too deeply, or a number with more
+    digits than Python reads.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError as error:
+        raise FormatError(f"{where} is not valid JSON: it is nested too deeply") from error
+    except ValueError as error:
+        raise FormatError(f"{where} is not valid JSON: {error}") from error
+
+
+def gunzip(data: bytes, where: str) -> bytes:
+    """Return what gzip packed. Raises `FormatError` for damage, and for more bytes than real data grow to."""
+    most = max(_FREE_BYTES, _EXPANSION * len(data))
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while data:
+            unpacker = zlib.decompressobj(wbits=31)
+            while not unpacker.eof:
+                part = unpacker.decompress(data, _BLOCK)
+                data = unpacker.unconsumed_tail or unpacker.unused_data
+                if not part and not unpacker.eof and not data:
+                    raise EOFError("it is cut off")
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    raise FormatError(f"{where} unpacks to over {most >> 20} MiB, out of proportion", _FIX)
+            data = data.lstrip(b"\0")  # some writers pad
+        return b"".join(parts)
+    except (zlib.error, EOFError) as error:
+        raise FormatError(f"cannot unpack {where}: {error}", "make or fetch it again") from error
+
+
+def check_expansion(member: zipfile.ZipInfo, archive: str) -> None:
+    """Raise `FormatError` for a member of a zip file that would grow more than real data do."""
+    if member.file_size > max(_FREE_BYTES, _EXPANSION * member.compress_size):
+        raise FormatError(
+            f"{archive}: member {member.filename!r} of {member.compress_size:,} bytes unpacks to {member.file_size:,}, "
+            "out of proportion",
+            "do not trust this file",
+        )
