@@ -112,7 +112,7 @@ def _load_array(path: str) -> np.ndarray:
             loaded = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
     except FileNotFoundError:
         raise FormatError(f"{path} is not there") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError, SyntaxError, TypeError, RecursionError) as error:
         raise FormatError(f"{path} is no array file (npy): {error}", "write it with numpy.save") from error
     if not isinstance(loaded, np.ndarray):
         raise FormatError(f"{path} is an archive of arrays", "write one array with numpy.save")

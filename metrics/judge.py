@@ -115,7 +115,7 @@ def read_verdict(text: str) -> tuple[Verdict, float | None, str | None]:
         if letter == "{":
             try:
                 found, _ = decoder.raw_decode(text, place)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if "verdict" in found:
                 break

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from microg.errors import ConfigError
+from microg.reading import reads
 
 _RECIPES = Path(__file__).parent / "recipes"
 # Where a model computes: auto is a GPU where there is one.
@@ -234,6 +235,10 @@ def recipe_path(recipe: str) -> str:
     return recipe
 
 
+_MOST_VALUES, _DEEPEST = 100_000, 50
+
+
+@reads(ConfigError)
 def read_recipe(recipe: str) -> dict[str, Any]:
     """Return the keys and values of a YAML file, which `recipe_path` finds.
 
@@ -246,6 +251,7 @@ def read_recipe(recipe: str) -> dict[str, Any]:
         raise ConfigError(f"configuration file {path} is not there", "give a file, or a name in recipes/")
     try:
         loaded = yaml.safe_load(storage.read_bytes(path))
+        _check_size(loaded, path)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     except OSError as error:
@@ -254,6 +260,19 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, not {type(loaded).__name__}")
     return loaded
+
+
+def _check_size(document: Any, path: str) -> None:
+    """Refuse YAML whose aliases repeat parts until nothing can go through it, and what is nested too deeply."""
+    waiting, values = [(document, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        values += 1
+        if values > _MOST_VALUES or depth > _DEEPEST:
+            raise ConfigError(f"{path} holds over {_MOST_VALUES:,} values, or is nested over {_DEEPEST} deep")
+        if isinstance(value, dict | list | tuple | set):
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            waiting += [(each, depth + 1) for each in inner]
 
 
 def recipe_section(recipe: str | None, name: str, *, row: str | None = None) -> dict[str, Any]:

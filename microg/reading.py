@@ -68,9 +68,14 @@ def parse_json(text: str | bytes, where: str, **options: Any) -> Any:
         raise FormatError(f"{where} is not valid JSON: {error}") from error
 
 
+def _expanded_limit(size: int) -> int:
+    """Return to how many bytes real data of `size` bytes may grow when they are unpacked."""
+    return max(_FREE_BYTES, _EXPANSION * size)
+
+
 def gunzip(data: bytes, where: str) -> bytes:
     """Return what gzip packed. Raises `FormatError` for damage, and for more bytes than real data grow to."""
-    most = max(_FREE_BYTES, _EXPANSION * len(data))
+    most = _expanded_limit(len(data))
     parts: list[bytes] = []
     size = 0
     try:
@@ -93,7 +98,7 @@ def gunzip(data: bytes, where: str) -> bytes:
 
 def check_expansion(member: zipfile.ZipInfo, archive: str) -> None:
     """Raise `FormatError` for a member of a zip file that would grow more than real data do."""
-    if member.file_size > max(_FREE_BYTES, _EXPANSION * member.compress_size):
+    if member.file_size > _expanded_limit(member.compress_size):
         raise FormatError(
             f"{archive}: member {member.filename!r} of {member.compress_size:,} bytes unpacks to {member.file_size:,}, "
             "out of proportion",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import av
@@ -26,6 +27,18 @@ Decoder = Literal["cpu", "nvdec"]
 
 # Longer than any footage; a header that says more is broken, and would make millions of stretches of work.
 _LONGEST_S = 1e6
+# Of a frame: 8K video and 360 degree panoramas fit; a header that says more would take gigabytes.
+MAX_SIDE, MAX_PIXELS = 16_384, 1 << 26
+# A read of a local file that takes longer will not end: FFmpeg then gives up.
+_NO_PROGRESS_S = 60.0
+# Formats that are lists of other files or hosts, or devices. Content decides, not the name: `a.mp4` may be a playlist.
+_LISTS = frozenset(
+    (
+        *("concat", "concatf", "dash", "hls", "image2", "image2pipe", "imf", "sdp", "webm_dash_manifest"),
+        *("rtp", "rtp_mpegts", "rtsp", "sap"),
+        *("alsa", "fbdev", "lavfi", "tty", "video4linux2,v4l2", "xcbgrab"),
+    )
+)
 # Containers with an index of their packets by time: a seek lands where it should, and times are the same from
 # wherever reading starts. In a transport stream, say, the clock may jump back.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -88,20 +101,20 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
     Raises `VideoAccessError` when the file cannot be reached, and `VideoError` when it cannot be opened, has no video
     stream, or none that `decoder` decodes, or fails while it is read.
     """
-    hardware = _nvdec() if decoder == "nvdec" else None
+    options: dict[str, Any] = {"hwaccel": _nvdec() if decoder == "nvdec" else None, "options": _container_options()}
     try:
         if storage.is_local(uri):
-            with av.open(str(storage.local_path(uri)), hwaccel=hardware) as container:
+            with av.open(str(storage.local_path(uri)), timeout=_NO_PROGRESS_S, **options) as container:
                 yield container, _video_stream(container, uri, decoder)
         else:
             fs, path = storage.filesystem(uri)
-            with fs.open(path, "rb") as file, av.open(file, hwaccel=hardware) as container:
+            with fs.open(path, "rb") as file, av.open(file, **options) as container:
                 yield container, _video_stream(container, uri, decoder)
     except NotImplementedError as error:  # PyAV knows no hardware for the codec
         raise VideoError(f"{decoder} does not decode {uri}: {error}") from error
     except (PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         raise VideoAccessError(f"{uri} cannot be read: {error}") from error
-    except (av.FFmpegError, OSError, EOFError, ValueError) as error:
+    except (av.FFmpegError, OSError, EOFError, ValueError, OverflowError, ArithmeticError, MemoryError) as error:
         raise VideoError(f"{uri} cannot be read: {error}") from error
 
 
@@ -111,8 +124,22 @@ def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
         raise VideoError(f"{uri} has no video stream")
     if decoder == "nvdec" and not stream.codec_context.is_hwaccel:
         raise VideoError(f"nvdec does not decode the {stream.codec_context.name} of {uri}")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise VideoError(
+            f"{uri} has frames of {width} x {height} pixels; at most {MAX_SIDE:,} a side and {MAX_PIXELS:,} are read"
+        )
     stream.codec_context.thread_count = 1
+    # later frames may be of another size: FFmpeg itself looks at each before it takes memory
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
+
+
+@cache
+def _container_options() -> dict[str, str]:
+    """Return FFmpeg's options under which a file is read as what it is, and never makes FFmpeg open another one."""
+    allowed = av.formats_available - _LISTS
+    return {"format_whitelist": ",".join(sorted(allowed)), "protocol_whitelist": "file"}
 
 
 def probe(uri: str) -> VideoInfo:

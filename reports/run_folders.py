@@ -17,6 +17,7 @@ from microg import storage
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError
+from microg.reading import reads
 
 # Folders of a run that hold runs of its own (a sweep's trials) or no runs at all.
 _CLOSED = frozenset({"trials", "checkpoints", "tables", "videos", "parts", "plots", "tensorboard", "observations"})
@@ -77,6 +78,7 @@ class RunFolder:
         return storage.exists(storage.join(self.root, "dataset.json"))
 
 
+@reads(DatasetError)
 def read_run(root: str, name: str | None = None) -> RunFolder:
     """Read one run folder. Raises `DatasetError` when `root` is none, or its `run.json` is damaged."""
     root = root.rstrip("/") or root

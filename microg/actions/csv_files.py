@@ -7,7 +7,6 @@ the frame may be `52` or `0052`. What cannot be read is refused with its line nu
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import pyarrow.csv as pa_csv
 
 from microg import storage
 from microg.errors import FormatError
+from microg.reading import gunzip
 
 PREDICTION_COLUMNS = ("clip_id", "frame", "x1", "y1", "x2", "y2", "action_id", "score")
 TRUTH_COLUMNS = ("clip_id", "frame", "x1", "y1", "x2", "y2", "action_id", "person_id")
@@ -87,10 +87,7 @@ def read_rows(path: str, expected: tuple[str, ...]) -> CsvRows:
 def _text(path: str) -> bytes:
     data = storage.read_bytes(path)
     if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise FormatError(f"cannot read {path}: {error}") from error
+        data = gunzip(data, path)
     return data.removeprefix(b"\xef\xbb\xbf")
 
 

@@ -28,6 +28,7 @@ from microg.arrow import pc
 from microg.data import schema
 from microg.data.label_space import label_space
 from microg.errors import ConfigError, FormatError
+from microg.reading import reads
 
 _TABLE = "har_predictions"
 _KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
@@ -42,6 +43,7 @@ def sample_id(clip_id: str, frame: int, person_id: int) -> str:
     return f"{clip_id}:{frame}:{person_id}"
 
 
+@reads()
 def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: str | None = None) -> Predictions:
     """Read predictions from any form; `score_kind` and `space` declare what the file itself does not.
 

@@ -12,8 +12,10 @@ from microg.data.dataset import Dataset
 from microg.data.label_space import LabelSpace
 from microg.data.schema import ORIGINS
 from microg.errors import FormatError
+from microg.reading import reads
 
 
+@reads()
 def read_truth(path: str, space: LabelSpace, *, split: str = "test", scheme: str = "published") -> Truth:
     """Read truth from any form; `split` (or all) and `scheme` choose the samples of a dataset folder.
 

@@ -7,8 +7,10 @@ from microg.data.dataset import Dataset
 from microg.data.key_frames import KeyFrames, group_samples, key_frame_rows
 from microg.errors import DatasetError
 from microg.formats.ava import read_samples
+from microg.reading import reads
 
 
+@reads()
 def read_key_frames(path: str, split: str, scheme: str = "published", *, labelled: bool = False) -> KeyFrames:
     """Read the key frames of a split from a dataset folder, or from a train-ready AVA folder with its `frames/`.
 

@@ -11,6 +11,7 @@ from microg import storage
 from microg.data import schema
 from microg.data.ids import clip_id_of
 from microg.errors import FormatError
+from microg.reading import parse_json
 
 _NAME = "vqa_and_captioning"
 _PAIR = pa.struct([("Q", pa.string()), ("A", pa.string())])
@@ -121,8 +122,5 @@ def _from_parquet(table: pa.Table, file: str) -> list[dict]:
     entries = table.to_pylist()
     for entry in entries:
         if isinstance(entry.get("qa_pairs"), str):
-            try:
-                entry["qa_pairs"] = json.loads(entry["qa_pairs"])
-            except json.JSONDecodeError as error:
-                raise FormatError(f"{file}: qa_pairs of {entry['video_id']} is not JSON: {error}") from error
+            entry["qa_pairs"] = parse_json(entry["qa_pairs"], f"{file}, qa_pairs of {entry['video_id']}")
     return entries

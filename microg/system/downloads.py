@@ -31,6 +31,7 @@ from huggingface_hub.hf_api import RepoFile
 import microg
 from microg import storage
 from microg.errors import DatasetError, DownloadError, describe
+from microg.reading import reads
 
 _CHUNK_BYTES = 1 << 20  # at most this much is fetched again after an interruption
 _ATTEMPTS_WITHOUT_PROGRESS = 5
@@ -358,6 +359,7 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+@reads(DownloadError)
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the folder's `download.json`, None where there is none. Raises `DatasetError` when it is damaged."""
     path = folder / _MANIFEST

@@ -22,6 +22,7 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.ids import check_id, strip_video_extension
 from microg.errors import DatasetError, FormatError, IdError
+from microg.reading import gunzip, parse_json, reads
 from microg.texts.items import TASKS, ItemKey, Task, TextPredictions, TextReferences, TextRow
 
 Side = Literal["prediction", "reference"]
@@ -204,10 +205,7 @@ def _is_pair(values: Mapping[str, Any]) -> bool:
 
 def _pairs(found: Any, where: str) -> list[dict[str, Any]]:
     if isinstance(found, str):  # as some Parquet files hold them
-        try:
-            found = json.loads(found)
-        except json.JSONDecodeError as error:
-            raise FormatError(f"{where}: qa_pairs is not JSON: {error}") from error
+        found = parse_json(found, f"{where}, qa_pairs")
     if not isinstance(found, list) or not all(isinstance(pair, dict) for pair in found):
         raise FormatError(f"{where}: qa_pairs is no list of {{Q, A}}")
     return found
@@ -254,19 +252,13 @@ def _text(path: str) -> str:
 
 def _bytes(path: str) -> bytes:
     data = storage.read_bytes(path)
-    if not path.lower().endswith(".gz"):
-        return data
-    import gzip
-
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise FormatError(f"cannot unpack {path}: {error}") from error
+    return gunzip(data, path) if path.lower().endswith(".gz") else data
 
 
 _TABLE = "generations"
 
 
+@reads()
 def read_text_predictions(path: str, *, prompt: str | None = None) -> TextPredictions:
     """Read predictions from any form; `prompt` chooses among the prompt ids of a `generations` table.
 
@@ -335,6 +327,7 @@ def _row(values: dict, where: str) -> TextRow:
     return TextRow(task, values["clip_id"], texts, where, index, values["question"], error=error)
 
 
+@reads()
 def read_text_references(path: str, *, split: str | None = None, scheme: str = "published") -> TextReferences:
     """Read references from any form; `split` and `scheme` choose clips of a dataset folder (None: all).
 

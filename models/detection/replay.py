@@ -15,11 +15,13 @@ from microg import storage
 from microg.data.ids import check_id
 from microg.errors import FormatError
 from microg.models.detection.base import CONFIDENCE_FLOOR, Detections
+from microg.reading import reads
 
 _NAMES = {"conf": "confidence", "cls": "class_id"}
 _COLUMNS = ("frame", "x1", "y1", "x2", "y2", "confidence", "class_id")
 
 
+@reads()
 def read_detections(folder: str, clip_id: str, num_frames: int) -> list[Detections]:
     """Return the stored detections of each of a clip's frames.
 

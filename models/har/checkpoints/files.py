@@ -16,6 +16,7 @@ from torch import Tensor
 from microg import storage
 from microg.errors import WeightsError
 from microg.models.har.checkpoints import caffe2
+from microg.reading import DAMAGED_ZIP, check_expansion, reads
 
 FORMAT = "microg-har-weights"
 _TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number before torch 1.6
@@ -33,6 +34,7 @@ class StoredWeights:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+@reads(WeightsError)
 def read_weights(path: str) -> StoredWeights:
     """Read a weights file: torch (zip or legacy; PySlowFast, hub, torchvision, ours) or caffe2 pickle.
 
@@ -61,6 +63,8 @@ def read_weights(path: str) -> StoredWeights:
 
 def _read_torch(path: str, data: bytes) -> StoredWeights:
     is_zip = data.startswith(b"PK")
+    if is_zip:
+        _check_zip(path, data)
     if is_zip and not zipfile.is_zipfile(io.BytesIO(data)):
         raise WeightsError(f"weights file {path} is cut off ({len(data)} bytes)", "fetch it again")
     try:
@@ -82,9 +86,21 @@ def _read_torch(path: str, data: bytes) -> StoredWeights:
     return StoredWeights(path, "our own file" if ours else "torch file", tensors, metadata)
 
 
+def _check_zip(path: str, data: bytes) -> None:
+    """Refuse an archive whose members would grow: torch stores tensors as they are."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.infolist():
+                check_expansion(member, path)
+    except DAMAGED_ZIP as error:
+        raise WeightsError(f"weights file {path} is damaged: {error}", "fetch it again") from error
+
+
 def _read_caffe2(path: str, data: bytes) -> StoredWeights:
     try:
         blobs = caffe2.read_blobs(data)
+        if (claimed := sum(blob.nbytes for blob in blobs.values())) > len(data):
+            raise ValueError(f"it claims {claimed:,} bytes of arrays and has {len(data):,}")
         tensors = {name: torch.from_numpy(blob.copy()) for name, blob in blobs.items()}
     except pickle.UnpicklingError as error:
         if "asks for" not in str(error):

@@ -127,25 +127,34 @@ def read_completion(raw: bytes, headers: Mapping[str, str]) -> Answer:
         document = json.loads(raw)
         choice = document["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
-        text = message.get("content")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        text, refusal = message.get("content"), message.get("refusal")
+        usage = document.get("usage") or {}
+        tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         start = raw[:80].decode("utf-8", "replace")
         raise TornAnswerError(f"the answer is no chat completion ({describe(error)}): {start!r}") from None
-    usage = document.get("usage") or {}
     problem = None
     if not isinstance(text, str) or (not text and reason == "length"):
-        refusal = message.get("refusal")
         problem = f"refused: {refusal}" if refusal else f"no text (finish_reason {reason})"
     return Answer(
         text if problem is None else None,
         problem,
-        reason,
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+        None if reason is None else str(reason),
+        *tokens,
+        cached or 0,
         _number(headers.get("x-ratelimit-limit-requests")),
         _number(headers.get("x-ratelimit-limit-tokens")),
     )
+
+
+def _count(value: Any) -> int | None:
+    """Return a number of tokens. Raises `ValueError` for what is none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        raise ValueError(f"{str(value)[:40]!r} is no number of tokens")
+    return int(value)
 
 
 def _number(text: str | None) -> float | None:

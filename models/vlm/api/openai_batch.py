@@ -194,17 +194,17 @@ class OpenAiBatch:
         """Return the reply in a line of an output or error file; None for a line that is none."""
         try:
             entry = json.loads(line)
-            key = entry["custom_id"]
-            response, error = entry.get("response") or {}, entry.get("error")
-        except (ValueError, KeyError, TypeError):
+            key, error = str(entry["custom_id"]), entry.get("error")
+            response = entry.get("response") or {}
+            status, body = response.get("status_code"), response.get("body") or {}
+            error = error or (body.get("error") or {} if status != 200 else None)
+            text = None if error is None else f"{error.get('code') or status}: {error.get('message')}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-        if error or response.get("status_code") != 200:
-            body = response.get("body") or {}
-            error = error or body.get("error") or {}
-            text = f"{error.get('code') or response.get('status_code')}: {error.get('message')}"
+        if text is not None:
             return Reply(key, status="error", error=f"batch: {text}"[:500], cost=self._free())
         try:
-            answer = read_completion(json.dumps(response["body"]).encode(), {})
+            answer = read_completion(json.dumps(body).encode(), {})
         except TornAnswerError as problem:
             return Reply(key, status="error", error=str(problem))
         price = self._engine.price

@@ -178,7 +178,7 @@ def folder_card(path: str) -> ModelCard:
         folder, sizes = remote.keep(weights=False), [file.size for file in remote.files if file.is_weights]
     try:
         architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise ConfigError(
             f"{folder / 'config.json'} names no architecture", "give the folder of a checkpoint saved by transformers"
         ) from None
@@ -217,7 +217,7 @@ def _trained_on(folder: Path) -> dict[str, Any]:
         return {}
     try:
         return {"frames": json.loads(file.read_text("utf-8"))["frames"]}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{file} does not tell which frames the model was trained on", "delete it") from None
 
 

@@ -137,7 +137,7 @@ def _config(file: Path) -> dict[str, Any]:
     fix = "give a checkpoint saved by transformers"
     try:
         config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read: {describe(error)}", fix) from None
     if not isinstance(config, dict):
         raise ConfigError(f"{file} is no model's configuration", fix)

@@ -106,8 +106,9 @@ def read_json(text: str) -> Any:
         stripped = stripped.partition("\n")[2].rpartition("```")[0]
     try:
         return json.loads(stripped)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the reply is not JSON ({error.msg}): {stripped[:80]!r}") from None
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or error
+        raise ValueError(f"the reply is not JSON ({reason}): {stripped[:80]!r}") from None
 
 
 def names() -> list[str]:

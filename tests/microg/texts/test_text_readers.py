@@ -151,7 +151,7 @@ def test_several_references_and_one_prediction(tmp_path: Path):
         ({"a_000": []}, "is an empty list"),
         ([{"video_id": "a_000", "qa_pairs": [{"Q": "Who?", "A": None}]}], "entry 1, qa_pairs[0]: the answer for"),
         ([{"video_id": "a_000", "qa_pairs": [{"Q": "Who?"}]}], "is not there"),
-        ([{"video_id": "a_000", "qa_pairs": "no"}], "not JSON"),
+        ([{"video_id": "a_000", "qa_pairs": "no"}], "not valid JSON"),
         ([{"video_id": "a_000", "qa_pairs": [3]}], "no list"),
         ([{"caption": "x"}], "entry 1 names no clip"),
         ([{"video_id": "../a", "caption": "x"}], "'../a' is not allowed"),
