@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from microg.config import Config
+from microg.console import say, say_aside
 from microg.data.dataset import Dataset
 from microg.runs import Run
 from microg.system.weights import find_weights, require_weights
@@ -75,10 +75,9 @@ def run_story(settings: StorySettings, run_command: RunCommand) -> list[str]:
     if simulated is not None:
         from microg.demo.synthetic.detections import write_detections
 
-        print(
+        say_aside(
             "note: no detector weights were found, so the rendered truth is replayed in place of a detector "
-            "('microg doctor' says how to get weights)",
-            file=sys.stderr,
+            "('microg doctor' says how to get weights)"
         )
         write_detections(raw, simulated)
     source = ("--weights", detector) if detector else ("--detections", simulated)
@@ -94,7 +93,7 @@ def run_story(settings: StorySettings, run_command: RunCommand) -> list[str]:
     recorded = DemoSettings(footage=Path(raw).name, detector=Path(detector or simulated or "").name)
     fingerprint = Dataset.open(dataset).fingerprint()
     Run.start(root, "demo", recorded).finish({"dataset": fingerprint, "seconds": steps.seconds})
-    print(f"\ndone in {sum(steps.seconds.values()):.0f} s; open {page}")
+    say("", f"done in {sum(steps.seconds.values()):.0f} s; open {page}")
     return steps.failed
 
 
@@ -133,13 +132,13 @@ class _Steps:
 
     def __call__(self, command: str, *arguments: object) -> None:
         words = [*command.split(), *map(str, arguments)]
-        print(f"\n$ microg {shlex.join(words)}", flush=True)
+        say("", f"$ microg {shlex.join(words)}")
         started = time.monotonic()
         if not self._run_command(words):
             self.failed.append(command)
         seconds = time.monotonic() - started
         self.seconds[command] = self.seconds.get(command, 0.0) + seconds
-        print(f"# {command}: {seconds:.1f} s", flush=True)
+        say(f"# {command}: {seconds:.1f} s")
 
 
 def _detector(weights: str | None, *, synthetic: bool, root: str) -> tuple[str | None, str | None]:

@@ -15,6 +15,7 @@ import typer
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import microg
+from microg.console import say
 from microg.jobs.common import COMMANDS, make_app, mount, run
 
 # In the order of the help.
@@ -41,7 +42,7 @@ for door in _DOORS.split():
 
 def _print_version(value: bool) -> None:
     if value:
-        print(f"microg {microg.__version__}")
+        say(f"microg {microg.__version__}")
         raise typer.Exit
 
 

@@ -5,19 +5,24 @@ Exit codes: 0 done, 1 finished with failed rows, 2 bad input or usage, 130 inter
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.exceptions import TyperException
 from typer.models import OptionInfo
 
+from microg.console import say, say_aside
 from microg.errors import MicrogError, describe
+from microg.escaping import json_text, visible_line
 
 if TYPE_CHECKING:
     from microg.config import Setting
@@ -87,11 +92,40 @@ def command(words: str, *, settings: str | None = None, epilog: str | None = Non
     return register
 
 
+@contextmanager
+def _visible_usage_errors() -> Iterator[None]:
+    """Keep what stands on the command line, such as names of files, from steering the terminal that shows it."""
+    try:
+        yield
+    except TyperException as error:
+        error.message = visible_line(error.message)
+        raise
+
+
+class CommandGroup(TyperGroup):
+    """Commands by name."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Take the words before a command's name."""
+        with _visible_usage_errors():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the next word names."""
+        with _visible_usage_errors():
+            return super().invoke(ctx)
+
+
 class SettingsCommand(TyperCommand):
     """A command whose help of options comes from its settings, and whose `--settings` lists what `--set` takes.
 
     The settings are imported only when their help or list is wanted.
     """
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Take the words of the command line."""
+        with _visible_usage_errors():
+            return super().make_context(*args, **options)
 
     @property
     def function(self) -> Callable[..., None]:
@@ -135,9 +169,9 @@ def settings_in(path: str | None) -> list[Setting]:
 
 def show_settings(settings: list[Setting]) -> None:
     """Print keys, defaults and meanings, section by section."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from microg.screen import styled, wide_screen
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("key", "default", "meaning"):
@@ -146,11 +180,9 @@ def show_settings(settings: list[Setting]) -> None:
     for each in settings:
         if each.section != section:
             section = each.section
-            table.add_row("", "", f"[bold]{escape(section)}[/]")
-        table.add_row(
-            each.key, escape(each.default), escape(each.meaning + (f" [{each.allowed}]" if each.allowed else ""))
-        )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+            table.add_row("", "", styled((section, "bold")))
+        table.add_row(each.key, each.default, each.meaning + (f" [{each.allowed}]" if each.allowed else ""))
+    wide_screen().print(table)
 
 
 def _list_settings(context: typer.Context, wanted: bool) -> None:
@@ -222,6 +254,7 @@ def names_in(text: str) -> list[str]:
 def make_app(help_text: str) -> typer.Typer:
     """Return a Typer application in the house style."""
     return typer.Typer(
+        cls=CommandGroup,
         help=help_text,
         no_args_is_help=True,
         rich_markup_mode="markdown",
@@ -270,7 +303,7 @@ def finish(
 
 def print_json(value: Any) -> None:
     """Print a JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
@@ -279,7 +312,7 @@ def show_plan(plan: dict[str, Any], as_json: bool, nothing: str) -> None:
         print_json(plan)
         return
     show_plan_values(plan)
-    print(f"{nothing} (--dry-run)")
+    say(f"{nothing} (--dry-run)")
 
 
 def show_plan_values(plan: dict[str, Any]) -> None:
@@ -288,8 +321,9 @@ def show_plan_values(plan: dict[str, Any]) -> None:
         if name == "stages":
             from microg.pipelines.core.stage import plan_lines
 
-            value = "".join(f"\n  {line}" for line in plan_lines(value))
-        print(f"{name}: {value}")
+            say("stages:", *(f"  {line}" for line in plan_lines(value)))
+        else:
+            say(f"{name}: {value}")
 
 
 def profiled(report: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -298,9 +332,9 @@ def profiled(report: dict[str, Any], folder: str) -> dict[str, Any]:
 
     path = write_timeline(folder)
     if path is None:
-        print("no timeline: nothing was left to do, so nothing ran on Ray", file=sys.stderr)
+        say_aside("no timeline: nothing was left to do, so nothing ran on Ray")
         return report
-    print(f"timeline: {path} (open it in https://ui.perfetto.dev)", file=sys.stderr)
+    say_aside(f"timeline: {path} (open it in https://ui.perfetto.dev)")
     return report | {"timeline": path}
 
 
@@ -324,12 +358,11 @@ def run(app: typer.Typer) -> None:
     except OSError as error:
         if debug:
             raise
-        print(f"error: {describe(error)}", file=sys.stderr)
-        print("  fix: --debug shows where it happened", file=sys.stderr)
+        say_aside(f"error: {describe(error)}", "  fix: --debug shows where it happened")
         sys.exit(EXIT_BAD_INPUT)
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
-            print("interrupted; run the same command again to resume", file=sys.stderr)
+            say_aside("interrupted; run the same command again to resume")
         raise
     except Exception as error:
         from microg import storage
@@ -338,10 +371,16 @@ def run(app: typer.Typer) -> None:
         if debug or known is None:
             raise
         _refuse(known)
+    finally:
+        sys.excepthook = _show_traceback  # now, as Typer sets its own
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    say_aside(*"".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n"))
 
 
 def _refuse(error: MicrogError) -> NoReturn:
-    print(f"error: {error.what}", file=sys.stderr)
+    say_aside(f"error: {error.what}")
     if error.fix:
-        print(f"  fix: {error.fix}", file=sys.stderr)
+        say_aside(f"  fix: {error.fix}")
     sys.exit(EXIT_BAD_INPUT)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from microg.console import say
 from microg.jobs.common import DryRunOption, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _verify(folder: Path, *, quiet: bool) -> dict[str, Any]:
 
     manifest = downloads.verify(folder)
     if not quiet:
-        print(f"{folder}: all {len(manifest['files'])} files of {manifest['repo']} are whole")
+        say(f"{folder}: all {len(manifest['files'])} files of {manifest['repo']} are whole")
     return manifest
 
 
@@ -93,7 +94,7 @@ def _download(
     hub = Hub(REPOS[name], endpoint)
     plan = downloads.plan(hub, folder, revision, include)
     if not quiet:
-        print(_summary(plan, hub.repo.id, folder))
+        say(_summary(plan, hub.repo.id, folder))
     if dry_run:
         return {
             "repo": hub.repo.id,
@@ -112,9 +113,9 @@ def _download(
 
         manifest = downloads.download(hub, folder, plan, revision=revision, workers=workers, on_bytes=on_bytes)
     if not quiet:
-        print(f"{folder}: {len(manifest['files'])} files, all checksums match, commit {plan.commit[:12]}")
+        say(f"{folder}: {len(manifest['files'])} files, all checksums match, commit {plan.commit[:12]}")
         if name in _NEXT_STEPS:
-            print(_NEXT_STEPS[name].format(folder=folder))
+            say(_NEXT_STEPS[name].format(folder=folder))
     return manifest
 
 

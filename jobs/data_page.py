@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from microg.console import say
 from microg.jobs.common import AllowExternalOption, command, main
 
 EPILOG = """
@@ -50,7 +51,7 @@ def page(
     curated = storage.read_json(record) if storage.exists(record) else {}
     summary = {key: curated[key] for key in ("counts", "rule", "throughput") if key in curated}
     write_dataset_page(opened, out, report=report, max_clips=max_clips, run_summary=summary)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 if __name__ == "__main__":

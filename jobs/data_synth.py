@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from microg.console import say
 from microg.jobs.common import JsonOption, command, finish, main
 
 SYNTH_EPILOG = """
@@ -82,7 +83,7 @@ def synth(
         made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
         made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))
         hint = f"next: microg data stats {out}"
-    finish({"out": out, **made}, lambda _: print(_sentence(out, made), hint, sep="\n"), as_json=as_json)
+    finish({"out": out, **made}, lambda _: say(_sentence(out, made), hint), as_json=as_json)
 
 
 def _sentence(folder: str, counts: dict[str, Any]) -> str:
@@ -103,7 +104,7 @@ def annotate_synthetic(
     from microg.demo.synthetic import annotate
 
     counts = annotate(Dataset.open(dataset), truth)
-    finish(counts, lambda _: print(_sentence(dataset, counts)), as_json=as_json)
+    finish(counts, lambda _: say(_sentence(dataset, counts)), as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from microg.console import say_aside
 from microg.jobs.common import EXIT_FAILED_ROWS, command
 
 
@@ -61,7 +62,7 @@ def demo(
     )
     failed = run_story(settings, run_command)
     if failed:
-        print(f"some rows failed in: {', '.join(failed)}", file=sys.stderr)
+        say_aside(f"some rows failed in: {', '.join(failed)}")
         raise typer.Exit(EXIT_FAILED_ROWS)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from microg.console import say, say_aside
 from microg.jobs.common import JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def forward(
     target = resolve_device(device)
     classifier = build(model, num_classes=num_classes, roi_scale=roi_scale)  # type: ignore[arg-type]
     report = load_weights(classifier, weights, allow_missing=allow_missing or (), require_head=True)
-    print(report, file=sys.stderr)
+    say_aside(*report.lines())
     if len(box_array) and box_array[:, 1:].max() <= 1:
-        print("warning: no box exceeds 1: boxes are pixels of the clips, not shares of them", file=sys.stderr)
+        say_aside("warning: no box exceeds 1: boxes are pixels of the clips, not shares of them")
     started = time.monotonic()
     with ProgressDisplay("forward", len(set(box_array[:, 0].tolist()))) as progress:
         logits = forward_arrays(
@@ -93,7 +93,7 @@ def forward(
             }
         )
     else:
-        print(f"wrote {out}: logits {logits.shape[0]} x {logits.shape[1]} of {classifier.spec.name} on {target}")
+        say(f"wrote {out}: logits {logits.shape[0]} x {logits.shape[1]} of {classifier.spec.name} on {target}")
 
 
 def _load_array(path: str) -> np.ndarray:

@@ -6,11 +6,11 @@ Also `python jobs/har_sweep.py DATASET --recipe tiny ...`, and the same behind `
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from microg.console import say, say_aside
 from microg.jobs import common
 from microg.jobs.common import command, finish, given, main, print_json, setting
 
@@ -164,7 +164,7 @@ class _Display:
     def end(self, trial: Trial, status: str, error: str | None) -> None:
         """Hear of a trial's end."""
         self._ended += 1
-        print(f"{trial.trial_id} {status}{': ' + error if error else ''}", file=sys.stderr, flush=True)
+        say_aside(f"{trial.trial_id} {status}{': ' + error if error else ''}")
         self._bar.row({}, 0, 1 if error else 0, note=self._note())
 
     def _note(self) -> str:
@@ -178,13 +178,14 @@ def _plan(trials: list[Trial], folder: str, as_json: bool) -> None:
         print_json({"run": folder, "trials": rows})
         return
     for row in rows:
-        print(f"{row['trial_id']}: {row['epochs']} epochs, {json.dumps(row['settings'])}")
-    print(f"{len(rows)} trials, {sum(t.epochs for t in trials)} epochs at most; nothing was trained (--dry-run)")
+        say(f"{row['trial_id']}: {row['epochs']} epochs, {json.dumps(row['settings'])}")
+    say(f"{len(rows)} trials, {sum(t.epochs for t in trials)} epochs at most; nothing was trained (--dry-run)")
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from microg.screen import Screen
 
     table = Table(title=f"trials by {document['metric']}")
     for column in ("#", "trial", "settings", "status"):
@@ -196,15 +197,15 @@ def _show(document: dict[str, Any]) -> None:
         best = "" if row.get("best") is None else f"{row['best']:.4f}"
         done = f"{row.get('epochs_done', 0)}/{row['epochs']}"
         table.add_row(str(place), row["trial_id"], values, row["status"], done, str(row.get("best_epoch") or ""), best)
-    Console().print(table)
+    Screen().print(table)
     for row in document["trials"]:
         if row["error"]:
-            print(f"failed: {row['trial_id']}: {row['error']}")
+            say(f"failed: {row['trial_id']}: {row['error']}")
     best = document["trials"][0]
     if best.get("best") is not None:
-        print(f"best weights: {document['run']}/{best['run']}/checkpoints/best.pt")
+        say(f"best weights: {document['run']}/{best['run']}/checkpoints/best.pt")
     for path in document["files"]:
-        print(path)
+        say(path)
 
 
 if __name__ == "__main__":

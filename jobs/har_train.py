@@ -6,7 +6,6 @@ Also `python jobs/har_train.py DATASET --recipe recipes/har/tiny.yaml`, and the 
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from microg.console import say, say_aside
 from microg.jobs import common
 from microg.jobs.common import EXIT_INTERRUPTED, command, finish, given, main, print_json, setting
 
@@ -126,7 +126,7 @@ class _Display:
         from microg.pipelines.core.telemetry import Telemetry
 
         if progress.get("phase") == "stopping":
-            print("saving after this step; again to stop at once", file=sys.stderr)
+            say_aside("saving after this step; again to stop at once")
             return
         if self._bar is None:
             total = progress["iterations"] * self._settings.epochs - progress["steps"]
@@ -174,8 +174,8 @@ def _plan(setup: TrainingSetup) -> dict[str, Any]:
 
 def _show_plan(plan: dict[str, Any]) -> None:
     for name, value in plan.items():
-        print(f"{name}: {value}")
-    print("nothing was trained (--dry-run)", file=sys.stderr)
+        say(f"{name}: {value}")
+    say_aside("nothing was trained (--dry-run)")
 
 
 if __name__ == "__main__":

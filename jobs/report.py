@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from microg.console import say
 from microg.jobs.common import AllowExternalOption, JsonOption, command, main, print_json
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ def show(document: WrittenPage, as_json: bool) -> None:
         print_json(document)
         return
     for note in document["notes"]:
-        print(f"note: {note}")
+        say(f"note: {note}")
     unfinished = sum(not run["finished"] for run in document["runs"])
     runs = f"{len(document['runs'])} runs" + (f", {unfinished} not finished" if unfinished else "")
     beside = len(document["files"]) - 1
-    print(f"wrote {document['page']} ({document['bytes'] / 1e6:.2f} MB, {runs}) and {beside} files beside it")
+    say(f"wrote {document['page']} ({document['bytes'] / 1e6:.2f} MB, {runs}) and {beside} files beside it")
 
 
 if __name__ == "__main__":

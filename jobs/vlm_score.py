@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from microg.console import say_aside
 from microg.jobs import common
 from microg.jobs.common import EXIT_FAILED_ROWS, command, finish, given, main, names_in, profiled, setting, show_plan
 
@@ -161,7 +161,7 @@ def vlm_score(
     failed = sum(counts["failed"] for counts in document.get("judge", {}).values())
     if failed:
         where = folder.path("tables", "text_judgements.parquet")
-        print(f"{failed} items could not be judged: their reasons are in {where}; run again to retry", file=sys.stderr)
+        say_aside(f"{failed} items could not be judged: their reasons are in {where}; run again to retry")
         raise typer.Exit(EXIT_FAILED_ROWS)
 
 

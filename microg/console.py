@@ -1,10 +1,27 @@
-"""What a long job says while it works: a live bar in a terminal, one line every few seconds elsewhere."""
+"""All that commands say in lines, and a long job's progress: a live bar in a terminal, now and then a line elsewhere.
+
+What data say reaches the terminal as text: it can neither steer it nor begin a line.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from typing import Self
+
+from microg.escaping import visible_line
+
+
+def say(*lines: object) -> None:
+    """Print a command's result on standard output, each argument on a line of its own."""
+    for line in lines:
+        print(visible_line(str(line)), flush=True)
+
+
+def say_aside(*lines: object) -> None:
+    """Print on standard error what is not the result, each argument on a line of its own."""
+    for line in lines:
+        print(visible_line(str(line)), file=sys.stderr, flush=True)
 
 
 class ProgressDisplay:
@@ -14,7 +31,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, stage: str, total: int | None, *, unit: str = "clips", every_s: float = 5.0) -> None:
-        self.stage, self.total, self.unit = stage, total, unit
+        self.stage, self.total, self.unit = visible_line(stage), total, unit
         self.done = self.failed = 0
         self.note = ""
         self._every_s = every_s
@@ -24,18 +41,19 @@ class ProgressDisplay:
     def __enter__(self) -> Self:
         self._started = self._printed = time.monotonic()
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+            from microg.screen import Screen
+
             self._live = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                TextColumn("{task.fields[failed]}"),
-                console=Console(stderr=True),
+                TextColumn("{task.fields[note]}", markup=False),
+                TextColumn("{task.fields[failed]}", style="red", markup=False),
+                console=Screen(stderr=True),
             )
             self._live.start()
             self._task = self._live.add_task(self.stage, total=self.total, rate="", note="", failed="")
@@ -44,7 +62,7 @@ class ProgressDisplay:
     def advance(self, done: int = 1, failed: int = 0, note: str | None = None) -> None:
         """Count `done` finished rows, of which `failed` ended in an error; `note` is shown from now on."""
         self.done += done
-        self.note = self.note if note is None else note
+        self.note = self.note if note is None else visible_line(note)
         self.failed += failed
         if self._live is not None and self._task is not None:
             self._live.update(
@@ -52,11 +70,11 @@ class ProgressDisplay:
                 completed=self.done,
                 rate=f"{self.rate:.2f} {self.unit}/s",
                 note=self.note,
-                failed=f"[red]{self.failed} failed" if self.failed else "",
+                failed=f"{self.failed} failed" if self.failed else "",
             )
         elif time.monotonic() - self._printed >= self._every_s:
             self._printed = time.monotonic()
-            print(self.line(), file=sys.stderr, flush=True)
+            say_aside(self.line())
 
     @property
     def rate(self) -> float:
@@ -75,4 +93,4 @@ class ProgressDisplay:
         if self._live is not None:
             self._live.stop()
         elif self.done:
-            print(self.line(), file=sys.stderr, flush=True)
+            say_aside(self.line())

@@ -14,18 +14,25 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup  # noqa: TID251
 
 from microg.data.statistics import cell_text
-from microg.reports.clips.pictures import data_uri
+from microg.escaping import visible
+from microg.reports.clips.pictures import PERSON_COLOURS, data_uri
 from microg.reports.plots.style import Plot
 
 _MAX_ROWS = 100
 
-# autoescape: whatever comes from data is text, never markup.
+
+def _visible(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+# autoescape: whatever comes from data is text, never markup; finalize: nor does it turn the text around it round.
 environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
+    finalize=_visible,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -76,13 +83,20 @@ def picture(plot: Plot) -> tuple[Plot, str]:
 def render_page(title: str, subtitle: str, parts: Sequence[Section | None], script: str | None = None) -> str:
     """Return a complete HTML document of the sections, None left out, with a table of contents.
 
-    `script` is our own JavaScript; the page names its hash, so that nothing else can run.
+    `script` is our own JavaScript; the page names its hash and that of its style, so that no others have an effect.
     """
-    sections = [part for part in parts if part is not None]
-    code, digest = None, None
-    if script is not None:
-        code = Markup(f"\n{script}")
-        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    style = Markup(environment.get_template("style.css.j2").render(person_colours=PERSON_COLOURS))
+    code = None if script is None else Markup(f"\n{script}")
     return environment.get_template("page.html.j2").render(
-        title=title, subtitle=subtitle, sections=sections, script=code, digest=digest
+        title=title,
+        subtitle=subtitle,
+        sections=[part for part in parts if part is not None],
+        style=style,
+        style_digest=_digest(style),
+        script=code,
+        script_digest=None if code is None else _digest(code),
     )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

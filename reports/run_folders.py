@@ -17,6 +17,7 @@ from microg import storage
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError
+from microg.escaping import visible_line
 from microg.reading import reads
 
 # Folders of a run that hold runs of its own (a sweep's trials) or no runs at all.
@@ -97,7 +98,7 @@ def read_run(root: str, name: str | None = None) -> RunFolder:
             metrics = found if isinstance(found, dict) else {}
         except DatasetError as error:
             problem = error.what
-    return RunFolder(root, name or PurePosixPath(root).name, manifest, metrics, problem)
+    return RunFolder(root, visible_line(name or PurePosixPath(root).name), manifest, metrics, problem)
 
 
 def find_runs(paths: Iterable[str]) -> list[RunFolder]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from microg import storage
 from microg.config import load_config
-from microg.console import ProgressDisplay
+from microg.console import ProgressDisplay, say_aside
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError, DatasetError
 from microg.models.curation.box_rule import RULES, rule_ladder
@@ -27,6 +25,7 @@ from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_cura
 from microg.pipelines.curate.previews import missing_previews, write_previews
 from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
 from microg.runs import Run, differences, exclusive
+from microg.screen import Screen, styled
 from microg.system.weights import locate_weights, require_weights
 from microg.video import probe
 
@@ -162,7 +161,7 @@ def _observe(
     report: dict[str, Any] = {}
     out = run_folder.root
     if not settings.detector.exact and weights is not None:
-        print("comparing the fast profile with the exact one on the footage", file=sys.stderr)
+        say_aside("comparing the fast profile with the exact one on the footage")
         report["agreement"] = calibrate(left, out, settings.detector, require_weights(weights))
         detector = settings.detector.replaced(calibration=report["agreement"].get("calibration"))
         settings = settings.replaced(detector=detector)
@@ -173,7 +172,7 @@ def _observe(
     if done and not settings.detector.mixed:
         _refuse_mixing(run_folder, device, backend, settings.decoder)
     run_folder.record_device(device, backend=backend, decoder=settings.decoder)
-    print(f"{len(left)} files with {detector} on {device}", file=sys.stderr)
+    say_aside(f"{len(left)} files with {detector} on {device}")
     return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done, device=device)}
 
 
@@ -223,38 +222,37 @@ def _previews(out: str, settings: CurateSettings) -> list[str]:
 
 def show(report: dict[str, Any]) -> None:
     """Print a curation's report to the terminal."""
-    console = Console()
+    screen = Screen()
     if "plan" in report:
-        console.print(f"{report['out']}: nothing is written (--dry-run)", soft_wrap=True)
+        screen.print(styled(f"{report['out']}: nothing is written (--dry-run)"), soft_wrap=True)
         table = Table("plan", "")
         facts = {"files": report["files"], "files done before": report["files_done"], **report["plan"]}
         for key, value in facts.items():
             table.add_row(key.replace("_", " "), "\n".join(plan_lines(value)) if key == "stages" else str(value))
-        console.print(table)
+        screen.print(table)
         return
     if report.get("files_ignored"):
         some = ", ".join(report["files_ignored"][:3])
-        console.print(
-            f"{len(report['files_ignored'])} files are no videos by their extension and were passed over: {some}"
-        )
+        number = len(report["files_ignored"])
+        screen.print(styled(f"{number} files are no videos by their extension and were passed over: {some}"))
     if agreement := report.get("agreement"):
-        console.print(_agreement(agreement))
+        screen.print(_agreement(agreement))
     counts = report["counts"]
     title = f"{report['out']} (rule: {report['rule']})" + (": nothing is written" if "dry_run" in report else "")
-    console.print(title, soft_wrap=True)
+    screen.print(styled(title), soft_wrap=True)
     table = Table("", "count")
     for key, value in counts.items():
         table.add_row(key.replace("_", " "), str(value))
-    console.print(table)
+    screen.print(table)
     if report.get("rules"):
-        _show_rules(console, report["rules"])
+        _show_rules(screen, report["rules"])
     if report.get("throughput"):
-        console.print(throughput_line(report["throughput"]))
+        screen.print(throughput_line(report["throughput"]))
     for error in report.get("preview_errors", []):
-        console.print(f"preview failed: {error}")
+        screen.print(styled(f"preview failed: {error}"))
     failed = counts["sources_failed"] + counts["clips_failed"]
     if failed:
-        console.print(
+        screen.print(
             f"{counts['sources_failed']} files and {counts['clips_failed']} clips failed; reasons: column 'error' of "
             f"{report['out']}/tables/sources.parquet and clips.parquet"
         )
@@ -271,10 +269,10 @@ def _agreement(found: dict[str, float]) -> str:
     )
 
 
-def _show_rules(console: Console, rules: list[dict[str, Any]]) -> None:
+def _show_rules(screen: Screen, rules: list[dict[str, Any]]) -> None:
     table = Table(title="what each fix of the published rule changes", title_justify="left")
     for column in rules[0]:
         table.add_column(column.replace("_", " "), justify="left" if column == "rule" else "right", overflow="fold")
     for row in rules:
         table.add_row(*(str(value) for value in row.values()))
-    console.print(table)
+    screen.print(table)

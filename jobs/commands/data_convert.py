@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from microg import formats, storage
+from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.schema import TABLES
 from microg.errors import DatasetError
@@ -71,12 +72,12 @@ def export_tables(format_name: str, dataset: str, target: str, *, overwrite: boo
 def show(report: dict[str, Any]) -> None:
     """Print what was read or written, and what to know of it."""
     for table, rows in report.get("rows", {}).items():
-        print(f"{table:>10}  {rows:>9,} rows")
+        say(f"{table:>10}  {rows:>9,} rows")
     for note in report["notes"]:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if "target" in report:
-        print(f"wrote {report['format']} to {report['target']}")
+        say(f"wrote {report['format']} to {report['target']}")
     else:
-        print(f"wrote {report['dataset']}" if report["written"] else "nothing was written (--dry-run)")
+        say(f"wrote {report['dataset']}" if report["written"] else "nothing was written (--dry-run)")
     if report.get("failed"):
-        print(f"{report['failed']} clips failed: status 'error' in table 'clips' says why")
+        say(f"{report['failed']} clips failed: status 'error' in table 'clips' says why")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,10 +10,11 @@ from pydantic import Field
 
 from microg import storage
 from microg.config import Config
-from microg.console import ProgressDisplay
+from microg.console import ProgressDisplay, say
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError, DatasetError
+from microg.escaping import csv_text
 from microg.models.vlm import qa
 from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
@@ -110,7 +109,7 @@ def make(
 def show(values: dict[str, Any]) -> None:
     """Print a plan or a summary."""
     for name, value in values.items():
-        print(f"{name.replace('_', ' ')}: {'unknown' if value is None else value}")
+        say(f"{name.replace('_', ' ')}: {'unknown' if value is None else value}")
 
 
 def _open(settings: MakeQaConfig, max_cost: float | None, **more: Any) -> Engine:
@@ -135,12 +134,12 @@ def _write(root: str, candidates: list[qa.Candidate], failed: dict[str, str]) ->
         for each in chosen
     ]
     storage.write_parquet(storage.join(root, "qa.parquet"), schema.from_rows("qa", pairs))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["clip_id", "qa_index", "question", "answer", "review"])
     flagged = [each for each in chosen if each.review]
-    writer.writerows([each.clip_id, each.chosen, each.question, each.answer, each.review] for each in flagged)
-    storage.write_bytes(storage.join(root, "review.csv"), text.getvalue().encode())
+    text = csv_text(
+        ("clip_id", "qa_index", "question", "answer", "review"),
+        ((each.clip_id, each.chosen, each.question, each.answer, each.review) for each in flagged),
+    )
+    storage.write_bytes(storage.join(root, "review.csv"), text.encode())
     return {
         "candidates": len(candidates),
         "chosen": len(chosen),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from microg.arrow import pc
+from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.splits import SCHEMES, describe_split, make_samples, make_split
+from microg.screen import Screen
 
 
 def split_dataset(dataset: str, scheme: str, *, seed: int, keep_unlabelled: bool, dry_run: bool) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _samples(dataset: Dataset, keep_unlabelled: bool) -> tuple[pa.Table, list[st
 
 def show(report: dict[str, Any]) -> None:
     """Print what was made: a table for each split, then the notes."""
-    console = Console()
+    screen = Screen()
     for scheme, facts in report["splits"].items():
         leak = facts["leaking_sources"]
         table = Table(
@@ -70,9 +71,7 @@ def show(report: dict[str, Any]) -> None:
             absent = facts["absent_actions"][name]
             row = (facts["clips"][name], f"{facts['share'][name]:.1%}", facts["samples"][name], len(absent))
             table.add_row(name, *map(str, row))
-        console.print(table)
+        screen.print(table)
     for note in report["notes"]:
-        print(f"note: {note}")
-    print(
-        f"wrote samples and splits of {report['dataset']}" if report["written"] else "nothing was written (--dry-run)"
-    )
+        say(f"note: {note}")
+    say(f"wrote samples and splits of {report['dataset']}" if report["written"] else "nothing was written (--dry-run)")

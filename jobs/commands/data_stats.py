@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from microg import storage
+from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.statistics import Tables, all_tables, cell_text, missing
+from microg.escaping import csv_text
+from microg.screen import styled, wide_screen
 
 # Long tables are cut in the terminal only; CSV and JSON hold every row.
 _TERMINAL_ROWS = 20
@@ -36,7 +36,8 @@ def describe(dataset: str, out: str | None, *, plots: bool) -> Description:
     tables, files = all_tables(loaded), []
     for name, frame in tables.items() if out is not None else ():
         files.append(storage.join(str(out), f"{name}.csv"))
-        storage.write_bytes(files[-1], frame.to_csv(index=False, lineterminator="\n").encode())
+        rows = frame.astype("object").where(frame.notna(), None).itertuples(index=False)
+        storage.write_bytes(files[-1], csv_text(frame.columns, rows).encode())
     if plots and out is not None:
         from microg.reports.plots.dataset import dataset_plots
 
@@ -55,8 +56,8 @@ def document(description: Description) -> dict[str, Any]:
 
 def show(description: Description) -> None:
     """Print the tables that are not empty, the notes, and how many files were written."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(f"[bold]{escape(description.dataset)}[/]", highlight=False)
+    screen = wide_screen()
+    screen.print(styled((description.dataset, "bold")))
     for name, frame in description.tables.items():
         rows = frame.loc[:, [not str(column).endswith("_percent") for column in frame.columns]]
         if name == "labels_per_action":
@@ -70,11 +71,11 @@ def show(description: Description) -> None:
         for column, right in zip(rows.columns, numeric, strict=True):
             table.add_column(str(column).replace("_", " "), justify="right" if right else "left")
         for row in rows.head(_TERMINAL_ROWS).itertuples(index=False):
-            table.add_row(*[escape(cell_text(value)) for value in row])
-        console.print(table)
+            table.add_row(*map(cell_text, row))
+        screen.print(table)
         if len(rows) > _TERMINAL_ROWS:
-            console.print(f"[dim]... {len(rows) - _TERMINAL_ROWS} more rows (--out or --json)[/]", highlight=False)
+            screen.print(styled((f"... {len(rows) - _TERMINAL_ROWS} more rows (--out or --json)", "dim")))
     for note in description.notes:
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+        screen.print(styled(("note:", "yellow"), f" {note}"))
     if description.files:
-        print(f"wrote {len(description.files)} files to {description.out}")
+        say(f"wrote {len(description.files)} files to {description.out}")

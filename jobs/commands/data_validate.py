@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from microg import storage
+from microg.screen import styled, wide_screen
 from microg.validation import ValidationReport
 
 
@@ -22,10 +20,9 @@ def write_findings(report: ValidationReport, path: str) -> None:
 
 def show(report: ValidationReport, name: str, examples: int) -> None:
     """Print the findings by check, with so many examples of each, and what was checked."""
-    # Without a terminal the table must not be cut at 80 columns.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    screen = wide_screen()
     if report.findings:
-        table = Table(title=f"Findings in {escape(name)}", title_justify="left", show_lines=True)
+        table = Table(title=f"Findings in {name}", title_justify="left", show_lines=True)
         for header in ("", "check", "table"):
             table.add_column(header, no_wrap=True)
         table.add_column("rows", justify="right", no_wrap=True)
@@ -35,21 +32,21 @@ def show(report: ValidationReport, name: str, examples: int) -> None:
             colour = "red" if summary.severity == "error" else "yellow"
             shown = []
             for finding in summary.first:
-                where = f"[bold]{escape(finding.clip_id)}[/]: " if finding.clip_id else ""
-                detail = f" [dim]({escape('; '.join(finding.examples))})[/]" if finding.examples else ""
-                shown.append(f"{where}{escape(finding.message)}{detail}")
+                where = [(finding.clip_id, "bold"), ": "] if finding.clip_id else []
+                detail = [(f" ({'; '.join(finding.examples)})", "dim")] if finding.examples else []
+                shown.append(styled(*where, finding.message, *detail))
             table.add_row(
-                f"[{colour}]{summary.severity}[/]",
+                styled((summary.severity, colour)),
                 summary.check,
                 summary.table,
                 str(summary.count),
                 str(summary.clips) if summary.clips else "-",
-                "\n".join(shown),
+                Text("\n").join(shown),
             )
-        console.print(table)
+        screen.print(table)
     rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items() if count)
-    console.print(f"checked: {rows or 'no rows'}", highlight=False)
+    screen.print(f"checked: {rows or 'no rows'}")
     for reason in report.skipped:
-        console.print(f"[dim]{escape(reason)}[/]", highlight=False)
+        screen.print(styled((reason, "dim")))
     colour = "red" if report.errors else "green"
-    console.print(f"[{colour}]{report.errors} errors[/], {report.warnings} warnings", highlight=False)
+    screen.print(styled((f"{report.errors} errors", colour), f", {report.warnings} warnings"))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from microg.screen import Screen, styled
 from microg.system.doctor import Diagnosis
 
 _COLOURS = {"ok": "green", "differs": "yellow", "missing": "yellow", "unknown": "yellow", "broken": "red"}
@@ -13,23 +12,23 @@ _COLOURS = {"ok": "green", "differs": "yellow", "missing": "yellow", "unknown": 
 
 def show(diagnosis: Diagnosis, show_all: bool) -> None:
     """Print what there is, what would run where, and how to get the rest; `show_all` lists every package."""
-    console = Console()
-    console.print(f"[bold]microg {diagnosis.version}[/bold]")
-    _print_pairs(console, "Hardware", _hardware_lines(diagnosis))
+    screen = Screen()
+    screen.print(styled((f"microg {diagnosis.version}", "bold")))
+    _print_pairs(screen, "Hardware", _hardware_lines(diagnosis))
     for area in ("packages", "engines", "weights", "ray"):
         checks = [check for check in diagnosis.checks if check.area == area]
         rows = checks if show_all or area != "packages" else [check for check in checks if check.state != "ok"]
         table = _plain_table(area.capitalize(), names=2)
         for check in rows:
-            table.add_row(check.name, f"[{_COLOURS[check.state]}]{check.state}[/]", escape(check.detail))
+            table.add_row(check.name, styled((check.state, _COLOURS[check.state])), check.detail)
         if len(rows) < len(checks):
-            table.add_row(f"{len(checks) - len(rows)} others", "[green]ok[/]", "--all lists them")
-        console.print()
-        console.print(table)
+            table.add_row(f"{len(checks) - len(rows)} others", styled(("ok", "green")), "--all lists them")
+        screen.print()
+        screen.print(table)
     advice = diagnosis.advice
     resources = ", ".join(f"{key} {value:g}" for key, value in advice["resources"].items())
     _print_pairs(
-        console,
+        screen,
         "What would run where",
         [
             ("detector", f"{advice['detector_backend'] or 'nothing usable'} on {advice['detector_device']}"),
@@ -39,20 +38,20 @@ def show(diagnosis: Diagnosis, show_all: bool) -> None:
     )
     fixes = [(check.name, check.fix) for check in diagnosis.checks if check.fix and check.state != "ok"]
     if fixes:
-        console.print("\n[italic]How to get the rest[/italic]")
+        screen.print()
+        screen.print(styled(("How to get the rest", "italic")))
         for name, fix in fixes:  # not in a table: a wrapped command cannot be copied
-            console.print(f"{escape(name)}: [bold]{escape(fix)}[/bold]", soft_wrap=True, highlight=False)
+            screen.print(styled(f"{name}: ", (fix, "bold")), soft_wrap=True)
     broken = [check for check in diagnosis.checks if check.fatal]
-    console.print()
+    screen.print()
     if broken:
-        console.print(f"[red]{len(broken)} core parts do not work:[/] {', '.join(check.name for check in broken)}")
+        names = ", ".join(check.name for check in broken)
+        screen.print(styled((f"{len(broken)} core parts do not work:", "red"), f" {names}"))
     elif diagnosis.unanswered:
-        console.print(
-            f"[yellow]Nothing is broken, but {', '.join(diagnosis.unanswered)} did not load in time;[/] "
-            "--timeout 60 waits longer."
-        )
+        what = f"Nothing is broken, but {', '.join(diagnosis.unanswered)} did not load in time;"
+        screen.print(styled((what, "yellow"), " --timeout 60 waits longer."))
     else:
-        console.print("[green]The core works.[/]")
+        screen.print(styled(("The core works.", "green")))
 
 
 def _hardware_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
@@ -71,12 +70,12 @@ def _hardware_lines(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     ]
 
 
-def _print_pairs(console: Console, title: str, pairs: list[tuple[str, str]]) -> None:
+def _print_pairs(screen: Screen, title: str, pairs: list[tuple[str, str]]) -> None:
     table = _plain_table(title, names=1)
     for name, value in pairs:
-        table.add_row(name, escape(value))
-    console.print()
-    console.print(table)
+        table.add_row(name, value)
+    screen.print()
+    screen.print(table)
 
 
 def _plain_table(title: str, *, names: int) -> Table:

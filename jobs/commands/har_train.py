@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from microg.config import load_config, merged, read_recipe
+from microg.console import say
 from microg.errors import ConfigError
 from microg.pipelines.har.train.settings import TrainConfig
 
@@ -49,34 +50,34 @@ def _read(recipe: str) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print a finished run's result: the curve, the best epoch, and where the time went."""
     if result["already_finished"]:
-        print(f"{result['run']} is finished: {result['epochs']} epochs. Give another --run to train again.")
+        say(f"{result['run']} is finished: {result['epochs']} epochs. Give another --run to train again.")
     _history(result["history"])
     best = result["best"]
     if best is not None:
-        print(f"best epoch {best['epoch']}: {best['select']} mAP {best['map']:.4f} on val; weights {result['weights']}")
+        say(f"best epoch {best['epoch']}: {best['select']} mAP {best['map']:.4f} on val; weights {result['weights']}")
     if result["restarts"]:
-        print(f"workers were restarted {result['restarts']} times")
+        say(f"workers were restarted {result['restarts']} times")
     if (speed := result["throughput"]) is not None:
-        print(
+        say(
             f"{speed['rows']:,} clips in {speed['wall_s']:.0f} s: {speed['rows_per_s']:.2f} clips/s in training, "
             f"{speed['wait_share']:.0%} of it waiting for clips; validation "
             f"{speed['stages']['validate'] * speed['rows']:.0f} s; bottleneck: {speed['bottleneck']}"
         )
     for failure in result["failures"][:5]:
-        print(f"failed: {failure}")
+        say(f"failed: {failure}")
     if len(result["failures"]) > 5:
-        print(f"failed: {len(result['failures']) - 5} more, see {result['run']}/checkpoints/progress.json")
+        say(f"failed: {len(result['failures']) - 5} more, see {result['run']}/checkpoints/progress.json")
     if result["complete"]:
-        print(f"next: microg har predict DATASET --weights {result['run']} --run ...")
+        say(f"next: microg har predict DATASET --weights {result['run']} --run ...")
 
 
 def _history(rows: list[dict[str, Any]]) -> None:
-    print("epoch        lr    loss  clips/s  waiting  val loss  mAP paper  mAP corrected      F1")
+    say("epoch        lr    loss  clips/s  waiting  val loss  mAP paper  mAP corrected      F1")
     for row in [row for row in rows if row["val_map_paper"] is not None][-20:] or rows[-5:]:
         waiting = row["wait_s"] / max(row["train_s"], 1e-9)
         scores = [row[name] for name in ("val_loss", "val_map_paper", "val_map_corrected", "val_f1_corrected")]
         loss, paper, corrected, f1 = ("-" if score is None else f"{score:.4f}" for score in scores)
-        print(
+        say(
             f"{row['epoch']:5d}  {row['lr']:8.2e}  {row['loss']:.4f}  {row['clips_per_s']:7.2f}  {waiting:7.0%}  "
             f"{loss:>8}  {paper:>9}  {corrected:>13}  {f1:>6}{'  best' if row['best'] else ''}"
         )

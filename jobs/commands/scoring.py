@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from microg import storage
@@ -49,11 +47,6 @@ def runs_to_compare(first: list[str] | None, more: list[str] | None) -> list[str
     if more and not first:
         raise ConfigError(f"unexpected argument {more[0]!r}", "runs to compare with follow --compare")
     return [*(first or []), *(more or [])]
-
-
-def wide_console() -> Console:
-    """Return a console that is wide enough for tables where there is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 150)
 
 
 def new_table(title: str, *heads: str, right: Iterable[str] = ()) -> Table:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.prompts import Prompt
+from microg.screen import Screen, styled
 
 _COLOURS = {"yes": "green", "unverified": "yellow", "no": "red"}
 
@@ -29,12 +28,12 @@ def show_cards(cards: list[ModelCard]) -> None:
         published, tables = (str(card.paper.frames), ", ".join(map(str, card.paper.tables))) if card.paper else ("", "")
         memory = "API" if card.api else f"{card.gpu_memory_gb:g}"
         state = "no" if card.problem() else card.runs
-        colour = f"[{_COLOURS[state]}]{state}[/]"
-        table.add_row(card.name, card.engine, escape(card.frames.label()), published, tables, memory, colour)
-    console = Console()
-    console.print(table)
-    console.print("\nmicrog vlm models MODEL tells the rest, and why one does not run.", highlight=False)
-    console.print("#f: frames in the paper's tables. GB: GPU memory, estimated.", highlight=False)
+        runs = styled((state, _COLOURS[state]))
+        table.add_row(card.name, card.engine, card.frames.label(), published, tables, memory, runs)
+    screen = Screen()
+    screen.print(table)
+    screen.print("\nmicrog vlm models MODEL tells the rest, and why one does not run.")
+    screen.print("#f: frames in the paper's tables. GB: GPU memory, estimated.")
 
 
 def show_card(card: ModelCard) -> None:
@@ -65,8 +64,8 @@ def show_card(card: ModelCard) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         if value:
-            table.add_row(name, escape(value))
-    Console().print(table)
+            table.add_row(name, value)
+    Screen().print(table)
 
 
 def show_prompts(prompts: list[Prompt]) -> None:
@@ -75,16 +74,16 @@ def show_prompts(prompts: list[Prompt]) -> None:
     for heading in ("prompt", "task", "hash", "about"):
         table.add_column(heading, overflow="fold", no_wrap=heading != "about")
     for prompt in prompts:
-        table.add_row(prompt.id, prompt.task, prompt.hash, escape(prompt.about))
-    Console().print(table)
+        table.add_row(prompt.id, prompt.task, prompt.hash, prompt.about)
+    Screen().print(table)
 
 
 def show_prompt(prompt: Prompt) -> None:
     """Print one prompt in full."""
-    console = Console()
-    console.print(f"[bold]{prompt.id}[/bold]  {prompt.task}  hash {prompt.hash}", highlight=False)
-    console.print(f"[italic]{escape(prompt.about)}[/italic]\n")
+    screen = Screen()
+    screen.print(styled((prompt.id, "bold"), f"  {prompt.task}  hash {prompt.hash}"))
+    screen.print(styled((prompt.about, "italic")), end="\n\n")
     text = "\n\n".join(part for part in (prompt.system, prompt.user) if part)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    screen.print(text, soft_wrap=True)
     if prompt.json_schema:
-        console.print("\nanswer of the shape", prompt.json_schema)
+        screen.print("\nanswer of the shape", prompt.json_schema)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import Any
 
-from microg.console import ProgressDisplay
+from microg.console import ProgressDisplay, say, say_aside
 from microg.demo.tiny_vlm.lessons import read_lessons
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 
@@ -66,14 +65,14 @@ class TrainingDisplay:
 def show(result: dict[str, Any]) -> None:
     """Print what was trained, what failed, and what to do next."""
     if result["already_finished"]:
-        print(f"{result['run']} is finished: {result['epochs']} epochs. Give another --run to train again.")
-    print(f"{result['clips']['train']} clips to learn from, {result['clips']['val']} to look at")
+        say(f"{result['run']} is finished: {result['epochs']} epochs. Give another --run to train again.")
+    say(f"{result['clips']['train']} clips to learn from, {result['clips']['val']} to look at")
     for row in result["history"]:
         if "val" in row:
             right = ", ".join(f"{kind} {share:.0%}" for kind, share in row["val"].items())
-            print(f"epoch {row['epoch']:3d}: loss {row['loss']:.3f}, {row['train_s']:.0f} s; right on val: {right}")
+            say(f"epoch {row['epoch']:3d}: loss {row['loss']:.3f}, {row['train_s']:.0f} s; right on val: {right}")
     for failure in result["failures"][:5]:
-        print(f"failed: {failure}", file=sys.stderr)
+        say_aside(f"failed: {failure}")
     if len(result["failures"]) > 5:
-        print(f"failed: {len(result['failures']) - 5} more, see {result['run']}/metrics.json", file=sys.stderr)
-    print(f"next: microg vlm generate --model {result['model']} --dataset DATASET --split test --run ...")
+        say_aside(f"failed: {len(result['failures']) - 5} more, see {result['run']}/metrics.json")
+    say(f"next: microg vlm generate --model {result['model']} --dataset DATASET --split test --run ...")

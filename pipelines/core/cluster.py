@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from microg.config import Device, Resources
+from microg.console import say_aside
 from microg.errors import ConfigError
 from microg.pipelines.core import session
 from microg.system.hardware import usable_cores
@@ -101,7 +101,7 @@ def require(bundles: Sequence[Bundle], *, who: str, fix: str = _SMALLER, wait_s:
         why = "but Ray has no GPU; it has" if no_gpu else "which does not fit: Ray has"
         raise ConfigError(f"{needs}, {why} {now}", fix)
     started = told = time.monotonic()
-    print(f"{needs}: waiting for the cluster to start nodes (it has {now})", file=sys.stderr)
+    say_aside(f"{needs}: waiting for the cluster to start nodes (it has {now})")
     with _placement_group(bundles) as group:
         while not group.wait(_LOOK_EVERY_S):
             waited = time.monotonic() - started
@@ -115,7 +115,7 @@ def require(bundles: Sequence[Bundle], *, who: str, fix: str = _SMALLER, wait_s:
                 )
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
-                print(f"still waiting, {waited:.0f} of {wait_s:.0f} s: the cluster has {capacity()}", file=sys.stderr)
+                say_aside(f"still waiting, {waited:.0f} of {wait_s:.0f} s: the cluster has {capacity()}")
     return capacity()
 
 

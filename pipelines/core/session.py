@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from microg.config import Resources
+from microg.console import say_aside
 from microg.errors import ConfigError, WorkerError, describe
 from microg.system.hardware import usable_cores
 
@@ -85,12 +86,11 @@ def _announce_own_ray() -> None:
 
     known = read_ray_address()
     if known in services.find_gcs_addresses():
-        print(
+        say_aside(
             f"a Ray runs here at {known}; this command starts its own (--address {known} joins it)",
-            file=sys.stderr,
         )
     elif known:
-        print(f"the Ray that ran here at {known} has ended; this command starts its own", file=sys.stderr)
+        say_aside(f"the Ray that ran here at {known} has ended; this command starts its own")
 
 
 def _messages_to_stderr() -> None:

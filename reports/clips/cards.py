@@ -13,15 +13,15 @@ from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.data.taxonomy import BY_ID
 from microg.errors import DatasetError, VideoError
-from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, key_frame, person_colour
+from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, colour_number, key_frame
 
 
 @dataclass(frozen=True)
 class PersonLine:
-    """A person of a clip, the colour of its box, and its actions by name."""
+    """A person of a clip, the number of its box's colour, and its actions by name."""
 
     person_id: int
-    colour: str
+    colour: int
     actions: tuple[str, ...]
 
 
@@ -81,7 +81,7 @@ def _card(
     rate = f"{row['fps']:g} fps" if row["fps"] else None
     picture, problem = _picture(dataset, row, found, style)
     numbers = sorted({item["person_id"] for name in ("boxes", "actions") for item in found[name]} - {None})
-    people = [PersonLine(number, person_colour(number), _actions(number, found["actions"])) for number in numbers]
+    people = [PersonLine(number, colour_number(number), _actions(number, found["actions"])) for number in numbers]
     return ClipCard(
         clip_id=row["clip_id"],
         details=", ".join(part for part in (row["origin"], size, length, rate) if part),

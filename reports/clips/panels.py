@@ -18,7 +18,7 @@ from microg.errors import MicrogError, VideoError
 from microg.formats.key_frame_sources import read_key_frames
 from microg.metrics.har.boxes import iou
 from microg.reports.clips.cards import spread
-from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, person_colour
+from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, colour_number
 from microg.reports.run_folders import RunFolder, model_name, predictions_path
 
 _CONSIDERED = 2000  # key frames ranked, spread over the data
@@ -46,10 +46,10 @@ class ModelAnswer:
 
 @dataclass(frozen=True)
 class PersonPanel:
-    """A person, the colour of the box, true actions, and what each model answers."""
+    """A person, the number of the box's colour, true actions, and what each model answers."""
 
     person_id: int
-    colour: str
+    colour: int
     truth: tuple[str, ...]
     models: tuple[ModelAnswer, ...]
 
@@ -151,7 +151,7 @@ def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle) 
     for place, person in enumerate(row["person_id"]):
         labels = set(row["labels"][place])
         answers = tuple(_answer(model, _of_person(model, row, place), labels) for model in models)
-        people.append(PersonPanel(person, person_colour(person), tuple(_names(sorted(labels))), answers))
+        people.append(PersonPanel(person, colour_number(person), tuple(_names(sorted(labels))), answers))
     picture, problem = None, None
     try:
         if not row["uri"]:

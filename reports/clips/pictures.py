@@ -36,9 +36,14 @@ class Box:
     y2: float
 
 
+def colour_number(person_id: int) -> int:
+    """Return which of `PERSON_COLOURS` a person has, the same in pictures and in text."""
+    return (person_id - 1) % len(PERSON_COLOURS)
+
+
 def person_colour(person_id: int) -> str:
-    """Return the colour of a person, the same in pictures and in text."""
-    return PERSON_COLOURS[(person_id - 1) % len(PERSON_COLOURS)]
+    """Return the colour of a person."""
+    return PERSON_COLOURS[colour_number(person_id)]
 
 
 def key_frame(frames: np.ndarray, sampled: np.ndarray) -> int | None:

@@ -5,15 +5,13 @@ Only runs on the same data under the same protocol are ranked together. Without 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from microg import storage
 from microg.errors import DatasetError
+from microg.escaping import csv_text, json_text
 from microg.reports.html import environment, render_page, section
 from microg.reports.pages.report import WrittenPage, page_and_tables, written_page
 from microg.reports.run_folders import find_runs
@@ -62,10 +60,10 @@ def build_leaderboard(paths: Sequence[str], out: str = "leaderboard.html", *, ti
     files = {
         page: text,
         f"{stem}.csv": _csv(boards),
-        f"{stem}.json": json.dumps([_plain(one) for one in boards], indent=2, ensure_ascii=False) + "\n",
+        f"{stem}.json": json_text([_plain(one) for one in boards]) + "\n",
     }
     for path, content in files.items():
-        storage.write_bytes(path, content.encode("utf-8", "replace"))
+        storage.write_bytes(path, content.encode())
     return written_page(page, text, list(files), [f"{name}: has no scores to rank" for name in left], runs)
 
 
@@ -111,15 +109,13 @@ def _plain(ordered: _OrderedBoard) -> dict[str, Any]:
 
 
 def _csv(boards: Sequence[_OrderedBoard]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["board", "data", "protocol", "rank", "origin", "name", "run", "metric", "value", "low", "high"])
+    heads = ("board", "data", "protocol", "rank", "origin", "name", "run", "metric", "value", "low", "high")
+    rows = []
     for ordered in boards:
         for entry in ordered.entries:
             about = (ordered.board.title, entry.data_title, entry.protocol, entry.rank, entry.origin)
-            names = ["'" + text if text.startswith(("=", "+", "-", "@")) else text for text in (entry.name, entry.run)]
             for key, cell in entry.cells.items():
                 if cell.value is not None:
                     values = ["" if value is None else f"{value:.6g}" for value in (cell.value, cell.low, cell.high)]
-                    writer.writerow([*about, *names, key, *values])
-    return buffer.getvalue()
+                    rows.append((*about, entry.name, entry.run, key, *values))
+    return csv_text(heads, rows)

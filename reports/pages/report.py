@@ -98,7 +98,7 @@ def build(
     add("provenance", provenance(found))
     title = inputs.options.title or (f"Report of {found[0].name}" if len(found) == 1 else "MicroG-Bench report")
     text = render_page(title, _subtitle(found), sections)
-    storage.write_bytes(page, text.encode("utf-8", "replace"))
+    storage.write_bytes(page, text.encode())
     return written_page(page, text, [page, *files], inputs.notes, found)
 
 
@@ -108,7 +108,7 @@ def written_page(
     """Return the record of a page."""
     return {
         "page": page,
-        "bytes": len(text.encode("utf-8", "replace")),
+        "bytes": len(text.encode()),
         "files": list(files),
         "notes": list(notes),
         "runs": [{"run": run.root, "command": run.command, "finished": run.finished} for run in runs],

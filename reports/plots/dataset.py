@@ -29,6 +29,7 @@ from microg.reports.plots.style import (
     figure,
     finish,
     legend_below,
+    plain_logarithm,
     styled,
 )
 
@@ -60,6 +61,7 @@ def label_distribution(labels: pd.DataFrame) -> Plot | None:
         counts = used["all"].tolist()
         axes.barh(names, counts, color=[GROUP_COLOURS[group] for group in used["group"]], height=0.75)
         axes.set(xscale="log", xlim=(0.8, max(counts) * 2.2))
+        plain_logarithm(axes.xaxis)
         axes.invert_yaxis()
         axes.margins(y=0.01)
         axes.grid(visible=False, axis="y")

@@ -12,9 +12,17 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
 
-from microg.reports.plots.style import GROUP_COLOURS, NEUTRAL, Plot, figure, finish, legend_below, styled
+from microg.reports.plots.style import (
+    GROUP_COLOURS,
+    NEUTRAL,
+    Plot,
+    figure,
+    finish,
+    legend_below,
+    plain_logarithm,
+    styled,
+)
 
 # Curves drawn in colour in each group's panel; the rest is grey.
 _NAMED_CURVES = 6
@@ -108,7 +116,7 @@ def support_against_ap(classes: pd.DataFrame) -> Plot | None:
             if len(part):
                 axes.scatter(part["support"], part["ap"], color=colour, s=46, alpha=0.85, label=group, linewidths=0)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        plain_logarithm(axes.xaxis)
         top = max(int(known["support"].max()), 10)
         axes.set(xlim=(0.8, top * 1.8), ylim=(-0.02, 1.05))
         # names where there is room: the rest would lie on top of each other

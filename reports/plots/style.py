@@ -6,6 +6,7 @@ Figures are made without pyplot: no global state, no display, no leak when many 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter
 
 from microg import storage
 
@@ -41,7 +44,11 @@ _RC = {
     # Ids inside an SVG come from this salt instead of a random number.
     "svg.hashsalt": "microg",
     "svg.fonttype": "path",
+    # A name with dollar signs is no formula.
+    "text.parse_math": False,
 }
+# Matplotlib writes each text beside its outlines, control characters too, which are no XML.
+_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,17 @@ def legend_below(result: Figure, axes: Axes) -> None:
     result.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 3), fontsize=10)
 
 
+def plain_logarithm(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers; those of Matplotlib are formulas."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+
+
 def finish(result: Figure, name: str, description: str) -> Plot:
     """Render a figure to PNG (144 dpi) and SVG without dates."""
     FigureCanvasAgg(result)
-    return Plot(name, description, _render(result, "png", dpi=144), _render(result, "svg", metadata={"Date": None}))
+    svg = _COMMENT.sub(b"", _render(result, "svg", metadata={"Date": None}))
+    return Plot(name, description, _render(result, "png", dpi=144), svg)
 
 
 def _render(result: Figure, kind: str, **options: Any) -> bytes:

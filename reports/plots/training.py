@@ -18,7 +18,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from microg.reports.plots.style import NEUTRAL, Plot, figure, finish, styled
+from microg.escaping import visible_line
+from microg.reports.plots.style import NEUTRAL, Plot, figure, finish, plain_logarithm, styled
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 
@@ -44,6 +45,7 @@ def training_curves(
         low, high = float(history["loss"].min()), float(history["loss"].max())
         if low > 0 and high / low > 20:
             left.set_yscale("log")
+            plain_logarithm(left.yaxis)
         left.set_title("Loss")
         rate = left.twinx()
         rate.fill_between(history["epoch"], history["lr"], color=NEUTRAL, alpha=0.12, linewidth=0)
@@ -155,7 +157,7 @@ def parallel_coordinates(
     if not scored:
         return None
     values = np.array([trial[score] for trial in scored], dtype=float)
-    axes_of = [_axis(key, [trial[key] for trial in scored]) for key in keys]
+    axes_of = [_axis(visible_line(key), [trial[key] for trial in scored]) for key in keys]
     axes_of.append(_score_axis(score, values))
     shade = Normalize(values.min(), max(values.max(), values.min() + 1e-9))
     palette = colormaps["viridis"]
@@ -245,4 +247,4 @@ def _spread(index: int, count: int) -> float:
 
 
 def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else visible_line(str(value))

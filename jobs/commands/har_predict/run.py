@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
+from microg.console import say, say_aside
 from microg.jobs.common import show_plan_values
 from microg.runs import Run, exclusive
 
@@ -112,30 +112,30 @@ def _score(run: Run, key_frames: pa.Table, settings: PredictSettings, network: B
     session.connect(settings.resources)
     settings, device = with_device(settings)
     run.record_device(device)
-    print(f"{key_frames.num_rows} key frames with {settings.model} on {device}", file=sys.stderr)
+    say_aside(f"{key_frames.num_rows} key frames with {settings.model} on {device}")
     return {"throughput": run_prediction(key_frames, run.root, settings, network, device=device)}
 
 
 def show(report: dict[str, Any]) -> None:
     """Print the report for people."""
     loaded = report["weights_loaded"]
-    print(f"{report['model']}, RoI scale {report['roi_scale']}, {report['label_space']}: {loaded['loaded']} tensors")
+    say(f"{report['model']}, RoI scale {report['roi_scale']}, {report['label_space']}: {loaded['loaded']} tensors")
     not_loaded = [*loaded["missing"], *(item["name"] for item in loaded["mismatched"])]
     if not_loaded:
-        print(f"left as initialised: {len(not_loaded)} tensors, e.g. {', '.join(not_loaded[:3])}")
+        say(f"left as initialised: {len(not_loaded)} tensors, e.g. {', '.join(not_loaded[:3])}")
     for note in report["notes"]:
-        print(f"note: {note}")
-    print(f"{report['key_frames']:,} key frames, {report['samples']:,} boxes; {report['done_before']:,} done before")
+        say(f"note: {note}")
+    say(f"{report['key_frames']:,} key frames, {report['samples']:,} boxes; {report['done_before']:,} done before")
     if "plan" in report:
         show_plan_values(report["plan"])
-        print("nothing was predicted (--dry-run)")
+        say("nothing was predicted (--dry-run)")
         return
     if report.get("throughput"):
         from microg.pipelines.core.telemetry import throughput_line
 
-        print(throughput_line(report["throughput"]))
+        say(throughput_line(report["throughput"]))
     for row in report["errors"][:_SHOWN_ERRORS]:
-        print(f"failed: {row['sample_id']}: {row['error']}")
+        say(f"failed: {row['sample_id']}: {row['error']}")
     if report["failed"]:
-        print(f"{report['failed']:,} of {report['samples']:,} boxes failed; run the same command to try them again")
-    print(f"wrote {report['predictions']}")
+        say(f"{report['failed']:,} of {report['samples']:,} boxes failed; run the same command to try them again")
+    say(f"wrote {report['predictions']}")

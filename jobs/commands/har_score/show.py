@@ -5,44 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from microg.jobs.commands.scoring import new_table, percent, span, wide_console
+from microg.jobs.commands.scoring import new_table, percent, span
 from microg.metrics.har.registry import METRICS, published_columns, resampled
 from microg.metrics.har.scores import ProtocolScores
 from microg.metrics.har.scoring import Report
 from microg.metrics.published import PublishedRow
+from microg.screen import Screen, styled, wide_screen
 
 
 def show(document: dict[str, Any], report: Report, published: PublishedRow | None) -> None:
     """Print overall scores, the published row, slices, classes, comparisons and warnings."""
-    console = wide_console()
+    screen = wide_screen(150)
     counts = document["counts"]
-    console.print(
+    screen.print(
         f"{counts['predicted_boxes']:,} predicted boxes against {counts['true_boxes']:,} true boxes with "
         f"{counts['labels']:,} labels in {counts['key_frames']:,} key frames of {counts['clips']:,} clips; scores are "
         f"{'logits' if document['scores'] == 'logit' else 'probabilities'} of {document['label_space']}",
-        highlight=False,
     )
     if "transfer" in document:
-        _transfer(console, document["transfer"])
-    console.print(_overall(document))
+        _transfer(screen, document["transfer"])
+    screen.print(_overall(document))
     if document.get("published", {}).get("metrics"):
-        console.print(_published(document["published"]))
-    console.print(_slices(report.results))
-    console.print(_classes(report.results, published))
+        screen.print(_published(document["published"]))
+    screen.print(_slices(report.results))
+    screen.print(_classes(report.results, published))
     if document.get("comparisons"):
-        console.print(_comparisons(document["comparisons"]))
+        screen.print(_comparisons(document["comparisons"]))
     for finding in report.findings:
-        console.print(f"[yellow]warning:[/] {escape(str(finding))}", highlight=False)
+        screen.print(styled(("warning:", "yellow"), f" {finding}"))
     for note in document["notes"]:
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
-    console.print(f"wrote {len(document['files'])} files to {escape(document['run'])}", highlight=False)
+        screen.print(styled(("note:", "yellow"), f" {note}"))
+    screen.print(f"wrote {len(document['files'])} files to {document['run']}")
 
 
-def _transfer(console: Console, covered: dict[str, Any]) -> None:
+def _transfer(screen: Screen, covered: dict[str, Any]) -> None:
     total, scored = covered["classes"], len(covered["scored"])
     lines = [
         f"{scored} of the {total} classes of {covered['onto']} are scored, {covered['with_truth']} of them with truth: "
@@ -52,7 +50,7 @@ def _transfer(console: Console, covered: dict[str, Any]) -> None:
     if covered["unscored"]:
         lines.append(f"not scored: {', '.join(covered['unscored'])}")
     for line in lines:
-        console.print(escape(line), highlight=False)
+        screen.print(styled(line))
 
 
 def _overall(document: dict[str, Any]) -> Table:
@@ -78,7 +76,7 @@ def _published(published: dict[str, Any]) -> Table:
     table = new_table(title, "metric", right=heads)
     for row in published["metrics"]:
         difference = f"{100 * row['difference']:+.4f}" if row["difference"] is not None else "-"
-        inside = "[green]yes[/]" if row["inside"] else "[red]no[/]"
+        inside = styled(("yes", "green") if row["inside"] else ("no", "red"))
         bracket = span(row["bracket_low"], row["bracket_high"], 4)
         scores = (percent(row["published"], 3), percent(row["ours"], 4))
         table.add_row(METRICS[row["metric"]].title, *scores, difference, bracket, inside)
@@ -115,7 +113,7 @@ def _classes(results: dict[str, ProtocolScores], row: PublishedRow | None) -> Ta
         action_id = space.ids[c]
         first, *others = [percent(float(scores.values[name][c])) for name in METRICS]
         middle = [percent(row.ap.get(action_id))] if row is not None and printed else []
-        name = escape(space.names[action_id])
+        name = space.names[action_id]
         table.add_row(str(action_id), name, f"{scores.support[c]:,}", first, *middle, *others)
     return table
 
@@ -138,5 +136,5 @@ def _comparisons(rows: list[dict[str, Any]]) -> Table:
         metric, average = resampled()[row["metric"]]
         title = f"micro {metric.title}" if average == "micro" else metric.title
         scores = (percent(row["here"]), percent(row["there"]), f"{100 * row['difference']:+.2f}")
-        table.add_row(escape(row["run"]), row["protocol"], title, *scores, *cells)
+        table.add_row(row["run"], row["protocol"], title, *scores, *cells)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
+from microg.console import say, say_aside
 from microg.runs import Run, exclusive
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
     run.record_device(place.device)
     what = f"{prepared.left_rows:,} answers about {prepared.left.num_rows:,} clips"
     where = ", over several nodes" if place.over_nodes else ""
-    print(f"{what}: {prepared.card.title} on {place.device}{where}", file=sys.stderr)
+    say_aside(f"{what}: {prepared.card.title} on {place.device}{where}")
     sums: Counter[str] = Counter()
     if settings.batch:
         return _ask_in_batches(prepared, settings)
@@ -255,28 +255,26 @@ def _outcome(table: pa.Table, mine: pa.Table) -> dict[str, Any]:
 def show(report: dict[str, Any]) -> None:
     """Print the report for people."""
     prompts = ", ".join(f"{task} by {name}" for task, name in report["prompts"].items())
-    print(f"{report['model']} ({report['model_id']}, {report['engine']}), frames {report['frames']}; {prompts}")
+    say(f"{report['model']} ({report['model_id']}, {report['engine']}), frames {report['frames']}; {prompts}")
     for note in report["notes"]:
-        print(f"note: {note}")
-    print(f"{report['rows']:,} answers about {report['clips']:,} clips; {report['done_before']:,} done before")
+        say(f"note: {note}")
+    say(f"{report['rows']:,} answers about {report['clips']:,} clips; {report['done_before']:,} done before")
     speed = report.get("throughput")
     if speed:
         from microg.pipelines.core.telemetry import throughput_line
 
         now = report["asked_now"]
-        print(throughput_line(speed))
-        print(
+        say(throughput_line(speed))
+        say(
             f"{now['prompt_tokens']:,} tokens in, {now['completion_tokens']:,} out; "
             f"{now['cached']:,} replies from the cache"
         )
     account = report.get("account")
     if account:
-        print(
-            f"{account['sent']:,} requests, {account['refused']:,} refused; this run has cost ${account['spent']:.4f}"
-        )
+        say(f"{account['sent']:,} requests, {account['refused']:,} refused; this run has cost ${account['spent']:.4f}")
     for row in report["errors"][:_SHOWN_ERRORS]:
-        print(f"failed: {row['row']}: {row['error']}")
+        say(f"failed: {row['row']}: {row['error']}")
     if report["failed"]:
-        print(f"{report['failed']:,} of {report['rows']:,} answers failed; run the same command to try them again")
-    print(f"wrote {report['generations']}")
-    print(f"next: microg vlm score --run {report['run']}")
+        say(f"{report['failed']:,} of {report['rows']:,} answers failed; run the same command to try them again")
+    say(f"wrote {report['generations']}")
+    say(f"next: microg vlm score --run {report['run']}")

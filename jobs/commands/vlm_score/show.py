@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from microg.jobs.commands.scoring import new_table, percent, span, wide_console
+from microg.jobs.commands.scoring import new_table, percent, span
 from microg.metrics.text import registry
 from microg.metrics.text.registry import title
+from microg.screen import Screen, styled, wide_screen
 from microg.texts.items import Task
 
 _KINDS = {"answer_type": "answer type", "question_type": "question", "origin": "origin"}
@@ -20,29 +20,29 @@ _CUT = 110
 
 def show(document: dict[str, Any]) -> None:
     """Print coverage, scores beside baselines and the published row, slices, examples, comparisons and notes."""
-    console = wide_console()
+    screen = wide_screen(150)
     for task, by_protocol in document["tasks"].items():
-        console.print(_coverage(task, document["coverage"][task]), highlight=False)
-        console.print(_overall(task, by_protocol, document))
+        screen.print(_coverage(task, document["coverage"][task]))
+        screen.print(_overall(task, by_protocol, document))
         for protocol, found in by_protocol.items():
             if found["lengths"]:
-                console.print(_lengths(protocol, found["lengths"]), highlight=False)
+                screen.print(_lengths(protocol, found["lengths"]))
         first = next(iter(by_protocol.values()))
         if first["slices"]:
-            console.print(_slices(task, next(iter(by_protocol)), first["slices"]))
-        console.print(_examples(document["examples"][task]))
+            screen.print(_slices(task, next(iter(by_protocol)), first["slices"]))
+        screen.print(_examples(document["examples"][task]))
         if task in document.get("judge", {}):
-            console.print(_judge(document["judge"][task]), highlight=False)
+            screen.print(_judge(document["judge"][task]))
     if document.get("comparisons"):
-        console.print(_comparisons(document["comparisons"]))
-    _remarks(console, document)
-    console.print(f"wrote {len(document['files'])} files to {escape(document['run'])}", highlight=False)
+        screen.print(_comparisons(document["comparisons"]))
+    _remarks(screen, document)
+    screen.print(f"wrote {len(document['files'])} files to {document['run']}")
 
 
-def _coverage(task: str, counts: Mapping[str, int]) -> str:
+def _coverage(task: str, counts: Mapping[str, int]) -> Text:
     parts = [f"{counts['answered']:,} of {counts['items']:,} items of {counts['clips']:,} clips answered"]
     parts += [f"{counts[name]:,} {name}" for name in ("missing", "failed", "empty", "extra") if counts[name]]
-    return f"[bold]{task}[/]: {', '.join(parts)}"
+    return styled((task, "bold"), f": {', '.join(parts)}")
 
 
 def _overall(task: Task, by_protocol: Mapping[str, Any], document: dict[str, Any]) -> Table:
@@ -55,7 +55,7 @@ def _overall(task: Task, by_protocol: Mapping[str, Any], document: dict[str, Any
         heads += ["answered only"] if found["valid"] is not None else []
     heads += ["published", "difference"] if published else []
     heading = f"{task}: scores x 100 with 95% intervals over clips"
-    table = new_table(heading + (f"; published: {escape(name)}" if published else ""), "score", right=heads)
+    table = new_table(heading + (f"; published: {name}" if published else ""), "score", right=heads)
     systems = list(dict.fromkeys(name for found in by_protocol.values() for name in found["baselines"]))
     for system in systems:
         table.add_column(system, justify="right", style="dim")
@@ -74,9 +74,7 @@ def _overall(task: Task, by_protocol: Mapping[str, Any], document: dict[str, Any
             doubt = "?" if row and row["doubt"] else ""
             cells.append(f"{row['published']:.2f}{doubt}" if row else "")
             cells.append(f"{row['difference']:+.2f}" if row and row["difference"] is not None else "")
-        table.add_row(
-            escape(title(score)), *cells, *(percent(first["baselines"].get(name, {}).get(score)) for name in systems)
-        )
+        table.add_row(title(score), *cells, *(percent(first["baselines"].get(name, {}).get(score)) for name in systems))
     return table
 
 
@@ -95,7 +93,7 @@ def _slices(task: Task, protocol: str, slices: Mapping[str, Any]) -> Table:
     for key, part in slices.items():
         kind, _, name = key.partition("/")
         values = [percent(part["scores"].get(score)) for score in scores]
-        table.add_row(_KINDS[kind], escape(name), f"{part['items']:,}", *values)
+        table.add_row(_KINDS[kind], name, f"{part['items']:,}", *values)
     return table
 
 
@@ -107,9 +105,9 @@ def _examples(found: Mapping[str, Any]) -> Table:
     table.add_column("true")
     for name in ("best", "worst"):
         for row in found[name]:
-            asked = f"[dim]{escape(_short(row['question']))}[/] " if row["question"] else ""
-            cells = (f"{asked}{escape(_short(row['text'])) or '[dim](empty)[/]'}", escape(_short(row["reference"])))
-            table.add_row(escape(row["item"]), percent(row["scores"].get(by)), *cells)
+            question = (f"{_short(row['question'])} " if row["question"] else "", "dim")
+            said = styled(question, _short(row["text"]) or ("(empty)", "dim"))
+            table.add_row(row["item"], percent(row["scores"].get(by)), said, _short(row["reference"]))
         table.add_section()
     return table
 
@@ -121,46 +119,44 @@ def _comparisons(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         p = f"{row['p_better']:.3f}" if "p_better" in row else ""
         scores = (percent(row["here"]), percent(row["there"]), f"{100 * row['difference']:+.2f}")
-        names = (escape(row["run"]), row["task"], row["protocol"], escape(title(row["metric"])))
+        names = (row["run"], row["task"], row["protocol"], title(row["metric"]))
         table.add_row(*names, *scores, _span(row) if p else "", p)
     return table
 
 
-def _judge(found: Mapping[str, Any]) -> str:
+def _judge(found: Mapping[str, Any]) -> Text:
     if not found["judged"]:
-        return f"judge {escape(found['model'])}: none of {found['items']} items could be judged"
+        return styled(f"judge {found['model']}: none of {found['items']} items could be judged")
     text = (
-        f"judge {escape(found['model'])} ({found['prompt_id']}, {found['prompt_hash'][:12]}): "
+        f"judge {found['model']} ({found['prompt_id']}, {found['prompt_hash'][:12]}): "
         f"{percent(found['accuracy'])}% of {found['judged']:,} correct"
     )
     if found["cost"]:
         text += f", {found['cost']:.4f} dollars"
-    if found["failed"]:
-        text += (
-            f"; [yellow]{found['failed']:,} could not be judged[/]: between {percent(found['accuracy_low'])}% and "
-            f"{percent(found['accuracy_high'])}% whatever they are"
-        )
-    return text
+    if not found["failed"]:
+        return styled(text)
+    limits = f"between {percent(found['accuracy_low'])}% and {percent(found['accuracy_high'])}% whatever they are"
+    return styled(f"{text}; ", (f"{found['failed']:,} could not be judged", "yellow"), f": {limits}")
 
 
-def _remarks(console: Console, document: dict[str, Any]) -> None:
+def _remarks(screen: Screen, document: dict[str, Any]) -> None:
     for by_protocol in document["tasks"].values():
         for name, number in next(iter(by_protocol.values()))["over_length"].items():
             if number:
                 text = f"{number:,} items have a text longer than the encoder of {name} takes; it was cut"
-                console.print(f"[yellow]note:[/] {text}", highlight=False)
+                screen.print(styled(("note:", "yellow"), f" {text}"))
     for task, rows in document.get("published", {}).get("tasks", {}).items():
         for row in rows:
             if row["doubt"]:
                 text = f"the published {task} {row['column']} is doubtful: {row['doubt']}"
-                console.print(f"[yellow]note:[/] {escape(text)}", highlight=False)
+                screen.print(styled(("note:", "yellow"), f" {text}"))
     for task, names in document["extra"].items():
         text = f"{len(names)} {task} predictions without reference were left out: {', '.join(names[:5])}"
-        console.print(f"[yellow]note:[/] {escape(text)}", highlight=False)
+        screen.print(styled(("note:", "yellow"), f" {text}"))
     for name, reason in document["skipped"].items():
-        console.print(f"[yellow]skipped {escape(name)}:[/] {escape(reason)}", highlight=False)
+        screen.print(styled((f"skipped {name}:", "yellow"), f" {reason}"))
     for note in document["notes"]:
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+        screen.print(styled(("note:", "yellow"), f" {note}"))
 
 
 def _span(limits: Mapping[str, float] | None) -> str:

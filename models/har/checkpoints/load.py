@@ -76,6 +76,10 @@ class LoadReport:
         return asdict(self)
 
     def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """Return the report for people, line by line."""
         lines = [
             f"{self.model}: {len(self.loaded)} tensors loaded from {self.path} ({self.container}, {self.layout} names)",
             f"  head: {self.head}",
@@ -86,8 +90,7 @@ class LoadReport:
             ("left as initialised, of another shape", self.mismatched),
             ("in the file but not in the model", self.unexpected),
         ]
-        lines += [f"  {title}: {len(items)}: {listed(items)}" for title, items in groups if items]
-        return "\n".join(lines)
+        return lines + [f"  {title}: {len(items)}: {listed(items)}" for title, items in groups if items]
 
 
 def listed(items: Sequence[object]) -> str:

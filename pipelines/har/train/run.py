@@ -7,7 +7,6 @@ them when one dies; each new group goes on from the run folder. Commands and Tun
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from microg import storage
 from microg.config import Resources
+from microg.console import say_aside
 from microg.errors import WorkerError
 from microg.pipelines.core import cluster, session
 from microg.pipelines.core.shared_files import share
@@ -122,7 +122,7 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
         session.connect(Resources(address=resources.address))
     gpus, device = place_workers(setup.config)
     run.record_device(device)
-    print(_where(resources, gpus, device), file=sys.stderr)
+    say_aside(_where(resources, gpus, device))
     # on the driver's node: elsewhere the loss of a node would end a training that can go on without it
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     monitor = ray.remote(num_cpus=0, scheduling_strategy=here)(Monitor).remote()
