@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from typer.models import OptionInfo
 
 from microg.console import say, say_aside
 from microg.errors import MicrogError, describe
-from microg.escaping import json_text, visible_line
+from microg.escaping import json_text, visible, visible_line
 
 if TYPE_CHECKING:
     from microg.config import Setting
@@ -345,6 +346,7 @@ def run(app: typer.Typer) -> None:
     anything else is a bug and shows its traceback. `--debug` may stand anywhere on the command line and shows every
     traceback.
     """
+    warnings.formatwarning = _visible_warning
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -373,6 +375,10 @@ def run(app: typer.Typer) -> None:
         _refuse(known)
     finally:
         sys.excepthook = _show_traceback  # now, as Typer sets its own
+
+
+def _visible_warning(*about: Any, _format: Any = warnings.formatwarning, **more: Any) -> str:
+    return visible(_format(*about, **more))
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

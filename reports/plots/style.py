@@ -6,7 +6,6 @@ Figures are made without pyplot: no global state, no display, no leak when many 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatter
 
 from microg import storage
+from microg.escaping import visible
 
 # Okabe-Ito colours, distinguishable with every common colour vision deficiency.
 GROUP_COLOURS = {"person movement": "#0072B2", "object manipulation": "#E69F00", "person interaction": "#009E73"}
@@ -47,8 +48,6 @@ _RC = {
     # A name with dollar signs is no formula.
     "text.parse_math": False,
 }
-# Matplotlib writes each text beside its outlines, control characters too, which are no XML.
-_COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,17 @@ class Plot:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Apply the look while a figure is built and rendered."""
-    with mpl.rc_context({**mpl.rcParamsDefault, **_RC, "backend": "agg"}):  # pyright: ignore[reportArgumentType]
-        yield
+    """Apply the look while a figure is built and rendered; all its texts become `visible`.
+
+    Matplotlib fails at some control characters, prints others in warnings, and has no hook for all texts, ticks too.
+    """
+    set_text = Text.set_text
+    Text.set_text = lambda self, s: set_text(self, visible(s).expandtabs(1) if isinstance(s, str) else s)
+    try:
+        with mpl.rc_context({**mpl.rcParamsDefault, **_RC, "backend": "agg"}):  # pyright: ignore[reportArgumentType]
+            yield
+    finally:
+        Text.set_text = set_text
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -102,8 +109,7 @@ def plain_logarithm(axis: Axis) -> None:
 def finish(result: Figure, name: str, description: str) -> Plot:
     """Render a figure to PNG (144 dpi) and SVG without dates."""
     FigureCanvasAgg(result)
-    svg = _COMMENT.sub(b"", _render(result, "svg", metadata={"Date": None}))
-    return Plot(name, description, _render(result, "png", dpi=144), svg)
+    return Plot(name, description, _render(result, "png", dpi=144), _render(result, "svg", metadata={"Date": None}))
 
 
 def _render(result: Figure, kind: str, **options: Any) -> bytes:

@@ -18,7 +18,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
-from microg.escaping import visible_line
 from microg.reports.plots.style import NEUTRAL, Plot, figure, finish, plain_logarithm, styled
 
 _BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -157,7 +156,7 @@ def parallel_coordinates(
     if not scored:
         return None
     values = np.array([trial[score] for trial in scored], dtype=float)
-    axes_of = [_axis(visible_line(key), [trial[key] for trial in scored]) for key in keys]
+    axes_of = [_axis(key, [trial[key] for trial in scored]) for key in keys]
     axes_of.append(_score_axis(score, values))
     shade = Normalize(values.min(), max(values.max(), values.min() + 1e-9))
     palette = colormaps["viridis"]
@@ -247,4 +246,4 @@ def _spread(index: int, count: int) -> float:
 
 
 def _label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else visible_line(str(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -223,13 +223,13 @@ def train_run(root: Path, epochs: int = 4, row: str | None = None) -> Path:
     return root
 
 
-def sweep_run(root: Path) -> Path:
-    """Write the run folder of a sweep of three trials, one of which failed."""
+def sweep_run(root: Path, more_settings: str = "{}") -> Path:
+    """Write the run folder of a sweep of three trials, one of which failed; the settings hold those in JSON, too."""
     rows = [
         {
             "trial_id": f"000{number}_tiny",
             "recipe": "tiny",
-            "settings": json.dumps({"lr": 10.0**-number}),
+            "settings": json.dumps({"lr": 10.0**-number, **json.loads(more_settings)}),
             "status": "done" if number < 2 else "error",
             "epochs": 4,
             "epochs_done": 4,
