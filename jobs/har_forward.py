@@ -9,6 +9,7 @@ import typer
 
 from microg.console import say, say_aside
 from microg.jobs.common import JsonOption, command, main, print_json
+from microg.reading import reads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,9 +97,11 @@ def forward(
         say(f"wrote {out}: logits {logits.shape[0]} x {logits.shape[1]} of {classifier.spec.name} on {target}")
 
 
+@reads()
 def _load_array(path: str) -> np.ndarray:
     """Return an array, as a memory map where the file is local; nothing in it is unpickled."""
     import io
+    from tokenize import TokenError
 
     import numpy as np
 
@@ -112,7 +115,7 @@ def _load_array(path: str) -> np.ndarray:
             loaded = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
     except FileNotFoundError:
         raise FormatError(f"{path} is not there") from None
-    except (ValueError, EOFError, OSError, MemoryError, OverflowError, SyntaxError, TypeError, RecursionError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, TokenError) as error:
         raise FormatError(f"{path} is no array file (npy): {error}", "write it with numpy.save") from error
     if not isinstance(loaded, np.ndarray):
         raise FormatError(f"{path} is an archive of arrays", "write one array with numpy.save")

@@ -65,6 +65,11 @@ def join(root: str | os.PathLike[str], *parts: str) -> str:
     return result
 
 
+def join_local(folder: Path, name: str) -> Path:
+    """Join a folder of this machine with the name of what is in it, as `join` does. Raises `PathError`."""
+    return Path(join(folder, name))
+
+
 def filesystem(uri: str | os.PathLike[str]) -> tuple[Any, str]:
     """Return the fsspec filesystem and the path on it.
 

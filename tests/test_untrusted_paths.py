@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from microg.pipelines.vlm.settings import GenerateSettings
 from microg.reports.pages.dataset_page import write_dataset_page
 from microg.validation import validate
 from tests.support.helpers import make_dataset
+from tests.support.sources import modules
 
 OUTSIDE = [
     "../secret.mp4",
@@ -197,3 +199,52 @@ def test_import_links_videos_into_the_dataset_and_refuses_links_that_leave_the_s
     video.symlink_to(tmp_path / "secret.mp4")
     with pytest.raises(FormatError, match="is a link out of"):
         formats.read("microg4m", str(tmp_path / "hub"), dataset_root=str(tmp_path / "yours"))
+
+
+# Joins of paths whose last part is no constant, and why it cannot lead out of its folder.
+_JOINS_OF_OUR_OWN = {
+    "cache_folder() / 'folders' / hashlib.sha256(listing.encode()).hexdigest()[:16]",
+    "cache_folder() / 'folders' / hashlib.sha256(digests.encode()).hexdigest()[:16]",
+    "cache_folder() / 'folders' / hashlib.sha256(digests.encode()).hexdigest()[:16] / source.name",  # the last part
+    "cache_folder() / 'api' / hashlib.sha256(root.encode()).hexdigest()[:16]",
+    "cache_folder() / 'weights' / f'by-content-{digest[:16]}'",
+    "cache_folder() / 'weights' / f'by-content-{digest[:16]}' / name",  # the last part of what the user gave
+    "cache_folder() / 'onnx' / f'{path.stem}-{storage.sha256(path)[:16]}-v{_VERSION}-{kind}'",
+    "cache_folder() / f'meteor-paraphrases-{key}'",
+    "Path(temporary) / kind",
+    "Path(tempfile.gettempdir()) / f'microg-gpus-{os.getuid()}'",
+    "folder / f'boxes{level}.onnx'",
+    "folder / f'{name}.lock'",  # of GPUs
+    "folder / f'.{uuid.uuid4().hex[:8]}.tmp'",
+    "folder / f'.{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}'",
+    "folder.parent / f'{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp'",
+    "folder / _PARTS / f'{file.key}-{place}.part'",  # hashes
+    "folder / name",  # what the user names, and what a folder of this machine lists
+    "_PROMPTS / f'{name}.yaml'",
+    "resources.files(__name__).joinpath(f'{name}.yaml')",
+    "storage.local_path(folder).joinpath(name)",
+    "storage.local_path(root) / folder",
+    "storage.local_path(base) / (storage.local_path(uri) if '://' in uri else uri)",  # the door itself
+}
+
+
+def test_paths_are_made_of_data_at_one_door_only() -> None:
+    joins = set()
+    for _, file in modules():
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            text = ""
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and not _is_constant(node.right):
+                left = ast.unparse(node.left).lower()
+                of_paths = any(word in left for word in ("folder", "path", "root", "dir", "parent", "temp", "prompts"))
+                text = ast.unparse(node) if of_paths or isinstance(node.right, ast.JoinedStr) else ""
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("joinpath", "os.path.join")):
+                text = "" if all(map(_is_constant, node.args)) else ast.unparse(node)
+            if text:
+                joins.add(text)
+    assert joins - _JOINS_OF_OUR_OWN == set(), "join with storage.join or storage.join_local, which keep to the folder"
+    assert _JOINS_OF_OUR_OWN - joins == set(), "no longer there"
+
+
+def _is_constant(node: ast.expr) -> bool:
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else "a"
+    return isinstance(node, ast.Constant) or name.isupper()

@@ -113,7 +113,7 @@ def _zipped(data: bytes, uri: str) -> Iterator[tuple[bytes, str]]:
                 if member.filename.lower().endswith(".xml"):
                     check_expansion(member, uri)
                     yield bundle.read(member), f"{uri}:{member.filename}"
-    except (*DAMAGED_ZIP, RuntimeError) as error:
+    except (*DAMAGED_ZIP, RuntimeError, OSError) as error:
         raise FormatError(f"{uri} is not a sound zip file: {error}", "export it again") from error
 
 

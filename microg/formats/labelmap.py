@@ -10,7 +10,7 @@ from microg.errors import FormatError
 
 _ITEM = re.compile(r"(?:item|label)\s*\{(.*?)\}", re.DOTALL)
 _NAME = re.compile(r'name:\s*"((?:[^"\\]|\\.)*)"')
-_ID = re.compile(r"(?:label_)?id:\s*(\d+)")
+_ID = re.compile(r"(?:label_)?id:\s*([0-9]{1,9})(?![0-9])")
 
 
 def label_map_text() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import uuid
@@ -145,6 +146,10 @@ def unpack_zip(archive: str, folder: str) -> dict[str, FoundVideo]:
             return found
     except DAMAGED_ZIP as error:
         raise FormatError(f"{archive} is not a sound zip file: {error}", "download it again") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise FormatError(f"{archive} is not a sound zip file: it names places before its start") from error
 
 
 def copy_videos(

@@ -289,7 +289,7 @@ def plan(hub: Hub, folder: Path, revision: str | None = None, include: Sequence[
     if not chosen:
         some = ", ".join(file.path for file in listed[:5]) or "nothing"
         raise DownloadError(f"no file of {hub.repo.id} matches {' '.join(include) or '*'}", f"it holds {some} ...")
-    missing = [file for file in chosen if not _is_whole(folder / file.path, file)]
+    missing = [file for file in chosen if not _is_whole(storage.join_local(folder, file.path), file)]
     return Plan(commit, tuple(listed), tuple(chosen), tuple(missing))
 
 
@@ -347,7 +347,7 @@ def verify(folder: Path) -> dict[str, Any]:
         raise DownloadError(f"{folder} has no {_MANIFEST}: nothing was downloaded there", "download first")
     damaged = []
     for entry in manifest["files"]:
-        path = folder / entry["path"]
+        path = storage.join_local(folder, str(entry["path"]))
         if not path.is_file() or path.stat().st_size != entry["size"] or storage.sha256(path) != entry["sha256"]:
             damaged.append(entry["path"])
     if damaged:
@@ -395,7 +395,7 @@ def _fetch(
             )
         _fetch(hub, file, commit, folder, on_bytes, stop)
         return
-    target = folder / file.path
+    target = storage.join_local(folder, file.path)
     with hub.errors(f"{hub.repo.id}: {file.path}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         part.replace(target)
@@ -429,8 +429,8 @@ def _manifest(hub: Hub, folder: Path, todo: Plan, revision: str | None) -> dict[
             known[file.path] = file
     files = []
     for path, file in sorted(known.items()):
-        if (folder / path).is_file():
-            sha256 = file.sha256 or checksums(folder / path, file.size)[0]
+        if storage.join_local(folder, path).is_file():
+            sha256 = file.sha256 or checksums(storage.join_local(folder, path), file.size)[0]
             files.append({"path": path, "size": file.size, "sha256": sha256, "git_sha1": file.git_sha1})
     return {
         "repo": hub.repo.id,

@@ -70,7 +70,7 @@ class RemoteFolder:
         folder.mkdir(parents=True, exist_ok=True)
         with storage.lock(folder.parent / "lock"):
             for file in self.files:
-                if (weights or not file.is_weights) and not (folder / file.name).is_file():
+                if (weights or not file.is_weights) and not storage.join_local(folder, file.name).is_file():
                     self._copy(file, folder)
         return folder
 
@@ -86,7 +86,7 @@ class RemoteFolder:
                 raise WeightsError(
                     f"{source} is not what it was when the folder was listed", "start the job again once it is complete"
                 )
-            storage.move_into_place(temporary, folder / file.name)
+            storage.move_into_place(temporary, storage.join_local(folder, file.name))
         except FileNotFoundError as error:
             raise WeightsError(f"{source} is gone", "start the job again once the folder is complete") from error
         finally:

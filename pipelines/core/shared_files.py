@@ -93,7 +93,7 @@ class SharedFolder:
         digests = "".join(f"{name} {file.digest}\n" for name, file in self.files)
         folder = cache_folder() / "folders" / hashlib.sha256(digests.encode()).hexdigest()[:16] / source.name
         for name, file in self.files:
-            link = folder / name
+            link = storage.join_local(folder, name)
             if not link.is_file():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 temporary = link.with_name(f".{uuid.uuid4().hex[:8]}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from microg import storage
 from microg.config import Resources
 from microg.data import schema
-from microg.errors import ConfigError, describe
+from microg.errors import ConfigError, DatasetError, describe
 from microg.pipelines.core import cluster, session
 from microg.pipelines.har.sweep import Halving, Trial, draw_trials, run_trials
 from microg.runs import Run, exclusive
@@ -178,9 +178,12 @@ def _record_path(root: str, trial: Trial) -> str:
 
 
 def read_record(root: str, trial: Trial) -> dict[str, Any] | None:
-    """Return how a trial ended, None while it has not."""
+    """Return how a trial ended, None while it has not. Raises `DatasetError` when its record is damaged."""
     path = _record_path(root, trial)
-    return storage.read_json(path) if storage.exists(path) else None
+    record = storage.read_json(path) if storage.exists(path) else None
+    if record is not None and not (isinstance(record, dict) and isinstance(record.get("status"), str)):
+        raise DatasetError(f"{path} does not say how a trial ended", "delete it: the trial goes on where it stopped")
+    return record
 
 
 def _ended(root: str, trial: Trial, last: dict[str, Any] | None, error: str | None) -> str:
