@@ -226,15 +226,17 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
     import pyarrow.dataset as pa_dataset  # imports pandas: seconds that most commands need not wait
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    dataset = pa_dataset.dataset(
-        sorted(name for name in fs.find(path) if name.endswith(".parquet")),
-        schema=schema,
-        format="parquet",
-        filesystem=PyFileSystem(FSSpecHandler(fs)),
-        exclude_invalid_files=True,
-    )
     try:
-        return dataset.to_table(columns=columns)
+        dataset = pa_dataset.dataset(
+            sorted(name for name in fs.find(path) if name.endswith(".parquet")),
+            schema=schema,
+            format="parquet",
+            filesystem=PyFileSystem(FSSpecHandler(fs)),
+            exclude_invalid_files=True,
+        )
+        table = dataset.to_table(columns=columns)
+        table.validate(full=True)
+        return table
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise DatasetError(f"cannot read the Parquet files of {uri}: {error}") from error
 

@@ -124,6 +124,8 @@ def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
         raise VideoError(f"{uri} has no video stream")
     if decoder == "nvdec" and not stream.codec_context.is_hwaccel:
         raise VideoError(f"nvdec does not decode the {stream.codec_context.name} of {uri}")
+    if stream.codec_context is None:
+        raise VideoError(f"{uri} has a video stream of a codec that is not known")
     width, height = stream.codec_context.width, stream.codec_context.height
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise VideoError(

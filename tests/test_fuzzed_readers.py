@@ -41,7 +41,10 @@ def test_hypothesis_finds_no_input_that_ends_in_another_error(name: str, tmp_pat
     sound = [file.read_bytes() for file in files]
 
     @settings(
-        max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), phases=set(Phase) - {Phase.explain}
+        max_examples=400,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        phases=set(Phase) - {Phase.explain},
     )
     @given(
         st.integers(0, len(files) - 1), st.lists(st.integers(0, 2**32), min_size=1, max_size=3), st.binary(max_size=20)

@@ -239,11 +239,12 @@ def checksums(path: Path, size: int) -> tuple[str, str]:
     return sha256.hexdigest(), sha1.hexdigest()
 
 
-def _checked_path(path: str) -> str:
+def _checked_path(path: str, where: str = "the hub") -> str:
     parts = PurePosixPath(path).parts
     unsafe = not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path
-    if unsafe or parts[0] in (".download", "download.json"):
-        raise DownloadError(f"the hub lists a file {path!r} whose name is not allowed", "nothing was written")
+    too_long = any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts) or len(path) > 1000
+    if unsafe or too_long or parts[0] in (".download", "download.json"):
+        raise DownloadError(f"{where} lists a file {path[:200]!r} whose name is not allowed", "nothing was written")
     return path
 
 
@@ -347,7 +348,7 @@ def verify(folder: Path) -> dict[str, Any]:
         raise DownloadError(f"{folder} has no {_MANIFEST}: nothing was downloaded there", "download first")
     damaged = []
     for entry in manifest["files"]:
-        path = storage.join_local(folder, str(entry["path"]))
+        path = storage.join_local(folder, entry["path"])
         if not path.is_file() or path.stat().st_size != entry["size"] or storage.sha256(path) != entry["sha256"]:
             damaged.append(entry["path"])
     if damaged:
@@ -366,11 +367,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     manifest = storage.read_json(path)
-    entries = manifest.get("files") if isinstance(manifest, dict) and "repo" in manifest else None
+    entries = manifest.get("files") if isinstance(manifest, dict) and isinstance(manifest.get("repo"), str) else None
+    kinds = {"path": str, "size": int, "sha256": str}
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and {"path", "size", "sha256"} <= set(entry) for entry in entries
+        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+        for entry in entries
     ):
         raise DatasetError(f"{path} does not describe a download", "delete it and download again")
+    for entry in entries:
+        _checked_path(entry["path"], str(path))
     return manifest
 
 

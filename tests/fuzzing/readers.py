@@ -109,7 +109,7 @@ def _formats() -> Iterator[Reader]:
 
             source, target = make_dataset(folder / "source", label, videos=False), folder / "target"
             formats.write(name, source, str(target))
-            options = {"predictions": True} if name == "labelstudio" else {}
+            options: dict[str, Any] = {"predictions": True} if name == "labelstudio" else {}
             return sorted(path for path in target.rglob("*") if path.is_file()), lambda: formats.read(
                 name, str(target), **options
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -63,11 +64,19 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _check_memo(data: bytes) -> None:
+    """Refuse a pickle that keeps a value under a number which makes the unpickler take gigabytes for its table."""
+    for operations, (operation, argument, _) in enumerate(pickletools.genops(data), 1):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= 2 * operations + 256:
+            raise pickle.UnpicklingError(f"it keeps a value under number {argument} after {operations} operations")
+
+
 def read_blobs(data: bytes) -> dict[str, np.ndarray]:
     """Return the arrays of a caffe2 pickle by blob name, without optimizer state.
 
     Raises `pickle.UnpicklingError` for a pickle that holds anything but arrays, `ValueError` for one without blobs.
     """
+    _check_memo(data)
     loads: Callable[..., Any] = _ArraysOnly(io.BytesIO(data), encoding="latin1").load
     content = loads()
     blobs = content.get("blobs") if isinstance(content, dict) else None

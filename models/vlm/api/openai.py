@@ -129,7 +129,7 @@ def read_completion(raw: bytes, headers: Mapping[str, str]) -> Answer:
         message, reason = choice["message"], choice.get("finish_reason")
         text, refusal = message.get("content"), message.get("refusal")
         usage = document.get("usage") or {}
-        tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         start = raw[:80].decode("utf-8", "replace")
@@ -141,7 +141,8 @@ def read_completion(raw: bytes, headers: Mapping[str, str]) -> Answer:
         text if problem is None else None,
         problem,
         None if reason is None else str(reason),
-        *tokens,
+        prompt_tokens,
+        completion_tokens,
         cached or 0,
         _number(headers.get("x-ratelimit-limit-requests")),
         _number(headers.get("x-ratelimit-limit-tokens")),
