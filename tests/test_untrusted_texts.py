@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from typer.testing import CliRunner
 
 import microg
@@ -21,6 +26,7 @@ from microg.data.dataset import Dataset
 from microg.errors import ConfigError
 from microg.jobs import cli, common
 from microg.reports.html import environment
+from microg.reports.plots import style
 from microg.reports.run_kinds.registry import RUN_KINDS
 from microg.runs import Run
 from microg.screen import Screen, styled
@@ -65,21 +71,62 @@ def test_every_kind_of_run_is_among_them(world: SimpleNamespace) -> None:
 
 @pytest.fixture(scope="module")
 def written(world: SimpleNamespace) -> Path:
-    """A folder of all pages, tables and plots that are made of them."""
+    """A folder of all pages and tables that are made of them; plots, which take long to draw, are empty."""
     out = world.root / "out"
-    _command("report", str(world.runs), "--out", str(out / "report"), "--max-clips", "2")
-    _command("report", "--leaderboard", str(world.runs), "--out", str(out / "board.html"))
-    _command("data", "page", world.dataset.root, str(out / "data.html"))
-    _command("data", "stats", world.dataset.root, "--out", str(out / "statistics"), "--plots")
+    empty = {"png": cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes(), "svg": b"<svg/>" + b" " * 99}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "_render", lambda figure, kind, **more: empty[kind])
+        patch.setattr("microg.reports.plots.dataset.word_cloud", lambda kind, texts: None)
+        _command("report", str(world.runs), "--out", str(out / "report"), "--max-clips", "2")
+        _command("report", "--leaderboard", str(world.runs), "--out", str(out / "board.html"))
+        _command("data", "page", world.dataset.root, str(out / "data.html"))
+        _command("data", "stats", world.dataset.root, "--out", str(out / "statistics"), "--no-plots")
     return out
 
 
-@pytest.mark.filterwarnings("error:Glyph")
 def test_whatever_is_written_for_people_holds_the_texts_as_texts(written: Path) -> None:
-    files = [path for path in written.rglob("*") if path.is_file() and path.suffix != ".png"]
-    assert {path.suffix for path in files} == set(hostile.CHECKS)
+    files = [path for path in written.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".html", ".csv", ".md", ".tex", ".json"}
     for path in files:
         hostile.CHECKS[path.suffix](path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_plots_draw_the_texts_as_they_stand() -> None:
+    texts = [HOSTILE[0], HOSTILE[9], "$\\frac{1}$", *HOSTILE[15:]]
+    with style.styled():
+        result, axes = style.figure(12, 12)
+        axes.set(title="; ".join(texts), xlabel=texts[1], yscale="log", ylim=(1, 1000))
+        style.plain_logarithm(axes.yaxis)
+        axes.set_xticks(range(len(texts)), texts, rotation=90)
+        axes.legend(handles=[Patch(label=text) for text in texts])
+        plot = style.finish(result, "hostile", texts[0])
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+    hostile.check_svg(plot.svg.decode())
+    assert ticks[2] == texts[2]
+    assert ticks[3].startswith("\\x1b[2J")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:Glyph")
+def test_every_plot_of_every_kind_of_run_holds_the_texts_as_texts(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render, names = style._render, []
+
+    def checked(figure: Figure, kind: str, **more: Any) -> bytes:
+        data = render(figure, kind, **more)
+        if kind == "svg":
+            hostile.check_svg(data.decode())
+            names.append(figure)
+        return data
+
+    monkeypatch.setattr(style, "_render", checked)
+    _command("report", str(world.runs), "--out", str(tmp_path / "report"), "--max-clips", "0")
+    _command("data", "stats", world.dataset.root, "--out", str(tmp_path / "statistics"), "--plots")
+    assert len(names) > 12
+    for path in (tmp_path / "statistics").glob("*.svg"):
+        hostile.check_svg(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["report/report.html", "data.html"])
@@ -97,6 +144,7 @@ def test_a_page_with_one_text_that_is_not_escaped_is_seen(written: Path) -> None
             hostile.check_html(source.replace(shown, text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", ["report/report.html", "board.html", "data.html"])
 def test_a_browser_runs_nothing_of_them(written: Path, tmp_path: Path, name: str, width: int) -> None:
@@ -201,8 +249,9 @@ _TAG = re.compile(
 
 
 def _texts_in(path: Path) -> Iterator[str]:
-    """Yield the texts in a module's code that are no docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """Yield the texts in a module's code that are no docstrings, where any looks like HTML."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source if _TAG.search(source) else "")
     documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented:
