@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
 from microg.config import Resources
+from microg.console import say_aside
 from microg.data import schema
 from microg.errors import ConfigError, DatasetError, describe
 from microg.pipelines.core import cluster, session
@@ -71,7 +71,7 @@ def sweep(
             )
             count, threads, device = concurrency(settings, len(left), max_concurrent, device)
             run.record_device(device)
-            print(f"{len(left)} trials on {device}, {count} at once", file=sys.stderr)
+            say_aside(f"{len(left)} trials on {device}, {count} at once")
             run_trials(
                 root,
                 left,
