@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,6 +102,9 @@ class Judgement:
     cost: float | None = None
 
 
+_MOST_OBJECTS = 100
+
+
 def read_verdict(text: str) -> tuple[Verdict, float | None, str | None]:
     """Return verdict, score (0 to 5) and reason of a judge's reply: its first JSON object with a verdict.
 
@@ -111,15 +115,15 @@ def read_verdict(text: str) -> tuple[Verdict, float | None, str | None]:
     """
     decoder = json.JSONDecoder()
     found: Any = None
-    for place, letter in enumerate(text):
-        if letter == "{":
-            try:
-                found, _ = decoder.raw_decode(text, place)
-            except (ValueError, RecursionError):
-                continue
-            if "verdict" in found:
-                break
-            found = None
+    # a reply of braces alone would otherwise be read once from each of them
+    for place in islice((place for place, letter in enumerate(text) if letter == "{"), _MOST_OBJECTS):
+        try:
+            found, _ = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            continue
+        if "verdict" in found:
+            break
+        found = None
     if found is None:
         raise ValueError(f"no verdict in {text[:80]!r}")
     verdict = str(found["verdict"]).strip().lower()

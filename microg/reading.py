@@ -96,10 +96,10 @@ def gunzip(data: bytes, where: str) -> bytes:
         raise FormatError(f"cannot unpack {where}: {error}", "make or fetch it again") from error
 
 
-def check_expansion(member: zipfile.ZipInfo, archive: str) -> None:
-    """Raise `FormatError` for a member of a zip file that would grow more than real data do."""
+def check_expansion(member: zipfile.ZipInfo, archive: str, kind: type[MicrogError] = FormatError) -> None:
+    """Raise an error of `kind` for a member of a zip file that would grow more than real data do."""
     if member.file_size > _expanded_limit(member.compress_size):
-        raise FormatError(
+        raise kind(
             f"{archive}: member {member.filename!r} of {member.compress_size:,} bytes unpacks to {member.file_size:,}, "
             "out of proportion",
             "do not trust this file",

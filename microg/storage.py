@@ -184,6 +184,8 @@ def write_json(uri: str | os.PathLike[str], value: Any) -> None:
 def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
     """Read one Parquet file."""
     fs, path = filesystem(uri)
+    if is_local(uri) and local_path(uri).exists() and not local_path(uri).is_file():
+        raise DatasetError(f"{uri} is no file", "a table is a Parquet file")  # a pipe would block for ever
     try:
         with fs.open(path, "rb") as file:
             # not pq.read_table: it goes through pyarrow.dataset, which imports pandas and whose threads now and then

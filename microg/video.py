@@ -7,6 +7,7 @@ are done here.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
     options: dict[str, Any] = {"hwaccel": _nvdec() if decoder == "nvdec" else None, "options": _container_options()}
     try:
         if storage.is_local(uri):
+            if not stat.S_ISREG(storage.local_path(uri).stat().st_mode):
+                raise VideoError(f"{uri} is no file")  # a pipe would block for ever
             with av.open(str(storage.local_path(uri)), timeout=_NO_PROGRESS_S, **options) as container:
                 yield container, _video_stream(container, uri, decoder)
         else:

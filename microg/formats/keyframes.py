@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from microg.errors import FormatError
 
-# Of one clip: frames are those of hours at 30 a second, far more than a clip has.
-MAX_FRAMES, MAX_BOXES = 500_000, 1_000_000
+# Of one clip: frames are those of two hours at 30 a second, far more than a clip has.
+MAX_FRAMES, MAX_BOXES = 250_000, 500_000
 
 
 @dataclass(frozen=True)

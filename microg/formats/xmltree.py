@@ -40,7 +40,7 @@ def parse(data: bytes, where: str) -> ET.Element:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except (xml.parsers.expat.ExpatError, ValueError) as error:  # ValueError: an encoding that Python lacks
+    except (xml.parsers.expat.ExpatError, ValueError, LookupError) as error:  # or an encoding that Python lacks
         raise FormatError(f"{where} is not valid XML: {error}") from error
     return builder.close()
 

@@ -91,7 +91,7 @@ def _check_zip(path: str, data: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.infolist():
-                check_expansion(member, path)
+                check_expansion(member, path, WeightsError)
     except DAMAGED_ZIP as error:
         raise WeightsError(f"weights file {path} is damaged: {error}", "fetch it again") from error
 
