@@ -18,6 +18,7 @@ from pydantic import Field
 from microg.config import Config
 from microg.console import say, say_aside
 from microg.data.dataset import Dataset
+from microg.locks import exclusive
 from microg.runs import Run
 from microg.system.weights import find_weights, require_weights
 
@@ -64,8 +65,13 @@ class DemoSettings(Config):
 
 def run_story(settings: StorySettings, run_command: RunCommand) -> list[str]:
     """Run the demo's commands in order; return those in which some rows failed."""
-    steps = _Steps(run_command)
-    root, seed = str(Path(settings.out).absolute()), settings.seed
+    root = str(Path(settings.out).absolute())
+    with exclusive(root):
+        return _run_story(settings, run_command, root)
+
+
+def _run_story(settings: StorySettings, run_command: RunCommand, root: str) -> list[str]:
+    steps, seed = _Steps(run_command), settings.seed
     dataset, page = f"{root}/dataset", f"{root}/demo.html"
     synthetic = settings.footage is None
     raw = settings.footage or f"{root}/footage"

@@ -22,7 +22,7 @@ from typer.exceptions import TyperException
 from typer.models import OptionInfo
 
 from microg.console import say, say_aside
-from microg.errors import MicrogError, describe
+from microg.errors import MicrogError
 from microg.escaping import json_text, visible, visible_line
 
 if TYPE_CHECKING:
@@ -357,19 +357,14 @@ def run(app: typer.Typer) -> None:
         if debug:
             raise
         _refuse(error)
-    except OSError as error:
-        if debug:
-            raise
-        say_aside(f"error: {describe(error)}", "  fix: --debug shows where it happened")
-        sys.exit(EXIT_BAD_INPUT)
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
             say_aside("interrupted; run the same command again to resume")
         raise
     except Exception as error:
-        from microg import storage
+        from microg import storage_faults
 
-        known = storage.unreachable(error)
+        known = storage_faults.explain(error)
         if debug or known is None:
             raise
         _refuse(known)

@@ -68,21 +68,23 @@ def synth(
     """
     from microg.console import ProgressDisplay
     from microg.demo.synthetic import generate_dataset, generate_footage
+    from microg.locks import exclusive
 
     sizes = {"width": width, "height": height, "fps": fps, "upright": upright}
     options: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     options |= {"seed": seed, "zoom": zoom, "workers": workers or os.cpu_count() or 1}
-    if footage:
-        with ProgressDisplay("synthetic footage", videos, unit="files") as display:
-            files = generate_footage(out, videos, seconds=seconds, progress=display.advance, **options)
-        made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
-        hint = f"next: microg curate {out} DATASET, then microg data annotate-synthetic DATASET {out}"
-    else:
-        with ProgressDisplay("synthetic clips", clips) as display:
-            dataset = generate_dataset(out, clips, questions=questions, progress=display.advance, **options)
-        made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
-        made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))
-        hint = f"next: microg data stats {out}"
+    with exclusive(out):
+        if footage:
+            with ProgressDisplay("synthetic footage", videos, unit="files") as display:
+                files = generate_footage(out, videos, seconds=seconds, progress=display.advance, **options)
+            made = {"files": files.num_rows, "seconds": sum(files["duration_s"].to_pylist())}
+            hint = f"next: microg curate {out} DATASET, then microg data annotate-synthetic DATASET {out}"
+        else:
+            with ProgressDisplay("synthetic clips", clips) as display:
+                dataset = generate_dataset(out, clips, questions=questions, progress=display.advance, **options)
+            made = {name: dataset.table(name).num_rows for name in ("clips", "boxes", "actions", "captions", "qa")}
+            made["action_classes"] = len(Counter(dataset.table("actions")["action_id"].to_pylist()))
+            hint = f"next: microg data stats {out}"
     finish({"out": out, **made}, lambda _: say(_sentence(out, made), hint), as_json=as_json)
 
 
@@ -102,8 +104,11 @@ def annotate_synthetic(
     """
     from microg.data.dataset import Dataset
     from microg.demo.synthetic import annotate
+    from microg.locks import exclusive
 
-    counts = annotate(Dataset.open(dataset), truth)
+    opened = Dataset.open(dataset)
+    with exclusive(dataset):
+        counts = annotate(opened, truth)
     finish(counts, lambda _: say(_sentence(dataset, counts)), as_json=as_json)
 
 

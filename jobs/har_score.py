@@ -69,6 +69,7 @@ def har_score(
     from microg.jobs.commands.har_score.settings import HarScoreRun, load_har_score_config, truth_label_space
     from microg.jobs.commands.har_score.show import show
     from microg.jobs.commands.scoring import default_folder, runs_to_compare
+    from microg.locks import exclusive
     from microg.metrics.har.protocols import protocols
     from microg.metrics.har.scoring import rows_digest, score
     from microg.metrics.published import har_row
@@ -94,8 +95,6 @@ def har_score(
         }
         show_plan(plan, as_json, "nothing was scored")
         return
-    options = settings.model_dump(include={"resamples", "seed", "match_order"})
-    report = score(predicted, truth, chosen, **options)
     run_config = HarScoreRun(
         predictions=predictions,
         groundtruth=groundtruth,
@@ -105,10 +104,17 @@ def har_score(
         truth_digest=rows_digest(truth.rows, ordered=False),
         score=settings,
     )
-    notes = [*predicted.notes, *truth.notes]
-    result = HarScoreResult(report=report, config=run_config, published=published, coverage=coverage, notes=notes)
     folder = run_folder or default_folder(COMMAND, predictions, run_config)
-    document = write_run(result, folder, others, plots=plots)
+    with exclusive(folder):
+        report = score(predicted, truth, chosen, **settings.model_dump(include={"resamples", "seed", "match_order"}))
+        result = HarScoreResult(
+            report=report,
+            config=run_config,
+            published=published,
+            coverage=coverage,
+            notes=[*predicted.notes, *truth.notes],
+        )
+        document = write_run(result, folder, others, plots=plots)
     finish(document, lambda found: show(found, report, published), as_json=as_json)
 
 

@@ -96,6 +96,7 @@ def vlm_score(
     from microg.jobs.commands.vlm_score import run as steps
     from microg.jobs.commands.vlm_score.settings import VlmScoreRun, load_vlm_score_config
     from microg.jobs.commands.vlm_score.show import show
+    from microg.locks import exclusive
     from microg.metrics.published import text_row
     from microg.texts.files import read_text_predictions, read_text_references
     from microg.texts.items import rows_digest
@@ -142,21 +143,23 @@ def vlm_score(
         }
         show_plan(plan, as_json, "nothing was scored")
         return
-    folder = steps.start_run(out or default_folder(steps.COMMAND, source, run_config), run_config)
-    reports, throughput = steps.score_pairs(pairs, chosen, measurer, settings, truth)
-    judged: dict[Task, list[Judgement]] = {
-        part.task: steps.judge_pairs(part, settings.judge, engine, prompts[part.task])
-        for part in pairs
-        if engine is not None and part.task in prompts
-    }
-    notes = [*predicted.notes, *truth.notes, *_left_out(pairs, settings, predicted, truth)]
-    facts = {"model": predicted.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
-    if profile:
-        facts = profiled(facts, folder.root)
-    result = steps.VlmScoreResult(
-        config=run_config, reports=reports, judged=judged, prompts=prompts, others=others, facts=facts
-    )
-    document = steps.write_run(folder, result, plots=plots)
+    root = out or default_folder(steps.COMMAND, source, run_config)
+    with exclusive(root):
+        folder = steps.start_run(root, run_config)
+        reports, throughput = steps.score_pairs(pairs, chosen, measurer, settings, truth)
+        judged: dict[Task, list[Judgement]] = {
+            part.task: steps.judge_pairs(part, settings.judge, engine, prompts[part.task])
+            for part in pairs
+            if engine is not None and part.task in prompts
+        }
+        notes = [*predicted.notes, *truth.notes, *_left_out(pairs, settings, predicted, truth)]
+        facts = {"model": predicted.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
+        if profile:
+            facts = profiled(facts, folder.root)
+        result = steps.VlmScoreResult(
+            config=run_config, reports=reports, judged=judged, prompts=prompts, others=others, facts=facts
+        )
+        document = steps.write_run(folder, result, plots=plots)
     finish(document, show, as_json=as_json)
     failed = sum(counts["failed"] for counts in document.get("judge", {}).values())
     if failed:

@@ -45,6 +45,14 @@ class RunConflictError(MicrogError):
     """A run folder exists with another configuration."""
 
 
+class StorageError(MicrogError):
+    """A disk or an object store does not give what it should hold."""
+
+
+class WriteError(StorageError):
+    """A disk or an object store does not take a file: no room, no permission, no connection. It ends a whole run."""
+
+
 class VideoError(MicrogError):
     """A video cannot be opened, decoded or encoded."""
 

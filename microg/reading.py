@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from microg.errors import FormatError, MicrogError, describe
+from microg.storage_faults import explain
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,9 +46,7 @@ def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
             except MemoryError as error:
                 raise kind(f"{path} does not fit in memory", "it may be damaged: look at its size") from error
             except Exception as error:
-                from microg import storage  # it imports pyarrow, which the reader of recipes need not wait for
-
-                raise (storage.unreachable(error) or kind(f"{path} cannot be read: {describe(error)}", _FIX)) from error
+                raise (explain(error) or kind(f"{path} cannot be read: {describe(error)}", _FIX)) from error
 
         return guarded  # type: ignore[return-value]
 

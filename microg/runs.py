@@ -13,8 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,21 +118,6 @@ class Run:
     def finish(self, summary: dict[str, Any]) -> None:
         """Record how the latest invocation ended, in `metrics.json`."""
         storage.write_json(self.path("metrics.json"), {"finished": _now(), **summary})
-
-
-@contextmanager
-def exclusive(root: str) -> Iterator[None]:
-    """Hold a run folder on a local or shared filesystem for this process; the lock ends with the process.
-
-    Object stores know no locks: there two writers are told apart by nothing. Raises `RunConflictError` when another
-    process holds the folder.
-    """
-    if not storage.is_local(root):
-        yield
-        return
-    error = RunConflictError(f"another process is writing to {root}", "wait for it to finish")
-    with storage.lock(storage.local_path(root) / ".lock", error):
-        yield
 
 
 def _now() -> str:

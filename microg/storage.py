@@ -5,29 +5,28 @@ Writes go to a temporary name first and are then moved, so that a reader never s
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from microg.errors import DatasetError, MicrogError, PathError, describe
+from microg.errors import DatasetError, PathError
+from microg.storage_faults import reading, writing
 
 # Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
 OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _BLOCK_BYTES = 64 * 2**20
 # Cells (rows times columns) of a table: so many a byte of its file at most, beyond those that fit any memory.
 _FREE_CELLS, _CELLS_A_BYTE = 20_000_000, 20
-# Whose exceptions are no OSError: a store that cannot be reached, credentials that are missing or refused.
-_STORE_LIBRARIES = frozenset({"botocore", "aiobotocore", "gcsfs", "google"})
 
 
 def is_local(uri: str | os.PathLike[str]) -> bool:
@@ -80,6 +79,8 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[Any, str]:
     # other processes write to the same folders: a listing that is kept soon tells of files that are gone
     options = {} if is_local(uri) else {"use_listings_cache": False}
     try:
+        if str(uri).startswith(("s3://", "s3a://")):
+            _retry_server_errors()
         return fsspec.core.url_to_fs(str(uri), **options)
     except (ImportError, ValueError) as error:
         raise DatasetError(
@@ -87,16 +88,33 @@ def filesystem(uri: str | os.PathLike[str]) -> tuple[Any, str]:
         ) from error
 
 
+@cache
+def _retry_server_errors() -> None:
+    """Have s3fs try again, with growing pauses, after any error of the server, as it does after a lost connection.
+
+    That is on top of botocore's own tries (AWS_MAX_ATTEMPTS, AWS_RETRY_MODE): about half a minute in all.
+    """
+    from s3fs.core import set_custom_error_handler
+
+    def is_servers(error: Exception) -> bool:
+        answer = getattr(error, "response", None) or {}
+        return answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+
+    set_custom_error_handler(is_servers)
+
+
 def exists(uri: str | os.PathLike[str]) -> bool:
     """Tell whether a file or folder is there."""
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with reading(uri):
+        return bool(fs.exists(path))
 
 
 def names(uri: str | os.PathLike[str]) -> list[str]:
     """Return the names of what is directly in a folder, sorted; none when it is not there."""
     fs, path = filesystem(uri)
-    found = fs.ls(path, detail=False) if fs.exists(path) else []
+    with reading(uri):
+        found = fs.ls(path, detail=False) if fs.exists(path) else []
     return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
 
@@ -104,68 +122,75 @@ def make_dirs(uri: str | os.PathLike[str]) -> None:
     """Create a folder and its parents (object stores have none: nothing happens there)."""
     if not str(uri).startswith(OBJECT_STORES):
         fs, path = filesystem(uri)
-        fs.makedirs(path, exist_ok=True)
+        with writing(uri):
+            fs.makedirs(path, exist_ok=True)
 
 
 def remove(uri: str | os.PathLike[str]) -> None:
     """Delete a file; none there is fine."""
     fs, path = filesystem(uri)
-    if fs.exists(path):
-        fs.rm_file(path)
+    with writing(uri):
+        if fs.exists(path):
+            fs.rm_file(path)
 
 
 def remove_tree(uri: str | os.PathLike[str]) -> None:
     """Delete a folder with all that is in it; none there is fine."""
     fs, path = filesystem(uri)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    with writing(uri):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     """Read a whole file."""
     fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with reading(uri), fs.open(path, "rb") as file:
         return file.read()
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write a whole file atomically, creating its folder; a failed write leaves nothing behind.
 
-    Raises `DatasetError` when its bucket is not there.
+    Raises `WriteError` when the disk or the store does not take it.
     """
     make_dirs(str(uri).rpartition("/")[0])
     fs, path = filesystem(uri)
     if not is_local(uri):
-        with _bucket(uri):
+        with writing(uri):
             fs.pipe_file(path, bytes(data))  # a put is atomic on object stores
         return
     target = Path(path)
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with writing(uri), removed_after(temporary):
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+
+
+@contextmanager
+def removed_after(temporary: Path) -> Iterator[None]:
+    """Remove a temporary file at the end of the block, if it is still there and can be removed."""
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_blocks(uri: str | os.PathLike[str], blocks: Iterable[bytes]) -> None:
     """Write a file atomically from blocks, so that none is held whole; a failed write leaves nothing behind."""
-    if is_local(uri):
-        folder = local_path(uri).parent
-        folder.mkdir(parents=True, exist_ok=True)
-    else:
-        folder = Path(tempfile.gettempdir())
+    folder = local_path(uri).parent if is_local(uri) else Path(tempfile.gettempdir())
     temporary = folder / f".{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            for block in blocks:
-                file.write(block)
+    with removed_after(temporary):
+        with writing(uri if is_local(uri) else temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                for block in blocks:
+                    file.write(block)
         move_into_place(temporary, uri)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(uri: str | os.PathLike[str]) -> Any:
@@ -187,7 +212,7 @@ def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
     if is_local(uri) and local_path(uri).exists() and not local_path(uri).is_file():
         raise DatasetError(f"{uri} is no file", "a table is a Parquet file")  # a pipe would block for ever
     try:
-        with fs.open(path, "rb") as file:
+        with reading(uri), fs.open(path, "rb") as file:
             # not pq.read_table: it goes through pyarrow.dataset, which imports pandas and whose threads now and then
             # abort the interpreter at its exit ("terminate called without an active exception", pyarrow 26.0.1)
             parquet = pq.ParquetFile(file)
@@ -219,24 +244,26 @@ def write_parquet(uri: str | os.PathLike[str], table: pa.Table) -> None:
 def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read all committed Parquet files of a folder that many writers append to; a torn file is skipped.
 
-    Parquet writes by many tasks are not atomic: a killed writer may leave a file without a footer. A column that an
-    older file lacks is null. Raises `DatasetError` when a column does not fit `schema`.
+    A killed writer may leave a file without a footer on a disk; on an object store none is torn, and one that cannot
+    be read for now is an error. A column that an older file lacks is null. Raises `DatasetError` when a column does
+    not fit `schema`.
     """
-    fs, path = filesystem(uri)
-    if not fs.exists(path):
+    if not exists(uri):
         return schema.empty_table().select(columns or schema.names)
+    fs, path = filesystem(uri)
     import pyarrow.dataset as pa_dataset  # imports pandas: seconds that most commands need not wait
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     try:
-        dataset = pa_dataset.dataset(
-            sorted(name for name in fs.find(path) if name.endswith(".parquet")),
-            schema=schema,
-            format="parquet",
-            filesystem=PyFileSystem(FSSpecHandler(fs)),
-            exclude_invalid_files=True,
-        )
-        table = dataset.to_table(columns=columns)
+        with reading(uri):
+            dataset = pa_dataset.dataset(
+                sorted(name for name in fs.find(path) if name.endswith(".parquet")),
+                schema=schema,
+                format="parquet",
+                filesystem=PyFileSystem(FSSpecHandler(fs)),
+                exclude_invalid_files=is_local(uri),
+            )
+            table = dataset.to_table(columns=columns)
         table.validate(full=True)
         return table
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
@@ -246,61 +273,27 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
 def sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     fs, plain = filesystem(path)
-    with fs.open(plain, "rb") as file:
+    with reading(path), fs.open(plain, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_blocks(uri: str | os.PathLike[str]) -> Iterator[bytes]:
     """Yield a file's bytes in order, 64 MiB at a time: what is too large for memory can be copied so."""
     fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with reading(uri), fs.open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
             yield block
 
 
 def move_into_place(temporary: Path, target: str | os.PathLike[str]) -> None:
     """Move a finished local file to its final name, on this filesystem or an object store."""
-    if is_local(target):
-        path = local_path(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        return
-    fs, path = filesystem(target)
-    with _bucket(target):
+    with writing(target):
+        if is_local(target):
+            path = local_path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            return
+        fs, path = filesystem(target)
         fs.put_file(str(temporary), path)
     temporary.unlink()
-
-
-@contextmanager
-def _bucket(uri: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DatasetError(f"{uri} cannot be written: {error}", "make the bucket, or correct its name") from error
-
-
-def unreachable(error: BaseException) -> DatasetError | None:
-    """Return what to tell a user whom an object store did not serve; None when `error` says something else."""
-    if type(error).__module__.partition(".")[0] not in _STORE_LIBRARIES:
-        return None
-    return DatasetError(
-        f"object store: {describe(error)}",
-        "set AWS_PROFILE (or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), AWS_DEFAULT_REGION, and for a store that is "
-        "not Amazon's AWS_ENDPOINT_URL; for gs://, GOOGLE_APPLICATION_CREDENTIALS",
-    )
-
-
-@contextmanager
-def lock(path: Path, error: MicrogError | None = None) -> Iterator[None]:
-    """Hold a local file for this process until the block ends, or the process.
-
-    When another process has it, raises `error`, and without one waits.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if error else 0))
-        except BlockingIOError as held:
-            raise error or held from None
-        yield

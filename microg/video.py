@@ -20,7 +20,8 @@ import numpy as np
 from av.codec.hwaccel import HWAccel
 
 from microg import storage
-from microg.errors import ConfigError, VideoAccessError, VideoError
+from microg.errors import ConfigError, StorageError, VideoAccessError, VideoError, WriteError
+from microg.storage_faults import reading
 
 T = TypeVar("T")
 # What decodes: nvdec is the video unit of NVIDIA's GPUs.
@@ -111,11 +112,13 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
                 yield container, _video_stream(container, uri, decoder)
         else:
             fs, path = storage.filesystem(uri)
-            with fs.open(path, "rb") as file, av.open(file, **options) as container:
+            with reading(uri), fs.open(path, "rb") as file, av.open(file, **options) as container:
                 yield container, _video_stream(container, uri, decoder)
     except NotImplementedError as error:  # PyAV knows no hardware for the codec
         raise VideoError(f"{decoder} does not decode {uri}: {error}") from error
-    except (PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
+    except WriteError:
+        raise
+    except (StorageError, PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         raise VideoAccessError(f"{uri} cannot be read: {error}") from error
     except (av.FFmpegError, OSError, EOFError, ValueError, OverflowError, ArithmeticError, MemoryError) as error:
         raise VideoError(f"{uri} cannot be read: {error}") from error

@@ -20,11 +20,12 @@ from microg.demo.tiny_vlm.learner import Learner, Positions
 from microg.demo.tiny_vlm.lessons import Lessons, TrainingClip, read_lessons
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import ConfigError, TrainingError
+from microg.locks import exclusive
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.vlm.cards import OWN_FACTS
 from microg.pipelines.har.train.checkpoints import RunFiles
 from microg.pipelines.har.train.stream import ahead
-from microg.runs import Run, exclusive
+from microg.runs import Run
 
 COMMAND = "vlm train"
 ARCHITECTURE = "qwen2_5_vl"

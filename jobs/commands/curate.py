@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from rich.table import Table
@@ -12,6 +13,7 @@ from microg.config import load_config
 from microg.console import ProgressDisplay, say_aside
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError, DatasetError
+from microg.locks import exclusive
 from microg.models.curation.box_rule import RULES, rule_ladder
 from microg.models.detection.base import PROFILES
 from microg.pipelines.core import session
@@ -24,7 +26,7 @@ from microg.pipelines.curate.find_footage import Footage, check_clip_ids, list_f
 from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_curation, sized_pipeline, with_device
 from microg.pipelines.curate.previews import missing_previews, write_previews
 from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
-from microg.runs import Run, differences, exclusive
+from microg.runs import Run, differences
 from microg.screen import Screen, styled
 from microg.system.weights import locate_weights, require_weights
 from microg.video import probe
@@ -52,6 +54,13 @@ def curate_footage(
 
     Raises `MicrogError` for whatever the user can put right before anything is written.
     """
+    with nullcontext() if dry_run else exclusive(out):
+        return _curate_footage(raw_dir, out, settings, compare=compare, previews=previews, dry_run=dry_run)
+
+
+def _curate_footage(
+    raw_dir: str, out: str, settings: CurateSettings, *, compare: bool, previews: bool, dry_run: bool
+) -> dict[str, Any]:
     seen = observations.read(out, ["source_id", "source_uri", "source_fingerprint"]).to_pylist()
     known = {row["source_uri"]: row["source_id"] for row in seen}
     footage, ignored = list_footage(raw_dir, exclude=out, default_origin=settings.origin, known=known)
@@ -74,16 +83,15 @@ def curate_footage(
     }
     if dry_run:
         return report | {"plan": _plan(left, settings)}
-    with exclusive(out):
-        run_folder = Run.start(out, "curate", settings)
-        if left:
-            report |= _observe(run_folder, left, done, settings, weights)
-        observations.store(out).compact()
-        report |= _write(out, settings, compare)
-        if previews:
-            report["preview_errors"] = _previews(out, settings)
-        remove_leftovers(out)
-        run_folder.finish(report)
+    run_folder = Run.start(out, "curate", settings)
+    if left:
+        report |= _observe(run_folder, left, done, settings, weights)
+    observations.store(out).compact()
+    report |= _write(out, settings, compare)
+    if previews:
+        report["preview_errors"] = _previews(out, settings)
+    remove_leftovers(out)
+    run_folder.finish(report)
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from microg import formats, storage
@@ -10,6 +11,7 @@ from microg.data.dataset import Dataset
 from microg.data.schema import TABLES
 from microg.errors import DatasetError
 from microg.formats.base import merge as merge_tables
+from microg.locks import exclusive, hidden
 
 
 def import_tables(
@@ -29,23 +31,24 @@ def import_tables(
     Raises:
         DatasetError: There is a dataset already, or none to merge into.
     """
-    exists = storage.exists(storage.join(dataset, "dataset.json"))
-    if exists and not merge:
-        raise DatasetError(f"{dataset} is a dataset already", "give another folder, or --merge to import into it")
-    if merge and not exists:
-        raise DatasetError(f"{dataset} is not a dataset: there is nothing to merge into", "leave --merge out")
-    result = formats.read(format_name, source, dataset_root=None if dry_run else dataset, **options)
-    tables, notes = result.tables, list(result.notes)
-    if merge:
-        opened = Dataset.open(dataset)
-        tables, more = merge_tables({table: opened.table(table) for table in TABLES if opened.has(table)}, tables)
-        notes += more
-    if not dry_run:
-        # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
-        for table, rows in tables.items():
-            Dataset(dataset, {}).write(table, rows)
-        label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
-        Dataset.create(dataset, label, imported_from=format_name)
+    with nullcontext() if dry_run else exclusive(dataset):
+        exists = storage.exists(storage.join(dataset, "dataset.json"))
+        if exists and not merge:
+            raise DatasetError(f"{dataset} is a dataset already", "give another folder, or --merge to import into it")
+        if merge and not exists:
+            raise DatasetError(f"{dataset} is not a dataset: there is nothing to merge into", "leave --merge out")
+        result = formats.read(format_name, source, dataset_root=None if dry_run else dataset, **options)
+        tables, notes = result.tables, list(result.notes)
+        if merge:
+            opened = Dataset.open(dataset)
+            tables, more = merge_tables({table: opened.table(table) for table in TABLES if opened.has(table)}, tables)
+            notes += more
+        if not dry_run:
+            # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
+            for table, rows in tables.items():
+                Dataset(dataset, {}).write(table, rows)
+            label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
+            Dataset.create(dataset, label, imported_from=format_name)
     return {
         "dataset": dataset,
         "format": format_name,
@@ -62,10 +65,10 @@ def export_tables(format_name: str, dataset: str, target: str, *, overwrite: boo
     Raises `DatasetError` when `target` is not empty, unless `overwrite`.
     """
     opened = Dataset.open(dataset)
-    fs, path = storage.filesystem(target)
-    if not overwrite and storage.exists(target) and (not fs.isdir(path) or fs.ls(path, detail=False)):
-        raise DatasetError(f"{target} is not empty", "give another folder, or --overwrite")
-    notes = formats.write(format_name, opened, target, **options)
+    with exclusive(target):
+        if not overwrite and hidden(storage.names(target)):
+            raise DatasetError(f"{target} is not empty", "give another folder, or --overwrite")
+        notes = formats.write(format_name, opened, target, **options)
     return {"dataset": dataset, "format": format_name, "target": target, "notes": notes}
 
 

@@ -15,6 +15,7 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError, DatasetError
 from microg.escaping import csv_text
+from microg.locks import exclusive
 from microg.models.vlm import qa
 from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
@@ -23,7 +24,7 @@ from microg.models.vlm.base import Engine, Reply, Request, Sampling
 from microg.models.vlm.cards import card, open_card
 from microg.models.vlm.engines.registry import open_engine, require_server
 from microg.models.vlm.prompts import Prompt, prompt
-from microg.runs import Run, exclusive
+from microg.runs import Run
 
 
 class MakeQaConfig(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from microg.arrow import pc
 from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.splits import SCHEMES, describe_split, make_samples, make_split
+from microg.locks import exclusive
 from microg.screen import Screen
 
 
@@ -18,16 +20,17 @@ def split_dataset(dataset: str, scheme: str, *, seed: int, keep_unlabelled: bool
     """Make samples and splits (`scheme` may be "both"), write them unless `dry_run`, and return the report."""
     schemes = SCHEMES if scheme == "both" else (scheme,)
     opened = Dataset.open(dataset)
-    samples, notes = _samples(opened, keep_unlabelled)
-    clips = opened.kept_clips()
-    made = {name: make_split(name, samples, clips, seed=seed) for name in schemes}
-    if not samples["action_id"].drop_null():
-        notes.append("no sample has an action: the splits are drawn without covering any")
-    if not dry_run:
-        before = opened.table("splits")
-        others = before.filter(pc.invert(pc.is_in(before["scheme"], pa.array(schemes))))
-        opened.write("samples", samples)
-        opened.write("splits", pa.concat_tables([others, *made.values()]))
+    with nullcontext() if dry_run else exclusive(dataset):
+        samples, notes = _samples(opened, keep_unlabelled)
+        clips = opened.kept_clips()
+        made = {name: make_split(name, samples, clips, seed=seed) for name in schemes}
+        if not samples["action_id"].drop_null():
+            notes.append("no sample has an action: the splits are drawn without covering any")
+        if not dry_run:
+            before = opened.table("splits")
+            others = before.filter(pc.invert(pc.is_in(before["scheme"], pa.array(schemes))))
+            opened.write("samples", samples)
+            opened.write("splits", pa.concat_tables([others, *made.values()]))
     return {
         "dataset": dataset,
         "seed": seed,

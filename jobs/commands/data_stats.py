@@ -13,6 +13,7 @@ from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.statistics import Tables, all_tables, cell_text, missing
 from microg.escaping import csv_text
+from microg.locks import exclusive
 from microg.screen import styled, wide_screen
 
 # Long tables are cut in the terminal only; CSV and JSON hold every row.
@@ -33,16 +34,23 @@ class Description:
 def describe(dataset: str, out: str | None, *, plots: bool) -> Description:
     """Describe a dataset; with a folder `out` also write CSV files there, and plots where they are wanted."""
     loaded = Tables.load(Dataset.open(dataset))
-    tables, files = all_tables(loaded), []
-    for name, frame in tables.items() if out is not None else ():
-        files.append(storage.join(str(out), f"{name}.csv"))
-        rows = frame.astype("object").where(frame.notna(), None).itertuples(index=False)
-        storage.write_bytes(files[-1], csv_text(frame.columns, rows).encode())
-    if plots and out is not None:
-        from microg.reports.plots.dataset import dataset_plots
-
-        files += [path for plot in dataset_plots(loaded) for path in plot.save(out)]
+    tables = all_tables(loaded)
+    files = [] if out is None else _write(loaded, tables, out, plots=plots)
     return Description(dataset=dataset, tables=tables, notes=missing(loaded), out=out, files=files)
+
+
+def _write(loaded: Tables, tables: dict[str, pd.DataFrame], out: str, *, plots: bool) -> list[str]:
+    files = []
+    with exclusive(out):
+        for name, frame in tables.items():
+            files.append(storage.join(out, f"{name}.csv"))
+            rows = frame.astype("object").where(frame.notna(), None).itertuples(index=False)
+            storage.write_bytes(files[-1], csv_text(frame.columns, rows).encode())
+        if plots:
+            from microg.reports.plots.dataset import dataset_plots
+
+            files += [path for plot in dataset_plots(loaded) for path in plot.save(out)]
+    return files
 
 
 def document(description: Description) -> dict[str, Any]:

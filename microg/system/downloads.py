@@ -31,6 +31,7 @@ from huggingface_hub.hf_api import RepoFile
 import microg
 from microg import storage
 from microg.errors import DatasetError, DownloadError, describe
+from microg.locks import lock
 from microg.reading import reads
 
 _CHUNK_BYTES = 1 << 20  # at most this much is fetched again after an interruption
@@ -311,12 +312,12 @@ def download(
     """
     parts = folder / _PARTS
     error = DownloadError(f"another process is downloading into {folder}", "wait for it to finish")
-    with storage.lock(parts / "lock", error):
+    with lock(parts / "lock", error):
         _check_space(folder, parts, todo)
-        stop, lock = threading.Event(), threading.Lock()
+        stop, counting = threading.Event(), threading.Lock()
 
         def count(number: int) -> None:
-            with lock:
+            with counting:
                 on_bytes(number)
 
         with ThreadPoolExecutor(workers, thread_name_prefix="download") as pool:

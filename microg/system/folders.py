@@ -12,6 +12,7 @@ from typing import Any
 
 from microg import storage
 from microg.errors import WeightsError
+from microg.locks import lock
 from microg.system.weights import cache_folder
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"})
@@ -68,7 +69,7 @@ class RemoteFolder:
         folder = cache_folder() / "folders" / hashlib.sha256(listing.encode()).hexdigest()[:16]
         folder /= PurePosixPath(self.uri).name
         folder.mkdir(parents=True, exist_ok=True)
-        with storage.lock(folder.parent / "lock"):
+        with lock(folder.parent / "lock"):
             for file in self.files:
                 if (weights or not file.is_weights) and not storage.join_local(folder, file.name).is_file():
                     self._copy(file, folder)

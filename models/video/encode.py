@@ -18,6 +18,7 @@ from av.video.frame import PictureType
 
 from microg import storage
 from microg.errors import VideoError
+from microg.storage_faults import writing
 from microg.video import decode_frames
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
@@ -32,20 +33,21 @@ class Mp4Writer:
 
     Left as a context manager without `finish`, it leaves nothing behind. A key frame comes first and at least every
     `key_interval` frames; there is no audio. Each method raises `VideoError` when frames of this size cannot be
-    encoded, and `OSError` when the disk does not take them.
+    encoded, and `WriteError` when the disk does not take them.
     """
 
     def __init__(
         self, target: str, size: tuple[int, int], fps: int | Fraction, *, crf: int, preset: Preset, key_interval: int
     ) -> None:
         self._target, self._size, self._frames = target, size, 0
-        folder = Path(tempfile.gettempdir())
-        if storage.is_local(target):
-            folder = storage.local_path(target).parent
+        local = storage.is_local(target)
+        folder = storage.local_path(target).parent if local else Path(tempfile.gettempdir())
+        with writing(target if local else folder):
             folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".mp4", prefix=".tmp-", dir=folder)
+            handle, name = tempfile.mkstemp(suffix=".mp4", prefix=".tmp-", dir=folder)
         os.close(handle)
         self._temporary = Path(name)
+        self._place = target if local else name
         self._time_base = 1 / Fraction(fps)
         self._container = av.open(name, "w", format="mp4", options={"movflags": "+faststart"})
         options = {"crf": str(crf), "preset": preset, **_EXACT}
@@ -74,10 +76,9 @@ class Mp4Writer:
     @contextmanager
     def _encoding(self) -> Iterator[None]:
         try:
-            yield
+            with writing(self._place):  # a full disk says nothing about the video
+                yield
         except av.FFmpegError as error:
-            if isinstance(error, OSError):  # a full disk says nothing about the video
-                raise
             shape = f"{self._size[0]} x {self._size[1]} pixels"
             raise VideoError(f"{self._target} of {shape} cannot be encoded: {error.strerror}") from error
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from microg.errors import describe
+from microg.storage_faults import ends_run
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -150,6 +151,9 @@ def run_batch_then_singles(
 
     Returns:
         A result for each item, or the `Failure` of one that raised, or killed its worker, alone.
+
+    Raises:
+        WriteError: A file could not be written, such as on a full disk: no item is at fault.
     """
     if not items:
         return []
@@ -161,6 +165,7 @@ def run_batch_then_singles(
                 try:
                     results: list[R | Failure] = list(work(items))
                 except Exception as error:  # which of them is at fault, working on each will tell
+                    raise_what_ends_run(error)
                     alone = len(items) == 1
                     results = [Failure(describe(error))] if alone else [_result(work, item) for item in items]
             if attempts is not None:
@@ -172,6 +177,12 @@ def run_batch_then_singles(
         with turns.alone():
             results.append(_counted_result(work, item, name(item), crashed, attempts))
     return results
+
+
+def raise_what_ends_run(error: Exception) -> None:
+    """Raise the `WriteError` that an error amounts to, if it does: then it is no row's."""
+    if (ending := ends_run(error)) is not None:
+        raise ending from error
 
 
 def _counted_result(
@@ -189,4 +200,5 @@ def _result(work: Callable[[Sequence[T]], Sequence[R]], item: T) -> R | Failure:
     try:
         return work([item])[0]
     except Exception as error:
+        raise_what_ends_run(error)
         return Failure(describe(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -14,7 +15,8 @@ from typing import Any
 
 from microg.config import Resources
 from microg.console import say_aside
-from microg.errors import ConfigError, WorkerError, describe
+from microg.errors import ConfigError, WorkerError, WriteError, describe
+from microg.storage_faults import ends_run, free_bytes
 from microg.system.hardware import usable_cores
 
 _QUIET = {
@@ -29,6 +31,8 @@ _QUIET = {
 # One stuck stage must become an error, not a silent hang; far above the slowest batch of any stage.
 _NO_PROGRESS_TIMEOUT_S = 900
 _started_here = False
+_WRITE_ERROR = re.compile(rf"^{WriteError.__module__}\.{WriteError.__name__}: (.+)$", re.MULTILINE)
+_OTHER_DISK = "make room there, or name a folder on a larger disk in RAY_TMPDIR, and run the same command again"
 
 
 def connect(resources: Resources | None = None, *, dashboard: bool = False) -> None:
@@ -77,6 +81,12 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     _started_here = address is None
     _messages_to_stderr()
     configure_data()
+
+
+def _room() -> str:
+    """Say where Ray keeps its files on this machine, and what is free there."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return f"{folder} has {(free_bytes(folder) or 0) / 1e6:,.0f} MB free"
 
 
 def _announce_own_ray() -> None:
@@ -159,13 +169,22 @@ def started_here() -> bool:
 
 @contextmanager
 def ray_failures_as_worker_errors() -> Iterator[None]:
-    """Raise a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start."""
+    """Raise a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start.
+
+    Raises `WriteError` when a disk is full, that of what a worker writes or that of Ray's own files.
+    """
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
-    from ray.exceptions import RayError
+    from ray.exceptions import OutOfDiskError, RayError
 
     try:
         yield
     except (RayError, ExecutionTimeoutError, SystemException) as error:
+        if (ending := ends_run(error)) is not None:
+            raise ending from error
+        if (told := _WRITE_ERROR.search(str(error))) is not None:  # Ray Data drops all but the text of a task's error
+            raise WriteError(told[1]) from error
+        if isinstance(error, OutOfDiskError):
+            raise WriteError(f"Ray has no room for its objects: {_room()}", _OTHER_DISK) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         raise WorkerError(
             f"Ray gave up: {type(error).__name__}: {lines[0]} ... {lines[-1]}",

@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from microg.config import Resources
-from microg.errors import StageError, WorkerError
+from microg.errors import MicrogError, StageError, WorkerError, WriteError, describe
 from microg.pipelines.core import cluster
 from microg.pipelines.core.attempts import Attempts
 from microg.pipelines.core.part_files import PartFiles
 from microg.pipelines.core.session import ordered_execution, ray_failures_as_worker_errors
 from microg.pipelines.core.telemetry import Telemetry
+from microg.storage_faults import ends_run
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 # Status of a report that says: not this row but all of them cannot be done, for the reason `error` (and `fix`, if any).
 ABORT = "abort"
+# The same, where the reason is that a file cannot be written, such as on a full disk.
+UNWRITABLE = "unwritable"
 _TRY_AGAIN = "put that right and run the same command again"
 # The columns by which the driver knows what became of a row.
 _OUTCOME = (("status", pa.string()), ("error", pa.string()))
@@ -363,14 +366,24 @@ def stream_tables(
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
+def abort(error: Exception) -> dict[str, str | None]:
+    """Return the columns `status`, `error` and `fix` of a report that ends the run."""
+    known = ends_run(error)
+    said = known or error
+    what, fix = (said.what, said.fix) if isinstance(said, MicrogError) else (describe(said), None)
+    return {"status": ABORT if known is None else UNWRITABLE, "error": what, "fix": fix}
+
+
 def first_report_per_key(pipeline: Pipeline, tables: Iterator[pa.Table]) -> Iterator[dict[str, Any]]:
     """Yield reports, of those with the same key the first: a killed task is done again.
 
-    Raises `WorkerError` when a report is an `ABORT`.
+    Raises `WorkerError` when a report is an `ABORT`, and `WriteError` when it is `UNWRITABLE`.
     """
     seen: set[str] = set()
     for table in tables:
         for report in table.to_pylist():
+            if report["status"] == UNWRITABLE:
+                raise WriteError(report["error"], report.get("fix"))
             if report["status"] == ABORT:
                 raise WorkerError(f"{pipeline.failure}: {report['error']}", report.get("fix") or _TRY_AGAIN)
             if report[pipeline.key] not in seen:
@@ -406,6 +419,7 @@ def run_stages(
     Raises:
         ConfigError: Ray cannot give what a stage asks for.
         WorkerError: No row can be done, Ray gives up, or what workers wrote cannot be read here.
+        WriteError: Workers cannot write, such as to a full disk.
     """
     clocks = [name.removesuffix("_s") for name in pipeline.stages[-1].writes.names if name.endswith("_s")]
     keys: list[str] = []

@@ -30,7 +30,8 @@ STEPS = ("trim", "decode", "detect", *(measure.name for measure in MEASURES), "t
 CLOCKS = pa.schema([(f"{step}_s", pa.float32()) for step in STEPS])
 
 # What is known of a clip, or of a stretch of footage, before it is observed. key: the clip id; for a stretch of footage
-# without clips, its stretch id. status: ok | error | empty (a stretch without a whole clip); before: trim | observe.
+# without clips, its stretch id. status: ok | error | empty (a stretch without a whole clip); before: trim | observe; or
+# `UNWRITABLE`.
 WORK = parse_schema(
     "key clip_id source_id: string, sequence stretch stretches stretch_clips: int32, uri status error damaged "
     "source_uri source_fingerprint: string, source_size: int64, origin: string, source_fps: float64, "

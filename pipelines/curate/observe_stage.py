@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from microg.arrow import parse_schema
-from microg.errors import describe
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import Detector, DetectorSettings
 from microg.pipelines.core.attempts import MAX_ATTEMPTS, Attempts, Failure, Turns, run_batch_then_singles
 from microg.pipelines.core.shared_files import SharedFile
-from microg.pipelines.core.stage import ABORT, Stage
+from microg.pipelines.core.stage import UNWRITABLE, Stage, abort
 from microg.pipelines.curate import observations
 from microg.video import Decoder, require_decoder
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from microg.models.curation.observe import Observation
 
 # What the driver learns of an observed clip; `rows` is 0 for footage that gave none.
-REPORT = pa.schema([*parse_schema("key: string, rows: int32, status error: string"), *observations.CLOCKS])
+REPORT = pa.schema([*parse_schema("key: string, rows: int32, status error fix: string"), *observations.CLOCKS])
 # So many clips' requests are a batch, at most; with fewer than twice as many clips batches would not be full.
 _JOINED = 4
 _CRASHED = "WorkerCrashed: observing this clip kills its worker"
@@ -97,11 +96,14 @@ class Observer:
         """Observe and commit a batch; returns one small row a clip, for the progress display.
 
         What keeps every clip from being done (a detector that cannot be loaded, a folder that cannot be written) is
-        reported as a row of status `ABORT`, on which the driver ends the run: Ray would drop the error's type.
+        reported as a row (`abort`) on which the driver ends the run: Ray would drop the error's type.
         """
         reports = []
         for row in batch.to_pylist():
             try:
+                if row["status"] == UNWRITABLE:  # met where clips are cut
+                    reports.append(row)
+                    continue
                 if self._broken is not None:
                     raise self._broken
                 row = self._observe_or_error(row) if row["status"] == "observe" else row
@@ -109,7 +111,7 @@ class Observer:
                 observations.commit(self._root, [row])
                 reports.append({**row, "rows": int(row.get("clip_id") is not None)})
             except Exception as error:
-                reports.append({"key": row["key"], "status": ABORT, "error": describe(error)})
+                reports.append({"key": row["key"], **abort(error)})
         return pa.Table.from_pylist(reports, schema=REPORT)
 
     def _observe_or_error(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from microg import storage
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.errors import describe
+from microg.pipelines.core.attempts import raise_what_ends_run
 
 # How many are under way at once on top of what runs: boxes travel with the task.
 _QUEUED = 16
@@ -70,6 +71,7 @@ def write_previews(rows: list[dict[str, Any]]) -> Iterator[str]:
         try:
             write_preview(row["uri"], row["boxes"], row["target"], row["fps"])
         except Exception as error:
+            raise_what_ends_run(error)
             return f"{row['clip_id']}: {describe(error)}"
         return ""
 

@@ -18,9 +18,10 @@ from microg.data.ids import make_clip_id
 from microg.errors import describe
 from microg.models.video.trim import TrimSettings, trim
 from microg.pipelines.core.attempts import Attempts
-from microg.pipelines.core.stage import Stage
+from microg.pipelines.core.stage import UNWRITABLE, Stage
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.find_footage import clip_identity
+from microg.storage_faults import ends_run
 from microg.video import VideoInfo, probe
 
 # Clips of one stretch of footage: the unit of trimming in parallel and of trimming again after a crash.
@@ -144,7 +145,7 @@ def trim_stretches(
 ) -> pa.Table:
     """Cut stretches of footage (rows of `WORK` with status `trim`) into `folder`; other rows pass unchanged.
 
-    Clips in `done` are counted, not cut. Whatever goes wrong is a terminal row.
+    Clips in `done` are counted, not cut. Whatever goes wrong is a terminal row; a full disk is one that ends the run.
     """
 
     def trim_or_error(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -155,7 +156,8 @@ def trim_stretches(
         try:
             rows = trim_stretch(row, settings, folder, done)
         except Exception as error:
-            rows = [row | {"status": "error", "error": describe(error)}]
+            full = ends_run(error)
+            rows = [row | {"status": UNWRITABLE if full else "error", "error": str(full) if full else describe(error)}]
         attempts.mark_finished(row["key"])
         return rows
 

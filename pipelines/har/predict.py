@@ -19,12 +19,12 @@ from microg import storage
 from microg.config import DEVICE, Config, Device, Resources
 from microg.data.key_frames import KEY_FRAMES
 from microg.data.label_space import LABEL_SPACES, label_space
-from microg.errors import ConfigError, WeightsError, describe
+from microg.errors import ConfigError, WeightsError
 from microg.models.har.backbones.registry import backbone
 from microg.models.har.backbones.spec import RoiScaleSetting
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
 from microg.pipelines.core.cluster import decide_device
-from microg.pipelines.core.stage import ABORT, Pipeline, Stage, run_stages
+from microg.pipelines.core.stage import Pipeline, Stage, abort, run_stages
 from microg.pipelines.har import prediction_store
 from microg.pipelines.har.samples import SCHEMA, Sample, View, by_size, collate, decode_rows, from_table, to_table
 from microg.system.weights import find_weights
@@ -43,6 +43,7 @@ REPORT = pa.schema(
         ("people", pa.int32()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("fix", pa.string()),
         ("decode_s", pa.float32()),
         ("model_s", pa.float32()),
     ]
@@ -66,7 +67,7 @@ class PredictorSpec:
 
 
 class Predictor:
-    """Scores blocks of decoded samples. When the model cannot be made, the first call says so as a row `ABORT`.
+    """Scores blocks of decoded samples. When the model cannot be made, the first call says so (`abort`).
 
     Ray would try a constructor that raises again and again, and drop the type of an error that a call raises.
     """
@@ -106,7 +107,7 @@ class Predictor:
                 raise self._broken
             reports = self._score(samples)
         except Exception as error:
-            reports = [{"key": sample.key, "status": ABORT, "error": describe(error)} for sample in samples]
+            reports = [{"key": sample.key, **abort(error)} for sample in samples]
         return pa.Table.from_pylist(reports, schema=REPORT)
 
     def _score(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:

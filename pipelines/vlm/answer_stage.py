@@ -17,7 +17,7 @@ from microg.models.vlm.cards import ModelCard, open_card
 from microg.models.vlm.prompts import Prompt
 from microg.pipelines.core.attempts import Attempts, Failure, Turns, run_batch_then_singles
 from microg.pipelines.core.shared_files import SharedFolder
-from microg.pipelines.core.stage import ABORT, Stage
+from microg.pipelines.core.stage import Stage, abort
 from microg.pipelines.core.telemetry import BusyClock
 from microg.pipelines.vlm import answer_store
 from microg.pipelines.vlm.clip_tables import SCHEMA, DecodedClip, Question, from_table
@@ -69,7 +69,7 @@ class GenerationContext:
 class Generator:
     """Answers blocks of clips, several at once where the engine takes them: so it never waits for the next block.
 
-    When the engine cannot be opened, the first call says so as a row `ABORT`: Ray would try a constructor that raises
+    When the engine cannot be opened, the first call says so (`abort`): Ray would try a constructor that raises
     again and again, and drop the type of an error that a call raises.
     """
 
@@ -99,8 +99,7 @@ class Generator:
             if self._hopeless is not None:
                 raise self._hopeless
         except Exception as error:
-            what, fix = (error.what, error.fix) if isinstance(error, MicrogError) else (describe(error), None)
-            reports = [{"clip_id": clip.clip_id, "status": ABORT, "error": what, "fix": fix} for clip in clips]
+            reports = [{"clip_id": clip.clip_id, **abort(error)} for clip in clips]
         return pa.Table.from_pylist(reports, schema=REPORT)
 
     def _answer(self, clips: Sequence[DecodedClip]) -> list[dict[str, Any]]:

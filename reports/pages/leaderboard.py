@@ -12,9 +12,10 @@ from typing import Any
 from microg import storage
 from microg.errors import DatasetError
 from microg.escaping import csv_text, json_text
+from microg.locks import exclusive_file
 from microg.reports.html import environment, render_page, section
 from microg.reports.pages.report import WrittenPage, page_and_tables, written_page
-from microg.reports.run_folders import find_runs
+from microg.reports.run_folders import RunFolder, find_runs
 from microg.reports.run_kinds.registry import of_kind, run_kinds
 from microg.reports.tables.leaderboard_rows import Board, Entry
 
@@ -35,7 +36,15 @@ def build_leaderboard(paths: Sequence[str], out: str = "leaderboard.html", *, ti
     `out` is a page (`.html`) or a folder; the rows lie beside it as CSV and JSON. Raises `DatasetError` when a folder
     holds no run, or no run has scores.
     """
+    page, _ = page_and_tables(out)
+    if not out.endswith((".html", ".htm")):
+        page = storage.join(out, "leaderboard.html")
     runs = find_runs(paths)
+    with exclusive_file(page):
+        return _write(runs, page, title)
+
+
+def _write(runs: Sequence[RunFolder], page: str, title: str | None) -> WrittenPage:
     boards = [
         _ordered(board, entries)
         for kind in run_kinds()
@@ -46,9 +55,6 @@ def build_leaderboard(paths: Sequence[str], out: str = "leaderboard.html", *, ti
         raise DatasetError(
             f"none of the {len(runs)} runs there has scores", "score them first: 'microg har score', 'microg vlm score'"
         )
-    page, _ = page_and_tables(out)
-    if not out.endswith((".html", ".htm")):
-        page = storage.join(out, "leaderboard.html")
     stem = page.rpartition(".")[0]
     sections = [section(one.board.key, one.board.title, "board", **vars(one)) for one in boards]
     scored = {entry.run for one in boards for entry in one.entries if entry.run}

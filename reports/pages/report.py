@@ -16,6 +16,7 @@ from microg import storage
 from microg.data import statistics
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError
+from microg.locks import exclusive_file
 from microg.reports.defects import defects
 from microg.reports.html import Section, html_table, picture, render_page, section
 from microg.reports.run_folders import RunFolder, datasets_of, find_runs, model_name
@@ -75,11 +76,18 @@ def build(
     """
     found = find_runs(runs)
     given = [Dataset.open(path) for path in datasets]
+    inputs = SectionInputs(datasets=given, options=options or ReportOptions(), notes=[])
     page, folder = page_and_tables(out)
-    known = datasets_of(found, given)
+    with exclusive_file(page):
+        return _write(found, page, folder, inputs, progress)
+
+
+def _write(
+    found: Sequence[RunFolder], page: str, folder: str, inputs: SectionInputs, progress: Progress
+) -> WrittenPage:
+    known = datasets_of(found, inputs.datasets)
     tables = paper_tables(found, known)
     files = write_tables(tables, folder)
-    inputs = SectionInputs(datasets=given, options=options or ReportOptions(), notes=[])
     sections: list[Section | None] = []
 
     def add(name: str, section: Section | None) -> None:

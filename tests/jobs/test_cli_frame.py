@@ -123,7 +123,7 @@ def test_refusal_by_the_system_is_one_line_and_exits_2(
 ):
     assert in_process(monkeypatch, PermissionError(13, "Permission denied", "/x")) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: PermissionError: [Errno 13] Permission denied: '/x'\n")
+    assert error.startswith("error: /x: permission denied\n")
     assert "Traceback" not in error
 
 

@@ -235,7 +235,7 @@ def test_a_profile_beside_stored_detections_is_refused(made, curate, no_ray):
 
 
 def test_a_dataset_that_is_being_written_is_refused(made, curate, no_ray):
-    from microg.runs import exclusive
+    from microg.locks import exclusive
 
     raw, detections, out, _ = made
     with exclusive(str(out)):

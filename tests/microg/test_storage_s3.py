@@ -16,7 +16,8 @@ from microg import storage
 from microg.config import Config
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.errors import DatasetError, RunConflictError
+from microg.errors import RunConflictError, StorageError, VideoAccessError, WriteError
+from microg.locks import exclusive
 from microg.models.video.encode import Mp4Writer
 from microg.pipelines.core.part_files import WRITTEN, PartFiles
 from microg.pipelines.curate.find_footage import list_footage
@@ -24,7 +25,7 @@ from microg.runs import Run
 from microg.video import read_rgb
 from tests.support.command_line import refused
 from tests.support.helpers import make_dataset
-from tests.support.s3_server import ObjectStore, object_store, upload
+from tests.support.s3_server import Kind, ObjectStore, object_store, upload
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +124,10 @@ def test_a_folder_is_removed_with_all_in_it_and_nothing_beside_it(bucket: str):
 
 
 def test_a_misspelt_bucket_is_refused_and_not_made(store: ObjectStore, tmp_path: Path):
-    with pytest.raises(DatasetError, match=r"s3://misspelt-bucket/set/dataset\.json cannot be written"):
+    with pytest.raises(WriteError, match=r"s3://misspelt-bucket/set/dataset\.json cannot be written"):
         Dataset.create("s3://misspelt-bucket/set", "new")
     (tmp_path / "x").write_bytes(b"x")
-    with pytest.raises(DatasetError, match="make the bucket, or correct its name"):
+    with pytest.raises(WriteError, match="make the bucket, or correct its name"):
         storage.move_into_place(tmp_path / "x", "s3://misspelt-bucket/x")
     assert "misspelt-bucket" not in [found["Name"] for found in boto3.client("s3").list_buckets()["Buckets"]]
 
@@ -139,5 +140,69 @@ def test_a_store_that_asks_for_credentials_is_one_line_that_says_which(store, bu
     s3fs.S3FileSystem.clear_instance_cache()
     message = refused(monkeypatch, capsys, "data", "stats", f"{bucket}/set")
     s3fs.S3FileSystem.clear_instance_cache()
-    assert "error: object store: NoCredentialsError" in message
+    assert "set/dataset.json cannot be read: NoCredentialsError" in message
     assert "AWS_ACCESS_KEY_ID" in message
+
+
+@pytest.fixture
+def failing_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket whose client waits but shortly: botocore's own tries and pauses are not what is tested here."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield bucket
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+CONTENT = bytes(range(256)) * 400
+
+
+@pytest.mark.parametrize("kind", ["InternalError", "SlowDown", "half", "reset", "lost"])
+def test_a_store_that_fails_now_and_then_is_asked_again(store, failing_bucket: str, kind: Kind, monkeypatch):
+    if kind == "reset":  # after which botocore alone tries again
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+        s3fs.S3FileSystem.clear_instance_cache()
+    for method in ("PUT", "GET"):
+        with store.failing(kind, method, "file", times=2) as fault:
+            if method == "PUT":
+                storage.write_bytes(f"{failing_bucket}/file", CONTENT)
+            assert storage.read_bytes(f"{failing_bucket}/file") == CONTENT
+        assert fault.met >= 1 if (kind, method) == ("half", "PUT") else fault.met == 2  # half of nothing is whole
+
+
+@pytest.mark.parametrize("kind", ["InternalError", "ExpiredToken"])
+def test_a_store_that_goes_on_failing_is_named_and_what_was_there_stays(store, failing_bucket, kind):
+    storage.write_bytes(f"{failing_bucket}/file", CONTENT)
+    with (
+        store.failing(kind, "PUT"),
+        pytest.raises(WriteError, match=f"{failing_bucket}/file cannot be written: ") as no,
+    ):
+        storage.write_bytes(f"{failing_bucket}/file", b"other")
+    assert "run the same command again" in str(no.value)
+    with store.failing(kind, "GET"), pytest.raises(StorageError, match=f"{failing_bucket}/file cannot be read: "):
+        storage.read_bytes(f"{failing_bucket}/file")
+    assert storage.read_bytes(f"{failing_bucket}/file") == CONTENT
+
+
+def test_rows_in_a_store_that_fails_are_an_error_and_not_missing(store: ObjectStore, failing_bucket: str):
+    columns = pa.schema([("key", pa.string()), (WRITTEN, pa.int64())])
+    parts = PartFiles(f"{failing_bucket}/run/parts", columns, "key")
+    parts.append(pa.table({"key": ["a"], WRITTEN: [1]}, schema=columns))
+    with store.failing("ExpiredToken", "GET", "part-"), pytest.raises(StorageError, match="cannot be read"):
+        parts.newest()
+    assert parts.newest().num_rows == 1
+
+
+def test_a_video_in_a_store_that_fails_is_not_at_fault(store: ObjectStore, failing_bucket: str, tmp_path: Path):
+    clip = make_dataset(tmp_path).kept_clips().to_pylist()[0]["uri"]
+    storage.write_bytes(f"{failing_bucket}/a.mp4", (tmp_path / clip).read_bytes())
+    with store.failing("InternalError", "GET"), pytest.raises(VideoAccessError, match=r"a\.mp4 cannot be read"):
+        read_rgb(f"{failing_bucket}/a.mp4", 5)
+
+
+def test_a_folder_in_a_bucket_is_held_by_one(bucket: str):
+    refusal = pytest.raises(RunConflictError, match="another process is writing to s3://")
+    with exclusive(f"{bucket}/run"), refusal, exclusive(f"{bucket}/run"):
+        pass
+    with exclusive(f"{bucket}/run"):
+        pass
+    assert not storage.exists(f"{bucket}/run")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
 from microg.console import say, say_aside
 from microg.jobs.common import show_plan_values
-from microg.runs import Run, exclusive
+from microg.locks import exclusive
+from microg.runs import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 COMMAND = "har predict"
 _VIEWS = {"test": "full frame, one view, given boxes", "val": "centre crop, one view, given boxes"}
 _SHOWN_ERRORS = 5
+_TOLD = ("model", "roi_scale", "label_space", "weights", "weights_digest")
 
 
 def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_run: bool) -> dict[str, Any]:
@@ -34,23 +37,21 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
     key_frames = found.rows.slice(0, settings.limit)
     name = f"{settings.model}-{settings.digest()[:4]}{found.fingerprint[:4]}"
     folder = storage.absolute(folder or f"runs/har_predict/{name}")
-    done = prediction_store.finished_keys(folder)
-    left = _left(key_frames, done)
-    report: dict[str, Any] = {
-        "run": folder,
-        "dataset": dataset,
-        **{
-            name: getattr(settings, name) for name in ("model", "roi_scale", "label_space", "weights", "weights_digest")
-        },
-        "weights_loaded": loaded.to_dict() | {"loaded": len(loaded.loaded)},
-        "key_frames": key_frames.num_rows,
-        "samples": _people(key_frames),
-        "done_before": key_frames.num_rows - left.num_rows,
-        "notes": list(found.notes),
-    }
-    if dry_run:
-        return report | {"plan": _plan(left, settings)}
-    with exclusive(folder):
+    with nullcontext() if dry_run else exclusive(folder):
+        done = prediction_store.finished_keys(folder)
+        left = _left(key_frames, done)
+        report: dict[str, Any] = {
+            "run": folder,
+            "dataset": dataset,
+            **{name: getattr(settings, name) for name in _TOLD},
+            "weights_loaded": loaded.to_dict() | {"loaded": len(loaded.loaded)},
+            "key_frames": key_frames.num_rows,
+            "samples": _people(key_frames),
+            "done_before": key_frames.num_rows - left.num_rows,
+            "notes": list(found.notes),
+        }
+        if dry_run:
+            return report | {"plan": _plan(left, settings)}
         run = Run.start(folder, COMMAND, settings, dataset=found.fingerprint, protocol=_VIEWS[settings.view])
         if left.num_rows:
             report |= _score(run, _by_size(left, dataset), settings, network)

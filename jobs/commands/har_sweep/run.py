@@ -12,9 +12,10 @@ from microg.config import Resources
 from microg.console import say_aside
 from microg.data import schema
 from microg.errors import ConfigError, DatasetError, describe
+from microg.locks import exclusive
 from microg.pipelines.core import cluster, session
 from microg.pipelines.har.sweep import Halving, Trial, draw_trials, run_trials
-from microg.runs import Run, exclusive
+from microg.runs import Run
 from microg.system.hardware import usable_cores
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
 from microg.console import say, say_aside
-from microg.runs import Run, exclusive
+from microg.locks import exclusive
+from microg.runs import Run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,8 +111,10 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
     settings, engine = prepared.settings, prepared.engine
     if not engine.runs_here:  # else a worker checks, which may have what this machine lacks
         engine.check_ready()
-    report = _about(prepared)
     with exclusive(prepared.folder):
+        # again: another command may have ended meanwhile
+        prepared = replace(prepared, left=_left(prepared.questions, prepared.folder))
+        report = _about(prepared)
         fingerprint = prepared.questions.fingerprint
         run = Run.start(prepared.folder, COMMAND, settings, dataset=fingerprint, protocol="generated text")
         if not engine.runs_here:
@@ -128,8 +131,7 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
 
 def _prepare(settings: GenerateSettings, folder: str | None) -> _Preparation:
     from microg.models.vlm.cards import open_card
-    from microg.pipelines.vlm import answer_store
-    from microg.pipelines.vlm.questions import read_questions, without
+    from microg.pipelines.vlm.questions import read_questions
     from microg.pipelines.vlm.settings import engine_settings, resolve
 
     settings, card = resolve(settings)
@@ -142,9 +144,17 @@ def _prepare(settings: GenerateSettings, folder: str | None) -> _Preparation:
         engine=open_card(card, max_cost=settings.max_cost, **engine_settings(settings, card)),
         questions=questions,
         folder=folder,
-        left=without(questions.clips, answer_store.finished_keys(folder)),
+        left=_left(questions, folder),
         rows=sum(map(len, questions.clips["task"].to_pylist())),
     )
+
+
+def _left(questions: ClipQuestions, folder: str) -> pa.Table:
+    """Return the clips of which something has no answer in a run folder yet."""
+    from microg.pipelines.vlm import answer_store
+    from microg.pipelines.vlm.questions import without
+
+    return without(questions.clips, answer_store.finished_keys(folder))
 
 
 def _about(prepared: _Preparation) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from microg.errors import ConfigError, describe
+from microg.storage_faults import writing
 
 _NANO = 1_000_000_000
 
@@ -29,13 +30,14 @@ class Budget:
         self._held: dict[int, int] = {}
         self._next = 0
         self._overrun = 1.0
-        self._journal = None if journal is None else _open(Path(journal))
+        self._path = None if journal is None else Path(journal)
+        self._journal = None if self._path is None else _open(self._path)
         if self._journal is not None:
             row = self._journal.execute("SELECT COALESCE(SUM(COALESCE(actual, held)), 0), COALESCE(MAX(id), -1) FROM c")
             known, last = row.fetchone()
             self._next = int(last) + 1
             if self._spent > known:  # spent where this journal was not
-                self._journal.execute("INSERT INTO c VALUES (?, 0, ?)", (self._next, self._spent - known))
+                self._record("INSERT INTO c VALUES (?, 0, ?)", (self._next, self._spent - known))
                 self._next += 1
             self._spent = max(self._spent, known)
 
@@ -64,8 +66,7 @@ class Budget:
             raise ValueError("this does not fit under the cap")
         number, self._next = self._next, self._next + 1
         self._held[number] = self._bound(cost)
-        if self._journal is not None:
-            self._journal.execute("INSERT INTO c (id, held) VALUES (?, ?)", (number, self._held[number]))
+        self._record("INSERT INTO c (id, held) VALUES (?, ?)", (number, self._held[number]))
         return number
 
     def settle(self, number: int, actual: float | None) -> float:
@@ -81,14 +82,19 @@ class Budget:
         if held and cost > held:
             self._overrun = max(self._overrun, self._overrun * cost / held)
         self._spent += cost
-        if self._journal is not None:
-            self._journal.execute("UPDATE c SET actual = ? WHERE id = ?", (cost, number))
+        self._record("UPDATE c SET actual = ? WHERE id = ?", (cost, number))
         return cost / _NANO
 
     def close(self) -> None:
         """Close the journal."""
         if self._journal is not None:
             self._journal.close()
+
+    def _record(self, statement: str, values: tuple[int, int]) -> None:
+        """Write to the journal, if there is one."""
+        if self._journal is not None and self._path is not None:
+            with writing(self._path):
+                self._journal.execute(statement, values)
 
     def _of_earlier(self, number: int) -> int:
         query = "SELECT held FROM c WHERE id = ? AND actual IS NULL"
@@ -107,11 +113,12 @@ def _nano(dollars: float) -> int:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        base = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
-        base.execute("PRAGMA journal_mode=WAL")
-        base.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
-        base.execute("CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY, held INTEGER NOT NULL, actual INTEGER)")
-    except (sqlite3.Error, OSError) as error:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            base = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+            base.execute("PRAGMA journal_mode=WAL")
+            base.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
+            base.execute("CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY, held INTEGER NOT NULL, actual INTEGER)")
+    except sqlite3.Error as error:
         raise ConfigError(f"the account {path} cannot be used: {describe(error)}", "name another file") from error
     return base

@@ -14,6 +14,7 @@ from typing import Self
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.base import Engine, Reply, Request, Sampling, content_key
+from microg.storage_faults import writing
 
 _WAIT_S = 60.0
 _KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
@@ -22,20 +23,22 @@ _KEPT = ("text", "finish_reason", "prompt_tokens", "completion_tokens")
 class ResponseCache:
     """Replies by `content_key`; only those with status ok are kept. Use as a context manager.
 
-    Raises `ConfigError` when the file cannot be opened or is none of ours.
+    Raises `ConfigError` when the file cannot be opened or is none of ours, and `WriteError` when there is no
+    room for it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # an actor is made in one thread and called in others; SQLite lets them in one at a time
-            self._base = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-            # one write a reply instead of several, and none that waits for the disk: a killed process loses nothing
-            self._base.execute("PRAGMA journal_mode=WAL")
-            self._base.execute("PRAGMA synchronous=NORMAL")
-            self._base.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-            self._base.execute("SELECT key, reply FROM replies LIMIT 1")
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # an actor is made in one thread and called in others; SQLite lets them in one at a time
+                self._base = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+                # one write a reply instead of several, and none that waits for the disk: a killed process loses nothing
+                self._base.execute("PRAGMA journal_mode=WAL")
+                self._base.execute("PRAGMA synchronous=NORMAL")
+                self._base.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+                self._base.execute("SELECT key, reply FROM replies LIMIT 1")
         except sqlite3.Error as error:
             raise ConfigError(
                 f"the cache {path} cannot be used: {describe(error)}", "delete it, or name another file"
@@ -50,7 +53,8 @@ class ResponseCache:
         """Keep a reply; it is on disk when this returns. The first reply under a key stays."""
         if reply.status == "ok":
             text = json.dumps({name: getattr(reply, name) for name in _KEPT})
-            self._base.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, text))
+            with writing(self.path):
+                self._base.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, text))
 
     def __len__(self) -> int:
         return int(self._base.execute("SELECT COUNT(*) FROM replies").fetchone()[0])

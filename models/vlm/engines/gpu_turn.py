@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from microg import storage
+from microg.locks import lock
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def turn_on_gpus() -> Iterator[None]:
     with ExitStack() as held:
         # in one order everywhere, so that two that want the same GPUs do not wait for each other
         for name in sorted({part.strip().replace("/", "-") for part in visible.split(",")}):
-            held.enter_context(storage.lock(folder / f"{name}.lock"))
+            held.enter_context(lock(folder / f"{name}.lock"))
         yield
 
 

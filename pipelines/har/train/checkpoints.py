@@ -14,6 +14,7 @@ from microg import storage
 from microg.data import schema
 from microg.errors import DatasetError
 from microg.pipelines.har.train.plan import Position
+from microg.storage_faults import writing
 
 _FORMAT = "microg-train/1"
 BEST = "best.pt"
@@ -111,14 +112,16 @@ class TensorBoardLog:
         if root is not None and storage.is_local(root):
             from torch.utils.tensorboard import SummaryWriter
 
-            folder = storage.local_path(storage.join(root, "tensorboard"))
-            self._writer = SummaryWriter(str(folder), purge_step=step)
+            self._folder = storage.local_path(storage.join(root, "tensorboard"))
+            with writing(self._folder):
+                self._writer = SummaryWriter(str(self._folder), purge_step=step)
 
     def step(self, step: int, loss: float, lr: float) -> None:
         """Add the loss and the learning rate of a step."""
         if self._writer is not None and (step % _EVERY == 0 or step == 1):
-            self._writer.add_scalar("train/loss_step", loss, step)
-            self._writer.add_scalar("train/lr", lr, step)
+            with writing(self._folder):
+                self._writer.add_scalar("train/loss_step", loss, step)
+                self._writer.add_scalar("train/lr", lr, step)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Add a row of table `har_train`."""
@@ -130,12 +133,14 @@ class TensorBoardLog:
             "speed/data_wait_share": row["wait_s"] / max(row["train_s"], 1e-9),
             **{name.replace("val_", "val/", 1): row[name] for name in row if name.startswith("val_")},
         }
-        for name, value in named.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, row["steps"])
-        self._writer.flush()
+        with writing(self._folder):
+            for name, value in named.items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, row["steps"])
+            self._writer.flush()
 
     def close(self) -> None:
         """Write what is left."""
         if self._writer is not None:
-            self._writer.close()
+            with writing(self._folder):
+                self._writer.close()

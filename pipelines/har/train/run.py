@@ -17,13 +17,14 @@ from microg import storage
 from microg.config import Resources
 from microg.console import say_aside
 from microg.errors import WorkerError
+from microg.locks import exclusive
 from microg.pipelines.core import cluster, session
 from microg.pipelines.core.shared_files import share
 from microg.pipelines.har.train.checkpoints import Progress, RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan
 from microg.pipelines.har.train.settings import TrainConfig, TrainResources
 from microg.pipelines.har.train.worker_group import Monitor, WorkerState
-from microg.runs import Run, exclusive
+from microg.runs import Run
 
 COMMAND = "har train"
 _LOOK_EVERY_S = 0.5

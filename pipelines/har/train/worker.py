@@ -10,6 +10,7 @@ from microg.errors import ConfigError, MicrogError, WorkerError
 from microg.pipelines.core.shared_files import SharedFile
 from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.settings import TrainConfig
+from microg.storage_faults import ends_run
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
@@ -37,7 +38,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
                 "see 'microg doctor' on that node (a driver, a build of torch without CUDA), or use --device cpu",
             )
         _train(context, monitor, device, arguments["weights"])
-    except Exception as error:
+    except Exception as problem:
+        error = ends_run(problem) or problem
         if isinstance(error, MicrogError) and not isinstance(error, WorkerError):
             ray.get(monitor.record_failure.remote(error))
         else:  # a fresh start may help

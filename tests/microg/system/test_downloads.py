@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from microg import storage
 from microg.errors import DatasetError, DownloadError
+from microg.locks import lock
 from microg.system import downloads
 from tests.support.hub_server import COMMIT, FakeHub, git_sha1, serve
 
@@ -266,7 +266,7 @@ def test_disk_that_fills_up_is_told(server: FakeHub, tmp_path: Path, monkeypatch
 def test_two_downloads_into_one_folder_are_refused(server: FakeHub, tmp_path: Path):
     connection = downloads.Hub(downloads.REPOS["dataset"], server.url)
     plan = downloads.plan(connection, tmp_path)
-    mine = storage.lock(tmp_path / ".download" / "lock", DownloadError("held twice"))
+    mine = lock(tmp_path / ".download" / "lock", DownloadError("held twice"))
     with mine, pytest.raises(DownloadError, match="another process is downloading"):
         downloads.download(connection, tmp_path, plan)
 

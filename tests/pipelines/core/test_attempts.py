@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from microg.errors import WriteError
 from microg.pipelines.core.attempts import MAX_ATTEMPTS, AttemptLedger, Attempts, Failure, Turns, run_batch_then_singles
 
 
@@ -136,3 +138,12 @@ def test_who_was_beside_an_item_that_kills_its_worker_is_not_blamed(attempts: At
             first, ends = False, ends + 1
     assert done == {"a": "A", "b": Failure("crashed"), "c": "C", "d": "D"}
     assert ends == 1 + MAX_ATTEMPTS  # once beside the others, then alone
+
+
+def test_a_disk_that_is_full_is_no_items_fault(attempts: Attempts):
+    def work(items: Sequence[str]) -> list[str]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+    for items in (["a"], ["a", "b"]):
+        with pytest.raises(WriteError, match="/data/x cannot be written: no room is left"):
+            run_batch_then_singles(work, items, name=str, crashed="crashed", attempts=attempts)

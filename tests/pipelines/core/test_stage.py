@@ -14,9 +14,18 @@ import pyarrow as pa
 import pytest
 
 from microg.config import Resources
-from microg.errors import StageError, WorkerError
+from microg.errors import StageError, WorkerError, WriteError
 from microg.pipelines.core.part_files import WRITTEN, PartFiles
-from microg.pipelines.core.stage import ABORT, Pipeline, Stage, build_dataset, plan_lines, run_stages, stream_tables
+from microg.pipelines.core.stage import (
+    ABORT,
+    Pipeline,
+    Stage,
+    abort,
+    build_dataset,
+    plan_lines,
+    run_stages,
+    stream_tables,
+)
 from microg.pipelines.curate.pipeline import PIPELINE as CURATE
 from microg.pipelines.har.predict import PIPELINE as PREDICT
 from microg.pipelines.har.train.stream import PIPELINE as TRAIN
@@ -104,7 +113,7 @@ def test_a_plan_says_what_each_stage_does_and_takes_without_ray() -> None:
     decode, score = plan_lines(plan)
     assert decode.startswith("decode: tasks of 1 CPU, a block a call; reads key, clip_id, frame, uri, num_frames, ")
     assert score.startswith("score: 1 to 4 actors of 2 CPU, 0.5 GPU, a block a call; reads epoch, key, ")
-    assert score.endswith("writes key, people, status, error, decode_s, model_s")
+    assert score.endswith("writes key, people, status, error, fix, decode_s and 1 more")
     assert plan[1]["runs_as"] == "actors"
 
 
@@ -201,6 +210,20 @@ def test_a_report_that_nothing_can_be_done_ends_the_run(ray_session: None) -> No
     with pytest.raises(WorkerError, match="no number can be told: WeightsError: none") as ended:
         run_stages(pipeline, BLOCKS)
     assert ended.value.fix == "put that right and run the same command again"
+
+
+def test_a_disk_that_is_full_for_a_worker_ends_the_run_with_its_own_words(ray_session: None) -> None:
+    full = WriteError("x cannot be written: no room is left", "make room")
+    said = reporting(lambda numbers: [{"key": "1", **abort(full)}])
+    with pytest.raises(WriteError) as ended:
+        run_stages(said, BLOCKS)
+    assert ended.value.what == full.what
+
+    def fill(numbers: Any) -> Any:
+        raise full
+
+    with pytest.raises(WriteError, match=r"^x cannot be written: no room is left"):
+        run_stages(reporting(fill), BLOCKS)
 
 
 def test_what_workers_wrote_elsewhere_is_noticed(ray_session: None, tmp_path: Path) -> None:

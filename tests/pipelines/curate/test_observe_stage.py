@@ -22,7 +22,7 @@ from microg.models.detection.export import export_onnx
 from microg.models.video.trim import TrimSettings
 from microg.pipelines.core.attempts import MAX_ATTEMPTS
 from microg.pipelines.core.shared_files import SharedFile
-from microg.pipelines.core.stage import ABORT
+from microg.pipelines.core.stage import ABORT, UNWRITABLE
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.decide import FilterSettings, boxes_of, decide, decide_clip
 from microg.pipelines.curate.find_footage import Footage, list_footage
@@ -127,7 +127,7 @@ def test_a_detector_that_cannot_be_loaded_is_told_by_the_first_call(tmp_path: Pa
     work = pa.Table.from_pylist([{"key": "a_000", "status": "observe"}])
     (report,) = observer(work).to_pylist()
     assert report["status"] == ABORT
-    assert report["error"].startswith("WeightsError: bad.pt ")
+    assert report["error"].startswith("bad.pt ")
     assert not (tmp_path / "observations").exists()
 
 
@@ -135,8 +135,17 @@ def test_a_folder_that_cannot_be_written_ends_the_run(tmp_path: Path, attempts: 
     (tmp_path / "observations").write_text("in the way")
     observer = make_observer(tmp_path, tmp_path, attempts)
     (report,) = observer(pa.Table.from_pylist([{"key": "a#0", "status": "empty"}])).to_pylist()
-    assert report["status"] == ABORT
-    assert "Exists" in report["error"] or "Directory" in report["error"]
+    assert report["status"] == UNWRITABLE
+    assert "observations cannot be written: a part of its path is a file" in report["error"]
+    assert report["fix"]
+
+
+def test_a_disk_that_is_full_where_clips_are_cut_ends_the_run_and_is_no_row(tmp_path: Path, attempts: LocalAttempts):
+    full = {"key": "a#0", "status": UNWRITABLE, "error": "x cannot be written: no room is left", "fix": "make room"}
+    observer = make_observer(tmp_path, tmp_path, attempts)
+    (report,) = observer(pa.Table.from_pylist([full])).to_pylist()
+    assert {name: report[name] for name in full} == full
+    assert not (tmp_path / "observations").exists()
 
 
 def done_after(root: Path, *rows: dict[str, Any], fingerprint: str = "1") -> tuple[list[str], list[str]]:
@@ -264,7 +273,7 @@ def test_int8_weights_come_with_the_job_to_a_node_that_has_none(
     detector = DetectorSettings(precision="int8", backend="onnxruntime", device="cpu", calibration=elsewhere)
     settings = {"tracker": TrackerSettings(), "detector": detector, "weights": SharedFile(path.name, "", str(path))}
     shipped = SharedFile("detector-int8.onnx", digest, elsewhere, (ray.put(content[:1000]), ray.put(content[1000:])))
-    for calibration, error in ((None, "WeightsError"), (shipped, "VideoError")):
+    for calibration, error in ((None, "INT8 weights"), (shipped, "VideoError")):
         observer = Observer(str(tmp_path / error), local_attempts(), calibration=calibration, **settings)
         row = {"key": "a_000", "clip_id": "a_000", "status": "observe", "uri": __file__, "num_frames": 1}
         (report,) = observer(pa.Table.from_pylist([row])).to_pylist()
@@ -280,7 +289,7 @@ def test_a_decoder_that_is_not_there_ends_the_run_and_no_other_takes_its_place(
     )
     (report,) = observer(pa.Table.from_pylist([{"key": "a_000", "status": "observe"}])).to_pylist()
     assert report["status"] == ABORT
-    assert report["error"].startswith("ConfigError: there is no nvdec here")
+    assert report["error"].startswith("there is no nvdec here")
     assert not (tmp_path / "observations").exists()
 
 

@@ -1,0 +1,106 @@
+"""Two commands on one folder: every command that writes one holds it, and the second is refused before it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from microg.data.dataset import Dataset
+from microg.jobs import cli, common
+from microg.locks import exclusive, exclusive_file
+from tests.support.command_line import refused
+from tests.support.scored_runs import predict_run, said_file, scored_dataset
+
+assert cli  # which registers the commands
+
+# Commands that write nothing, or one file, which is replaced as a whole: and the download, which has a lock of its own.
+_WITHOUT = {
+    "data download",
+    "data page",
+    "data validate",
+    "doctor",
+    "har forward",
+    "vlm models",
+    "vlm prompts",
+}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What there is to work on: `data` is a dataset, `run` has predictions, `said` answers, `out` is not there yet."""
+
+    data: str
+    run: str
+    said: str
+    out: str
+
+
+_ONE = ("--set", "batch=1", "--set", "micro_batch=1")
+# By command: its words after its name. They write to `out`, or to `data` where `out` is not among them.
+_WORDS: dict[str, Callable[[Folders], list[str]]] = {
+    "curate": lambda f: [f.data, f.out, "--weights", "none.pt"],
+    "data annotate-synthetic": lambda f: [f.data, "footage"],
+    "data export": lambda f: ["coco", f.data, f.out],
+    "data import": lambda f: ["coco", "annotations", f.out],
+    "data make-qa": lambda f: [f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
+    "data split": lambda f: [f.data],
+    "data stats": lambda f: [f.data, "--out", f.out],
+    "data synth": lambda f: [f.out],
+    "demo": lambda f: ["--out", f.out],
+    "har predict": lambda f: [f.data, "--run", f.out, "--model", "TINY", "--weights", f"{f.run}/tiny.pt"],
+    "har score": lambda f: ["--predictions", f.run, "--groundtruth", f.data, "--run", f.out],
+    "har sweep": lambda f: [f.data, "--recipe", "tiny", *_ONE, "--run", f.out],
+    "har train": lambda f: [f.data, "--recipe", "tiny", *_ONE, "--run", f.out],
+    "report": lambda f: [f.run, "--out", f"{f.out}/report.html"],
+    "vlm generate": lambda f: ["--dataset", f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
+    "vlm score": lambda f: ["--predictions", f.said, "--references", f.data, "--out", f.out, "--metrics", "rouge_l"],
+    "vlm train": lambda f: [f.data, "--run", f.out],
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    from microg.models.har.backbones.registry import build
+    from microg.models.har.checkpoints import save_weights
+
+    root = tmp_path_factory.mktemp("two")
+    data = scored_dataset(root / "data")
+    _spread_over_splits(data)
+    run = predict_run(root / "run", data, seed=0)
+    save_weights(build("TINY", roi_scale="true", num_classes=50), str(run / "tiny.pt"), label_space="microg50")
+    said = said_file(root / "said.json", data, 1.0, 0)
+    return Folders(str(root / "data"), str(run), str(said), "")
+
+
+def _spread_over_splits(data: Dataset) -> None:
+    """Put a clip each into train and val too, so that there is something to train on."""
+    rows = data.table("splits").to_pylist()
+    published = [row for row in rows if row["scheme"] == "published"]
+    for row, split in zip(published, ("train", "val"), strict=False):
+        row["split"] = split
+    from microg.data import schema
+
+    data.write("splits", schema.from_rows("splits", rows))
+
+
+def test_every_command_is_known_to_hold_what_it_writes_or_to_need_not():
+    assert {info.words for info in common.COMMANDS.values()} == _WORDS.keys() | _WITHOUT
+    assert not _WORDS.keys() & _WITHOUT
+
+
+@pytest.mark.parametrize("command", _WORDS)
+def test_the_second_command_on_a_folder_is_refused(
+    command: str, folders: Folders, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    monkeypatch.chdir(tmp_path)
+    folders = replace(folders, out=str(tmp_path / "out"))
+    words = _WORDS[command](folders)
+    held = folders.out if any(word.startswith(folders.out) for word in words) else folders.data
+    page = next((word for word in words if word.endswith(".html")), None)
+    with exclusive(held) if page is None else exclusive_file(page):
+        message = refused(monkeypatch, capsys, *command.split(), *words)
+    assert message.startswith(f"error: another process is writing to {page or held}\n")
