@@ -22,7 +22,7 @@ from typer.exceptions import TyperException
 from typer.models import OptionInfo
 
 from microg.console import say, say_aside
-from microg.errors import MicrogError
+from microg.errors import MicrogError, without_colours
 from microg.escaping import json_text, visible, visible_line
 
 if TYPE_CHECKING:
@@ -377,7 +377,8 @@ def _visible_warning(*about: Any, _format: Any = warnings.formatwarning, **more:
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    say_aside(*"".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n"))
+    text = without_colours("".join(traceback.format_exception(kind, error, trace)))
+    say_aside(*text.rstrip().split("\n"))
 
 
 def _refuse(error: MicrogError) -> NoReturn:

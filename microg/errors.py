@@ -5,6 +5,8 @@ A `MicrogError` reaches a command-line user as one line and exit code 2; `--debu
 
 from __future__ import annotations
 
+import re
+
 
 class MicrogError(Exception):
     """Base of all errors that a user can act on.
@@ -13,7 +15,7 @@ class MicrogError(Exception):
     """
 
     def __init__(self, what: str, fix: str | None = None) -> None:
-        self.what = " ".join(what.split())
+        self.what = " ".join(without_colours(what).split())
         self.fix = " ".join(fix.split()) if fix else None
         super().__init__(f"{self.what} ({self.fix})" if self.fix else self.what)
 
@@ -85,7 +87,12 @@ class MetricError(MicrogError):
     """A metric cannot be computed from what it was given, or results cannot be compared."""
 
 
+def without_colours(text: str) -> str:
+    """Return a text without the colours of a terminal, in which Ray writes its errors."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
 def describe(error: BaseException) -> str:
     """Return `type: message` on one line, as stored in the `error` column of tables."""
-    message = " ".join(str(error).split()) or "no message"
+    message = " ".join(without_colours(str(error)).split()) or "no message"
     return f"{type(error).__name__}: {message}"[:2000]

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from microg.errors import DatasetError, PathError
+from microg.escaping import json_text
 from microg.storage_faults import reading, writing
 
 # Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
@@ -203,7 +204,7 @@ def read_json(uri: str | os.PathLike[str]) -> Any:
 
 def write_json(uri: str | os.PathLike[str], value: Any) -> None:
     """Write a JSON file atomically."""
-    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+    write_bytes(uri, (json_text(value) + "\n").encode())
 
 
 def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:

@@ -26,3 +26,9 @@ def test_description_for_tables_is_one_bounded_line():
     assert errors.describe(ValueError("a\n b")) == "ValueError: a b"
     assert errors.describe(ValueError()) == "ValueError: no message"
     assert len(errors.describe(ValueError("x" * 9000))) == 2000
+
+
+def test_colours_that_ray_gives_its_errors_are_left_out():
+    painted = "\x1b[36mray::work()\x1b[39m (pid=7)"
+    assert errors.WorkerError(painted).what == "ray::work() (pid=7)"
+    assert errors.describe(ValueError(painted)) == "ValueError: ray::work() (pid=7)"
