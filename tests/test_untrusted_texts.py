@@ -173,7 +173,7 @@ def test_every_command_refuses_a_hostile_name_in_plain_letters(
 ) -> None:
     """A name of a file may come from a shell's pattern; with too many of them every command ends."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["microg", *words.split(), *HOSTILE[15:18], "--no-such\x1b[2J"])
+    monkeypatch.setattr(sys, "argv", ["microg", *words.split(), *HOSTILE[15:18], "--no-such\x1b[2J\u202e"])
     with pytest.raises(SystemExit):
         cli.main()
     out, err = capsys.readouterr()

@@ -56,6 +56,16 @@ def test_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "2 failed" in text
 
 
+def test_bar_shows_texts_of_data_as_they_stand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with ProgressDisplay("[red]a[/]\x1b]0;x\x07", 1) as display:
+        display.advance(note="[link=x]b\u202e\x9b31m")
+    text = capsys.readouterr().err
+    assert "[red]a[/]\\x1b]0;x\\x07" in text
+    assert "[link=x]b\\u202e\\x9b31m" in text
+
+
 def test_bar_is_closed_when_the_work_fails(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     display = ProgressDisplay("trim", 4)
