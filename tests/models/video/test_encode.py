@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -16,6 +13,7 @@ from microg.errors import VideoError, WriteError
 from microg.models.video.encode import Mp4Writer
 from microg.video import decode_frames
 from tests.support.footage import number_of, numbered
+from tests.support.small_disk import small_files
 
 
 def _writer(target: str, size: tuple[int, int] = (80, 48)) -> Mp4Writer:
@@ -74,22 +72,13 @@ def test_frames_that_cannot_be_encoded_are_a_video_error_and_leave_nothing(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """Let this process write files of at most 20 kB, as if its disk were full then."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_file_that_the_disk_does_not_take_says_nothing_about_the_video(tmp_path: Path, small_files: None):
+def test_a_file_that_the_disk_does_not_take_says_nothing_about_the_video(tmp_path: Path):
     def encode_too_much() -> None:
         with _writer(str(tmp_path / "a.mp4")) as writer:
             _write(writer, 500)
             writer.finish()
 
-    with pytest.raises(WriteError, match=r"a\.mp4 cannot be written: it would be larger than a file may be"):
+    refused = pytest.raises(WriteError, match=r"a\.mp4 cannot be written: it would be larger than a file may be")
+    with small_files(20_000), refused:
         encode_too_much()
     assert list(tmp_path.iterdir()) == []
