@@ -21,11 +21,13 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_folder() / "ultralytics"))
 import torch
 
 from microg.errors import WeightsError
+from microg.reading import reads
 
 # Height and width of the network's input are multiples of it.
 STRIDE = 32
 
 
+@reads(WeightsError)
 def load_model(path: Path) -> torch.nn.Module:
     """Load a detection checkpoint as a fused float32 module in eval mode.
 

@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
 from microg.errors import MicrogError, describe
 from tests.fuzzing.mutations import mutate
 from tests.fuzzing.readers import Reader, all_readers
@@ -180,6 +182,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="Part of a reader's name.")
     parser.add_argument("--table", type=Path, help="Markdown file to write.")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # its threads do not survive a fork
     outcomes = []
     for reader in all_readers():
         if options.only in reader.name:

@@ -36,6 +36,7 @@ from microg.jobs.commands.har_sweep.run import read_record
 from microg.jobs.har_forward import _load_array
 from microg.metrics.judge import read_verdict
 from microg.models.detection.replay import read_detections
+from microg.models.detection.ultralytics_model import load_model
 from microg.models.har.checkpoints.files import read_weights
 from microg.models.video.clip_frames import read_clip_frames
 from microg.models.vlm.api.cache import ResponseCache
@@ -170,7 +171,6 @@ def _datasets() -> Iterator[Reader]:
         dataset = Dataset.open(str(root))
         for name in schema.TABLES:
             dataset.table(name)
-        dataset.fingerprint()
 
     yield Reader("dataset tables", made(tables))
     yield Reader("dataset validation", made(lambda root: validate(Dataset.open(str(root)), videos=False)))
@@ -264,6 +264,7 @@ def _models() -> Iterator[Reader]:
         yield _file(f"weights, {name}", buffer.getvalue(), read_weights, suffix=".pyth")
     blobs = {"blobs": {"conv1_w": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "pred_b": np.zeros(3)}}
     yield _file("weights, caffe2", pickle.dumps(blobs, protocol=2), read_weights, suffix=".pkl")
+    yield _file("weights, detector", _detector(), lambda path: load_model(Path(path)), suffix=".pt")
     config = json.dumps({"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 8}).encode()
     yield _file("checkpoint's config.json", config, lambda path: _config(Path(path)), suffix=".json")
 
@@ -280,6 +281,19 @@ def _models() -> Iterator[Reader]:
             yield _file(f"recipe {recipe.stem}", recipe.read_bytes(), read_recipe, suffix=".yaml")
     scoring = b"score:\n  protocol: both\n  resamples: 100\n"
     yield _file("settings", scoring, lambda path: load_har_score_config(path, (), {}), suffix=".yaml")
+
+
+def _detector() -> bytes:
+    """Return a checkpoint of ultralytics with a network of a few layers."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    convolutions = [[-1, 1, "Conv", [64, 3, 2]]] * 5
+    shape = {"scales": {"n": [0.33, 0.0625, 64]}, "scale": "n", "backbone": convolutions}
+    model = DetectionModel({**shape, "nc": 1, "head": [[[2, 3, 4], 1, "Detect", ["nc"]]]}, nc=1, verbose=False)
+    model.names = {0: "person"}
+    buffer = io.BytesIO()
+    torch.save({"model": model}, buffer)
+    return buffer.getvalue()
 
 
 def _videos() -> Iterator[Reader]:
