@@ -32,6 +32,7 @@ _QUIET = {
 _NO_PROGRESS_TIMEOUT_S = 900
 _started_here = False
 _WRITE_ERROR = re.compile(rf"^{WriteError.__module__}\.{WriteError.__name__}: (.+)$", re.MULTILINE)
+_RAY_NEEDS = 64 * 2**20  # logs and sockets of a session, at least
 _OTHER_DISK = "make room there, or name a folder on a larger disk in RAY_TMPDIR, and run the same command again"
 
 
@@ -42,8 +43,9 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
 
     Locally twice as many CPUs are declared as there are cores, at least four: one a core for a job's actors, as many
     for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
-    when a given address does not answer, `WorkerError` when no local Ray comes up. A Ray that runs on this machine, or
-    has left its address behind, is joined by its address alone, given here or in RAY_ADDRESS.
+    when a given address does not answer, `WorkerError` when no local Ray comes up, and `WriteError` when it has no
+    room. A Ray that runs on this machine, or has left its address behind, is joined by its address alone, given here
+    or in RAY_ADDRESS.
     """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
@@ -61,6 +63,7 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # A look at every process each 2.5 s, for a dashboard nobody opens, took a third of a core.
         os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
+        require_room()
         options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": dashboard}
         _announce_own_ray()
     try:
@@ -83,10 +86,18 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     configure_data()
 
 
-def _room() -> str:
-    """Say where Ray keeps its files on this machine, and what is free there."""
+def require_room() -> None:
+    """Raise `WriteError` where a local Ray has no room for its own files: it would hang at its start."""
+    free, said = _room()
+    if free is not None and free < _RAY_NEEDS:
+        raise WriteError(f"Ray has no room for its own files: {said}", _OTHER_DISK)
+
+
+def _room() -> tuple[int | None, str]:
+    """Return the bytes that are free where Ray keeps its files on this machine, and a text that says so."""
     folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return f"{folder} has {(free_bytes(folder) or 0) / 1e6:,.0f} MB free"
+    free = free_bytes(folder)
+    return free, f"{folder} has {(free or 0) / 1e6:,.0f} MB free"
 
 
 def _announce_own_ray() -> None:
@@ -184,7 +195,7 @@ def ray_failures_as_worker_errors() -> Iterator[None]:
         if (told := _WRITE_ERROR.search(str(error))) is not None:  # Ray Data drops all but the text of a task's error
             raise WriteError(told[1]) from error
         if isinstance(error, OutOfDiskError):
-            raise WriteError(f"Ray has no room for its objects: {_room()}", _OTHER_DISK) from error
+            raise WriteError(f"Ray has no room for its objects: {_room()[1]}", _OTHER_DISK) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         raise WorkerError(
             f"Ray gave up: {type(error).__name__}: {lines[0]} ... {lines[-1]}",

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from microg.config import Resources
-from microg.errors import ConfigError, MicrogError, WorkerError
+from microg.errors import ConfigError, MicrogError, WorkerError, WriteError
+from microg.pipelines.core import session
 from microg.pipelines.core.session import connect
 from tests.support.environment import without_ray
 from tests.support.processes import ROOT
@@ -99,3 +100,11 @@ def test_a_command_starts_its_own_ray_where_a_dead_one_left_its_address(ray_fold
     address, error = connected(ray_folder)
     assert address != left
     assert error == f"the Ray that ran here at {left} has ended; this command starts its own\n"
+
+
+def test_a_local_ray_without_room_for_its_files_is_refused_and_does_not_hang(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    session.require_room()
+    monkeypatch.setattr(session, "free_bytes", lambda folder: 1_000_000)
+    with pytest.raises(WriteError, match=f"Ray has no room for its own files: {tmp_path} has 1 MB free"):
+        session.require_room()
