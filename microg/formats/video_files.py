@@ -186,7 +186,7 @@ def _members(archive: str, bundle: zipfile.ZipFile) -> Iterator[tuple[str, zipfi
             raise FormatError(f"{archive}: member {name!r} is a link", "do not trust this file")
         if member.flag_bits & 1:
             raise FormatError(f"{archive}: member {name!r} is encrypted", "extract it yourself and import the folder")
-        clip_id = None if member.is_dir() or "__MACOSX" in parts else _clip_id(name)
+        clip_id = None if not name or member.is_dir() or "__MACOSX" in parts else _clip_id(name)
         if clip_id is None:
             continue
         check_expansion(member, archive)
