@@ -288,8 +288,9 @@ def _detector() -> bytes:
     from ultralytics.nn.tasks import DetectionModel
 
     convolutions = [[-1, 1, "Conv", [64, 3, 2]]] * 5
-    shape = {"scales": {"n": [0.33, 0.0625, 64]}, "scale": "n", "backbone": convolutions}
-    model = DetectionModel({**shape, "nc": 1, "head": [[[2, 3, 4], 1, "Detect", ["nc"]]]}, nc=1, verbose=False)
+    shape: Any = {"scales": {"n": [0.33, 0.0625, 64]}, "scale": "n", "backbone": convolutions, "nc": 1}
+    shape["head"] = [[[2, 3, 4], 1, "Detect", ["nc"]]]
+    model = DetectionModel(shape, nc=1, verbose=False)
     model.names = {0: "person"}
     buffer = io.BytesIO()
     torch.save({"model": model}, buffer)

@@ -67,7 +67,8 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 def _check_memo(data: bytes) -> None:
     """Refuse a pickle that keeps a value under a number which makes the unpickler take gigabytes for its table."""
     for operations, (operation, argument, _) in enumerate(pickletools.genops(data), 1):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= 2 * operations + 256:
+        kept = int(argument or 0) if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
+        if not 0 <= kept <= 2 * operations + 256:
             raise pickle.UnpicklingError(f"it keeps a value under number {argument} after {operations} operations")
 
 

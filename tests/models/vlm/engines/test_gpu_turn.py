@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from microg import storage
+from microg import locks
 from microg.models.vlm.engines import gpu_turn
 from microg.models.vlm.engines.gpu_turn import turn_on_gpus, wait_for_gpu_memory
 
@@ -42,15 +42,15 @@ def test_the_same_gpu_is_started_on_by_one_process_at_a_time(
     def lock_or_say(file: Any, operation: int) -> None:
         """Lock as `flock` does; where it would wait, let the other process end first."""
         try:
-            flock(file, operation | storage.fcntl.LOCK_NB)
+            flock(file, operation | locks.fcntl.LOCK_NB)
         except BlockingIOError:
             held.append(True)
             other.kill()
             other.wait()
             flock(file, operation)
 
-    flock = storage.fcntl.flock
-    monkeypatch.setattr(storage.fcntl, "flock", lock_or_say)
+    flock = locks.fcntl.flock
+    monkeypatch.setattr(locks.fcntl, "flock", lock_or_say)
     with turn_on_gpus():
         assert bool(held) is waits
     other.kill()
