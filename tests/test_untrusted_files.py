@@ -21,7 +21,7 @@ import pytest
 from microg import formats, storage
 from microg.actions.predictions import read_predictions
 from microg.config import read_recipe
-from microg.errors import ConfigError, DatasetError, FormatError, VideoError, WeightsError
+from microg.errors import ConfigError, DatasetError, FormatError, StorageError, VideoError, WeightsError
 from microg.formats import keyframes, xmltree
 from microg.formats.cvat import read as read_cvat
 from microg.formats.video_files import unpack_zip
@@ -282,7 +282,7 @@ def test_what_a_library_raises_from_inside_names_the_file_and_store_errors_stay(
     with pytest.raises(DatasetError, match="mine"):
         read("a/b.bin", DatasetError("mine"))
     unreachable = type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("denied")
-    with pytest.raises(DatasetError, match="object store: ClientError: denied"):
+    with pytest.raises(StorageError, match="object store: ClientError: denied"):
         read("a/b.bin", unreachable)
 
 
