@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import sys
 import tempfile
 import warnings
@@ -45,10 +46,14 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     for the short tasks beside them. With fewer, tasks and actors wait for each other forever. Raises `ConfigError`
     when a given address does not answer, `WorkerError` when no local Ray comes up, and `WriteError` when it has no
     room. A Ray that runs on this machine, or has left its address behind, is joined by its address alone, given here
-    or in RAY_ADDRESS.
+    or in RAY_ADDRESS. Who talks to a local Ray has to know a token that is made here, unless RAY_AUTH_MODE says
+    otherwise.
     """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
+    address = (resources.address if resources else None) or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        _make_token()
     import ray
     from ray._private import ray_constants
 
@@ -57,10 +62,8 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     if ray.is_initialized():
         configure_data()
         return
-    address = (resources.address if resources else None) or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         # A look at every process each 2.5 s, for a dashboard nobody opens, took a third of a core.
         os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
         require_room()
@@ -84,6 +87,16 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     _started_here = address is None
     _messages_to_stderr()
     configure_data()
+
+
+def _make_token() -> None:
+    """Have a local Ray ask for a token that the processes of this command alone know.
+
+    Ray listens on all of the machine's addresses, and runs what it is told. It reads the mode when it is imported: a
+    caller that did so before has to choose it by itself.
+    """
+    if os.environ.setdefault("RAY_AUTH_MODE", "disabled" if "ray" in sys.modules else "token") == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def require_room() -> None:

@@ -108,3 +108,27 @@ def test_a_local_ray_without_room_for_its_files_is_refused_and_does_not_hang(mon
     monkeypatch.setattr(session, "free_bytes", lambda folder: 1_000_000)
     with pytest.raises(WriteError, match=f"Ray has no room for its own files: {tmp_path} has 1 MB free"):
         session.require_room()
+
+
+_STRANGER = """
+import subprocess, sys
+from microg.pipelines.core import session
+session.connect()
+import ray
+from tests.support.environment import without_ray
+assert ray.get(ray.remote(lambda: 1).remote()) == 1
+code = "import ray, sys; ray.init(address=sys.argv[1]); print('joined', ray.get(ray.remote(lambda: 1).remote()))"
+command = [sys.executable, "-c", code, ray.get_runtime_context().gcs_address]
+for mode in ("disabled", "token"):
+    environment = without_ray(RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN="of somebody else")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    print(done.returncode != 0 and "joined" not in done.stdout and "AuthenticationError" in done.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_nobody_without_its_token_runs_anything_on_a_local_ray(ray_folder: str) -> None:
+    command = [sys.executable, "-c", _STRANGER]
+    environment = without_ray(RAY_TMPDIR=ray_folder)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
