@@ -110,6 +110,9 @@ def _place(progress: Progress) -> dict[str, int]:
 
 def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch) -> tuple[int, str]:
     """Run Ray Train in a thread and watch it from this one; return how often workers were restarted, and the device."""
+    context, resources = setup.context, setup.config.resources
+    with _kept_handler(signal.SIGTERM):
+        session.connect(Resources(address=resources.address))  # before Ray is imported: see `connect`
     import ray
     from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -118,9 +121,6 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
     from microg.pipelines.har.train.stream import run_dataset
     from microg.pipelines.har.train.worker import train_worker
 
-    context, resources = setup.context, setup.config.resources
-    with _kept_handler(signal.SIGTERM):
-        session.connect(Resources(address=resources.address))
     gpus, device = place_workers(setup.config)
     run.record_device(device)
     say_aside(_where(resources, gpus, device))

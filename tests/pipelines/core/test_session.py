@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from microg.pipelines.core.session import connect
 from tests.support.environment import without_ray
 from tests.support.processes import ROOT
 from tests.support.ray_head import bare_head, free_ports
+from tests.support.sources import modules
 
 
 def test_messages_of_the_cluster_leave_standard_output_to_the_command(
@@ -108,6 +110,30 @@ def test_a_local_ray_without_room_for_its_files_is_refused_and_does_not_hang(mon
     monkeypatch.setattr(session, "free_bytes", lambda folder: 1_000_000)
     with pytest.raises(WriteError, match=f"Ray has no room for its own files: {tmp_path} has 1 MB free"):
         session.require_room()
+
+
+def test_commands_connect_before_they_import_ray() -> None:
+    late, callers = [], 0
+    for name, file in modules(demo=True):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or name == "microg.pipelines.core.session":
+                continue
+            inner = list(ast.walk(node))
+            calls = [each.lineno for each in inner if isinstance(each, ast.Call) and _connects(each)]
+            callers += bool(calls)
+            imports = [each.lineno for each in inner if isinstance(each, ast.Import | ast.ImportFrom) and _of_ray(each)]
+            late += [f"{name}:{line}" for line in imports if calls and line < min(calls)]
+    assert callers >= 6
+    assert late == [], "Ray would not ask for a token: see microg.pipelines.core.session._make_token"
+
+
+def _connects(call: ast.Call) -> bool:
+    return ast.unparse(call.func) in ("connect", "session.connect")
+
+
+def _of_ray(found: ast.Import | ast.ImportFrom) -> bool:
+    names = [found.module or ""] if isinstance(found, ast.ImportFrom) else [each.name for each in found.names]
+    return any(name.partition(".")[0] == "ray" for name in names)
 
 
 _STRANGER = """
