@@ -360,3 +360,12 @@ def test_the_cache_takes_writers_of_several_processes_one_of_which_is_killed_whi
             for n in range(20):
                 assert cache.get(f"{name}-{n}") == Reply("", f"t{n}" * 2000, attempts=0, cached=True, cost=0.0)
         assert all(cache.get(str(n)) == Reply("", f"t{n}", attempts=0, cached=True, cost=0.0) for n in range(20))
+
+
+def test_a_key_does_not_follow_a_redirect_to_another_host(provider: Provider):
+    with type(provider.server)() as other:
+        place = f"{other.url.replace('127.0.0.1', 'localhost')}/elsewhere"
+        provider.server.faults["p"] = [(307, {"Location": place}, b"", None, 0.0)] * 9
+        _ask(provider.engine(), "p")
+        assert any(KEY in key for key in provider.server.keys)
+        assert not any(KEY in key for key in other.keys)
