@@ -36,7 +36,7 @@ _NO_PROGRESS_S = 60.0
 # Formats that are lists of other files or hosts, or devices. Content decides, not the name: `a.mp4` may be a playlist.
 _LISTS = frozenset(
     (
-        *("concat", "concatf", "dash", "hls", "image2", "image2pipe", "imf", "sdp", "webm_dash_manifest"),
+        *("concat", "concatf", "dash", "hls", "imf", "sdp", "webm_dash_manifest"),
         *("rtp", "rtp_mpegts", "rtsp", "sap"),
         *("alsa", "fbdev", "lavfi", "tty", "video4linux2,v4l2", "xcbgrab"),
     )
@@ -107,7 +107,7 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
     try:
         if storage.is_local(uri):
             if not stat.S_ISREG(storage.local_path(uri).stat().st_mode):
-                raise VideoError(f"{uri} is no file")  # a pipe would block for ever
+                raise VideoError(f"{uri} cannot be read: it is no file")  # a pipe would block for ever
             with av.open(str(storage.local_path(uri)), timeout=_NO_PROGRESS_S, **options) as container:
                 yield container, _video_stream(container, uri, decoder)
         else:
@@ -147,7 +147,8 @@ def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
 def _container_options() -> dict[str, str]:
     """Return FFmpeg's options under which a file is read as what it is, and never makes FFmpeg open another one."""
     allowed = av.formats_available - _LISTS
-    return {"format_whitelist": ",".join(sorted(allowed)), "protocol_whitelist": "file"}
+    whitelists = {"format_whitelist": ",".join(sorted(allowed)), "protocol_whitelist": "file"}
+    return {**whitelists, "pattern_type": "none"}  # else the name of a picture may stand for many
 
 
 def probe(uri: str) -> VideoInfo:

@@ -259,7 +259,7 @@ def test_a_pipe_in_place_of_a_video_or_table_does_not_block(tmp_path: Path) -> N
     for path in ("videos/filmA_000.mp4", "tables/clips.parquet"):
         (tmp_path / "data" / path).unlink()
         os.mkfifo(tmp_path / "data" / path)
-    with pytest.raises(VideoError, match="is no file"):
+    with pytest.raises(VideoError, match="it is no file"):
         probe(dataset.video_uri("filmA_000"))
     with pytest.raises(DatasetError, match="is no file"):
         dataset.table("clips")

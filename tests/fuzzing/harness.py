@@ -148,7 +148,9 @@ def watched(reader: Reader, inputs: int) -> Outcome:
             part = Outcome(**json.loads(lines[-1]))
             first = inputs
         else:
-            number = int(lines[-1]) if lines and lines[-1].isdigit() else first
+            if not lines:
+                raise RuntimeError(f"{reader.name} does not read what is sound: {last_words}")
+            number = int(lines[-1])
             what = "it hung" if code == -signal.SIGKILL else f"it ended the process ({code}): {last_words}"
             part = Outcome(reader.name, number + 1 - first, others={what: (1, number)})
             first = number + 1

@@ -39,9 +39,11 @@ from microg.models.detection.replay import read_detections
 from microg.models.detection.ultralytics_model import load_model
 from microg.models.har.checkpoints.files import read_weights
 from microg.models.video.clip_frames import read_clip_frames
+from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.cache import ResponseCache
 from microg.models.vlm.api.openai import read_completion
 from microg.models.vlm.api.response import TornAnswerError
+from microg.models.vlm.base import Reply
 from microg.models.vlm.cards import _trained_on
 from microg.models.vlm.engines.checkpoint import _config
 from microg.models.vlm.prompts import names as prompt_names
@@ -408,7 +410,22 @@ def _folders() -> Iterator[Reader]:
 
     def cache(folder: Path) -> tuple[list[Path], Use]:
         path = folder / "replies.sqlite"
-        ResponseCache(str(path))
-        return [path], lambda: ResponseCache(str(path)).get("key")
+        with ResponseCache(str(path)) as kept:
+            kept.put("key", Reply("key", text="One.", finish_reason="stop"))
+
+        def use() -> object:
+            with ResponseCache(str(path)) as again:
+                return again.get("key")
+
+        return [path], use
 
     yield Reader("caches of replies", cache)
+
+    def account(folder: Path) -> tuple[list[Path], Use]:
+        path = folder / "account.sqlite"
+        budget = Budget(5.0, journal=path)
+        budget.settle(budget.hold(0.5), 0.25)
+        del budget  # closes the file
+        return [path], lambda: Budget(5.0, journal=path).spent
+
+    yield Reader("accounts of costs", account)

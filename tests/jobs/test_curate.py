@@ -350,7 +350,7 @@ def test_weights_that_cannot_be_loaded_end_the_run_with_a_reason(made, curate, t
     assert (code, printed) == (2, "")
     last = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(last) == 1
-    assert "no clip can be observed: WeightsError: bad.pt" in last[0]
+    assert "no clip can be observed: bad.pt is not a usable" in last[0]
 
 
 def test_more_than_ray_has_is_refused_at_once(made, curate, tmp_path):

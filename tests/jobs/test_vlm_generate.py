@@ -242,7 +242,9 @@ def test_a_server_that_refuses_the_key_ends_the_run_with_one_line(
     server.faults = {prompt("caption-v1").render(): [failure(401, "wrong key")] * 20}
     assert microg(*words(data, tmp_path / "run", server)) == 2
     error = capsys.readouterr().err
-    told, fix = error.splitlines()[-2:]
+    lines = error.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("error:"))
+    told, fix = lines[place : place + 2]
     assert told.startswith("error: nothing can be answered: ")
     assert "refuses model 'm': HTTP 401" in told
     assert "OPENAI_API_KEY" in fix

@@ -12,13 +12,57 @@ from typing import Any
 
 import numpy as np
 
+
+class _Dtype:
+    """Stands for `numpy.dtype` in a pickle: it keeps what the pickle says, and nothing of numpy is called with it."""
+
+    def __init__(self, name: object = "", *_: object) -> None:
+        self._name, self._order = _text(name), "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._order = _text(state[1])
+
+    def numeric(self) -> np.dtype | None:
+        """Return the type of numbers, or None for any other."""
+        plain = re.fullmatch("[fiu][1248]", self._name) and self._name != "f1" and self._order in ("<", ">", "=", "|")
+        return np.dtype(self._order + self._name) if plain else None
+
+
+class _Array:
+    """Stands for `numpy.ndarray` in a pickle; `array` is None where it does not hold plain numbers.
+
+    numpy's own `__setstate__` trusts what it is given: a damaged type ends the process in native code.
+    """
+
+    array: np.ndarray | None = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, dtype, by_columns, raw = state[-4:]
+        kind = dtype.numeric() if isinstance(dtype, _Dtype) else None
+        data = raw.encode("latin1") if isinstance(raw, str) else raw  # as Python 2 wrote bytes
+        if kind is not None and isinstance(data, bytes):
+            self.array = np.frombuffer(data, kind).reshape(shape, order="F" if by_columns else "C")
+
+
+def _text(value: object) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+def _new_array(*_: object) -> _Array:
+    """Stands for numpy's `_reconstruct`, and for `scalar`, whose value nobody needs."""
+    return _Array()
+
+
 # What an array is rebuilt with; everything else in a pickle is refused before it is even looked up.
 _SAFE = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _Array,
     **{
-        (f"numpy.{core}.multiarray", name): getattr(np._core.multiarray, name)  # type: ignore[attr-defined]
+        (f"numpy.{core}.multiarray", name): _new_array
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     },
@@ -83,11 +127,8 @@ def read_blobs(data: bytes) -> dict[str, np.ndarray]:
     blobs = content.get("blobs") if isinstance(content, dict) else None
     if not isinstance(blobs, dict):
         raise ValueError("it is a pickle without 'blobs'")
-    return {
-        str(name): blob
-        for name, blob in blobs.items()
-        if isinstance(blob, np.ndarray) and blob.dtype.kind in "fiu" and not _SKIPPED.search(str(name))
-    }
+    arrays = {str(name): blob.array for name, blob in blobs.items() if isinstance(blob, _Array)}
+    return {name: array for name, array in arrays.items() if array is not None and not _SKIPPED.search(name)}
 
 
 def pyslowfast_name(blob: str) -> str | None:

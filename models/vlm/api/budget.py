@@ -33,9 +33,15 @@ class Budget:
         self._path = None if journal is None else Path(journal)
         self._journal = None if self._path is None else _open(self._path)
         if self._journal is not None:
-            row = self._journal.execute("SELECT COALESCE(SUM(COALESCE(actual, held)), 0), COALESCE(MAX(id), -1) FROM c")
-            known, last = row.fetchone()
-            self._next = int(last) + 1
+            query = "SELECT COALESCE(SUM(COALESCE(actual, held)), 0), COALESCE(MAX(id), -1) FROM c"
+            try:
+                known, last = map(int, self._journal.execute(query).fetchone())
+            except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError, ValueError, OverflowError) as error:
+                raise ConfigError(
+                    f"the account of costs {journal} is damaged: {describe(error)}",
+                    "put back a copy, or delete it: what was spent until now is then not counted",
+                ) from error
+            self._next = last + 1
             if self._spent > known:  # spent where this journal was not
                 self._record("INSERT INTO c VALUES (?, 0, ?)", (self._next, self._spent - known))
                 self._next += 1
@@ -119,6 +125,6 @@ def _open(path: Path) -> sqlite3.Connection:
             base.execute("PRAGMA journal_mode=WAL")
             base.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
             base.execute("CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY, held INTEGER NOT NULL, actual INTEGER)")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"the account {path} cannot be used: {describe(error)}", "name another file") from error
     return base

@@ -39,15 +39,24 @@ class ResponseCache:
                 self._base.execute("PRAGMA synchronous=NORMAL")
                 self._base.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
                 self._base.execute("SELECT key, reply FROM replies LIMIT 1")
-        except sqlite3.Error as error:
+                self._base.text_factory = bytes  # JSON tells damaged text
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"the cache {path} cannot be used: {describe(error)}", "delete it, or name another file"
             ) from error
 
     def get(self, key: str) -> Reply | None:
         """Return the reply kept under `key`, with attempts and cost 0 and without its request's key."""
-        row = self._base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Reply("", attempts=0, cached=True, cost=0.0, **json.loads(row[0]))
+        try:
+            row = self._base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            kept = None if row is None else json.loads(row[0])
+            return None if kept is None else Reply("", attempts=0, cached=True, cost=0.0, **kept)
+        except (sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise  # busy, or a disk without room
+            raise ConfigError(
+                f"the cache {self.path} is damaged: {describe(error)}", "delete it, or name another"
+            ) from error
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep a reply; it is on disk when this returns. The first reply under a key stays."""

@@ -89,7 +89,10 @@ def test_other_thresholds_and_rules_give_another_dataset_from_the_same_observati
     assert Dataset.open(root).table("splits").num_rows == 0
 
 
-def test_a_preview_is_dropped_when_its_clip_looks_different_and_kept_otherwise(root: str):
+def test_a_preview_is_dropped_when_its_clip_looks_different_and_kept_otherwise(
+    root: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MICROG_ALLOW_EXTERNAL", "1")  # the videos of these rows are nowhere
     write_dataset(root, "set", DEFAULT, PUBLISHED)
     dataset = Dataset.open(root)
     folder = Path(root) / "previews"
