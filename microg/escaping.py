@@ -35,7 +35,7 @@ _LATEX = {
 }
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|<>~$&]|^[-+=])")
 # What a spreadsheet would run: at the start of a cell, and after what some take for the end of one.
-_FORMULA = re.compile(r"(^|[;\t\n])(?=\s*[=+\-@＝＋－＠])")
+_FORMULA = re.compile(r"(^|[;\t\n])(?=[^\S\t\n]*[=+\-@＝＋－＠])")
 
 
 def visible(text: str) -> str:

@@ -22,8 +22,10 @@ from microg import formats, storage
 from microg.actions.predictions import read_predictions
 from microg.config import read_recipe
 from microg.errors import ConfigError, DatasetError, FormatError, StorageError, VideoError, WeightsError
+from microg.escaping import csv_text
 from microg.formats import keyframes, xmltree
 from microg.formats.cvat import read as read_cvat
+from microg.formats.labelmap import check_label_map
 from microg.formats.video_files import unpack_zip
 from microg.jobs.har_forward import _load_array
 from microg.metrics.judge import read_verdict
@@ -302,3 +304,14 @@ def test_three_gigabytes_in_a_small_zip_take_little_memory(tmp_path: Path) -> No
     assert "out of proportion" in said[0]
     assert int(peak) < 1 << 20  # a GiB in KiB
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def test_texts_that_make_patterns_search_again_and_again_end_soon(tmp_path: Path) -> None:
+    (tmp_path / "map.pbtxt").write_text("item { " * 200_000)
+    with pytest.raises(FormatError, match="has no items"):
+        check_label_map(str(tmp_path / "map.pbtxt"))
+    assert csv_text(["a"], [["\n" * 200_000 + "=1"]]).count("'") == 1
+    name = b"torch\n" + b"x" * 200_000
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02c" + name + b"\n.")
+    with pytest.raises(WeightsError, match="asks for torch"):
+        read_weights(str(tmp_path / "a.pkl"))

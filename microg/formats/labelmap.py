@@ -8,7 +8,7 @@ from microg import storage
 from microg.data import taxonomy
 from microg.errors import FormatError
 
-_ITEM = re.compile(r"(?:item|label)\s*\{(.*?)\}", re.DOTALL)
+_ITEM = re.compile(r"(?:item|label)\s{0,99}\{([^{}]*)\}")
 _NAME = re.compile(r'name:\s*"((?:[^"\\]|\\.)*)"')
 _ID = re.compile(r"(?:label_)?id:\s*([0-9]{1,9})(?![0-9])")
 

@@ -70,7 +70,7 @@ def _read_torch(path: str, data: bytes) -> StoredWeights:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"(?:GLOBAL|callable|function|class) '?([\w.]+\.[\w.]+)", str(error))
+        asked = re.search(r"(?:GLOBAL|callable|function|class) '?([\w.]+\.[\w.]+)", str(error)[:500])
         raise _unsafe(path, f"it asks for {asked[1]}" if asked else "it holds more than tensors") from error
     except Exception as error:  # torch raises anything from EOFError to RuntimeError on damaged files
         raise WeightsError(f"weights file {path} is damaged: {error}", "fetch it again") from error
