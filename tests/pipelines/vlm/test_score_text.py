@@ -107,41 +107,31 @@ def test_shards_hold_each_item_once_with_equal_texts_together(items: Items) -> N
     assert split_into_shards(check([], [], []), 3) == []
 
 
-def test_actors_find_the_bits_of_one_process_in_any_shards_and_order(
-    ray_session: None, items: Items, settings: dict[str, Any]
-) -> None:
-    expected = _at_once("standard", items, NAMES, settings)
-    actors = ScoringActors(2, num_cpus=1)
-    try:
-        for number in (3, 16):
-            shards = _shuffled(split_into_shards(items, number), seed=number)
-            told: list[int] = []
-            assert _bits(actors.measure("standard", shards, NAMES, settings, told.append)) == expected
-            assert len(told) == len(shards)
-            assert told[-1] == len(items)
-    finally:
-        actors.close()
-
-
-def test_an_encoder_in_a_folder_of_the_driver_reaches_actors_that_do_not_have_it(
+def test_actors_find_the_bits_of_one_process_in_any_shards_and_order_and_get_the_drivers_encoders(
     ray_session: None, items: Items, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "mine" / "tiny"
-    shutil.copytree(settings["sbert"]["model"], folder)
-    mine = {"sbert": {**settings["sbert"], "model": str(folder)}}
-    expected = _at_once("standard", items, ("sbert",), mine)
+    expected = _at_once("standard", items, NAMES, settings)
+    mine = {name: {**own, "model": str(tmp_path / name / "tiny")} for name, own in settings.items()}
+    for name, own in settings.items():
+        shutil.copytree(own["model"], mine[name]["model"])
 
     def share_and_move_away(model: str) -> shared_files.SharedFolder:
         shared = shared_files.share_folder(model)
         shutil.rmtree(model)
         return shared
 
-    monkeypatch.setattr(session, "started_here", lambda: False)  # as if the workers were elsewhere
-    monkeypatch.setattr(shared_files, "_on_all_nodes", lambda folder: [{}])
-    monkeypatch.setattr(score_text, "share_folder", share_and_move_away)
-    actors = ScoringActors(1, num_cpus=1)
+    actors = ScoringActors(2, num_cpus=1)
     try:
-        assert _bits(actors.measure("standard", split_into_shards(items, 3), ("sbert",), mine)) == expected
+        for number, own in ((3, settings), (16, mine)):
+            if own is mine:
+                monkeypatch.setattr(session, "started_here", lambda: False)  # as if the workers were elsewhere
+                monkeypatch.setattr(shared_files, "_on_all_nodes", lambda folder: [{}])
+                monkeypatch.setattr(score_text, "share_folder", share_and_move_away)
+            shards = _shuffled(split_into_shards(items, number), seed=number)
+            told: list[int] = []
+            assert _bits(actors.measure("standard", shards, NAMES, own, told.append)) == expected
+            assert len(told) == len(shards)
+            assert told[-1] == len(items)
     finally:
         actors.close()
 
