@@ -37,6 +37,7 @@ class Budget:
             try:
                 known, last = map(int, self._journal.execute(query).fetchone())
             except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError, ValueError, OverflowError) as error:
+                self._journal.close()
                 raise ConfigError(
                     f"the account of costs {journal} is damaged: {describe(error)}",
                     "put back a copy, or delete it: what was spent until now is then not counted",

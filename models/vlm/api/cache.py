@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -41,6 +42,8 @@ class ResponseCache:
                 self._base.execute("SELECT key, reply FROM replies LIMIT 1")
                 self._base.text_factory = bytes  # JSON tells damaged text
         except (sqlite3.Error, UnicodeDecodeError) as error:
+            with suppress(AttributeError):
+                self._base.close()  # else it holds the file for whoever comes next
             raise ConfigError(
                 f"the cache {path} cannot be used: {describe(error)}", "delete it, or name another file"
             ) from error
