@@ -99,6 +99,7 @@ def fuzz(reader: Reader, numbers: range, beat: object = lambda number: None) -> 
                     outcome.refused += 1
                 elif error is not None:
                     others.setdefault(f"{type(error).__name__}: {error}"[:160], []).append(number)
+                error = None  # it would keep open what its frames hold
             outcome.outside = [
                 str(path) for path in Path(parent).rglob("*") if path.is_file() and folder not in path.parents
             ]

@@ -12,6 +12,7 @@ import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -423,9 +424,13 @@ def _folders() -> Iterator[Reader]:
 
     def account(folder: Path) -> tuple[list[Path], Use]:
         path = folder / "account.sqlite"
-        budget = Budget(5.0, journal=path)
-        budget.settle(budget.hold(0.5), 0.25)
-        del budget  # closes the file
-        return [path], lambda: Budget(5.0, journal=path).spent
+        with closing(Budget(5.0, journal=path)) as budget:
+            budget.settle(budget.hold(0.5), 0.25)
+
+        def use() -> object:
+            with closing(Budget(5.0, journal=path)) as again:
+                return again.spent
+
+        return [path], use
 
     yield Reader("accounts of costs", account)

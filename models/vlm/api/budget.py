@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -120,12 +121,14 @@ def _nano(dollars: float) -> int:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        with writing(path):
+        with writing(path), ExitStack() as failed:
             path.parent.mkdir(parents=True, exist_ok=True)
             base = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+            failed.callback(base.close)  # else it holds the file for whoever comes next
             base.execute("PRAGMA journal_mode=WAL")
             base.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing
             base.execute("CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY, held INTEGER NOT NULL, actual INTEGER)")
+            failed.pop_all()
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"the account {path} cannot be used: {describe(error)}", "name another file") from error
     return base

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -31,19 +31,19 @@ class ResponseCache:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            with writing(self.path):
+            with writing(self.path), ExitStack() as failed:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 # an actor is made in one thread and called in others; SQLite lets them in one at a time
                 self._base = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+                failed.callback(self._base.close)  # else it holds the file for whoever comes next
                 # one write a reply instead of several, and none that waits for the disk: a killed process loses nothing
                 self._base.execute("PRAGMA journal_mode=WAL")
                 self._base.execute("PRAGMA synchronous=NORMAL")
                 self._base.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
                 self._base.execute("SELECT key, reply FROM replies LIMIT 1")
                 self._base.text_factory = bytes  # JSON tells damaged text
+                failed.pop_all()
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            with suppress(AttributeError):
-                self._base.close()  # else it holds the file for whoever comes next
             raise ConfigError(
                 f"the cache {path} cannot be used: {describe(error)}", "delete it, or name another file"
             ) from error
