@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from microg.data.dataset import Dataset
 from tests.support.command_line import refused
 from tests.support.curation import write_detections, write_footage
 from tests.support.processes import microg, start_microg, wait_for
-from tests.support.s3_server import ObjectStore, object_store
+from tests.support.s3_server import ObjectStore, object_store, upload
 from tests.support.scored_runs import predict_run, scored_dataset
 from tests.support.small_disk import resize, small_disk, small_files
 
@@ -105,3 +106,31 @@ def test_a_curation_on_a_full_disk_blames_no_clip_and_goes_on_when_there_is_room
             refusal = start_microg(tmp_path / "ro.log", *words)
             assert refusal.wait(100) == 2
             assert "cannot be written: the filesystem is read-only" in (tmp_path / "ro.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_curation_from_and_to_a_store_that_fails_now_and_then_makes_the_same_dataset(tmp_path: Path, store):
+    write_footage(tmp_path / "raw" / "tour.mp4", seconds=6.2, seed=1)
+    for number, person_frames in enumerate((90, 20)):
+        write_detections(tmp_path / "dets", f"tour_{number:03d}", person_frames=person_frames)
+    remote = upload(tmp_path, store.bucket())
+    faults = (
+        ("InternalError", "PUT", "/set/", 2),
+        ("lost", "PUT", "/set/videos/", 1),
+        ("SlowDown", "GET", "/raw/", 2),
+        ("half", "GET", "/raw/", 1),
+        ("reset", "GET", "/set/observations", 1),
+    )
+    datasets = []
+    for place, ray in ((str(tmp_path), {}), (remote, store.environment)):
+        words = (f"{place}/raw", f"{place}/set", "--detections", f"{place}/dets", "--set", "trim.height=48")
+        with ExitStack() as failing:
+            met = [failing.enter_context(store.failing(*fault)) for fault in faults]  # type: ignore[arg-type]
+            process = start_microg(tmp_path / "log", "curate", *words, ray=ray)
+            assert process.wait(280) == 0, (tmp_path / "log").read_text()
+        assert all(bool(fault.met) is bool(ray) for fault in met[:3])
+        datasets.append(Dataset.open(f"{place}/set"))
+    for name in ("clips", "decisions", "boxes", "samples", "splits"):
+        here, there = (dataset.table(name).to_pylist() for dataset in datasets)
+        assert here == there, name
+    assert datasets[1].table("boxes").num_rows > 0

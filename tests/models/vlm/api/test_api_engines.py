@@ -363,7 +363,8 @@ def test_the_cache_takes_writers_of_several_processes_one_of_which_is_killed_whi
 
 
 def test_a_key_does_not_follow_a_redirect_to_another_host(provider: Provider):
-    with type(provider.server)() as other:
+    elsewhere: Any = type(provider.server)
+    with elsewhere() as other:
         place = f"{other.url.replace('127.0.0.1', 'localhost')}/elsewhere"
         provider.server.faults["p"] = [(307, {"Location": place}, b"", None, 0.0)] * 9
         _ask(provider.engine(), "p")
