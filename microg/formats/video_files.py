@@ -89,6 +89,8 @@ def with_metadata(
         except (VideoError, OSError) as error:
             broken += 1
             row |= {"status": "error", "error": describe(error)}
+            if inside is not None and not video.path.startswith(inside) and not external_allowed():
+                row["uri"] = None  # it is not taken over, and what points out of the dataset is refused as a whole
             continue
         if inside is not None and not video.path.startswith(inside) and (copy or not external_allowed()):
             row["uri"] = storage.join(inside, "videos", f"{row['clip_id']}.mp4")

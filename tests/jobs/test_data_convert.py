@@ -126,6 +126,7 @@ def test_a_video_that_cannot_be_read_is_exit_code_1_and_a_row(
     clips = {row["clip_id"]: row for row in Dataset.open(str(tmp_path / "mine")).table("clips").to_pylist()}
     assert clips["walkC_000"]["status"] == "error"
     assert clips["filmA_000"]["uri"] == "videos/filmA_000.mp4"
+    assert clips["walkC_000"]["uri"] is None  # else every command would refuse the dataset
     assert (tmp_path / "mine/videos/filmA_000.mp4").samefile(tmp_path / "out/videos/filmA_000.mp4")
     monkeypatch.setenv("MICROG_ALLOW_EXTERNAL", "0")  # so that what the option sets ends with this test
     videos = ["--videos", tmp_path / "out/videos", "--allow-external"]
