@@ -43,6 +43,10 @@ class FormatError(MicrogError):
     """A foreign annotation file cannot be read; names the file and, where known, the line."""
 
 
+class PointerError(FormatError):
+    """A file is Git's stand-in for a large file that was not fetched."""
+
+
 class RunConflictError(MicrogError):
     """A run folder exists with another configuration."""
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from microg.errors import FormatError, MicrogError, describe
+from microg.errors import FormatError, MicrogError, PointerError, describe
 from microg.storage_faults import explain
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +22,8 @@ _BLOCK = 1 << 20
 # What Python's zipfile raises for damaged archives, beside `OSError`.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError)
 _FIX = "it may be damaged, or of another kind than its name says: make or fetch it again"
+SAVE_AS_CSV = "save the sheet as CSV (UTF-8) and give that file"
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
@@ -35,8 +37,12 @@ def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def guarded(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if str(path).lower().endswith(_SPREADSHEETS):
+                raise kind(f"{path} is a spreadsheet, which is not read", SAVE_AS_CSV)
             try:
                 return function(path, *args, **kwargs)
+            except PointerError as error:
+                raise kind(error.what, error.fix) from error
             except MicrogError:
                 raise
             except FileNotFoundError as error:

@@ -1,19 +1,21 @@
 """AVA-style CSV files of predictions and truth, with and without a header, plain or gzipped.
 
 `video_id, frame, x1, y1, x2, y2, action_id, score` and `video_id, frame, x1, y1, x2, y2, action_id[, person_id]`;
-the frame may be `52` or `0052`. What cannot be read is refused with its line number.
+the frame may be `52`, `0052` or `52.0`, and `;` or tabs may stand between values.
+What cannot be read is refused with its line number.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from microg import storage
+from microg.csv_tables import decimal_mark, delimiter_of, read_table, refuse_spreadsheet
 from microg.errors import FormatError
 from microg.reading import gunzip
 
@@ -57,31 +59,44 @@ def read_rows(path: str, expected: tuple[str, ...]) -> CsvRows:
     data = _text(path)
     if not data.strip():
         raise FormatError(f"{path} is empty", f"a row is {','.join(expected)}")
-    first = next(csv.reader([data.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")]), [])
+    refuse_spreadsheet(data, path)
+    delimiter = delimiter_of(data)
+    mark = decimal_mark(data, delimiter)
+    first = next(csv.reader([data.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")], delimiter=delimiter), [])
     header = None
-    if not (len(first) > 1 and first[1].strip().isdecimal()):
+    if not (len(first) > 1 and _number(first[1], mark) is not None):
         header = tuple(name.strip() for name in first)
-    names = _header_names(header, expected, path) if header else _positional(len(first), expected, path)
     body = data.rstrip(b"\r\n \t")
+    if expected == TRUTH_COLUMNS:
+        body, first = _with_empty_boxes(body, first, delimiter)
+    names = _header_names(header, expected, path) if header else _positional(len(first), expected, path)
     kept = [name for name in dict.fromkeys(names) if name in _known(expected)]
     try:
-        table = pa_csv.read_csv(
-            io.BytesIO(body),
-            read_options=pa_csv.ReadOptions(column_names=names, skip_rows=int(header is not None), use_threads=False),
-            # an empty line becomes a row of nulls, so that row numbers stay line numbers
-            parse_options=pa_csv.ParseOptions(ignore_empty_lines=False),
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: _TYPES.get(name, pa.float64()) for name in kept},
-                include_columns=kept,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
+        types = {name: _TYPES.get(name, pa.float64()) for name in kept}
+        table = read_table(body, types, names=names, skip_rows=int(header is not None))
     except pa.ArrowInvalid as error:
         _diagnose(body, names, header is not None, path)
         raise FormatError(f"cannot read {path}: {error}") from error
     return CsvRows(dict(zip(kept, table.columns, strict=True)), header, 2 if header else 1)
+
+
+def _with_empty_boxes(body: bytes, first: list[str], delimiter: str) -> tuple[bytes, list[str]]:
+    """Return rows of a clip and a frame alone, as AVA-Kinetics has them, filled up with empty values."""
+    mark = re.escape(delimiter).encode()
+    pair = re.compile(rb"^([^%s\r\n]+%s[^%s\r\n]+)(\r?)$" % (mark, mark, mark), re.MULTILINE)
+    full = next((line for line in body.split(b"\n") if line.count(delimiter.encode()) > 1), None)
+    if full is None or not pair.search(body):
+        return body, first
+    missing = full.count(delimiter.encode()) - 1
+    filled = pair.sub(rb"\g<1>" + delimiter.encode() * missing + rb"\g<2>", body)
+    return filled, first if len(first) > 2 else [*first, *[""] * missing]
+
+
+def _number(text: str, mark: str) -> float | None:
+    try:
+        return float(text.strip().replace(mark, "."))
+    except ValueError:
+        return None
 
 
 def _text(path: str) -> bytes:
@@ -120,7 +135,9 @@ def _positional(count: int, expected: tuple[str, ...], path: str) -> list[str]:
 
 def _diagnose(body: bytes, names: list[str], header: bool, path: str) -> None:
     """Raise `FormatError` for the first line that does not fit, reading again line by line."""
-    reader = csv.reader(io.StringIO(body.decode("utf-8", "replace"), newline=""))
+    delimiter = delimiter_of(body)
+    reader = csv.reader(io.StringIO(body.decode("utf-8", "replace"), newline=""), delimiter=delimiter)
+    mark = decimal_mark(body, delimiter)
     for fields in reader:
         line = reader.line_num
         if header and line == 1:
@@ -131,11 +148,10 @@ def _diagnose(body: bytes, names: list[str], header: bool, path: str) -> None:
                 f"{path}, line {line}: {len(fields)} columns instead of {len(names)}", f"a row is {shown}"
             )
         for name, value in zip(names, fields, strict=True):
-            kind = int if pa.types.is_integer(_TYPES.get(name, pa.float64())) else float
+            whole = pa.types.is_integer(_TYPES.get(name, pa.float64()))
             if name.startswith("?") or name in ("clip_id", "origin") or not value.strip():
                 continue
-            try:
-                kind(value)
-            except ValueError:
-                what = "a whole number" if kind is int else "a number"
-                raise FormatError(f"{path}, line {line}: {name} {value!r} is not {what}") from None
+            number = _number(value, mark)
+            if number is None or (whole and not number.is_integer()):
+                what = "a whole number" if whole else "a number"
+                raise FormatError(f"{path}, line {line}: {name} {value!r} is not {what}")

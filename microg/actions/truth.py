@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 from microg import storage
@@ -42,10 +43,18 @@ def read_truth(path: str, space: LabelSpace, *, split: str = "test", scheme: str
 
 def _finish(path: str, columns: dict[str, pa.ChunkedArray], space: LabelSpace, where: Where) -> Truth:
     rows = conform_rows(columns, TRUTH_ROWS, path)
+    negative = rows["clip_id"].is_valid()
+    for name in ("x1", "y1", "x2", "y2", "action_id"):
+        negative = pc.and_(negative, pc.is_null(rows[name]))
+    places = np.flatnonzero(pc.invert(negative).to_numpy())
+    rows = rows.take(pa.array(places))
     if not rows.num_rows:
         raise FormatError(f"{path} holds no truth")
-    check_truth_rows(rows, space, where)
-    return Truth(rows, _origins(rows["clip_id"], columns["origin"], path) if "origin" in columns else {})
+    check_truth_rows(rows, space, lambda row: where(int(places[row])))
+    count = pc.sum(negative).as_py()
+    notes = (f"{count} key frames of the truth have no box: what is predicted there is false",) if count else ()
+    origins = _origins(rows["clip_id"], columns["origin"].take(pa.array(places)), path) if "origin" in columns else {}
+    return Truth(rows, origins, notes)
 
 
 def _from_dataset(path: str, space: LabelSpace, split: str, scheme: str) -> Truth:

@@ -15,6 +15,9 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _MAX_SOURCE_LENGTH, _MAX_SEQUENCE = 190, 999_999
 # [0-9] and not \d, which also matches the digits of other scripts.
 _CLIP_ID = re.compile(rf"(?P<source>[A-Za-z0-9_-]{{1,{_MAX_SOURCE_LENGTH}}})_(?P<sequence>[0-9]{{3,6}})")
+_ENDINGS = "3g2 3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
+VIDEO_EXTENSIONS = tuple(f".{ending}" for ending in _ENDINGS.split())
+_VIDEO_ENDING = re.compile(rf"\.({_ENDINGS.replace(' ', '|')})$", re.IGNORECASE)
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -57,23 +60,22 @@ def split_clip_id(clip_id: str) -> tuple[str, int]:
     return match["source"], int(match["sequence"])
 
 
-def strip_video_extension(name: str) -> str:
-    """Return a published `video_id` without the `.mp4` that some of the published files carry."""
-    for extension in (".mp4", ".MP4"):
-        if name.endswith(extension):
-            return name[: -len(extension)]
-    return name
+def clip_name(name: str) -> str:
+    """Return what a clip's id, file, path or URL calls it: the last part, without a video's ending in any case.
+
+    >>> clip_name(r"D:\\clips\\Apollo13_032.MOV")
+    'Apollo13_032'
+    """
+    return _VIDEO_ENDING.sub("", str(name).strip().replace("\\", "/").rsplit("/", 1)[-1])
 
 
-def clip_id_of(name: str, where: str, *, is_path: bool = False) -> str:
-    """Return the clip id for a published `video_id`, or for a file's path or URL when `is_path`; `.mp4` is cut off.
+def clip_id_of(name: str, where: str) -> str:
+    """Return the clip id for what annotations call a clip: an id, or the path or URL of its video.
 
     Raises `FormatError` saying `where` it stands.
     """
-    text = str(name).replace("\\", "/").rsplit("/", 1)[-1] if is_path else str(name)
-    clip_id = strip_video_extension(text)
     try:
-        split_clip_id(clip_id)
+        split_clip_id(clip_id := clip_name(name))
     except IdError as error:
         raise FormatError(f"{where}: {error.what}", error.fix) from error
     return clip_id

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from microg import storage
 from microg.arrow import pc
+from microg.csv_tables import read_table, refuse_spreadsheet
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.ids import split_clip_id
@@ -143,24 +142,16 @@ def read_csv(path: str, columns: pa.Schema, *, header: bool = True) -> pa.Table:
 
     Without `header` the columns are given by position. Raises `FormatError` naming the file, and the line where known.
     """
-    data = storage.read_bytes(path)
+    data = storage.read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     names = columns.names
     if not data.strip():
         if header:
             raise FormatError(f"{path} is empty", f"it must start with the header {','.join(names)}")
         return columns.empty_table()
+    refuse_spreadsheet(data, path)
     try:
-        return pa_csv.read_csv(
-            io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")),
-            read_options=pa_csv.ReadOptions(column_names=None if header else names, use_threads=False),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=columns,
-                include_columns=names,
-                strings_can_be_null=True,
-                null_values=[""],
-                quoted_strings_can_be_null=False,
-            ),
-        )
+        types = dict(zip(names, columns.types, strict=True))
+        return read_table(data.rstrip(b"\r\n \t"), types, names=None if header else names).cast(columns)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise FormatError(f"cannot read {path}: {error}", f"it needs the columns {','.join(names)}") from error
 

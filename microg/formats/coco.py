@@ -149,8 +149,7 @@ def _images_and_boxes(
 
 def _tables(document: dict, file: str) -> FormatResult:
     clip_ids = {
-        v["id"]: clip_id_of(v.get("name") or v["file_name"], f"{file}, video {v['id']}", is_path=True)
-        for v in document["videos"]
+        v["id"]: clip_id_of(v.get("name") or v["file_name"], f"{file}, video {v['id']}") for v in document["videos"]
     }
     images = {image["id"]: (clip_ids[image["video_id"]], int(image["frame_id"]) + 1) for image in document["images"]}
     categories = {category["id"]: category.get("name") for category in document.get("categories", [_PERSON])}

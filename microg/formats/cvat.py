@@ -253,7 +253,7 @@ class TaskReader:
         candidates = [name for name in [*names, stem] if name]
         for name in candidates:
             try:
-                return clip_id_of(name, self._where, is_path=True)
+                return clip_id_of(name, self._where)
             except FormatError:
                 continue
         raise FormatError(

@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 
 from microg import storage
 from microg.data import schema, taxonomy
-from microg.data.ids import clip_id_of
+from microg.data.ids import VIDEO_EXTENSIONS, clip_id_of
 from microg.data.places import external_allowed
 from microg.errors import DatasetError, FormatError
 from microg.formats import vqa_json
@@ -38,7 +38,6 @@ from microg.formats.keyframes import (
     upright,
 )
 from microg.formats.labelmap import action_label, parse_action
-from microg.formats.video_files import VIDEO_EXTENSIONS
 from microg.formats.video_files import copy_videos as copy_clips
 
 TABLES = frozenset({"boxes", "actions", "captions", "qa"})
@@ -139,7 +138,7 @@ class _Reader:
 
     def add(self, task: dict, where: str) -> None:
         data = task["data"]
-        clip_id = clip_id_of(data.get("clip_id") or data["video"], where, is_path=not data.get("clip_id"))
+        clip_id = clip_id_of(data.get("clip_id") or data["video"], where)
         if clip_id in self.clips:
             raise FormatError(f"{where}: clip {clip_id} has another task already")
         result = self._chosen(task)

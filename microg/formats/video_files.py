@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from microg import storage
 from microg.data import schema
-from microg.data.ids import split_clip_id
+from microg.data.ids import VIDEO_EXTENSIONS, split_clip_id
 from microg.data.places import external_allowed, external_reason
 from microg.errors import FormatError, IdError, VideoError, describe
 from microg.formats.base import Annotations, FoundVideo
@@ -25,7 +25,6 @@ from microg.reading import DAMAGED_ZIP, check_expansion
 from microg.video import decode_frames_at
 
 _BLOCK_BYTES = 16 << 20
-VIDEO_EXTENSIONS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 
 def video_columns(uri: str) -> dict[str, Any]:

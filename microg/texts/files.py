@@ -20,7 +20,7 @@ from microg import storage
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.data.ids import check_id, strip_video_extension
+from microg.data.ids import check_id, clip_name
 from microg.errors import DatasetError, FormatError, IdError
 from microg.reading import gunzip, parse_json, reads
 from microg.texts.items import TASKS, ItemKey, Task, TextPredictions, TextReferences, TextRow
@@ -174,7 +174,7 @@ def _clip_id(values: Mapping[str, Any], where: str) -> str:
     if name is None:
         raise FormatError(f"{where} names no clip", f"it needs one of {', '.join(_CLIP)}")
     try:
-        return check_id(strip_video_extension(str(name)), "clip id")
+        return check_id(clip_name(name), "clip id")
     except IdError as error:
         raise FormatError(f"{where}: {error.what}", error.fix) from error
 

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from microg import storage
-from microg.data.ids import make_clip_id, source_ids, split_clip_id
+from microg.data.ids import VIDEO_EXTENSIONS, make_clip_id, source_ids, split_clip_id
 from microg.data.schema import ORIGINS
 from microg.errors import DatasetError, IdError
-
-_EXTENSIONS = "3g2 3gp asf avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
-VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 
 
 @dataclass(frozen=True)

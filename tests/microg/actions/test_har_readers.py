@@ -151,7 +151,7 @@ BAD_PREDICTIONS = {
     "y2 < y1": ([PREDICTIONS[0], ("a_001", 5, 0.1, 0.9, 0.4, 0.1, 1, 1.0)], "line 2: box with y2 0.1 <= y1 0.9"),
     "nan box": ([PREDICTIONS[0], ("a_001", 5, "nan", 0.1, 0.4, 0.9, 1, 1.0)], "line 2: x1 is nan"),
     "empty value": ([PREDICTIONS[0], ("a_001", 5, *LEFT, 1, "")], "line 2: score is empty"),
-    "clip id": ([("../a_001", 5, *LEFT, 1, 1.0)], r"\.\./a_001"),
+    "clip id": ([("a..001", 5, *LEFT, 1, 1.0)], r"a\.\.001"),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microg.data.ids import check_id, make_clip_id, source_ids, split_clip_id, strip_video_extension
+from microg.data.ids import check_id, clip_id_of, clip_name, make_clip_id, source_ids, split_clip_id
 from microg.errors import IdError
 
 LETTERS = "ABCXYZabcxyz0189_-"
@@ -58,10 +58,17 @@ def test_clip_id_that_could_not_be_split_again_is_not_made(source: str, sequence
 
 
 def test_extension_of_a_published_video_id_is_dropped_once():
-    assert strip_video_extension("a_001.mp4") == "a_001"
-    assert strip_video_extension("a_001.MP4") == "a_001"
-    assert strip_video_extension("a.mp4.mp4") == "a.mp4"
-    assert strip_video_extension("a_001") == "a_001"
+    assert clip_name("a_001.mp4") == "a_001"
+    assert clip_name("a_001.MP4") == "a_001"
+    assert clip_name("a.mp4.mp4") == "a.mp4"
+    assert clip_name("a_001") == "a_001"
+
+
+@pytest.mark.parametrize(
+    "name", ["a_001.MOV", "clips/a_001.mp4", "../a_001", r"D:\clips\a_001.m2ts", "s3://b/a_001.webm", " a_001 "]
+)
+def test_a_clip_is_known_by_its_file_wherever_and_whatever_kind_it_is(name: str):
+    assert clip_id_of(name, "here") == "a_001"
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20), max_size=12))

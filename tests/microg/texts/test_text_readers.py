@@ -154,7 +154,7 @@ def test_several_references_and_one_prediction(tmp_path: Path):
         ([{"video_id": "a_000", "qa_pairs": "no"}], "not valid JSON"),
         ([{"video_id": "a_000", "qa_pairs": [3]}], "no list"),
         ([{"caption": "x"}], "entry 1 names no clip"),
-        ([{"video_id": "../a", "caption": "x"}], "'../a' is not allowed"),
+        ([{"video_id": "a..b", "caption": "x"}], "'a..b' is not allowed"),
         ([{"video_id": "a_0", "task": "poem", "caption": "x"}], "task 'poem' is unknown"),
         ([{"video_id": "a_0", "qa_index": 1.5, "answer": "x"}], "qa_index 1.5"),
         ([{"video_id": "a_0", "qa_index": -1, "answer": "x"}], "qa_index -1"),
