@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import lzma
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +24,8 @@ _BLOCK = 1 << 20
 # What Python's zipfile raises for damaged archives, beside `OSError`.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError, ValueError)
 _FIX = "it may be damaged, or of another kind than its name says: make or fetch it again"
+_POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER_BYTES = 1024  # such a file is smaller
 SAVE_AS_CSV = "save the sheet as CSV (UTF-8) and give that file"
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
@@ -44,6 +48,7 @@ def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
             except PointerError as error:
                 raise kind(error.what, error.fix) from error
             except MicrogError:
+                refuse_pointer_file(path, kind)
                 raise
             except FileNotFoundError as error:
                 raise kind(f"{error.filename or path} is not there") from error
@@ -52,11 +57,35 @@ def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
             except MemoryError as error:
                 raise kind(f"{path} does not fit in memory", "it may be damaged: look at its size") from error
             except Exception as error:
+                refuse_pointer_file(path, kind)
                 raise (explain(error) or kind(f"{path} cannot be read: {describe(error)}", _FIX)) from error
 
         return guarded  # type: ignore[return-value]
 
     return decorate
+
+
+def refuse_pointer(data: bytes, where: str, kind: type[MicrogError] = PointerError) -> None:
+    """Raise an error of `kind` when a file begins as Git's stand-in for a large file (Git LFS) that was not fetched."""
+    if data.startswith(_POINTER):
+        raise kind(f"{where} is a Git LFS pointer, not the file itself", "run 'git lfs pull' where it came from")
+
+
+def refuse_pointer_file(path: str | os.PathLike[str], kind: type[MicrogError] = PointerError) -> None:
+    """Raise an error of `kind` when there is such a stand-in at a path of this machine."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (a Path cannot be made of every name)
+            head = file.read(len(_POINTER)) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except (OSError, ValueError, TypeError):
+        return
+    refuse_pointer(head, str(path), kind)
+
+
+def refuse_pointers_in(folder: str | os.PathLike[str], kind: type[MicrogError]) -> None:
+    """Raise an error of `kind` for the first such stand-in in a folder of this machine (a model's, say)."""
+    for root, _, names in os.walk(folder):
+        for name in sorted(names):
+            refuse_pointer_file(os.path.join(root, name), kind)  # noqa: PTH118
 
 
 def parse_json(text: str | bytes, where: str, **options: Any) -> Any:

@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from microg.errors import DatasetError, PathError
+from microg.errors import DatasetError, MicrogError, PathError, PointerError
 from microg.escaping import json_text
+from microg.reading import POINTER_BYTES, refuse_pointer
 from microg.storage_faults import reading, writing
 
 # Folders do not exist there: s3fs would make a missing bucket instead, such as a misspelt one.
@@ -144,10 +145,20 @@ def remove_tree(uri: str | os.PathLike[str]) -> None:
 
 
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
-    """Read a whole file."""
+    """Read a whole file. Raises `PointerError` for what Git LFS puts in a file's place."""
     fs, path = filesystem(uri)
     with reading(uri), fs.open(path, "rb") as file:
-        return file.read()
+        data = file.read()
+    refuse_pointer(data, str(uri))
+    return data
+
+
+def refuse_pointer_at(uri: str | os.PathLike[str], kind: type[MicrogError] = PointerError) -> None:
+    """Raise an error of `kind` when Git LFS left its stand-in at `uri`; to be called where a file cannot be read."""
+    fs, path = filesystem(uri)
+    with reading(uri):
+        head = fs.cat_file(path, 0, POINTER_BYTES) if fs.isfile(path) else b""
+    refuse_pointer(head, str(uri), kind)
 
 
 def write_bytes(uri: str | os.PathLike[str], data: bytes | memoryview) -> None:
@@ -222,6 +233,7 @@ def read_parquet(uri: str | os.PathLike[str]) -> pa.Table:
             table.validate(full=True)  # else damaged text becomes an error wherever it is used
             return table
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
+        refuse_pointer_at(uri)
         raise DatasetError(f"cannot read {uri}: {error}") from error
 
 
@@ -257,8 +269,12 @@ def read_parquet_folder(uri: str | os.PathLike[str], schema: pa.Schema, columns:
 
     try:
         with reading(uri):
+            files = {name: about for name, about in fs.find(path, detail=True).items() if name.endswith(".parquet")}
+            for name, about in files.items():
+                if about["size"] < POINTER_BYTES:
+                    refuse_pointer(fs.cat_file(name), name)
             dataset = pa_dataset.dataset(
-                sorted(name for name in fs.find(path) if name.endswith(".parquet")),
+                sorted(files),
                 schema=schema,
                 format="parquet",
                 filesystem=PyFileSystem(FSSpecHandler(fs)),

@@ -121,6 +121,7 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
     except (StorageError, PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         raise VideoAccessError(f"{uri} cannot be read: {error}") from error
     except (av.FFmpegError, OSError, EOFError, ValueError, OverflowError, ArithmeticError, MemoryError) as error:
+        storage.refuse_pointer_at(uri, VideoError)
         raise VideoError(f"{uri} cannot be read: {error}") from error
 
 

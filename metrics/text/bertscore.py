@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from microg.errors import ConfigError
+from microg.errors import ConfigError, WeightsError
 from microg.metrics.text.encoder import (
     Encoder,
     EncoderConfig,
@@ -27,6 +27,7 @@ from microg.metrics.text.encoder import (
     pick_device,
 )
 from microg.metrics.text.hub import load_quietly, short_name, signature
+from microg.reading import refuse_pointers_in
 
 _PUBLISHED_LAYER, _PUBLISHED_TOKENS = 17, 512
 _RANDOM_F1 = 0.83122575  # of random sentences, roberta-large layer 17
@@ -81,6 +82,7 @@ class BertScoreState(EncoderState):
 
 def load_bertscore(config: BertScoreConfig) -> PairScorer:
     """Load a token encoder. Raises `WeightsError`, and `ConfigError` for a layer that it has not."""
+    refuse_pointers_in(config.model, WeightsError)
     model, tokenizer = load_quietly(
         lambda local: _model(config, local), config.model, local_files_only=config.local_files_only
     )

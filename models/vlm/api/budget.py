@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from microg.errors import ConfigError, describe
+from microg.reading import refuse_pointer_file
 from microg.storage_faults import writing
 
 _NANO = 1_000_000_000
@@ -130,5 +131,6 @@ def _open(path: Path) -> sqlite3.Connection:
             base.execute("CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY, held INTEGER NOT NULL, actual INTEGER)")
             failed.pop_all()
     except (sqlite3.Error, UnicodeDecodeError) as error:
+        refuse_pointer_file(path, ConfigError)
         raise ConfigError(f"the account {path} cannot be used: {describe(error)}", "name another file") from error
     return base

@@ -15,6 +15,7 @@ from typing import Self
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.base import Engine, Reply, Request, Sampling, content_key
+from microg.reading import refuse_pointer_file
 from microg.storage_faults import writing
 
 _WAIT_S = 60.0
@@ -44,6 +45,7 @@ class ResponseCache:
                 self._base.text_factory = bytes  # JSON tells damaged text
                 failed.pop_all()
         except (sqlite3.Error, UnicodeDecodeError) as error:
+            refuse_pointer_file(path, ConfigError)
             raise ConfigError(
                 f"the cache {path} cannot be used: {describe(error)}", "delete it, or name another file"
             ) from error

@@ -23,6 +23,7 @@ from microg.errors import ConfigError
 from microg.models.vlm.base import Engine
 from microg.models.vlm.engines.registry import engine_class, open_engine
 from microg.models.vlm.sampling import FramePolicy, Uniform
+from microg.reading import refuse_pointer_file
 from microg.system.folders import RemoteFolder
 
 NO_ENGINE = "none"
@@ -218,6 +219,7 @@ def _trained_on(folder: Path) -> dict[str, Any]:
     try:
         return {"frames": json.loads(file.read_text("utf-8"))["frames"]}
     except (ValueError, KeyError, TypeError, RecursionError):
+        refuse_pointer_file(file, ConfigError)
         raise ConfigError(f"{file} does not tell which frames the model was trained on", "delete it") from None
 
 

@@ -19,6 +19,7 @@ from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
 from microg.models.vlm.base import Engine, Estimate, Frames, Placement, Request, Sampling
 from microg.models.vlm.gpu_memory import GpuMemory, ModelSizes, gpu_memory
+from microg.reading import reads, refuse_pointers_in
 from microg.system.folders import RemoteFolder
 from microg.system.hub import hub_answers
 
@@ -116,6 +117,7 @@ def find(model: str, revision: str | None = None) -> Checkpoint:
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(f"{folder} is a folder, which has no revisions", "leave out the setting revision")
+        refuse_pointers_in(folder, ConfigError)
         return Checkpoint(str(folder.resolve()), None, _config(folder / "config.json"), folder.resolve())
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise ConfigError(f"there is no model folder {model}", "give a folder with config.json, or a hub id")
@@ -133,6 +135,7 @@ def find(model: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(model, file.parent.name, _config(file), file.parent)
 
 
+@reads(ConfigError)
 def _config(file: Path) -> dict[str, Any]:
     fix = "give a checkpoint saved by transformers"
     try:
