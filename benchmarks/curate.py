@@ -44,7 +44,7 @@ from microg.models.detection.replay import read_detections
 from microg.models.detection.sparse import agreement, iou_matrix
 from microg.pipelines.curate.calibrate import calibrate
 from microg.pipelines.curate.find_footage import Footage
-from microg.system.weights import require_weights
+from microg.system.zoo import require_weights
 from microg.video import probe
 
 WEIGHED_EVERY = 10  # looks: the kernel walks through all pages of a process to tell its memory

@@ -211,7 +211,8 @@ def detection(weights: str | None, seconds: float, small: bool) -> Row:
         from ultralytics.models import YOLO
 
         from microg.models.detection.base import DetectorSettings
-        from microg.models.detection.yolo import YoloDetector, make_engine
+        from microg.models.detection.load import make_engine
+        from microg.models.detection.yolo import YoloDetector
     except ImportError as error:
         return Row("detect", name, "float32", "frames", note=f"left out: {error}")
     if weights is None or not Path(weights).is_file():

@@ -20,7 +20,8 @@ from microg.console import say, say_aside
 from microg.data.dataset import Dataset
 from microg.locks import exclusive
 from microg.runs import Run
-from microg.system.weights import find_weights, require_weights
+from microg.system.weights import find_weights
+from microg.system.zoo import require_weights
 
 # Small models are shown small frames: people fill more of 4:3 than of wider ones, and are drawn larger.
 _ZOOM = ("--zoom", 1.3)

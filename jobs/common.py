@@ -197,6 +197,11 @@ def _allow_external(wanted: bool) -> None:
         os.environ["MICROG_ALLOW_EXTERNAL"] = "1"  # `microg.data.places`; processes that this one starts inherit it
 
 
+def _offline(wanted: bool) -> None:
+    if wanted:  # `microg.system.zoo` and the hub's own client; processes that this one starts inherit it
+        os.environ["MICROG_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 AddressOption = Annotated[str | None, setting("resources.address", "--address")]
 DeviceOption = Annotated[str | None, setting("device")]
 LimitOption = Annotated[int | None, setting("limit", "--limit")]
@@ -227,6 +232,15 @@ AllowExternalOption = Annotated[
         expose_value=False,
         callback=_allow_external,
         help="Open videos that the dataset names outside its folder: absolute paths, links, other stores and hosts.",
+    ),
+]
+OfflineOption = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        expose_value=False,
+        callback=_offline,
+        help="Fetch nothing: what is not on this machine is an error that says where to get it.",
     ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]

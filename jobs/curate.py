@@ -48,6 +48,7 @@ def curate(
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,
+    offline: common.OfflineOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

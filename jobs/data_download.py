@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from microg.console import say
-from microg.jobs.common import DryRunOption, JsonOption, command, main, print_json
+from microg.errors import ConfigError
+from microg.jobs.common import DryRunOption, JsonOption, OfflineOption, command, finish, main, print_json
 
 if TYPE_CHECKING:
     from microg.system.downloads import Plan
@@ -23,10 +24,20 @@ _NEXT_STEPS = {
 @command("data download")
 def download(
     what: Annotated[
-        Literal["dataset", "har", "models", "all"],
-        typer.Argument(help="dataset: MicroG-4M; har: its train-ready frames; models: fine-tuned weights; or all."),
+        Literal["dataset", "har", "models", "all", "weights"],
+        typer.Argument(
+            help="dataset: MicroG-4M; har: its train-ready frames; models: fine-tuned weights; all: these three; "
+            "weights: detectors, backbones and encoders by name."
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to fill; with 'all', one folder per repository inside it.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OUT|NAME...",
+            help="Folder to fill (with 'all', one folder per repository inside it); after 'weights', their names, and "
+            "without names a list of them.",
+        ),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default: the main branch.")] = None,
     include: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Only files whose path matches; may be given repeatedly.")
@@ -37,7 +48,9 @@ def download(
     verify: Annotated[
         bool, typer.Option("--verify", help="Fetch nothing: check what is there against its recorded checksums.")
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help="After 'weights': fetch all that have a name.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Files fetched at the same time.")] = 4,
+    offline: OfflineOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +64,22 @@ def download(
     - `microg data download dataset data/MicroG-4M`
     - `microg data download dataset data/MicroG-4M --include 'annotation_files/*'`
     - `microg data download models weights/har --verify`
+    - `microg data download weights` (lists them)
+    - `microg data download weights yolo11n.pt x3d_s.pyth`
     """
+    if what == "weights":
+        from microg.jobs.commands.data_download import download_weights, show_weights
+
+        rows = download_weights(where or (), everything=every, verify=verify, dry_run=dry_run)
+        listing = dry_run or not (where or every or verify)
+        finish(rows, lambda rows: show_weights(rows, listing=listing), as_json=as_json)
+        return
+    if not where or len(where) > 1 or every:
+        raise ConfigError(
+            f"'{what}' is fetched into one folder" + (", and --all belongs to 'weights'" if every else ""),
+            f"microg data download {what} FOLDER",
+        )
+    out = Path(where[0])
     from microg.system.downloads import REPOS
 
     names = list(REPOS) if what == "all" else [what]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from microg.console import say, say_aside
-from microg.jobs.common import JsonOption, command, main, print_json
+from microg.jobs.common import JsonOption, OfflineOption, command, main, print_json
 from microg.reading import reads
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def forward(
         int | None, typer.Option("--num-classes", min=1, help="Classes of the head; default: as published.")
     ] = None,
     allow_missing: AllowMissingOption = None,
+    offline: OfflineOption = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in memory at a time.")] = 2,
     json_output: JsonOption = False,
@@ -64,14 +65,18 @@ def forward(
     backbone(model)  # a wrong name or a missing array is told before torch is imported
     clip_array, box_array = _load_array(clips), _load_array(boxes)
 
+    from microg import storage
     from microg.models.devices import resolve_device
     from microg.models.har.backbones import build
     from microg.models.har.checkpoints import load_weights
     from microg.models.har.forward import check_arrays, forward_arrays
+    from microg.system import zoo
 
     check_arrays(clip_array, box_array)
     target = resolve_device(device)
     classifier = build(model, num_classes=num_classes, roi_scale=roi_scale)  # type: ignore[arg-type]
+    if storage.is_local(weights):
+        weights = str(zoo.obtain(weights) or weights)
     report = load_weights(classifier, weights, allow_missing=allow_missing or (), require_head=True)
     say_aside(*report.lines())
     if len(box_array) and box_array[:, 1:].max() <= 1:

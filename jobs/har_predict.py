@@ -46,6 +46,7 @@ def har_predict(
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,
+    offline: common.OfflineOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

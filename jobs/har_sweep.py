@@ -67,6 +67,7 @@ def har_sweep(
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,
+    offline: common.OfflineOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,

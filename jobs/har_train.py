@@ -60,6 +60,7 @@ def har_train(
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,
+    offline: common.OfflineOption = False,
     address: common.AddressOption = None,
     limit: common.LimitOption = None,
     dry_run: common.DryRunOption = False,
@@ -80,7 +81,7 @@ def har_train(
     settings = load_har_train_config(recipe, overrides or (), variant=variant, options=options)
     folder = run_folder or default_folder(recipe, settings)
     if dry_run:
-        plan = _plan(check_and_plan(settings, dataset, folder))
+        plan = _plan(check_and_plan(settings, dataset, folder, fetch=False))
         print_json(plan) if as_json else _show_plan(plan)
         return
     with _terminated_like_interrupted(), _Display(settings) as display:
@@ -148,6 +149,7 @@ class _Display:
 
 def _plan(setup: TrainingSetup) -> dict[str, Any]:
     from microg.models.har.backbones.registry import backbone
+    from microg.system import zoo
 
     config, plan, spec = setup.config, setup.context.plan, backbone(setup.config.model.name)
     document: dict[str, Any] = {
@@ -157,7 +159,7 @@ def _plan(setup: TrainingSetup) -> dict[str, Any]:
         "params": spec.params,
         "frames": f"{spec.frames} x {spec.sampling_rate}",
         "roi_scale": config.model.roi_scale,
-        "weights": setup.context.weights,
+        "weights": setup.context.weights or config.weights.file,
         "scheme": config.scheme,
         "key_frames": {"train": plan.train, "val": plan.val},
         "epochs": config.epochs,
@@ -167,6 +169,8 @@ def _plan(setup: TrainingSetup) -> dict[str, Any]:
         "decoded_clips": plan.units * plan.block,
         "resources": config.resources.model_dump(),
     }
+    if setup.context.weights is None and config.weights.file is not None:
+        document["fetched_first"] = zoo.missing(config.weights.file)
     if setup.context.weights is not None:
         document["load_report"] = setup.load_report()
     return document

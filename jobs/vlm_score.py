@@ -66,6 +66,7 @@ def vlm_score(
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
     prompt: Annotated[str | None, setting("prompt")] = None,
+    offline: common.OfflineOption = False,
     split: common.SplitOption = None,
     scheme: common.SchemeOption = None,
     resamples: Annotated[int | None, setting("resamples")] = None,

@@ -42,6 +42,7 @@ def vlm_train(
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,
+    offline: common.OfflineOption = False,
     device: common.DeviceOption = None,
     dry_run: common.DryRunOption = False,
     as_json: common.JsonOption = False,

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -63,13 +63,14 @@ def hidden(names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def lock(path: Path, error: MicrogError | None = None) -> Iterator[None]:
+def lock(path: Path, error: MicrogError | None = None, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a local file for this process until the block ends, or the process; the file is then removed.
 
-    When another process has it, raises `error`, and without one waits. Raises `WriteError` when it cannot be made.
+    When another process has it, raises `error`, and without one calls `on_wait` and waits. Raises `WriteError` when it
+    cannot be made.
     """
     with writing(path):
-        file = _locked(path, error)
+        file = _locked(path, error, on_wait)
     try:
         yield
     finally:
@@ -77,16 +78,22 @@ def lock(path: Path, error: MicrogError | None = None) -> Iterator[None]:
             path.unlink()
 
 
-def _locked(path: Path, error: MicrogError | None) -> IO[bytes]:
+def _locked(path: Path, error: MicrogError | None, on_wait: Callable[[], None]) -> IO[bytes]:
     """Return the open, locked file at `path`."""
+    waited = False
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as failed, suppress(FileNotFoundError):  # the folder may be removed meanwhile: then again
             file = failed.enter_context(path.open("wb"))
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if error else 0))
-            except BlockingIOError as held:
-                raise error or held from None
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if error:
+                    raise error from None
+                if not waited:
+                    on_wait()
+                    waited = True
+                fcntl.flock(file, fcntl.LOCK_EX)
             # else whoever had it removed it meanwhile, and another process may hold a new file of that name
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 failed.pop_all()

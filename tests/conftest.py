@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("MICROG_OFFLINE", "1")  # weights that a test names are not fetched
 
 _SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -73,7 +73,7 @@ def test_a_new_dataset_format_is_fuzzed_without_being_named(monkeypatch: pytest.
 _NOT_READERS = frozenset(
     {
         *("microg.storage.read_bytes", "microg.storage.read_blocks"),  # bytes as they are
-        "microg.system.weights.locate_weights",
+        "microg.system.zoo.locate_weights",
     }
 )
 

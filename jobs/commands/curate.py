@@ -16,6 +16,7 @@ from microg.errors import ConfigError, DatasetError
 from microg.locks import exclusive
 from microg.models.curation.box_rule import RULES, rule_ladder
 from microg.models.detection.base import PROFILES
+from microg.models.detection.load import YOLOX_SUFFIX, fitted
 from microg.pipelines.core import session
 from microg.pipelines.core.stage import plan_lines
 from microg.pipelines.core.telemetry import throughput_line
@@ -28,7 +29,8 @@ from microg.pipelines.curate.previews import missing_previews, write_previews
 from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
 from microg.runs import Run, differences
 from microg.screen import Screen, styled
-from microg.system.weights import locate_weights, require_weights
+from microg.system import zoo
+from microg.system.zoo import locate_weights, require_weights
 from microg.video import probe
 
 
@@ -68,10 +70,14 @@ def _curate_footage(
     if settings.pretrimmed:
         check_clip_ids(footage)
     _refuse_other_footage(out, footage, seen)
-    weights = None
-    if settings.detections is None:
+    weights, to_fetch = None, None
+    if settings.detections is None and dry_run:
+        to_fetch = zoo.missing(settings.detector.weights)
+    if settings.detections is None and to_fetch is None:
         weights = locate_weights(settings.detector.weights)
         settings = settings.replaced(weights_digest=storage.sha256(weights)[:16])
+        if weights.lower().endswith(YOLOX_SUFFIX):
+            settings = settings.replaced(detector=fitted(settings.detector, require_weights(weights)))
     left, done = remaining(footage, out)
     report: dict[str, Any] = {
         "out": out,
@@ -82,7 +88,7 @@ def _curate_footage(
         "rule": settings.rule.name,
     }
     if dry_run:
-        return report | {"plan": _plan(left, settings)}
+        return report | {"plan": _plan(left, settings, to_fetch)}
     run_folder = Run.start(out, "curate", settings)
     if left:
         report |= _observe(run_folder, left, done, settings, weights)
@@ -139,7 +145,7 @@ def _refuse_other_footage(out: str, footage: list[Footage], seen: list[dict[str,
             )
 
 
-def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
+def _plan(left: list[Footage], settings: CurateSettings, to_fetch: str | None) -> dict[str, Any]:
     clips, unreadable = 0, 0
     for item in left:
         try:
@@ -154,6 +160,7 @@ def _plan(left: list[Footage], settings: CurateSettings) -> dict[str, Any]:
 
         plan |= {
             "detector": settings.detector.weights,
+            **({"fetched_first": to_fetch} if to_fetch else {}),
             "backend": choose(settings.detector.backend, settings.detector.device),
             **{name: getattr(settings.detector, name) for name in ("precision", "frame_step", "rotations")},
             "decoder": settings.decoder,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from microg.errors import WeightsError, describe
+from microg.system import zoo
 
 T = TypeVar("T")
 _ANSWER_S = 5.0
@@ -38,14 +39,27 @@ def load_quietly(load: Callable[[bool], T], model: str, *, local_files_only: boo
 def cache_first(load: Callable[[bool], T], model: str, *, local_files_only: bool) -> T:
     """Return `load(True)`, from local files only; where those are not there, `load(False)`, if the hub has `model`.
 
-    What is in the cache is used as it is, without asking for a newer one. Raises what `load` raises, and `OSError` when
-    the hub does not answer within seconds or has no such model.
+    What is in the cache is used as it is, without asking for a newer one, and encoders of the zoo are fetched as all of
+    its weights are. Raises what `load` raises, `WeightsError`, and `OSError` when the hub does not answer within
+    seconds or has no such model.
     """
     try:
         return load(True)
     except (OSError, ValueError):
-        if local_files_only or Path(model).exists() or not _on_hub(model):
+        if local_files_only or Path(model).exists():
             raise
+        name = zoo.known(model)
+        try:
+            there = _on_hub(model)
+        except OSError as error:
+            if name is None:
+                raise
+            raise zoo.unreachable(name, describe(error)) from error
+        if not there:
+            raise
+        if name is not None:
+            zoo.fetch(name)
+            return load(True)
     return load(False)
 
 

@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import microg
-from microg.system import hardware, weights
+from microg.system import hardware, weights, zoo
 
 # Each inner mapping is one process, which runs its snippets in order and reports after each. A snippet sets `detail`.
 # Those that need torch share a process, because importing it is what takes the time.
@@ -147,7 +147,6 @@ State = Literal["ok", "differs", "missing", "broken", "unknown"]
 
 _DISTRIBUTION = "microg-bench"
 DEFAULT_DETECTOR = "yolo11n.pt"
-_DETECTOR_URL = "https://github.com/ultralytics/assets/releases/download/v8.3.0"
 # Engines without which no footage can be curated; the others have a substitute.
 _CORE_ENGINES = frozenset({"pyav", "opencv", "scenedetect", "torch", "torchvision", "ultralytics"})
 _ENGINE_FIXES = {
@@ -334,25 +333,25 @@ def _engine_fix(name: str) -> str:
 
 
 def check_weights(detector: str = DEFAULT_DETECTOR) -> list[Check]:
-    """Tell where the detector's weights are, which other models lie in the search folders, and how to get more."""
+    """Tell where the detector's weights are, which others that have a name are here, and what else lies beside them."""
     path = weights.find_weights(detector)
     if path is not None:
         checks = [Check("weights", detector, "ok", str(path))]
+    elif (fetched := zoo.missing(detector)) is not None:
+        detail = f"fetched when it is needed: {fetched}"
+        checks = [Check("weights", detector, "missing", detail, fix=f"microg data download weights {detector}")]
     else:
         looked = ", ".join(str(folder) for folder in weights.search_folders())
-        name = Path(detector).name
-        checks = [
-            Check(
-                "weights",
-                detector,
-                "missing",
-                f"not in {looked}",
-                fix=f"curl -L --create-dirs -o weights/{name} {_DETECTOR_URL}/{name}  (AGPL-3.0)",
-            )
-        ]
-    others = sorted({file for folder in weights.search_folders() for file in _models_in(folder)} - {path})
+        fix = "put the file into ./weights, or take one of those that 'microg data download weights' lists"
+        checks = [Check("weights", detector, "missing", f"not in {looked}", fix=fix)]
+    there = {name: found for name in zoo.entries() if name != detector and (found := zoo.present(name)) is not None}
+    checks += [Check("weights", name, "ok", str(found)) for name, found in there.items()]
+    known = {path, *there.values()}
+    others = sorted({file for folder in weights.search_folders() for file in _models_in(folder)} - known)
     checks += [Check("weights", file.name, "ok", str(file)) for file in others[:20]]
-    return checks
+    absent = len(zoo.entries()) - len(there) - (detector in zoo.entries())
+    detail = f"{absent} more that are fetched by name ('microg data download weights' lists them)"
+    return [*checks, Check("weights", "others", "ok", detail)]
 
 
 def _models_in(folder: Path) -> Iterable[Path]:

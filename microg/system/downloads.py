@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import fnmatch
 import hashlib
 import os
@@ -17,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
-from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub import HfApi, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -28,17 +26,21 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-import microg
 from microg import storage
 from microg.errors import DatasetError, DownloadError, describe
 from microg.locks import lock
 from microg.reading import reads
+from microg.system.transfer import (
+    TIMEOUT_S,
+    TRANSIENT_STATUS,
+    CancelledError,
+    Source,
+    TransientError,
+    network_errors,
+    transfer,
+)
 
-_CHUNK_BYTES = 1 << 20  # at most this much is fetched again after an interruption
-_ATTEMPTS_WITHOUT_PROGRESS = 5
-_BACKOFF_S = 0.5
-_TIMEOUT_S = 30.0
-_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,6 @@ class RemoteFile:
         return self.sha256 or self.git_sha1
 
 
-class CancelledError(Exception):
-    """A transfer stopped because another one failed or the user interrupted."""
-
-
 class Hub:
     """A connection to one repository at one endpoint (None: `HF_ENDPOINT` or huggingface.co)."""
 
@@ -108,7 +106,7 @@ class Hub:
         us, or a file's path would leave the target folder.
         """
         with self.errors():
-            info = self._api.repo_info(self.repo.id, repo_type=self.repo.kind, revision=revision, timeout=_TIMEOUT_S)
+            info = self._api.repo_info(self.repo.id, repo_type=self.repo.kind, revision=revision, timeout=TIMEOUT_S)
             commit = str(info.sha)
             entries = self._api.list_repo_tree(self.repo.id, recursive=True, revision=commit, repo_type=self.repo.kind)
             found = [entry for entry in entries if isinstance(entry, RepoFile)]
@@ -121,90 +119,36 @@ class Hub:
     def transfer(
         self, file: RemoteFile, commit: str, part: Path, on_bytes: Callable[[int], None], stop: threading.Event
     ) -> None:
-        """Append to `part` what it lacks of `file`, with a Range request where it holds something already.
-
-        Dropped connections and transient server errors are retried while they make progress. `on_bytes` hears of
-        every block (a negative count when a server restarts the file). Raises `DownloadError` or `CancelledError`; what
-        came stays in `part`.
-        """
-        url = hf_hub_url(self.repo.id, file.path, repo_type=self.repo.kind, revision=commit, endpoint=self.endpoint)
-        failures = 0
-        part.touch()
-        while (have := part.stat().st_size) < file.size:
-            try:
-                with self.errors(f"{self.repo.id}: {file.path}"):
-                    self._append(url, part, have, file.size, on_bytes, stop)
-                lost = "the connection closed early"
-            except _TransientError as error:
-                lost = error.what
-            failures = 1 if part.stat().st_size > have else failures + 1
-            if part.stat().st_size < file.size:
-                if failures >= _ATTEMPTS_WITHOUT_PROGRESS:
-                    raise DownloadError(
-                        f"{self.repo.id}: {file.path} stopped at {part.stat().st_size} of {file.size} bytes: {lost}",
-                        "run the same command again: it goes on where it stopped",
-                    )
-                if stop.wait(min(_BACKOFF_S * 2**failures, 8.0)):
-                    raise CancelledError
-
-    def _append(
-        self, url: str, part: Path, have: int, size: int, on_bytes: Callable[[int], None], stop: threading.Event
-    ) -> None:
-        # A compressed answer would have other byte positions. httpx drops the key on a redirect to another host.
-        headers = {"User-Agent": f"microg-bench/{microg.__version__}", "Accept-Encoding": "identity"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as response:
-            hf_raise_for_status(response)
-            resumed = response.status_code == 206 and _range_start(response) == have
-            if have and not resumed:
-                on_bytes(-have)
-                have = 0
-            with part.open("r+b") as sink:
-                sink.seek(have)
-                sink.truncate()
-                for chunk in response.iter_bytes(_CHUNK_BYTES):
-                    if stop.is_set():
-                        raise CancelledError
-                    if sink.tell() + len(chunk) > size:
-                        raise DownloadError(f"{part.name} is longer than the hub says ({size} bytes)")
-                    sink.write(chunk)
-                    on_bytes(len(chunk))
+        """Append to `part` what it lacks of `file` (see `microg.system.transfer`)."""
+        what = f"{self.repo.id}: {file.path}"
+        source = Source(
+            url=hf_hub_url(self.repo.id, file.path, repo_type=self.repo.kind, revision=commit, endpoint=self.endpoint),
+            what=what,
+            size=file.size,
+            headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
+            errors=lambda: self.errors(what),
+            check=hf_raise_for_status,
+        )
+        transfer(source, part, on_bytes, stop)
 
     @contextlib.contextmanager
     def errors(self, what: str | None = None) -> Iterator[None]:
         """Turn what goes wrong inside into a `DownloadError` about `what`; never shows the token."""
         what = what or f"{self.repo.kind} {self.repo.id}"
         page = f"{self.endpoint}/{'datasets/' if self.repo.kind == 'dataset' else ''}{self.repo.id}"
-        try:
-            yield
-        except GatedRepoError as error:
-            raise DownloadError(
-                f"{what}: access has to be granted first", f"ask at {page}, then set HF_TOKEN in the environment"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise DownloadError(f"{what}: there is no such revision", f"{page}/tree/main lists them") from error
-        except HfHubHTTPError as error:
-            raise self._from_status(error, what, page) from error
-        except OfflineModeIsEnabled as error:
-            raise DownloadError(f"{what}: HF_HUB_OFFLINE forbids downloads", "unset HF_HUB_OFFLINE") from error
-        except httpx2.TransportError as error:
-            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol):
-                raise _TransientError(
-                    f"{self.endpoint} cannot be reached: {self._redacted(error)}",
-                    "check the network, HTTPS_PROXY and --endpoint",
-                ) from error
-            raise _TransientError(
-                f"{what}: the connection broke: {self._redacted(error)}", "try again later"
-            ) from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with network_errors(what, self.endpoint, self._redacted):
+            try:
+                yield
+            except GatedRepoError as error:
                 raise DownloadError(
-                    f"{what}: the disk is full", "free some space and run the same command again"
+                    f"{what}: access has to be granted first", f"ask at {page}, then set HF_TOKEN in the environment"
                 ) from error
-            raise DownloadError(f"{what}: {self._redacted(error)}") from error
+            except RevisionNotFoundError as error:
+                raise DownloadError(f"{what}: there is no such revision", f"{page}/tree/main lists them") from error
+            except HfHubHTTPError as error:
+                raise self._from_status(error, what, page) from error
+            except OfflineModeIsEnabled as error:
+                raise DownloadError(f"{what}: HF_HUB_OFFLINE forbids downloads", "unset HF_HUB_OFFLINE") from error
 
     def _from_status(self, error: HfHubHTTPError, what: str, page: str) -> Exception:
         status = error.response.status_code
@@ -217,17 +161,13 @@ class Hub:
             )
         if isinstance(error, RepositoryNotFoundError) or status == 404:
             return DownloadError(f"{what} is not at {self.endpoint} (HTTP 404)", f"check {page}")
-        if status in _TRANSIENT_STATUS:
-            return _TransientError(f"{what}: the hub answered HTTP {status}", "try again later")
+        if status in TRANSIENT_STATUS:
+            return TransientError(f"{what}: the hub answered HTTP {status}", "try again later")
         return DownloadError(f"{what}: the hub answered HTTP {status}", "try again later")
 
     def _redacted(self, error: BaseException) -> str:
         text = describe(error)
         return text.replace(self._token, "***") if self._token else text
-
-
-class _TransientError(DownloadError):
-    """A failure that may pass: worth another attempt."""
 
 
 def checksums(path: Path, size: int) -> tuple[str, str]:
@@ -247,12 +187,6 @@ def _checked_path(path: str, where: str = "the hub") -> str:
     if unsafe or too_long or parts[0] in (".download", "download.json"):
         raise DownloadError(f"{where} lists a file {path[:200]!r} whose name is not allowed", "nothing was written")
     return path
-
-
-def _range_start(response: Any) -> int | None:
-    unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
-    start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdigit() else None
 
 
 _MANIFEST = "download.json"

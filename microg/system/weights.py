@@ -35,15 +35,6 @@ def find_weights(name: str) -> Path | None:
     return next(((folder / name).resolve() for folder in search_folders() if (folder / name).is_file()), None)
 
 
-def locate_weights(name: str) -> str:
-    """Return the path of the file called `name`, or the URI that `name` is; raises `WeightsError` where it is not."""
-    if storage.is_local(name):
-        return str(require_weights(name))
-    if not storage.exists(name):
-        raise WeightsError(f"there is no file {name}", "check the bucket's name and its credentials")
-    return name
-
-
 def path_by_content(name: str, digest: str) -> Path:
     """Return where this node keeps, or would keep, a file of that name and SHA-256."""
     return cache_folder() / "weights" / f"by-content-{digest[:16]}" / name
@@ -73,22 +64,3 @@ def keep_by_content(source: str, blocks: Iterable[bytes], digest: str | None = N
     finally:
         temporary.unlink(missing_ok=True)
     return target
-
-
-def require_weights(name: str) -> Path:
-    """Return the file called `name`; raises `WeightsError` that says how to get it.
-
-    A URI (`s3://`, `gs://`, `hf://`) is copied into the user's cache, once for each content.
-    """
-    if not storage.is_local(name):
-        return keep_by_content(locate_weights(name), storage.read_blocks(name))
-    found = find_weights(name)
-    if found is None:
-        looked = ", ".join(str(folder) for folder in search_folders())
-        raise WeightsError(
-            f"detector weights {name!r} are not in any of {looked}",
-            f"put the file into ./weights or set ${ENVIRONMENT_VARIABLE} to its folder; with internet access "
-            f"'uv run yolo predict model={Path(name).name} source=any.jpg' downloads official ultralytics weights; or "
-            "replay stored detections with --detections DIR",
-        )
-    return found

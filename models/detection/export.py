@@ -20,7 +20,8 @@ from microg import storage
 from microg.errors import WeightsError
 from microg.models.detection.base import DetectorSettings
 from microg.models.detection.ultralytics_model import load_model
-from microg.system.weights import cache_folder, require_weights
+from microg.system.weights import cache_folder
+from microg.system.zoo import require_weights
 
 # Raise when an export below changes, so that cached files are made anew.
 _VERSION = 3

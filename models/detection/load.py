@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from microg.models.detection.base import Detections, Detector, DetectorSettings
-from microg.system.weights import require_weights
+from microg.models.detection.base import CONFIDENCE_FLOOR, Detections, Detector, DetectorSettings
+from microg.system.zoo import require_weights
 
 if TYPE_CHECKING:
     from microg.models.detection.network_backends import Engine
+
+
+YOLOX_SUFFIX = ".onnx"
 
 
 class RotatingDetector:
@@ -66,16 +70,51 @@ def merge(views: Sequence[Detections], iou_threshold: float) -> Detections:
     return Detections.from_array(rows[keep.numpy()])
 
 
+def fitted(settings: DetectorSettings, weights: Path) -> DetectorSettings:
+    """Return settings as the weights need them. Raises `ConfigError` or `WeightsError` where both cannot be had."""
+    if weights.suffix.lower() != YOLOX_SUFFIX:
+        return settings
+    from microg.models.detection import yolox
+
+    return yolox.fitted(settings, weights)
+
+
 def load_detector(settings: DetectorSettings, *, threads: int = 1) -> Detector:
     """Return a ready detector. Raises `WeightsError` when weights or backend are missing, saying how to get them."""
-    from microg.models.detection.yolo import make_engine
+    weights = require_weights(settings.weights)
+    settings = fitted(settings, weights)
+    return detector_on(make_engine(settings, weights, threads=threads), settings)
 
-    return detector_on(make_engine(settings, require_weights(settings.weights), threads=threads), settings)
+
+def make_engine(settings: DetectorSettings, weights: Path, *, threads: int = 1) -> Engine:
+    """Return the network that (fitted) settings describe; raises `WeightsError` when the weights cannot be used."""
+    from microg.models.detection import export, network_backends
+
+    if weights.suffix.lower() == YOLOX_SUFFIX:
+        from microg.models.detection.yolox import YoloxEngine
+
+        return YoloxEngine(settings, weights, threads=threads)
+    device = network_backends.resolve_device(settings.device)
+    backend = network_backends.choose(settings.backend, settings.device)
+    network = network_backends.OpenVinoNetwork if backend == "openvino" else network_backends.OnnxRuntimeNetwork
+    if settings.precision == "int8":
+        inexact = {"exact": False} if backend == "openvino" else {}
+        return network_backends.WholeNetwork(network(export.quantized_model(settings, weights), threads, **inexact))
+    if backend == "torch":
+        return network_backends.TorchEngine(weights, device)
+    split = export.export_split(weights)
+    if split is None:
+        return network_backends.WholeNetwork(network(export.export_onnx(weights), threads))
+    branches = [network(branch, threads, of_frames=False) for branch in split.branches]
+    return network_backends.LazyBoxes(network(split.trunk, threads), branches, CONFIDENCE_FLOOR)
 
 
 def detector_on(engine: Engine, settings: DetectorSettings) -> Detector:
     """Return the detector that uses a network which is there already."""
-    from microg.models.detection.yolo import YoloDetector
+    if settings.weights.lower().endswith(YOLOX_SUFFIX):
+        from microg.models.detection.yolox import YoloxDetector as kind
+    else:
+        from microg.models.detection.yolo import YoloDetector as kind
 
-    detector: Detector = YoloDetector(settings, engine)
+    detector: Detector = kind(settings, engine)
     return RotatingDetector(detector) if settings.rotations == 4 else detector

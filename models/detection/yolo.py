@@ -6,13 +6,12 @@ Matches ultralytics' `predict` (rectangular letterbox, class-aware NMS, at most 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from microg.models.detection import export, network_backends
+from microg.models.detection import network_backends
 from microg.models.detection.base import CONFIDENCE_FLOOR, Detections, DetectorSettings
-from microg.models.detection.network_backends import LazyBoxes, letterbox, to_frame
+from microg.models.detection.network_backends import letterbox, to_frame
 
 _MAX_DETECTIONS = 300
 # Far more than any frame is wide: boxes of different classes moved apart by it never overlap.
@@ -31,29 +30,20 @@ class YoloDetector:
         result: list[Detections] = []
         for start in range(0, len(frames), self._settings.batch_size):
             batch = frames[start : start + self._settings.batch_size]
-            images = np.stack([letterbox(frame, self._settings.image_size) for frame in batch])
+            images = self.images(batch)
             for output in self._engine(images):
                 rows = select(output, CONFIDENCE_FLOOR, self._settings.iou_threshold)
-                rows[:, :4] = to_frame(rows[:, :4], images.shape[1:3], batch[0].shape[:2])
+                rows[:, :4] = self.to_frame(rows[:, :4], images.shape[1:3], batch[0].shape[:2])
                 result.append(Detections.from_array(rows))
         return result
 
+    def images(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """Return frames of one size as the network takes them."""
+        return np.stack([letterbox(frame, self._settings.image_size) for frame in frames])
 
-def make_engine(settings: DetectorSettings, weights: Path, *, threads: int = 1) -> network_backends.Engine:
-    """Return the network that settings describe; raises `WeightsError` when it cannot be made of the weights."""
-    device = network_backends.resolve_device(settings.device)
-    backend = network_backends.choose(settings.backend, settings.device)
-    network = network_backends.OpenVinoNetwork if backend == "openvino" else network_backends.OnnxRuntimeNetwork
-    if settings.precision == "int8":
-        inexact = {"exact": False} if backend == "openvino" else {}
-        return network_backends.WholeNetwork(network(export.quantized_model(settings, weights), threads, **inexact))
-    if backend == "torch":
-        return network_backends.TorchEngine(weights, device)
-    split = export.export_split(weights)
-    if split is None:
-        return network_backends.WholeNetwork(network(export.export_onnx(weights), threads))
-    branches = [network(branch, threads, of_frames=False) for branch in split.branches]
-    return LazyBoxes(network(split.trunk, threads), branches, CONFIDENCE_FLOOR)
+    def to_frame(self, boxes: np.ndarray, input_shape: tuple[int, ...], frame_shape: tuple[int, ...]) -> np.ndarray:
+        """Map (N, 4) boxes from pixels of the network's input to the frame; shapes are (height, width)."""
+        return to_frame(boxes, input_shape, frame_shape)
 
 
 def select(output: np.ndarray, confidence: float, iou_threshold: float) -> np.ndarray:

@@ -74,9 +74,8 @@ class Observer:
 
     def _load(self, weights: SharedFile, threads: int, clips_at_once: int) -> None:
         from microg.models.curation.clip_process import ClipProcess
-        from microg.models.detection.load import detector_on
+        from microg.models.detection.load import detector_on, make_engine
         from microg.models.detection.shared_engine import SharedEngine
-        from microg.models.detection.yolo import make_engine
 
         settings, path = self._settings, weights.path()
         engine = make_engine(settings, path, threads=threads)

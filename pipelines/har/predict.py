@@ -27,7 +27,7 @@ from microg.pipelines.core.cluster import decide_device
 from microg.pipelines.core.stage import Pipeline, Stage, abort, run_stages
 from microg.pipelines.har import prediction_store
 from microg.pipelines.har.samples import SCHEMA, Sample, View, by_size, collate, decode_rows, from_table, to_table
-from microg.system.weights import find_weights
+from microg.system import zoo
 
 if TYPE_CHECKING:
     from microg.models.har.backbones.roi_head import BoxClassifier
@@ -260,7 +260,7 @@ def weights_file(path: str | None) -> str:
         if not storage.exists(best):
             raise WeightsError(f"run {path} has no best weights yet", "train until its first validation")
         return best
-    found = find_weights(path) if storage.is_local(path) else None
+    found = zoo.obtain(path) if storage.is_local(path) else None
     return str(found) if found is not None else path
 
 

@@ -38,6 +38,7 @@ from microg.jobs.har_forward import _load_array
 from microg.metrics.judge import read_verdict
 from microg.models.detection.replay import read_detections
 from microg.models.detection.ultralytics_model import load_model
+from microg.models.detection.yolox import input_size
 from microg.models.har.checkpoints.files import read_weights
 from microg.models.video.clip_frames import read_clip_frames
 from microg.models.vlm.api.budget import Budget
@@ -268,6 +269,7 @@ def _models() -> Iterator[Reader]:
     blobs = {"blobs": {"conv1_w": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "pred_b": np.zeros(3)}}
     yield _file("weights, caffe2", pickle.dumps(blobs, protocol=2), read_weights, suffix=".pkl")
     yield _file("weights, detector", _detector(), lambda path: load_model(Path(path)), suffix=".pt")
+    yield _file("weights, yolox", _yolox(), lambda path: input_size(Path(path)), suffix=".onnx")
     config = json.dumps({"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 8}).encode()
     yield _file("checkpoint's config.json", config, lambda path: _config(Path(path)), suffix=".json")
 
@@ -298,6 +300,20 @@ def _detector() -> bytes:
     buffer = io.BytesIO()
     torch.save({"model": model}, buffer)
     return buffer.getvalue()
+
+
+def _yolox() -> bytes:
+    """Return an ONNX file with the shapes of a YOLOX network of 32 pixels a side, and a layer."""
+    from onnx import TensorProto, helper
+
+    taken = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 32, 32])
+    given = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 21, 6])
+    fill = helper.make_tensor("fill", TensorProto.FLOAT, [126], np.zeros(126, np.float32))
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [1, 21, 6])
+    nodes = [helper.make_node("Reshape", ["fill", "shape"], ["output"])]
+    graph = helper.make_graph(nodes, "yolox", [taken], [given], [fill, shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()
 
 
 def _videos() -> Iterator[Reader]:

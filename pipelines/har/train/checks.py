@@ -17,7 +17,8 @@ from microg.formats.key_frame_sources import read_key_frames
 from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig
-from microg.system.weights import find_weights, search_folders
+from microg.system import zoo
+from microg.system.weights import search_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,10 @@ class TrainingSetup:
         return report.to_dict()
 
 
-def check_and_plan(config: TrainConfig, dataset: str, run_root: str) -> TrainingSetup:
+def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: bool = True) -> TrainingSetup:
     """Read and check everything that training needs, before anything is started or written.
 
+    Initial weights that have a name in the zoo and are not here are fetched, or without `fetch` left out.
     Raises `MicrogError` naming the row whose box or action cannot be used, the split that is empty, or the weights that
     are not there.
     """
@@ -74,7 +76,8 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str) -> Training
         validate_every=config.validation.every,
         seed=config.seed,
     )
-    weights = find_initial_weights(config)
+    wanted = config.weights.file
+    weights = None if not fetch and wanted and zoo.missing(wanted) else find_initial_weights(config)
     if weights is not None:
         config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
     mode = "train" if config.train_geometry == "crop" else "test"
@@ -103,7 +106,7 @@ def find_initial_weights(config: TrainConfig) -> str | None:
         if not storage.exists(name):
             raise WeightsError(f"the initial weights {name} are not there", "check the URI and its credentials")
         return name
-    found = find_weights(name)
+    found = zoo.obtain(name)
     if found is None:
         looked = ", ".join(str(folder) for folder in search_folders())
         about = f" ({config.weights.about})" if config.weights.about else ""

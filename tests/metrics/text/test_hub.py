@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from microg.errors import WeightsError
 from microg.metrics.text.hub import cache_first
 from tests.support.hub_server import FakeHub, serve
 
@@ -61,13 +62,15 @@ def test_a_hub_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     with pytest.raises(OSError, match=rf"not in the local cache, and the model hub {endpoint} cannot be reached"):
+        cache_first(_never, "some/model", local_files_only=False)
+    with pytest.raises(WeightsError, match=r"roberta-large is not on this machine .* run this command again there"):
         cache_first(_never, "roberta-large", local_files_only=False)
 
 
 @pytest.mark.slow
 def test_a_silent_hub_is_given_up_after_one_attempt(silent: str, tmp_path: Path) -> None:
     what, seconds = _load("roberta-large", silent, tmp_path)
-    assert what.startswith("encoder roberta-large cannot be loaded: it is not in the local cache, and the model hub")
+    assert what.startswith("roberta-large is not on this machine and cannot be fetched from")
     assert "cannot be reached (ReadTimeout" in what
     assert seconds < 40  # five attempts of ten seconds each, and the sleeps between them, are over a minute
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from microg.system import doctor, hardware
+from microg.system import doctor, hardware, zoo
 from microg.system.doctor import Check
 
 
@@ -103,10 +103,10 @@ def test_weights_are_found_in_search_order_and_otherwise_the_command_is_given(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MICROG_WEIGHTS", str(tmp_path / "mine"))
-    (missing,) = doctor.check_weights("yolo11n.pt")
-    assert missing.state == "missing"
-    assert missing.fix is not None
-    assert missing.fix.startswith("curl -L --create-dirs -o weights/yolo11n.pt https://")
+    missing, others = doctor.check_weights("yolo11n.pt")
+    assert (missing.state, missing.fix) == ("missing", "microg data download weights yolo11n.pt")
+    assert "AGPL-3.0" in missing.detail
+    assert others.detail.startswith(f"{len(zoo.entries()) - 1} more")
     for folder in ("cache/microg/weights", "weights", "mine"):  # later ones come earlier in the search
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "yolo11n.pt").touch()

@@ -12,7 +12,7 @@ import pytest
 
 from microg.errors import DatasetError, DownloadError
 from microg.locks import lock
-from microg.system import downloads
+from microg.system import downloads, transfer
 from tests.support.hub_server import COMMIT, FakeHub, git_sha1, serve
 
 TOKEN = "hf_secretKeyOfTheTest"
@@ -21,7 +21,7 @@ BIG = bytes(range(256)) * 20_000  # 5.1 MB: several blocks
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "_BACKOFF_S", 0.01)
+    monkeypatch.setattr(transfer, "_BACKOFF_S", 0.01)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
@@ -126,7 +126,7 @@ def test_altered_content_is_refused_by_name(server: FakeHub, tmp_path: Path, nam
 
 def test_content_longer_than_listed_is_refused_before_it_fills_the_disk(server: FakeHub, tmp_path: Path):
     server.served["README.md"] = b"y" * 500
-    with pytest.raises(DownloadError, match="longer than the hub says"):
+    with pytest.raises(DownloadError, match="longer than announced"):
         fetch(server, tmp_path, ("README.md",))
 
 

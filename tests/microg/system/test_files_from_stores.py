@@ -19,7 +19,7 @@ _PROGRAM = """
 import sys
 from microg import storage
 from microg.system.folders import RemoteFolder
-from microg.system.weights import require_weights
+from microg.system.zoo import require_weights
 folder = sys.argv[1]
 print(storage.exists(f"{folder}/w.pt"), storage.exists(f"{folder}/none.pt"))
 print(require_weights(f"{folder}/w.pt"))

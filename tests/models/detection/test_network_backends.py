@@ -15,8 +15,9 @@ from ultralytics.nn.tasks import DetectionModel
 from microg.models.detection import network_backends
 from microg.models.detection.base import DetectorSettings
 from microg.models.detection.export import export_onnx, export_split
+from microg.models.detection.load import make_engine
 from microg.models.detection.network_backends import LazyBoxes, window
-from microg.models.detection.yolo import YoloDetector, make_engine
+from microg.models.detection.yolo import YoloDetector
 
 NETWORKS = {"openvino": network_backends.OpenVinoNetwork, "onnxruntime": network_backends.OnnxRuntimeNetwork}
 

@@ -80,7 +80,7 @@ def test_missing_weights_are_an_error_that_says_how_to_get_them(tmp_path: Path, 
     with pytest.raises(WeightsError, match=r"'none\.pt' are not in any of") as caught:
         load_detector(DetectorSettings(weights="none.pt"))
     assert str(tmp_path) in str(caught.value)
-    for way in ("MICROG_WEIGHTS", "./weights", "yolo predict", "--detections"):
+    for way in ("MICROG_WEIGHTS", "./weights", "microg data download weights"):
         assert way in str(caught.value.fix)
 
 

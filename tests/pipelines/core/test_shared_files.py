@@ -11,7 +11,7 @@ from microg import storage
 from microg.errors import WeightsError
 from microg.pipelines.core import session, shared_files
 from microg.pipelines.core.shared_files import share, share_folder
-from microg.system.weights import locate_weights, require_weights
+from microg.system.zoo import locate_weights, require_weights
 from tests.support.s3_server import object_store, upload
 
 

@@ -244,7 +244,7 @@ def test_a_clip_that_kills_its_process_twice_is_an_error_row_and_its_neighbours_
             return observe(uri, None, num_frames=num_frames, stored=[Detections.from_array(np.empty(0))] * num_frames)
 
     monkeypatch.setattr("microg.models.curation.clip_process.ClipProcess", Process)
-    monkeypatch.setattr("microg.models.detection.yolo.make_engine", lambda *_, **__: None)
+    monkeypatch.setattr("microg.models.detection.load.make_engine", lambda *_, **__: None)
     settings = {"tracker": TrackerSettings(), "detector": DetectorSettings(), "clips_at_once": 2}
     weights = SharedFile("none.pt", "", str(tmp_path / "none.pt"))
     observer = Observer(str(tmp_path / "set"), local_attempts(), weights=weights, **settings)
