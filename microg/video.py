@@ -1,16 +1,17 @@
 """Opening, probing and decoding videos with PyAV.
 
-PyAV is the only decoder because it is self-contained, survives `fork`, and lets one damaged packet be skipped instead
-of ending the file. It does not apply rotation metadata and does not choose the best of several streams by itself: both
-are done here.
+PyAV is self-contained, survives `fork`, and lets one damaged packet be skipped instead of ending the file. It does not
+choose one of several streams by itself, and knows no times of AVI files with gaps: both are done here.
 """
 
 from __future__ import annotations
 
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -18,9 +19,11 @@ import av
 import av.container
 import numpy as np
 from av.codec.hwaccel import HWAccel
+from av.stream import Disposition
 
 from microg import storage
 from microg.errors import ConfigError, StorageError, VideoAccessError, VideoError, WriteError
+from microg.frame_display import UPRIGHT, Orientation, orientation_of, to_array
 from microg.storage_faults import reading
 
 T = TypeVar("T")
@@ -44,6 +47,8 @@ _LISTS = frozenset(
 # Containers with an index of their packets by time: a seek lands where it should, and times are the same from
 # wherever reading starts. In a transport stream, say, the clock may jump back.
 _INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
+# Pictures beside a film or a song: covers, thumbnails of chapters.
+_NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +58,31 @@ class VideoInfo:
     Attributes:
         width: Pixels of the upright frame, as displayed.
         height: As `width`.
-        rotation: Degrees (0, 90, 180 or 270) by which a frame must be turned anticlockwise to stand upright.
+        orientation: How a stored frame is made upright.
         pixel_aspect: One pixel's width over its height as displayed, upright.
         fps: Frames per second; 30 where `has_rate` is false.
         has_rate: Whether the header gives a frame rate.
-        num_frames: Coded frames by the header, 0 where it does not say; or as counted in the file's packets.
-        duration_s: Seconds by the header, 0 where it does not say.
+        num_frames: Frames to show, by the header, 0 where it does not say; or as counted in the file's packets. Those
+            that an edit list hides are not among them.
+        duration_s: Seconds by the header, None where it does not say.
         codec: FFmpeg's name of the codec.
-        has_timestamps: False where the container stores no presentation times (AVI): frames are timed by their index.
+        streams: Video streams in the file, of which one is read.
+        one_clock: Whether times run on from start to end; elsewhere (transport streams) a clock may be set on the way.
         seekable: Whether reading may start in the middle: only then can a video be cut in several stretches.
-        first_pts: Time of the first decodable frame in the stream's time base.
+        first_pts: Time of the first decodable frame in the stream's time base; None where frames tell no time.
     """
 
     width: int
     height: int
-    rotation: int
+    orientation: Orientation
     pixel_aspect: float
     fps: float
     has_rate: bool
     num_frames: int
-    duration_s: float
+    duration_s: float | None
     codec: str
-    has_timestamps: bool
+    streams: int
+    one_clock: bool
     seekable: bool
     first_pts: int | None
 
@@ -98,7 +106,7 @@ def _nvdec() -> HWAccel:
 
 @contextmanager
 def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
-    """Open a video on any filesystem; yields (container, best video stream) decoding on one thread.
+    """Open a video on any filesystem; yields (container, largest video stream) decoding on one thread.
 
     Raises `VideoAccessError` when the file cannot be reached, and `VideoError` when it cannot be opened, has no video
     stream, or none that `decoder` decodes, or fails while it is read.
@@ -125,14 +133,22 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
         raise VideoError(f"{uri} cannot be read: {error}") from error
 
 
+def _video_streams(container: Any) -> list[Any]:
+    return [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
+
+
 def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
-    stream = container.streams.best("video")
-    if stream is None:
-        raise VideoError(f"{uri} has no video stream")
+    """Return the stream with the largest frames; of several the one that the file calls its default, or the first."""
+    streams = _video_streams(container)
+    if not streams:
+        only = ", only an attached picture" if container.streams.video else ""
+        raise VideoError(f"{uri} has no video stream{only}")
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
+        raise VideoError(f"{uri} has a video stream of a codec that is not known")
+    stream = max(known, key=lambda one: (one.width * one.height, bool(one.disposition & Disposition.default)))
     if decoder == "nvdec" and not stream.codec_context.is_hwaccel:
         raise VideoError(f"nvdec does not decode the {stream.codec_context.name} of {uri}")
-    if stream.codec_context is None:
-        raise VideoError(f"{uri} has a video stream of a codec that is not known")
     width, height = stream.codec_context.width, stream.codec_context.height
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise VideoError(
@@ -153,7 +169,7 @@ def _container_options() -> dict[str, str]:
 
 
 def probe(uri: str) -> VideoInfo:
-    """Read a video's properties; decodes one frame, because only frames tell the rotation.
+    """Read a video's properties; decodes one frame, because only frames tell which side is up.
 
     Raises `VideoError`, also when no frame can be decoded.
     """
@@ -162,7 +178,7 @@ def probe(uri: str) -> VideoInfo:
         if first is None:
             raise VideoError(f"{_name(uri)} has no frame that can be decoded")
         info = _info(container, stream, first)
-        if info.duration_s > _LONGEST_S:
+        if info.duration_s is not None and info.duration_s > _LONGEST_S:
             raise VideoError(f"{_name(uri)} claims to last {info.duration_s:.3g} s: its header is damaged")
         return info
 
@@ -170,30 +186,53 @@ def probe(uri: str) -> VideoInfo:
 def _info(container: Any, stream: Any, first: av.VideoFrame | None, packets: int | None = None) -> VideoInfo:
     """Return a video's properties from its first frame, or from the header alone; `packets` were counted."""
     rate = float(stream.average_rate or stream.base_rate or stream.guessed_rate or 0)
-    duration = container.duration / av.time_base if container.duration else 0.0
-    if stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
-    rotation = 0 if first is None else _rotation(first)
+    orientation = UPRIGHT if first is None else orientation_of(first)
     picture = stream.codec_context if first is None else first
     width, height, aspect = picture.width, picture.height, float(stream.sample_aspect_ratio or 1)
-    if rotation in (90, 270):
+    if orientation.sideways:
         width, height, aspect = height, width, 1 / aspect
-    # AVI stores no presentation times, and PyAV's guesses are out of order.
-    timed = container.format.name != "avi" and first is not None and first.pts is not None
+    timed = first is not None and first.pts is not None
     return VideoInfo(
         width=width,
         height=height,
-        rotation=rotation,
+        orientation=orientation,
         pixel_aspect=aspect,
         fps=rate or 30.0,
         has_rate=rate > 0,
-        num_frames=int(stream.frames) if packets is None else packets,
-        duration_s=duration,
+        num_frames=_shown_frames(stream) if packets is None else packets,
+        duration_s=_duration(container, stream, first),
         codec=stream.codec_context.name,
-        has_timestamps=timed,
+        streams=len(_video_streams(container)),
+        one_clock=timed and (is_indexed(container) or _counts_slots(container)),
         seekable=timed and is_indexed(container),
         first_pts=first.pts if timed and first is not None else None,
     )
+
+
+def _shown_frames(stream: Any) -> int:
+    """Return the frames that the header promises, without those that an edit list hides, or slots that are empty."""
+    stored = int(stream.frames)
+    if _counts_slots(stream.container):
+        stored = len(stream.index_entries) or stored
+    return max(0, stored - sum(entry.is_discard for entry in stream.index_entries))
+
+
+def _duration(container: Any, stream: Any, first: av.VideoFrame | None) -> float | None:
+    seconds = Fraction(container.duration, av.time_base) if container.duration else None
+    if stream.duration and stream.time_base:
+        seconds = stream.duration * stream.time_base
+    if seconds is not None and "matroska" in container.format.name and stream.time_base:
+        # Matroska tells the time of its end, and recorders of streams begin at any time.
+        start = first.pts * stream.time_base if first is not None and first.pts is not None else 0
+        seconds -= start if 0 < start < seconds else 0
+    return None if seconds is None else float(seconds)
+
+
+def _counts_slots(container: Any) -> bool:
+    """Tell whether the container is AVI, which stores no times: a packet is due in the slot of its number, and slots
+    may be empty.
+    """
+    return container.format.name == "avi"
 
 
 def is_indexed(container: av.container.InputContainer) -> bool:
@@ -209,6 +248,7 @@ def decode_stream(
     Damage that ends the file ends the iteration, with a line in `errors`.
     """
     packets = container.demux(stream)
+    slots: deque[int] | None = deque() if _counts_slots(container) else None
     while True:
         try:
             packet = next(packets)
@@ -217,13 +257,19 @@ def decode_stream(
         except (av.FFmpegError, OSError) as error:
             errors.append(_reason(error))
             return
+        if slots is not None and packet.size and packet.dts is not None:
+            slots.append(packet.dts)
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
             errors.append(_reason(error))
+            if slots:
+                slots.pop()
             continue
         for frame in frames:
             if isinstance(frame, av.VideoFrame):
+                if slots:  # frames come in the order of show, and each takes the next slot
+                    frame.pts = slots.popleft()
                 yield frame
 
 
@@ -232,16 +278,23 @@ def decode_frames(uri: str, decoder: Decoder = "cpu") -> Iterator[np.ndarray]:
 
     Raises `VideoError` when anything cannot be decoded: a clip is whole or it is an error.
     """
-    # frames that come back from a GPU no longer tell
-    rotation = probe(uri).rotation if decoder == "nvdec" else None
+    look = _first_frame(uri) if decoder == "nvdec" else None
+    orientation = None if look is None else orientation_of(look)
     with open_video(uri, decoder) as (container, stream):
         errors: list[str] = []
         for frame in decode_stream(container, stream, errors):
             if errors:
                 break
-            yield _upright(frame, "bgr24", rotation)
+            if look is not None:  # frames that come back from a GPU no longer tell
+                frame.colorspace, frame.color_range, frame.color_trc = look.colorspace, look.color_range, look.color_trc
+            yield to_array(frame, "bgr24", orientation)
         if errors:
             raise VideoError(f"{_name(uri)} is damaged: {errors[0]}")
+
+
+def _first_frame(uri: str) -> av.VideoFrame | None:
+    with open_video(uri) as (container, stream):
+        return next(decode_stream(container, stream, errors=[]), None)
 
 
 def decode_frames_at(
@@ -253,7 +306,7 @@ def decode_frames_at(
         uri: The video.
         numbers: Wanted frames.
         convert: Makes the result of a PyAV frame, such as `upright_rgb`.
-        count: Read the rest of the file without decoding it, so that `num_frames` counts coded frames instead of
+        count: Read the rest of the file without decoding it, so that `num_frames` counts stored frames instead of
             trusting the header, and a file cut short is noticed.
 
     Returns:
@@ -270,7 +323,7 @@ def decode_frames_at(
     packets = number = 0
     with open_video(uri) as (container, stream):
         for packet in container.demux(stream):
-            packets += bool(packet.size)
+            packets += bool(packet.size and not packet.is_discard)
             if number <= last:
                 for frame in packet.decode():
                     first = first or frame
@@ -286,7 +339,7 @@ def decode_frames_at(
 
 
 def count_frames(uri: str) -> int:
-    """Return the number of coded frames of a video, reading it without decoding. Raises `VideoError`."""
+    """Return the number of frames of a video, reading it without decoding. Raises `VideoError`."""
     return decode_frames_at(uri, [], lambda frame: None, count=True)[0].num_frames
 
 
@@ -300,17 +353,7 @@ def read_rgb(uri: str, number: int) -> np.ndarray:
 
 def upright_rgb(frame: av.VideoFrame) -> np.ndarray:
     """Return a PyAV frame, upright, as (height, width, 3) uint8 RGB."""
-    return _upright(frame, "rgb24")
-
-
-def _upright(frame: av.VideoFrame, pixel_format: str, rotation: int | None = None) -> np.ndarray:
-    turns = (_rotation(frame) if rotation is None else rotation) // 90
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format=pixel_format), k=turns))
-
-
-def _rotation(frame: av.VideoFrame) -> int:
-    """Return by how many degrees (0, 90, 180, 270) a frame must be turned anticlockwise to stand upright."""
-    return round(frame.rotation / 90) % 4 * 90
+    return to_array(frame, "rgb24")
 
 
 def _name(uri: str) -> str:

@@ -38,6 +38,12 @@ def videos() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder with small inputs that failed once, and what is right for each."""
+    return _folder("MICROG_CASES", "cases")
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray for all tests."""
     from microg.pipelines.core import session

@@ -33,6 +33,9 @@ from microg.system import zoo
 from microg.system.zoo import locate_weights, require_weights
 from microg.video import probe
 
+# Notes on files that are shown; all are in table `sources`.
+_NOTES = 5
+
 
 def curate_settings(
     config: str | None, rule: str | None, profile: str | None, overrides: list[Any], base: dict[str, Any]
@@ -149,7 +152,7 @@ def _plan(left: list[Footage], settings: CurateSettings, to_fetch: str | None) -
     clips, unreadable = 0, 0
     for item in left:
         try:
-            clips += int(probe(item.uri).duration_s // settings.trim.seconds) if not settings.pretrimmed else 1
+            clips += 1 if settings.pretrimmed else int((probe(item.uri).duration_s or 0) // settings.trim.seconds)
         except Exception:  # what it is, the run itself will say
             unreadable += 1
     plan: dict[str, Any] = {"files_to_do": len(left), "clips_expected": clips, "files_unreadable": unreadable}
@@ -217,6 +220,8 @@ def _detector(settings: CurateSettings) -> str:
 def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
     name = out.rstrip("/").rsplit("/", 1)[-1]
     result: dict[str, Any] = {"counts": write_dataset(out, name, settings.filter, settings.rule)}
+    sources = Dataset.open(out).table("sources").select(["source_id", "notes"]).to_pylist()
+    result["notes"] = [f"{row['source_id']}: {row['notes']}" for row in sources if row["notes"]]
     if compare:
         result["rules"] = compare_rules(current_observations(out), settings.filter, rule_ladder())
     return result
@@ -259,6 +264,10 @@ def show(report: dict[str, Any]) -> None:
     for key, value in counts.items():
         table.add_row(key.replace("_", " "), str(value))
     screen.print(table)
+    for note in report.get("notes", [])[:_NOTES]:
+        screen.print(styled(note))
+    if (more := len(report.get("notes", [])) - _NOTES) > 0:
+        screen.print(f"and notes on {more} more files: column 'notes' of {report['out']}/tables/sources.parquet")
     if report.get("rules"):
         _show_rules(screen, report["rules"])
     if report.get("throughput"):

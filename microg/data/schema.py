@@ -25,7 +25,7 @@ TABLES: dict[str, pa.Schema] = {
     # One row a raw file given to `microg curate`.
     "sources": parse_schema(
         "source_id uri origin: string, size_bytes: int64, fps: float64, width height: int32, duration_s: float64, "
-        "clips: int32, tail_s: float64, decode_errors: int32, status error: string"
+        "clips: int32, tail_s: float64, decode_errors: int32, status error notes: string"
     ),
     # One row a clip and stage: a rejected clip is a row, never a deletion.
     "decisions": parse_schema("clip_id stage: string, keep: bool, reason: string, score threshold: float64"),

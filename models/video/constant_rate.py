@@ -9,43 +9,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import av
-import av.filter
 
 from microg.errors import VideoError
+from microg.frame_display import CLIP_MATRIX, Converter
 from microg.video import VideoInfo, decode_stream, open_video
 
 # Ticks a second: a common multiple of the usual frame rates.
 _TICKS = 90_000 * 1001
 # A shorter pause is filled with copies of the last frame; a longer one is a hole, or a broken clock.
-_LONGEST_PAUSE_S = 10
+LONGEST_PAUSE_S = 10
 # Timestamps that go back further than this are a clock that was set back, not frames out of order.
 _SET_BACK_S = 1
 # How far before a wanted start a seek goes, so that decoding is clean by then even with an open group of pictures.
 _SEEK_MARGIN_S = 2
 
-_TURN = {0: (), 90: (("transpose", "cclock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "clock"),)}
-
 
 def constant_rate(
-    uri: str, info: VideoInfo, fps: int, size: tuple[int, int], *, start: int, stop: int | None, errors: list[str]
+    uri: str,
+    info: VideoInfo,
+    fps: int,
+    size: tuple[int, int],
+    *,
+    start: int,
+    stop: int | None,
+    errors: list[str],
+    holes: list[range],
 ) -> Iterator[tuple[int, av.VideoFrame, str]]:
     """Yield (index, frame, damage) of the output frames `start` to `stop` (not included): upright yuv420p of `size`.
 
     Output frame k is what the source shows k / `fps` seconds after its first frame. `damage` says why the picture is
     not what was filmed: a part of the source before it cannot be decoded, up to the next key frame; else it is empty.
-    A frame may be yielded several times. Indices ascend; they are missing where the source holds nothing for longer
-    than ten seconds. Reasons of undecodable parts inside the wanted range are appended to `errors`. Raises
-    `VideoError` when the file cannot be opened, or a seek to `start` fails.
+    A frame may be yielded several times. Indices ascend; they are missing where the source holds one picture for
+    longer than ten seconds, and appended to `holes`. Reasons of undecodable parts inside the wanted range are appended
+    to `errors`. Raises `VideoError` when the file cannot be opened, its colours cannot be converted, or a seek to
+    `start` fails.
     """
     with open_video(uri) as (container, stream):
         clock = _Clock(info, stream.time_base)
         sought = clock.pts_at(start / fps - _SEEK_MARGIN_S)
         if sought is not None:
             container.seek(sought, stream=stream, backward=True)
-        scaler = _Scaler(info.rotation, size)
+        colours = f"out_color_matrix={CLIP_MATRIX}:out_range=limited"
+        scale = ("scale", f"{size[0]}:{size[1]}:flags=bicubic:{colours}")
+        scaler = Converter(*info.orientation.filters, scale, ("setsar", "1"), ("format", "yuv420p"))
         found: list[str] = []
         shown: _Shown | None = None
         damage = ""
@@ -62,7 +70,11 @@ def constant_rate(
                 if sought is not None and index > start and not lost:
                     raise VideoError(f"{uri}: a seek to {start / fps:.1f} s landed at {index / fps:.1f} s")
             else:
-                end = index if index - shown.index <= _LONGEST_PAUSE_S * fps else _output_frame(shown.end, fps)
+                end = index
+                if index - shown.index > LONGEST_PAUSE_S * fps:
+                    end = min(_output_frame(shown.end, fps), index)
+                    hole = range(max(end, start), index if stop is None else min(index, stop))
+                    holes += [hole] if hole else []
                 yield from shown.until(end, lost, scaler, start, stop)
             if stop is not None and index >= stop:
                 return
@@ -87,7 +99,7 @@ class _Shown:
     damage: str
 
     def until(
-        self, end: int, lost: str, scaler: _Scaler, start: int, stop: int | None
+        self, end: int, lost: str, scaler: Converter, start: int, stop: int | None
     ) -> Iterator[tuple[int, av.VideoFrame, str]]:
         """Yield the output frames before `end` that show this frame; with `lost`, all but the first stand in."""
         first, last = max(self.index, start), end if stop is None else min(end, stop)
@@ -98,52 +110,25 @@ class _Shown:
             yield index, picture, self.damage or (lost if index > self.index else "")
 
 
-class _Scaler:
-    """Turns and scales frames; a stream may change its frame size or format on the way."""
-
-    def __init__(self, rotation: int, size: tuple[int, int]) -> None:
-        scale = (("scale", f"{size[0]}:{size[1]}:flags=bicubic"), ("setsar", "1"), ("format", "yuv420p"))
-        self._filters = (*_TURN[rotation], *scale)
-        self._shape: tuple[int, int, str] | None = None
-        self._graph: Any = None
-
-    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
-        shape = (frame.width, frame.height, frame.format.name)
-        if shape != self._shape:
-            self._shape, self._graph = shape, self._make_graph(frame)
-        self._graph.push(frame)
-        return self._graph.pull()
-
-    def _make_graph(self, frame: av.VideoFrame) -> av.filter.Graph:
-        graph = av.filter.Graph()
-        nodes = [
-            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, _TICKS))
-        ]
-        nodes += [graph.add(name, arguments or None) for name, arguments in self._filters]
-        nodes.append(graph.add("buffersink"))
-        graph.link_nodes(*nodes)
-        graph.configure()
-        return graph
-
-
 class _Clock:
     """Gives each decoded frame its time in ticks after the first frame of the video, never going back.
 
-    Where reading may start in the middle, a frame's time depends on nothing but its timestamp. Elsewhere the video is
-    read in one go: missing timestamps are counted on, and a clock that was set is spliced.
+    On one clock, a frame's time depends on nothing but its timestamp. Elsewhere the video is read in one go: missing
+    timestamps are counted on by the frames' own durations, and a clock that was set is spliced.
     """
 
     def __init__(self, info: VideoInfo, time_base: Fraction | None) -> None:
         self._base = (time_base or Fraction(0)) * _TICKS
         self._first = info.first_pts if time_base else None
-        self._splices = not info.seekable
-        self._period = round(_TICKS / info.fps)
+        self._splices = not info.one_clock
+        self._seekable = info.seekable
+        self._period = self._step = round(_TICKS / info.fps)
         self._last: int | None = None
         self._shift = 0
 
     def pts_at(self, seconds: float) -> int | None:
         """Return the stream's timestamp `seconds` after the first frame; None where there is nothing to seek for."""
-        if seconds <= 0 or self._first is None or self._splices:
+        if seconds <= 0 or self._first is None or not self._seekable:
             return None
         return int(seconds * _TICKS / self._base) + self._first
 
@@ -151,18 +136,19 @@ class _Clock:
         """Return how many ticks a frame is shown by itself: the last one's decides whether the last clip is whole."""
         value = round((frame.duration or 0) * self._base)
         # In mp4 the frame before a hole lasts through it.
-        return value if 0 < value <= _LONGEST_PAUSE_S * _TICKS else self._period
+        return value if 0 < value <= LONGEST_PAUSE_S * _TICKS else self._period
 
     def ticks(self, frame: av.VideoFrame) -> int:
         """Return the time of `frame`; frames must be given in decoding order."""
         if self._first is None or frame.pts is None:
-            value = 0 if self._last is None else self._last + self._period
+            value = 0 if self._last is None else self._last + self._step
         else:
             value = round((frame.pts - self._first) * self._base) - self._shift
             if self._splices and self._last is not None:
                 step = value - self._last
-                if not -_SET_BACK_S * _TICKS <= step <= _LONGEST_PAUSE_S * _TICKS:
+                if not -_SET_BACK_S * _TICKS <= step <= LONGEST_PAUSE_S * _TICKS:
                     self._shift += step - self._period
                     value = self._last + self._period
         self._last = max(value, self._last or 0)
+        self._step = self.duration(frame)
         return self._last

@@ -16,10 +16,12 @@ from microg import storage
 from microg.config import Config
 from microg.data.ids import make_clip_id
 from microg.errors import VideoError
-from microg.models.video.constant_rate import constant_rate
+from microg.models.video.constant_rate import LONGEST_PAUSE_S, constant_rate
 from microg.models.video.encode import Mp4Writer, Preset
 from microg.video import VideoInfo
 
+# Why a clip is left out that the source is long enough for.
+HELD = f"one picture is held for over {LONGEST_PAUSE_S} s"
 # libx264 takes no wider frame; no camera makes one.
 _WIDEST = 16384
 
@@ -62,12 +64,14 @@ class TrimmedClip:
 class TrimResult:
     """What a stretch of a source gave.
 
-    `count`: whole clips it holds, the skipped ones included; `clips`: those written, in order; `tail_s`: seconds that
-    were dropped at its end; `errors`: why parts of it could not be decoded.
+    `count`: clips it is long enough for, those that are skipped or left out included; `clips`: those written, in order;
+    `left_out`: numbers of those that are not, because of `HELD`; `tail_s`: seconds that were dropped at its end;
+    `errors`: why parts of it could not be decoded.
     """
 
     count: int = 0
     clips: list[TrimmedClip] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
     tail_s: float = 0.0
     errors: list[str] = field(default_factory=list)
 
@@ -95,11 +99,11 @@ def trim(
     """Cut clips number `first` up to (not including) `stop` out of a source, into `folder`.
 
     Clip k covers seconds [k * seconds, (k + 1) * seconds) from the source's first decodable frame; the final stretch is
-    dropped when it is shorter than a clip, and so is a clip into which the source shows nothing for more than ten
-    seconds. A clip that overlaps undecodable footage is still written, with `damaged` set. Clips in `skip` are counted,
-    not written. Where `info.seekable`, cutting in several stretches gives the same clips as cutting in one; other
-    sources are read from their beginning each time. Raises `VideoError` when the source cannot be opened or sought in,
-    is too wide for its height, or a clip cannot be encoded.
+    dropped when it is shorter than a clip. A clip in which the source holds one picture for longer than ten seconds is
+    left out. A clip that overlaps undecodable footage is still written, with `damaged` set. Clips in `skip` are
+    counted, not written. Where `info.seekable`, cutting in several stretches gives the same clips as cutting in one;
+    other sources are read from their beginning each time. Raises `VideoError` when the source cannot be opened or
+    sought in, is too wide for its height, or a clip cannot be encoded.
     """
     result = TrimResult()
     length = settings.frames_per_clip
@@ -107,6 +111,7 @@ def trim(
     size = clip_size(round(info.width * aspect), info.height, settings.height)
     if size[0] > _WIDEST:
         raise VideoError(f"{uri} of {info.width} x {info.height} pixels is too wide for clips {size[1]} pixels high")
+    holes: list[range] = []
     frames = constant_rate(
         uri,
         info,
@@ -115,6 +120,7 @@ def trim(
         start=first * length,
         stop=None if stop is None else stop * length,
         errors=result.errors,
+        holes=holes,
     )
     expected, whole = first * length, True
     writer: Mp4Writer | None = None
@@ -143,5 +149,10 @@ def trim(
             if offset == length - 1:
                 digest = writer.finish()
                 result.clips.append(TrimmedClip(clip_id, sequence, target, *size, length, digest, damage))
-    result.tail_s = (expected % length) / settings.fps
+    reached = max([expected, *(hole.stop for hole in holes)])
+    held = {index // length for hole in holes for index in (*hole[::length], hole[-1])}
+    left_out = sorted(sequence for sequence in held if (sequence + 1) * length <= reached)
+    result.count += len(left_out)
+    result.left_out = [sequence for sequence in left_out if sequence not in skip]
+    result.tail_s = (reached % length) / settings.fps
     return result

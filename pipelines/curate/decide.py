@@ -85,8 +85,8 @@ def boxes_of(row: dict[str, Any], rule: BoxRule) -> PersonBoxes:
 def decide(observations: pa.Table, filters: FilterSettings, rule: BoxRule, root: str) -> dict[str, pa.Table]:
     """Return the tables clips, decisions, boxes and sources of the dataset under `root`.
 
-    Boxes are given for kept clips only, as published. Every clip that was cut has a row in `clips` with status ok,
-    rejected or error, and every source a row in `sources`.
+    Boxes are given for kept clips only, as published. Every clip that was cut or left out has a row in `clips` with
+    status ok, rejected or error, and every source a row in `sources`.
     """
     clips: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def decide(observations: pa.Table, filters: FilterSettings, rule: BoxRule, root:
             continue
         made = decide_clip(row, filters)
         rejected = next((item for item in made if not item["keep"]), None)
-        failed = row["status"] != "ok" or bool(row["damaged"])
+        failed = row["status"] not in ("ok", "rejected") or bool(row["damaged"])
         status = "ok" if rejected is None else "error" if failed else "rejected"
         if rejected is None:
             published = boxes_of(row, rule)
@@ -165,14 +165,19 @@ def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     durations = [row["source_duration_s"] for row in by_file.values() if row["source_duration_s"] is not None]
     decode_errors = [error for row in by_stretch.values() for error in row["decode_errors"] or []]
     failures = [row["error"] for row in rows if row["status"] == "error"]
-    cut = sum(1 for row in rows if row["clip_id"])
+    left_out = [row["error"] for row in rows if row["status"] == "rejected"]
+    cut = sum(1 for row in rows if row["clip_id"]) - len(left_out)
+    notes = [f"{len(left_out)} clips left out: {left_out[0]}"] if left_out else []
+    if (streams := first["source_streams"] or 1) > 1:
+        size = f"{first['source_width']} x {first['source_height']}"
+        notes.append(f"{streams} video streams: the largest, of {size} pixels, is read")
     tail = by_stretch[max(by_stretch)]["tail_s"] or 0.0
     if failures:
         status, error = "error", failures[0]
     elif decode_errors:
         status, error = "error", f"VideoError: {len(decode_errors)} parts cannot be decoded: {decode_errors[0]}"
     elif not cut:
-        status, error = "rejected", f"shorter than one clip: {tail:.2f} s"
+        status, error = "rejected", notes[0] if left_out else f"shorter than one clip: {tail:.2f} s"
     else:
         status, error = "ok", ""
     return {
@@ -187,6 +192,7 @@ def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "decode_errors": len(decode_errors),
         "status": status,
         "error": error,
+        "notes": "; ".join(notes),
     }
 
 

@@ -30,13 +30,13 @@ STEPS = ("trim", "decode", "detect", *(measure.name for measure in MEASURES), "t
 CLOCKS = pa.schema([(f"{step}_s", pa.float32()) for step in STEPS])
 
 # What is known of a clip, or of a stretch of footage, before it is observed. key: the clip id; for a stretch of footage
-# without clips, its stretch id. status: ok | error | empty (a stretch without a whole clip); before: trim | observe; or
-# `UNWRITABLE`.
+# without clips, its stretch id. status: ok | error | empty (a stretch without a whole clip) | rejected (a clip that was
+# not cut); before: trim | observe; or `UNWRITABLE`.
 WORK = parse_schema(
     "key clip_id source_id: string, sequence stretch stretches stretch_clips: int32, uri status error damaged "
     "source_uri source_fingerprint: string, source_size: int64, origin: string, source_fps: float64, "
-    "source_width source_height: int32, source_duration_s: float64, decode_errors: [string], tail_s fps: float64, "
-    "num_frames width height: int32, sha256: string, trim_s: float32"
+    "source_width source_height source_streams: int32, source_duration_s: float64, decode_errors: [string], "
+    "tail_s fps: float64, num_frames width height: int32, sha256: string, trim_s: float32"
 )
 _BOXES = "{0}_frame: [int32], {0}_box {0}_confidence: [float32], {0}_class: [int32]"
 SCHEMA = pa.schema(

@@ -16,13 +16,13 @@ from microg import storage
 from microg.arrow import parse_schema
 from microg.data.ids import make_clip_id
 from microg.errors import describe
-from microg.models.video.trim import TrimSettings, trim
+from microg.models.video.trim import HELD, TrimSettings, trim
 from microg.pipelines.core.attempts import Attempts
 from microg.pipelines.core.stage import UNWRITABLE, Stage
 from microg.pipelines.curate import observations
 from microg.pipelines.curate.find_footage import clip_identity
 from microg.storage_faults import ends_run
-from microg.video import VideoInfo, probe
+from microg.video import VideoInfo, count_frames, probe
 
 # Clips of one stretch of footage: the unit of trimming in parallel and of trimming again after a crash.
 STRETCH_CLIPS = 10
@@ -43,7 +43,7 @@ def probe_source(source: dict[str, Any], seconds: float) -> Iterator[dict[str, A
         return
     row |= _source_columns(info)
     # Without an index by time a seek lands anywhere, so such a file is cut in one go.
-    count = max(1, math.ceil(info.duration_s / (seconds * STRETCH_CLIPS))) if info.seekable else 1
+    count = max(1, math.ceil((info.duration_s or 0) / (seconds * STRETCH_CLIPS))) if info.seekable else 1
     for stretch in range(count):
         key = f"{source['source_id']}#{stretch}"
         yield row | {"key": key, "stretch": stretch, "stretches": count, "status": "trim"}
@@ -56,10 +56,10 @@ def existing_clip(source: dict[str, Any]) -> dict[str, Any]:
     row = _work_row(source) | {"key": clip_id, "clip_id": clip_id, "sequence": sequence, "uri": uri, "stretch_clips": 1}
     try:
         info = probe(uri)
+        frames = info.num_frames or count_frames(uri)
         digest = storage.sha256(storage.local_path(uri)) if storage.is_local(uri) else None
     except Exception as error:
         return row | {"status": "error", "error": describe(error)}
-    frames = info.num_frames or round(info.duration_s * info.fps)
     size = {"width": info.width, "height": info.height, "num_frames": frames}
     return row | _source_columns(info) | size | {"status": "observe", "fps": info.fps, "sha256": digest}
 
@@ -83,13 +83,16 @@ def _work_row(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source_columns(info: VideoInfo) -> dict[str, Any]:
-    return {f"source_{name}": getattr(info, name) for name in ("fps", "width", "height", "duration_s")}
+    return {f"source_{name}": getattr(info, name) for name in ("fps", "width", "height", "duration_s", "streams")}
 
 
 def trim_stretch(
     row: dict[str, Any], settings: TrimSettings, folder: str, done: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Cut one stretch into `folder`; return its clips that are not done, or a terminal row when it gives none."""
+    """Cut one stretch into `folder`; return its clips that are not done, or a terminal row when it gives none.
+
+    A clip that is left out is a row too, with the reason.
+    """
     started = time.process_time()
     first = row["stretch"] * STRETCH_CLIPS
     last = row["stretch"] == row["stretches"] - 1
@@ -107,7 +110,7 @@ def trim_stretch(
     if not result.count:
         return [row | {"status": "empty"}]
     seconds = (time.process_time() - started) / max(len(result.clips), 1)
-    return [
+    made = [
         row
         | {
             **{name: getattr(clip, name) for name in _CLIP_COLUMNS},
@@ -118,6 +121,11 @@ def trim_stretch(
         }
         for clip in result.clips
     ]
+    for sequence in result.left_out:
+        clip_id = make_clip_id(row["source_id"], sequence)
+        left_out = {"status": "rejected", "error": HELD, "fps": float(settings.fps)}
+        made.append(row | {"key": clip_id, "clip_id": clip_id, "sequence": sequence, **left_out})
+    return made
 
 
 class _FinishedSequences:

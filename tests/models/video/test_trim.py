@@ -89,15 +89,17 @@ def test_a_pause_of_a_variable_frame_rate_is_filled_with_the_frame_on_show(tmp_p
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_hole_in_the_footage_gives_no_clips_and_moves_no_later_one(tmp_path: Path, name):
+def test_a_hole_in_the_footage_leaves_out_clips_and_moves_no_later_one(tmp_path: Path, name):
     before, after = [Fraction(i, 10) for i in range(15)], [Fraction(i, 10) for i in range(145, 180)]
     source = write_footage(tmp_path / name, before + after, fps=10)
     in_one = cut(source)
     assert shown(in_one) == {clip: expected(before + after, clip) for clip in (0, 15, 16, 17)}
-    assert in_one.count == 4
+    assert (in_one.count, in_one.left_out) == (18, list(range(1, 15)))
     for first, stop, sequences in ((0, 5, [0]), (5, 12, []), (12, 16, [15]), (16, None, [16, 17])):
         part = cut(source, first=first, stop=stop)
         assert [clip.sequence for clip in part.clips] == sequences
+        assert part.left_out == [k for k in in_one.left_out if first <= k < (stop or 18)]
+        assert cut(source, first=first, stop=stop, skip=in_one.left_out).left_out == []
         assert [clip.sha256 for clip in part.clips] == [c.sha256 for c in in_one.clips if c.sequence in sequences]
 
 
