@@ -32,12 +32,22 @@ AllowMissingOption = Annotated[
     ),
 ]
 
+WeightsKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key", metavar="KEY", help="Weights to take where the file holds several, such as state_dict_ema."
+    ),
+]
+
 
 @command("har forward", epilog=EPILOG)
 def forward(
     model: Annotated[str, typer.Option("--model", help="Configuration, such as SLOWFAST_8x8_R50; any case.")],
     weights: Annotated[
-        str, typer.Option("--weights", help="PySlowFast .pyth, caffe2 .pkl, pytorchvideo, torchvision or our own file.")
+        str,
+        typer.Option(
+            "--weights", help="PySlowFast .pyth, caffe2 .pkl, safetensors, another trainer's or our own file."
+        ),
     ],
     clips: Annotated[
         str, typer.Option("--clips", help="npy (N, 3, T, H, W) float32, RGB, normalised by mean 0.45, deviation 0.225.")
@@ -53,6 +63,7 @@ def forward(
         int | None, typer.Option("--num-classes", min=1, help="Classes of the head; default: as published.")
     ] = None,
     allow_missing: AllowMissingOption = None,
+    weights_key: WeightsKeyOption = None,
     offline: OfflineOption = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips in memory at a time.")] = 2,
@@ -77,7 +88,7 @@ def forward(
     classifier = build(model, num_classes=num_classes, roi_scale=roi_scale)  # type: ignore[arg-type]
     if storage.is_local(weights):
         weights = str(zoo.obtain(weights) or weights)
-    report = load_weights(classifier, weights, allow_missing=allow_missing or (), require_head=True)
+    report = load_weights(classifier, weights, allow_missing=allow_missing or (), require_head=True, key=weights_key)
     say_aside(*report.lines())
     if len(box_array) and box_array[:, 1:].max() <= 1:
         say_aside("warning: no box exceeds 1: boxes are pixels of the clips, not shares of them")

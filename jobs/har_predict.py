@@ -31,6 +31,7 @@ def har_predict(
         str, typer.Argument(metavar="DATASET", help="Dataset folder, or a train-ready AVA folder with frames/.")
     ],
     weights: Annotated[str | None, setting("weights")] = None,
+    weights_key: Annotated[str | None, setting("weights_key", "--weights-key", metavar="KEY")] = None,
     model: Annotated[str | None, setting("model")] = None,
     split: common.SplitOption = None,
     scheme: common.SchemeOption = None,

@@ -52,6 +52,7 @@ def har_train(
         str | None,
         setting("weights.file", "--weights", metavar="FILE", note="'none' takes none, whatever the recipe says."),
     ] = None,
+    weights_key: Annotated[str | None, setting("weights.key", "--weights-key", metavar="KEY")] = None,
     allow_missing: Annotated[
         list[str] | None, setting("weights.allow_missing", "--allow-missing", metavar="PATTERN")
     ] = None,

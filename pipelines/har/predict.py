@@ -197,6 +197,11 @@ class PredictSettings(Config):
     weights: str | None = Field(
         default=None, description="Weights file of any known format, or the run folder of 'microg har train'."
     )
+    weights_key: str | None = Field(
+        default=None,
+        description="Name of the weights to take where the file holds several, such as state_dict_ema; without it the "
+        "raw ones before averaged ones.",
+    )
     weights_digest: str | None = Field(
         default=None, description="First digits of the SHA-256 of the weights; filled in when they are read."
     )
@@ -230,7 +235,7 @@ def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSetti
     from microg.models.har.checkpoints.files import read_weights
 
     path = weights_file(settings.weights)
-    stored = read_weights(path).metadata
+    stored = read_weights(path, settings.weights_key).metadata
     name = settings.model or stored.get("model")
     if name is None:
         raise ConfigError(f"{path} does not say which model it is for", "name it with --model")
@@ -240,7 +245,9 @@ def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSetti
     classes = stored.get("num_classes", spec.num_classes)
     roi_scale = settings.roi_scale or stored.get("roi_scale", "published")
     network = build(spec.name, num_classes=classes, roi_scale=roi_scale)
-    report = load_weights(network, path, allow_missing=settings.allow_missing, require_head=True)
+    report = load_weights(
+        network, path, allow_missing=settings.allow_missing, require_head=True, key=settings.weights_key
+    )
     filled = settings.replaced(
         model=spec.name,
         roi_scale=roi_scale,

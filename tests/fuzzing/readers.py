@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import pickle
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import torch
+from safetensors.torch import save as save_safetensors
 
 from microg import formats, storage
 from microg.actions.predictions import read_predictions
@@ -43,7 +45,7 @@ from microg.models.har.checkpoints.files import read_weights
 from microg.models.video.clip_frames import read_clip_frames
 from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.cache import ResponseCache
-from microg.models.vlm.api.openai import read_completion
+from microg.models.vlm.api.completion import read_completion
 from microg.models.vlm.api.response import TornAnswerError
 from microg.models.vlm.base import Reply
 from microg.models.vlm.cards import _trained_on
@@ -266,6 +268,13 @@ def _models() -> Iterator[Reader]:
         buffer = io.BytesIO()
         torch.save({"model_state": tensors, "epoch": 3}, buffer, _use_new_zipfile_serialization=zipped)
         yield _file(f"weights, {name}", buffer.getvalue(), read_weights, suffix=".pyth")
+    yield _file("weights, safetensors", save_safetensors(tensors), read_weights, suffix=".safetensors")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        about = tarfile.TarInfo("a.safetensors")
+        about.size = len(save_safetensors(tensors))
+        archive.addfile(about, io.BytesIO(save_safetensors(tensors)))
+    yield _file("weights, tar", packed.getvalue(), read_weights, suffix=".tar")
     blobs = {"blobs": {"conv1_w": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "pred_b": np.zeros(3)}}
     yield _file("weights, caffe2", pickle.dumps(blobs, protocol=2), read_weights, suffix=".pkl")
     yield _file("weights, detector", _detector(), lambda path: load_model(Path(path)), suffix=".pt")

@@ -42,9 +42,11 @@ class Mismatch:
 class LoadReport:
     """Which tensors of a model came from a file; names are the model's, `unexpected` and `head_unused` the file's.
 
-    `layout` is the naming that fitted the file. `filled` were absent and set to identity, as the model they come from
-    computes; `missing` and `mismatched` are outside the head and were left as initialised, which `allowed` patterns
-    accepted; `head` tells whether the classification head was loaded, and if not why.
+    `key` is where in the file they stood ("" where it has nothing else), `prefix` what was taken off their names, and
+    `other_keys` name further weights, such as averaged ones, that were not taken. `layout` is the naming that fitted
+    the file. `filled` were absent and set to identity, as the model they come from computes; `missing` and `mismatched`
+    are outside the head and were left as initialised, which `allowed` patterns accepted; `head` tells whether the
+    classification head was loaded, and if not why.
     """
 
     path: str
@@ -60,6 +62,9 @@ class LoadReport:
     head: str
     head_unused: tuple[str, ...]
     allowed: tuple[str, ...]
+    key: str = ""
+    prefix: str = ""
+    other_keys: tuple[str, ...] = ()
 
     @property
     def not_loaded(self) -> tuple[str, ...]:
@@ -80,10 +85,14 @@ class LoadReport:
 
     def lines(self) -> list[str]:
         """Return the report for people, line by line."""
+        about = f"{self.container}{self.key and f', {self.key}'}, {self.layout} names"
+        about += f" without {self.prefix!r}" if self.prefix else ""
         lines = [
-            f"{self.model}: {len(self.loaded)} tensors loaded from {self.path} ({self.container}, {self.layout} names)",
+            f"{self.model}: {len(self.loaded)} tensors loaded from {self.path} ({about})",
             f"  head: {self.head}",
         ]
+        if self.other_keys:
+            lines.append(f"  other weights in the file, for --weights-key: {listed(self.other_keys)}")
         groups: list[tuple[str, Sequence[object]]] = [
             ("filled as identity", self.filled),
             ("left as initialised, missing in the file", self.missing),
@@ -137,6 +146,7 @@ def load_weights(
     allow_missing: Sequence[str] = (),
     require_head: bool = False,
     layout: str | None = None,
+    key: str | None = None,
 ) -> LoadReport:
     """Load a weights file of any known format into a model of `build` and report what became of each tensor.
 
@@ -144,10 +154,11 @@ def load_weights(
     refuses that. Anything else that would stay as initialised is refused, and the model left untouched, unless a
     shell-style pattern of `allow_missing` fits its name (ours or PySlowFast's). `layout` (microg, pyslowfast,
     pytorchvideo, torchvision) forces a naming instead of taking the one that fits best: it reproduces runs that read a
-    file by the wrong names. Raises `WeightsError`, `ConfigError`.
+    file by the wrong names. `key` names the weights to take where a file holds several, else they are the raw ones.
+    Raises `WeightsError`, `ConfigError`.
     """
     inner = unwrapped(model)
-    return _load(inner, read_weights(path), allow_missing, require_head, layout)
+    return _load(inner, read_weights(path, key), allow_missing, require_head, layout)
 
 
 def open_model(path: str) -> tuple[BoxClassifier, dict[str, Any]]:
@@ -179,7 +190,7 @@ def _load(
     model: BoxClassifier, stored: StoredWeights, patterns: Sequence[str], require_head: bool, forced: str | None
 ) -> LoadReport:
     targets: dict[str, Tensor] = model.state_dict()
-    layout, tensors, renamed = _best_layout(model, stored, targets, forced)
+    layout, prefix, tensors, renamed = _best_layout(model, stored, targets, forced)
     sources: dict[str, tuple[str, Tensor]] = {ours: (name, tensors[name]) for name, ours in renamed.items()}
     loaded: dict[str, Tensor] = {}
     missing, mismatched = [], []
@@ -209,6 +220,9 @@ def _load(
         head=_head_note(missing, mismatched),
         head_unused=tuple(name for name in unused if naming.is_head(name)),
         allowed=tuple(patterns),
+        key=stored.key,
+        prefix=prefix,
+        other_keys=stored.others,
     )
     _refuse_unfit(report, model, patterns, require_head, len(tensors))
     broken = [name for name, value in loaded.items() if not _is_finite(value)]
@@ -222,8 +236,8 @@ def _load(
 
 def _best_layout(
     model: BoxClassifier, stored: StoredWeights, targets: dict[str, Tensor], forced: str | None
-) -> tuple[str, dict[str, Tensor], dict[str, str]]:
-    """Return the naming that finds most tensors, the file's tensors under it, and file name -> our name."""
+) -> tuple[str, str, dict[str, Tensor], dict[str, str]]:
+    """Return the naming that finds most tensors, the prefix it takes off, the tensors, and file name -> our name."""
     if stored.container == "caffe2 pickle":
         candidates = {"caffe2": naming.caffe2_layout(targets, model.spec)}
     else:
@@ -233,12 +247,14 @@ def _best_layout(
             raise ConfigError(f"layout {forced!r} is none of {', '.join(candidates)}, which {stored.path} may have")
         candidates = {forced: candidates[forced]}
     results = []
-    for layout, rename in candidates.items():
-        separate = layout == "pytorchvideo" and model.spec.family == "mvit"
-        tensors = naming.join_separate_qkv(stored.tensors) if separate else stored.tensors
-        renamed = {name: ours for name in tensors if (ours := rename(name)) in targets}
-        results.append((layout, tensors, renamed))
-    return max(results, key=lambda result: len(result[2]))
+    for prefix in naming.outer_prefixes(stored.tensors):
+        plain = naming.without_prefix(stored.tensors, prefix)
+        for layout, rename in candidates.items():
+            separate = layout == "pytorchvideo" and model.spec.family == "mvit"
+            tensors = naming.join_separate_qkv(plain) if separate else plain
+            renamed = {name: ours for name in tensors if (ours := rename(name)) in targets}
+            results.append((layout, prefix, tensors, renamed))
+    return max(results, key=lambda result: len(result[3]))
 
 
 def _fitted(value: Tensor, target: Tensor, name: str) -> Tensor | None:

@@ -49,6 +49,8 @@ _HUB_MVIT = _rules(
     (r"^norm_embed\.", "norm."),
 )
 _HEAD = re.compile(r"(head|detection_head)\.|pred_|blocks\.\d+\.(proj|pool)\.")
+# What Lightning, mmaction and other trainers call the module that holds a model.
+_TRAINER = re.compile(r"(?:(?:module|model|net|network|backbone|encoder|video_model)\.)+")
 _SEPARATE = re.compile(r"(?P<attention>.*\.attn)\.q\.(?P<kind>weight|bias)")
 
 
@@ -105,6 +107,24 @@ def layouts(names: Iterable[str], spec: BackboneSpec) -> dict[str, Rename]:
     if spec.family == "mvit":
         return {**found, "torchvision": torchvision, "pytorchvideo": hub_mvit}
     return {**found, "pytorchvideo": hub}
+
+
+def outer_prefixes(names: Iterable[str]) -> list[str]:
+    """Return what trainers may have put before the names of a model, nothing first: a module's place in another one.
+
+    >>> outer_prefixes(["net.backbone.conv.weight", "net.head.weight"])
+    ['', 'net.', 'net.backbone.']
+    """
+    found = {""}
+    for whole in filter(None, map(_TRAINER.match, names)):
+        name = whole.string
+        found.update(name[: place.end()] for place in re.finditer(r"\.", whole[0]))
+    return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
+
+
+def without_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return tensors under their names without `prefix`; what does not begin with it keeps its name."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}
 
 
 def caffe2_layout(names: Iterable[str], spec: BackboneSpec) -> Rename:

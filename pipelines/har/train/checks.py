@@ -45,8 +45,13 @@ class TrainingSetup:
         assert self.context.weights is not None
         settings = self.config.weights
         model = new_model(self.config)
-        report = load_weights(model, self.context.weights, allow_missing=settings.allow_missing, layout=settings.layout)
-        return report.to_dict()
+        return load_weights(
+            model,
+            self.context.weights,
+            allow_missing=settings.allow_missing,
+            layout=settings.layout,
+            key=settings.key,
+        ).to_dict()
 
 
 def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: bool = True) -> TrainingSetup:

@@ -39,6 +39,11 @@ class WeightsSettings(Config):
     layout: Literal["microg", "pyslowfast", "pytorchvideo", "torchvision"] | None = Field(
         default=None, description="Whose parameter names the file has; without it those that fit best."
     )
+    key: str | None = Field(
+        default=None,
+        description="Name of the weights to take where the file holds several, such as state_dict_ema; without it the "
+        "raw ones before averaged ones.",
+    )
     about: str = Field(default="", description="What the file is, for people.")
     sha256: str | None = Field(
         default=None, description="First digits of the SHA-256 of the file; filled in when it is found."

@@ -89,7 +89,8 @@ def build_model_and_stepper(
     if state is not None:
         model.load_state_dict(state["model"])
     elif context.weights is not None:
-        load_weights(model, context.weights, allow_missing=config.weights.allow_missing, layout=config.weights.layout)
+        asked = config.weights
+        load_weights(model, context.weights, allow_missing=asked.allow_missing, layout=asked.layout, key=asked.key)
     if config.step.sync_batch_norm and distributed:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.step.channels_last:
