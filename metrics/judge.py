@@ -18,6 +18,7 @@ import yaml
 
 from microg import storage
 from microg.errors import ConfigError
+from microg.escaping import well_formed
 from microg.texts.items import Task
 from microg.texts.pairs import Pair
 
@@ -134,7 +135,7 @@ def read_verdict(text: str) -> tuple[Verdict, float | None, str | None]:
         raise ValueError(f"score {score!r} is no number")
     if score is not None and not 0 <= score <= _HIGHEST:
         raise ValueError(f"score {score!r} is not between 0 and 5")
-    return verdict, None if score is None else float(score), None if reason is None else str(reason)
+    return verdict, None if score is None else float(score), None if reason is None else well_formed(str(reason))
 
 
 def summary(judgements: Iterable[Judgement]) -> dict[str, Any]:

@@ -49,6 +49,19 @@ def visible(text: str) -> str:
     return "".join(letter if _is_visible(letter) else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def well_formed(text: str) -> str:
+    r"""Return a text with U+FFFD for each half of a character (a lone surrogate), which no file can hold.
+
+    >>> well_formed("half an emoji: \ud83d")
+    'half an emoji: \ufffd'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def visible_line(text: str) -> str:
     r"""Return `visible` text on one line, so that data cannot begin a line of their own.
 

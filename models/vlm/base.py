@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from microg.escaping import well_formed
 from microg.models.vlm.gpu_memory import GpuMemory
 from microg.models.vlm.prices import Picture, Price
 
@@ -113,6 +114,7 @@ class Reply:
     attempts: requests that were sent; 0 for a reply from a cache. latency_s: seconds from the first one to the reply.
     prompt_tokens and completion_tokens as the engine counts them, null where it does not. cost: US dollars that this
     request cost now, all its attempts together: 0 for a reply from a cache, null where no price is known.
+    Half characters, which servers send and no table can hold, become U+FFFD.
     """
 
     key: str
@@ -126,6 +128,11 @@ class Reply:
     attempts: int = 1
     cached: bool = False
     cost: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text", "error", "finish_reason"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, well_formed(value))
 
 
 @dataclass(frozen=True)

@@ -244,9 +244,10 @@ def _read(prompt: Prompt, reply: Reply) -> tuple[str | None, str]:
     if reply.status != "ok" or reply.text is None:
         return None, reply.error or "no text"
     try:
-        return prompt.read(reply.text), ""
+        text = prompt.read(reply.text)
     except ValueError as error:
         return None, describe(error)
+    return (text, "") if text else (None, f"the answer is empty (finish_reason {reply.finish_reason})")
 
 
 def _report(clip: DecodedClip, rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:

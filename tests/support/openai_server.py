@@ -70,7 +70,7 @@ def prompt_of(body: dict[str, Any]) -> str:
 class BatchServer(OpenAiServer):
     """An OpenAI server with files and batches; a batch takes two polls. The prompt `bad` fails.
 
-    end_as: the status in which batches end; refuse: answer 401 to everything.
+    end_as: the status in which batches end; refuse: answer 401 to everything; bodies: of answers in batches, by prompt.
     """
 
     end_as: str = "completed"
@@ -79,6 +79,7 @@ class BatchServer(OpenAiServer):
     def __post_init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
+        self.bodies: dict[str, object] = {}
 
     def other(self, method: str, path: str, data: bytes) -> Fault | None:
         """Answer /files and /batches."""
@@ -127,11 +128,11 @@ class BatchServer(OpenAiServer):
                 body = {"error": {"message": "too long", "code": "invalid"}}
                 bad.append({**about, "response": {"status_code": 400, "body": body}})
             else:
-                body = json.loads(completion(self.answer(entry["body"])))
+                body = self.bodies.get(prompt) or json.loads(completion(self.answer(entry["body"])))
                 good.append({**about, "response": {"status_code": 200, "body": body}})
         for name, lines in (("output_file_id", good), ("error_file_id", bad)):
             if lines:
-                batch[name] = self._kept("\n".join(map(json.dumps, lines)).encode())
+                batch[name] = self._kept("\n".join(map(_line, lines)).encode())
         batch["request_counts"] |= {"completed": len(good), "failed": len(bad)}
 
     def _kept(self, data: bytes) -> str:
@@ -145,3 +146,13 @@ class BatchServer(OpenAiServer):
 def _uploaded(form: bytes) -> bytes:
     """Return the lines of JSON in a multipart upload."""
     return b"\n".join(line for line in form.splitlines() if line.startswith(b"{"))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    """Return a line as servers write it: characters as they are, but for halves of them, which UTF-8 has not."""
+    text = json.dumps(entry, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(entry)
+    return text

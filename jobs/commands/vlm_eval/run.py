@@ -125,6 +125,7 @@ def generate(settings: GenerateSettings, folder: str | None) -> dict[str, Any]:
         wanted = [item.qualified_id for item in items_of(prepared.questions.clips)]
         table, mine = answer_store.finish(prepared.folder, wanted)
         report |= _outcome(table, mine) | {"generations": run.path("tables", "generations.parquet")}
+        report["notes"] += _notes_on_texts(mine)
         run.finish(report)
     return report
 
@@ -260,6 +261,13 @@ def _outcome(table: pa.Table, mine: pa.Table) -> dict[str, Any]:
         "errors": [{"row": row["key"], "error": row["error"]} for row in failed[:_KEPT_ERRORS]],
         "error_kinds": dict(Counter(row["error"] for row in failed).most_common(_KEPT_ERRORS)),
     }
+
+
+def _notes_on_texts(mine: pa.Table) -> list[str]:
+    from microg.arrow import pc
+
+    replaced = pc.sum(pc.match_substring(mine["text"], "\ufffd")).as_py()
+    return [f"{replaced:,} answers hold U+FFFD: half characters, which no file can hold"] if replaced else []
 
 
 def show(report: dict[str, Any]) -> None:

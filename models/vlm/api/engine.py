@@ -24,7 +24,7 @@ import cv2
 
 from microg.errors import ConfigError, describe
 from microg.models.vlm.api.gate import BudgetError, Gate, Limits, LocalGate, Outcome, Wait
-from microg.models.vlm.api.response import Answer, RetryPolicy, TornAnswerError, Verdict
+from microg.models.vlm.api.response import Answer, RetryPolicy, TornAnswerError, Verdict, status_verdict
 from microg.models.vlm.base import Engine, Frames, Reply, Request, Sampling
 from microg.models.vlm.prices import Price, price_of
 
@@ -59,6 +59,8 @@ class ApiEngine(Engine):
     give_up_after: int = 16
     picture_format: Literal["jpeg", "png"] = "jpeg"
     quality: int = 95
+    _answered: bool = field(default=False, init=False, repr=False)
+    _refusals: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.retry = RetryPolicy.of(self.retry)
@@ -205,15 +207,19 @@ class ApiEngine(Engine):
             finally:
                 cost += await self.gate.finish(permit, outcome)
             if isinstance(response, Answer):
+                self._answered = True
                 record.succeeded()
                 seconds = time.monotonic() - started
                 return response.reply(request.key, latency_s=seconds, attempts=attempt, cost=self._cost(cost))
             problem = response.problem
-            if response.kind == "run_error":
+            if response.kind == "run_error" and not self._is_of_one_request(response):
                 raise ConfigError(
                     f"{self.base_url} refuses model {self.model!r}: {problem}",
                     f"check the model's name, the URL and the key in {self.key_variable}",
                 ) from None
+            if response.kind == "run_error":
+                record.failed(problem)
+                break
             if response.kind == "row_error":
                 record.succeeded()  # the server is there
                 break
@@ -236,10 +242,16 @@ class ApiEngine(Engine):
         except TimeoutError:
             return Verdict("retry", "the server did not answer in time", refused=True)
         except TornAnswerError as error:
-            return Verdict("retry", _without_key(str(error), key))
+            problem = _without_key(str(error), key)
+            return Verdict("retry", problem) if error.code is None else status_verdict(error.code, problem, None)
         except Exception as error:
             verdict = self._judge(error)
             return replace(verdict, problem=_without_key(verdict.problem, key))
+
+    def _is_of_one_request(self, verdict: Verdict) -> bool:
+        """Tell whether a `run_error` fails its own request only (see `Verdict.pardons`)."""
+        self._refusals += 1
+        return verdict.pardons is not None and (self._answered or self._refusals <= verdict.pardons)
 
     def _outcome(self, response: Answer | Verdict) -> Outcome:
         free = 0.0 if self.price is None else None

@@ -18,6 +18,9 @@ _API_VERSION = "v1beta"
 # Google answers a wrong key with 400, not 401.
 _BAD_KEY = ("API_KEY_INVALID", "API key not valid", "API key expired")
 
+# Why an answer ends that is the model's own; all others are filters, or faults of the server.
+_ENDS = (None, "STOP", "MAX_TOKENS", "FINISH_REASON_UNSPECIFIED")
+
 
 @dataclass
 class GeminiEngine(ApiEngine):
@@ -132,7 +135,9 @@ def _answer(response: Any) -> Answer:
     reason = _name(candidate.finish_reason) if candidate.finish_reason is not None else None
     parts = (candidate.content.parts if candidate.content is not None else None) or []
     text = "".join(part.text for part in parts if part.text and not part.thought)
-    if not text:
+    if reason not in _ENDS:
+        return Answer(None, f"stopped by the server (finish_reason {reason})", reason, *counts)
+    if not text.strip():
         return Answer(None, f"no text (finish_reason {reason})", reason, *counts)
     return Answer(text, None, reason, *counts)
 

@@ -7,7 +7,6 @@ Frames go as a list of pictures, or as one video of exactly these frames to a `v
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -16,8 +15,9 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from microg.errors import describe
+from microg.models.vlm.api.completion import read_completion
 from microg.models.vlm.api.engine import ApiEngine
-from microg.models.vlm.api.response import Answer, TornAnswerError, Verdict, retry_after_s, status_verdict
+from microg.models.vlm.api.response import Answer, Verdict, retry_after_s, status_verdict
 from microg.models.vlm.base import Frames, Request, Sampling
 
 _OPENAI = "https://api.openai.com/v1"
@@ -119,48 +119,3 @@ class OpenAiEngine(ApiEngine):
             return Verdict("retry", f"connection failed: {describe(cause)}", unbilled=never_sent)
         # a body cut off in transit and the like: the transport's own errors, which differ between its versions
         return Verdict("retry", describe(error))
-
-
-def read_completion(raw: bytes, headers: Mapping[str, str]) -> Answer:
-    """Return what a chat completion says. Raises `TornAnswerError` when it is none."""
-    try:
-        document = json.loads(raw)
-        choice = document["choices"][0]
-        message, reason = choice["message"], choice.get("finish_reason")
-        text, refusal = message.get("content"), message.get("refusal")
-        usage = document.get("usage") or {}
-        prompt_tokens, completion_tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-        cached = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        start = raw[:80].decode("utf-8", "replace")
-        raise TornAnswerError(f"the answer is no chat completion ({describe(error)}): {start!r}") from None
-    problem = None
-    if not isinstance(text, str) or (not text and reason == "length"):
-        problem = f"refused: {refusal}" if refusal else f"no text (finish_reason {reason})"
-    return Answer(
-        text if problem is None else None,
-        problem,
-        None if reason is None else str(reason),
-        prompt_tokens,
-        completion_tokens,
-        cached or 0,
-        _number(headers.get("x-ratelimit-limit-requests")),
-        _number(headers.get("x-ratelimit-limit-tokens")),
-    )
-
-
-def _count(value: Any) -> int | None:
-    """Return a number of tokens. Raises `ValueError` for what is none."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        raise ValueError(f"{str(value)[:40]!r} is no number of tokens")
-    return int(value)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else 0.0
-    except ValueError:
-        return None
-    return value if value > 0 else None

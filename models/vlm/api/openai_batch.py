@@ -18,7 +18,8 @@ from typing import Any
 from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
 from microg.models.vlm.api.budget import Budget
-from microg.models.vlm.api.openai import OpenAiEngine, read_completion
+from microg.models.vlm.api.completion import read_completion
+from microg.models.vlm.api.openai import OpenAiEngine
 from microg.models.vlm.api.response import TornAnswerError
 from microg.models.vlm.base import Reply, Request, Sampling, content_key
 
@@ -174,7 +175,7 @@ class OpenAiBatch:
             identifier = getattr(batch, name)
             if identifier:
                 text = self._call(lambda client, identifier=identifier: client.files.content(identifier).text)
-                for line in text.splitlines():
+                for line in text.split("\n"):  # a text may hold what else ends lines
                     reply = self._read(line)
                     if reply is not None and reply.key in keys:
                         replies.setdefault(reply.key, reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import math
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,8 +14,12 @@ from typing import Any, Literal
 from microg.errors import ConfigError
 from microg.models.vlm.base import Reply
 
-# Status codes: what no request can survive (a wrong key, no permission, no such model), what passes, what was too much.
-_RUN_ERROR, _RETRY, _TOO_MUCH = (401, 403, 404), (408, 409, 425, 429), (429, 503, 529)
+# Status codes: what no request can survive (a wrong key, no permission, no such model) with how many of them in a row
+# may yet be of single requests; what passes; what was too much.
+_RUN_ERROR: dict[int, int | None] = {401: None, 403: 2, 404: 0}
+_RETRY, _TOO_MUCH = (408, 409, 425, 429), (429, 503, 529)
+# What servers say in a 403 that is about what a request shows or asks, not about who asks.
+_OF_INPUT = re.compile(r"flagged|moderat|violat|guideline|safety|harmful|inappropriate|content.?(policy|filter)", re.I)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Verdict:
     """What a failure means: `retry` the request, a `row_error` of it alone, or a `run_error` of all requests.
 
     `refused`: it was too much for the server. `unbilled`: it surely cost nothing; else it may have, and counts.
+    `pardons`, of a run_error: it is of its own request when the server has answered others, or when no more than so
+    many came in a row; None: it is of all.
     """
 
     kind: Literal["retry", "row_error", "run_error"]
@@ -48,16 +55,21 @@ class Verdict:
     after_s: float | None = None
     refused: bool = False
     unbilled: bool = False
+    pardons: int | None = None
 
 
 class TornAnswerError(Exception):
-    """A response that is no answer."""
+    """A response that is no answer; `code` is the HTTP status that the server names in it, if any."""
+
+    def __init__(self, problem: str, code: int | None = None) -> None:
+        super().__init__(problem)
+        self.code = code
 
 
 def status_verdict(code: int, problem: str, after_s: float | None) -> Verdict:
     """Return what an HTTP status means. Providers bill no request that they answer with an error."""
-    if code in _RUN_ERROR:
-        return Verdict("run_error", problem, unbilled=True)
+    if code in _RUN_ERROR and not (code == 403 and _OF_INPUT.search(problem)):
+        return Verdict("run_error", problem, unbilled=True, pardons=_RUN_ERROR[code])
     kind = "retry" if code >= 500 or code in _RETRY else "row_error"
     return Verdict(kind, problem, after_s, refused=code in _TOO_MUCH, unbilled=True)
 

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from microg.config import Config
 from microg.errors import ConfigError
+from microg.escaping import well_formed
 from microg.models.vlm.base import Frames, Request
 from microg.texts.items import Task
 
@@ -93,10 +94,10 @@ class Prompt(Config):
         if problem:
             raise ValueError(f"the reply is not of the shape asked for: {problem}")
         if self.answer_field is None:
-            return json.dumps(value, ensure_ascii=False)
+            return well_formed(json.dumps(value, ensure_ascii=False))
         if value.get("answerable") is False:
             return UNANSWERABLE
-        return str(value[self.answer_field]).strip()
+        return well_formed(str(value[self.answer_field])).strip()
 
 
 def read_json(text: str) -> Any:
