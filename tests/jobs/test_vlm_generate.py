@@ -23,7 +23,8 @@ from microg.pipelines.vlm.settings import GenerateSettings
 from tests.support import gemini_server
 from tests.support.gemini_server import GeminiServer
 from tests.support.helpers import FRAMES, HEIGHT, WIDTH, make_dataset
-from tests.support.openai_server import OpenAiServer, failure, prompt_of
+from tests.support.model_server import Fault
+from tests.support.openai_server import OpenAiServer, completion, failure, prompt_of
 from tests.support.prices import write_prices
 from tests.support.processes import ROOT, microg
 
@@ -379,3 +380,38 @@ def test_a_recipe_says_what_is_asked_and_options_come_first(data: Path, capsys: 
     assert plan["prompts"] == {"caption": "caption-v1", "vqa": "vqa-json-v1"}
     assert microg("vlm", "generate", "--recipe", ROOT / "recipes/vlm/video-chatgpt.yaml", "--dataset", data) == 2
     assert "Video-ChatGPT 7B cannot run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_odd_replies_of_a_server_are_rows_and_the_run_goes_on_and_is_scored(
+    data: Path, cases: Path, server: OpenAiServer, tmp_path: Path, ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(name: str, status: int = 200) -> list[Fault]:
+        return [(status, {}, (cases / "server" / f"{name}.json").read_bytes(), None, 0.0)] * 99
+
+    questions = list(dict.fromkeys(Dataset.open(str(data)).table("qa")["question"].to_pylist()))
+    odd = {
+        questions[0]: (said("http-403-moderation", 403), "Your input was flagged"),
+        questions[1]: (said("error-json-with-200"), "Provider returned error"),
+        questions[2]: ([(200, {}, completion(""), None, 0.0)] * 99, "no text (finish_reason stop)"),
+        questions[3]: (said("content-as-list"), None),
+        questions[4]: (said("lone-surrogate"), None),
+    }
+    server.faults = {prompt("vqa-v1").render(question=name): list(faults) for name, (faults, _) in odd.items()}
+    run = tmp_path / "run"
+    asked = words(data, run, server, "--task", "vqa", "--set", "api={attempts: 2, first_wait_s: 0.01}")
+    for _ in range(2):  # a resume ends the same way
+        assert microg(*asked) == 1
+        printed = capsys.readouterr().out
+        assert "answers hold U+FFFD" in printed
+        rows = [row for row in table_of(run) if row["question"] in odd]
+        assert rows
+        for row in rows:
+            words_of_server = odd[row["question"]][1]
+            assert row["status"] == ("ok" if words_of_server is None else "error")
+            assert words_of_server is None or words_of_server in row["error"]
+        assert {row["text"] for row in rows} == {None, "A man floats.", "bad \ufffd end"}
+    score = ["vlm", "score", "--run", run, "--metrics", "bleu", "--resamples", 0, "--no-plots", "--json"]
+    assert microg(*score, "--missing", "zero", "--out", tmp_path / "scored") == 0
+    failed = sum(row["status"] == "error" for row in table_of(run))
+    assert json.loads(capsys.readouterr().out)["coverage"]["vqa"]["failed"] == failed
