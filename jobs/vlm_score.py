@@ -25,6 +25,8 @@ EPILOG = """
 
 `microg vlm score --predictions answers.jsonl --references data/mine --task vqa --missing zero --json`
 
+`microg vlm score --predictions answers.csv --references data/mine --answers clean`
+
 `microg vlm score --run runs/a --references data/mine --compare runs/vlm_score/b-1a2b3c4d`
 
 `microg vlm score --run runs/a --references data/mine --judge gpt-4o-mini` (key: OPENAI_API_KEY; more settings:
@@ -57,6 +59,7 @@ def vlm_score(
         str | None,
         setting("metrics", note="Commas separate names."),
     ] = None,
+    answers: Annotated[str | None, setting("answers")] = None,
     missing: Annotated[str | None, setting("missing")] = None,
     allow_extra: Annotated[bool | None, setting("allow_extra", "--allow-extra/--no-extra")] = None,
     baselines: Annotated[str | None, setting("baselines")] = None,
@@ -99,6 +102,7 @@ def vlm_score(
     from microg.jobs.commands.vlm_score.show import show
     from microg.locks import exclusive
     from microg.metrics.published import text_row
+    from microg.texts.clean import cleaned
     from microg.texts.files import read_text_predictions, read_text_references
     from microg.texts.items import rows_digest
     from microg.texts.pairs import pair
@@ -112,7 +116,9 @@ def vlm_score(
         text_row(settings.row)
     source = generated or str(predictions)
     truth_path = references or _dataset_of(source)
-    predicted = read_text_predictions(source, prompt=settings.prompt)
+    written = read_text_predictions(source, prompt=settings.prompt)
+    plain, wrapped = cleaned(written)
+    predicted = plain if settings.answers == "clean" else written
     truth = read_text_references(truth_path, split=settings.split, scheme=settings.scheme)
     pairs = [
         pair(predicted, truth, name, missing=settings.missing, allow_extra=settings.allow_extra)
@@ -124,7 +130,7 @@ def vlm_score(
     run_config = VlmScoreRun(
         predictions=source,
         references=truth_path,
-        predictions_digest=rows_digest(predicted.rows),
+        predictions_digest=rows_digest(written.rows),
         references_digest=truth.digest(),
         judge_prompts={name: found.digest for name, found in prompts.items()},
         score=settings,
@@ -138,6 +144,8 @@ def vlm_score(
             **{part.task: part.coverage() for part in pairs},
             "metrics": chosen,
             "skipped": measurer.skipped,
+            "answers": settings.answers,
+            "more_than_an_answer": wrapped,
             "judge": settings.judge.model,
             "requests_to_judge": sum(len(part.items) for part in pairs) if settings.judge.model else 0,
             **settings.model_dump(include={"baselines", "resamples", "seed", "row", "workers"}),
@@ -154,7 +162,9 @@ def vlm_score(
             if engine is not None and part.task in prompts
         }
         notes = [*predicted.notes, *truth.notes, *_left_out(pairs, settings, predicted, truth)]
+        notes += _on_answers(settings.answers, wrapped)
         facts = {"model": predicted.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
+        facts["answers"] = {"rule": settings.answers, "wrapped": wrapped}
         if profile:
             facts = profiled(facts, folder.root)
         result = steps.VlmScoreResult(
@@ -215,6 +225,13 @@ def _left_out(
         for task in tasks
         if task not in {part.task for part in pairs}
     ]
+
+
+def _on_answers(rule: str, wrapped: int) -> list[str]:
+    """Return a note on texts that are more than an answer, where there are any."""
+    what = f"{wrapped:,} predictions hold more than an answer (thoughts, markers, fences, JSON, labels or quotes)"
+    done = "which was left out" if rule == "clean" else "all of which was scored: --answers clean leaves it out"
+    return [f"{what}, {done}"] if wrapped else []
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pyarrow.csv as pa_csv
 
 from microg import storage
 from microg.arrow import pc
+from microg.csv_tables import delimiter_of, refuse_spreadsheet
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.ids import check_id, clip_name
@@ -65,15 +66,17 @@ def _records(path: str) -> Iterator[Record]:
     if name.endswith(".parquet"):
         yield from _numbered(storage.read_parquet(path).to_pylist(), path, "row")
     elif name.endswith((".csv", ".tsv")):
-        yield from _numbered(_csv(path, "\t" if name.endswith(".tsv") else ","), path, "line", first=2)
+        yield from _numbered(_csv(path, "\t" if name.endswith(".tsv") else None), path, "line", first=2)
     elif name.endswith((".json", ".jsonl", ".ndjson")):
         yield from _json(path, lines=not name.endswith(".json"))
     else:
         raise FormatError(f"{path}: the form of this file is not known", "give .json, .jsonl, .csv or .parquet")
 
 
-def _csv(path: str, delimiter: str) -> list[dict[str, Any]]:
+def _csv(path: str, delimiter: str | None) -> list[dict[str, Any]]:
     data = _bytes(path).removeprefix(b"\xef\xbb\xbf")
+    refuse_spreadsheet(data, path)
+    delimiter = delimiter or delimiter_of(data)
     if not data.strip():
         raise FormatError(f"{path} is empty", "its first line names the columns, e.g. clip_id,caption")
     header = data.split(b"\n", 1)[0].decode("utf-8", "replace")
@@ -223,9 +226,9 @@ def _index(values: Mapping[str, Any], where: str) -> int | None:
     if found is None:
         return None
     try:
-        index = int(found)
+        index = int(float(found))
         whole = float(found) == index
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         whole, index = False, -1
     if not whole or index < 0 or isinstance(found, bool):
         raise FormatError(f"{where}: qa_index {found!r} is no number", "questions of a clip count from 0")

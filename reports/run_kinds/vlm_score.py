@@ -36,6 +36,7 @@ _MEANINGS = {
     "empty": "are answered with nothing and score 0",
     "extra": "are predicted without a reference",
 }
+_WRAPPED = "hold more than an answer"
 # Plots as the scorer names them, in reading order, and what they show.
 _PLOTS = {
     "vlm_scores_caption": "Caption scores with intervals",
@@ -54,7 +55,14 @@ def _headlines(run: RunFolder) -> list[Headline]:
         title = next((column for column in (columns(task)[4], "ROUGE-L", "CIDEr") if column in cells), "")
         if title and cells[title].value is not None:
             result.append(Headline(f"{title} %, {noun}, {protocol}", cells[title].number, cells[title].interval))
-    return result
+    rule, wrapped = _rule_of_answers(run)
+    return [*result, Headline("answers scored", rule, f"{wrapped:,} {_WRAPPED}" if wrapped else "")]
+
+
+def _rule_of_answers(run: RunFolder) -> tuple[str, int]:
+    """Return the rule by which answers were read, and how many are more than an answer; older runs are raw."""
+    found = run.metrics.get("answers") or {}
+    return str(found.get("rule", "raw")), int(found.get("wrapped") or 0)
 
 
 def _remarks(run: RunFolder) -> list[Remark]:
@@ -70,6 +78,10 @@ def _remarks(run: RunFolder) -> list[Remark]:
                 if number:
                     message = f"{metric} ({protocol}) cut {number:,} texts at its encoder's length"
                     found.append(Remark(run.name, f"cut-{task}", message))
+    rule, wrapped = _rule_of_answers(run)
+    if wrapped:
+        done = "which was left out" if rule == "clean" else "all of which was scored (--answers raw)"
+        found.append(Remark(run.name, "answers", f"{wrapped:,} texts {_WRAPPED}, {done}"))
     for name, why in (run.metrics.get("skipped") or {}).items():
         found.append(Remark(run.name, "not-computed", f"{name}: {why}"))
     return found

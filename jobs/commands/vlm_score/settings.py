@@ -52,6 +52,11 @@ class VlmScoreConfig(Config):
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Settings of metrics, such as bertscore: {model: ..., layer: ...}."
     )
+    answers: Literal["raw", "clean"] = Field(
+        default="raw",
+        description="What is scored of a text: raw is all of it, as the paper did; clean leaves out thoughts, chat "
+        "markers, fences, JSON, labels and quotes around the answer.",
+    )
     missing: Literal["error", "zero"] = Field(
         default="error", description="What an item without a prediction is: an error, or a score of zero."
     )
