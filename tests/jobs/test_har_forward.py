@@ -61,7 +61,7 @@ def test_logits_are_those_of_the_model_in_the_order_of_the_boxes(model: torch.nn
             expected = model(torch.from_numpy(CLIPS), torch.from_numpy(BOXES).float())
         np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert "wrote logits.npy: logits 4 x 50 of TINY on cpu" in done.stdout
-    assert "tensors loaded from tiny.pyth" in done.stderr
+    assert "tiny.pyth (torch file" in done.stderr
 
 
 def test_no_boxes_give_no_logits(model: torch.nn.Module) -> None:
