@@ -82,9 +82,8 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     return max(_MATRICES, key=lambda orientation: float((_MATRICES[orientation] * part).sum()))
 
 
-# FFmpeg's numbers of matrices of colours. Clips are in that of SMPTE 170M, which is BT.601's: readers that look at no
-# tags take a clip of their height for that, too. `_UNSPECIFIED` is read the same.
-CLIP_MATRIX, _UNSPECIFIED = 6, 2
+# FFmpeg's numbers of matrices of colours; nobody tells of many videos, which are then read as BT.601, in SMPTE 170M.
+_UNSPECIFIED, _SMPTE_170M = 2, 6
 _RGB_MATRIX = 0
 # Those that FFmpeg converts: RGB, BT.709, FCC, BT.470BG, SMPTE 170M and 240M, BT.2020 with constant weights. Numbers
 # that are reserved mean nothing, and are taken for unspecified; the rest are known to be something else.
@@ -93,10 +92,20 @@ _MATRICES_REFUSED = {8: "YCgCo", 10: "BT.2020 constant luminance", 11: "SMPTE 20
 _HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 
 
+def matrix_of_clip(frame: av.VideoFrame) -> int:
+    """Return the matrix in which a clip of such frames is written: their own, so that no colour is rounded twice."""
+    matrix = _matrix(frame)
+    return _SMPTE_170M if matrix in (_UNSPECIFIED, _RGB_MATRIX) else matrix
+
+
+class ColourError(VideoError):
+    """A frame's colours cannot be converted; whoever opened the video names it."""
+
+
 class Converter:
     """Runs frames through filters of FFmpeg, with the colours that each frame says it has.
 
-    Frames may change their size, format or colours on the way. Raises `VideoError` for colours that would come out
+    Frames may change their size, format or colours on the way. Raises `ColourError` for colours that would come out
     wrong: those of high dynamic range, and encodings that FFmpeg does not convert.
     """
 
@@ -108,7 +117,7 @@ class Converter:
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
         shape = (frame.width, frame.height, frame.format.name, _matrix(frame), frame.color_range)
         if frame.color_trc in _HDR:
-            raise VideoError(
+            raise ColourError(
                 f"the footage is HDR ({_HDR[ColorTrc(frame.color_trc)]}): shown as it is, its colours would be flat",
                 "convert it to standard range (BT.709) first, for example with ffmpeg's zscale and tonemap filters",
             )
@@ -134,7 +143,7 @@ class Converter:
 
 def _matrix(frame: av.VideoFrame) -> int:
     if (matrix := frame.colorspace) in _MATRICES_REFUSED:
-        raise VideoError(f"colours in the matrix {_MATRICES_REFUSED[matrix]} are not read", "convert them to BT.709")
+        raise ColourError(f"colours in the matrix {_MATRICES_REFUSED[matrix]} are not read", "convert them to BT.709")
     return matrix if matrix in _MATRICES_READ else _UNSPECIFIED
 
 
@@ -156,7 +165,7 @@ _kept = threading.local()
 def to_array(frame: av.VideoFrame, pixel_format: str, orientation: Orientation | None = None) -> np.ndarray:
     """Return a frame, upright, as (height, width, 3) uint8 in `pixel_format`, such as `rgb24`.
 
-    `orientation` is for frames that do not tell it. Raises `VideoError` for colours that cannot be converted.
+    `orientation` is for frames that do not tell it. Raises `ColourError` for colours that cannot be converted.
     """
     converters = _kept.__dict__
     if pixel_format not in converters:

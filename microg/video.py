@@ -23,7 +23,7 @@ from av.stream import Disposition
 
 from microg import storage
 from microg.errors import ConfigError, StorageError, VideoAccessError, VideoError, WriteError
-from microg.frame_display import UPRIGHT, Orientation, orientation_of, to_array
+from microg.frame_display import UPRIGHT, ColourError, Orientation, orientation_of, to_array
 from microg.storage_faults import reading
 
 T = TypeVar("T")
@@ -126,6 +126,8 @@ def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
         raise VideoError(f"{decoder} does not decode {uri}: {error}") from error
     except WriteError:
         raise
+    except ColourError as error:
+        raise VideoError(f"{uri} cannot be shown: {error.what}", error.fix) from error
     except (StorageError, PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         raise VideoAccessError(f"{uri} cannot be read: {error}") from error
     except (av.FFmpegError, OSError, EOFError, ValueError, OverflowError, ArithmeticError, MemoryError) as error:

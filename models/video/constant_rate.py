@@ -13,7 +13,7 @@ from fractions import Fraction
 import av
 
 from microg.errors import VideoError
-from microg.frame_display import CLIP_MATRIX, Converter
+from microg.frame_display import Converter, matrix_of_clip
 from microg.video import VideoInfo, decode_stream, open_video
 
 # Ticks a second: a common multiple of the usual frame rates.
@@ -51,9 +51,7 @@ def constant_rate(
         sought = clock.pts_at(start / fps - _SEEK_MARGIN_S)
         if sought is not None:
             container.seek(sought, stream=stream, backward=True)
-        colours = f"out_color_matrix={CLIP_MATRIX}:out_range=limited"
-        scale = ("scale", f"{size[0]}:{size[1]}:flags=bicubic:{colours}")
-        scaler = Converter(*info.orientation.filters, scale, ("setsar", "1"), ("format", "yuv420p"))
+        scaler: Converter | None = None
         found: list[str] = []
         shown: _Shown | None = None
         damage = ""
@@ -69,6 +67,7 @@ def constant_rate(
             if shown is None:
                 if sought is not None and index > start and not lost:
                     raise VideoError(f"{uri}: a seek to {start / fps:.1f} s landed at {index / fps:.1f} s")
+                scaler = _scaler(frame, info, size)
             else:
                 end = index
                 if index - shown.index > LONGEST_PAUSE_S * fps:
@@ -85,6 +84,13 @@ def constant_rate(
             yield from shown.until(_output_frame(shown.end, fps), "", scaler, start, stop)
 
 
+def _scaler(first: av.VideoFrame, info: VideoInfo, size: tuple[int, int]) -> Converter:
+    """Return what makes pictures of `size` in limited range, all in the colour matrix of the first frame."""
+    colours = f"out_color_matrix={matrix_of_clip(first)}:out_range=limited"
+    scale = ("scale", f"{size[0]}:{size[1]}:flags=bicubic:{colours}")
+    return Converter(*info.orientation.filters, scale, ("setsar", "1"), ("format", "yuv420p"))
+
+
 def _output_frame(ticks: int, fps: int) -> int:
     return (2 * ticks * fps + _TICKS) // (2 * _TICKS)
 
@@ -99,12 +105,13 @@ class _Shown:
     damage: str
 
     def until(
-        self, end: int, lost: str, scaler: Converter, start: int, stop: int | None
+        self, end: int, lost: str, scaler: Converter | None, start: int, stop: int | None
     ) -> Iterator[tuple[int, av.VideoFrame, str]]:
         """Yield the output frames before `end` that show this frame; with `lost`, all but the first stand in."""
         first, last = max(self.index, start), end if stop is None else min(end, stop)
         if first >= last:
             return
+        assert scaler is not None
         picture = scaler(self.frame)
         for index in range(first, last):
             yield index, picture, self.damage or (lost if index > self.index else "")

@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange
 
 from microg import storage
 from microg.errors import VideoError
-from microg.frame_display import CLIP_MATRIX
+from microg.frame_display import matrix_of_clip
 from microg.storage_faults import writing
 from microg.video import decode_frames
 
@@ -60,13 +60,13 @@ class Mp4Writer:
         self._stream.codec_context.gop_size = key_interval
 
     def write(self, frame: av.VideoFrame) -> None:
-        """Append the next frame, in yuv420p of BT.601 in limited range and of the writer's size.
+        """Append the next frame, in yuv420p of limited range and of the writer's size.
 
-        Its time and type are overwritten. The first one's primaries and transfer are the file's.
+        Its time and type are overwritten. The first one's matrix, primaries and transfer are the file's.
         """
         if self._frames == 0:
             context = self._stream.codec_context
-            context.colorspace, context.color_range = CLIP_MATRIX, ColorRange.MPEG
+            context.colorspace, context.color_range = matrix_of_clip(frame), ColorRange.MPEG
             context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
         frame.pts, frame.time_base, frame.pict_type = self._frames, self._time_base, PictureType.NONE
         self._frames += 1
