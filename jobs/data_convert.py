@@ -38,11 +38,34 @@ def import_dataset(
     predictions: Annotated[
         bool, typer.Option("--predictions", help="labelstudio: take the pre-annotations of unfinished tasks.")
     ] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=person|other",
+            help="cvat, labelstudio, coco: what a label means; 'person' in any case needs no telling. Repeatable.",
+        ),
+    ] = None,
+    clip_id: Annotated[
+        str | None, typer.Option(help="cvat, labelstudio: the clip of a single task that does not name it.")
+    ] = None,
+    first_frame: Annotated[
+        int | None,
+        typer.Option(min=0, max=1, help="coco: the frame_id of a clip's first frame; default: told by the data."),
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Take these tables only, e.g. boxes,actions; when merged, even if empty."
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     allow_external: AllowExternalOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Read annotations of another format into a dataset, and say what was assumed or left out.
+
+    What would lose all regions of somebody is an error: labels of other names, frames that a clip has not, boxes of no
+    size, rows that a merge would replace by none.
 
     Videos are read for their size, rate and length; one that cannot be read makes its clip's row an error and exit
     code 1. A videos.zip is unpacked into the dataset.
@@ -52,9 +75,11 @@ def import_dataset(
     - `microg data import microg4m data/MicroG-4M data/microg4m`
     - `microg data import labelstudio export.json data/microg4m --merge`
     - `microg data import cvat annotations/ data/mine --videos clips/ --copy-videos`
+    - `microg data import cvat task.zip data/mine --label Astronaut=person --clip-id Apollo13_032`
     """
     from microg.jobs.commands.data_convert import import_tables, show
 
+    own = {"predictions": predictions, "label": label, "clip_id": clip_id, "first_frame": first_frame}
     report = import_tables(
         format_name,
         source,
@@ -64,7 +89,8 @@ def import_dataset(
         dry_run=dry_run,
         videos=videos,
         copy_videos=copy_videos,
-        **({"predictions": True} if predictions else {}),
+        chosen=[table.strip() for table in tables.split(",")] if tables else (),
+        **{option: value for option, value in own.items() if value is not None and value is not False},
     )
     finish(report, show, as_json=as_json, failed=report["failed"])
 

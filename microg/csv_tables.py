@@ -38,6 +38,15 @@ def refuse_spreadsheet(data: bytes, where: str) -> None:
         raise FormatError(f"{where} is a spreadsheet or an archive, whatever its name says", SAVE_AS_CSV)
 
 
+def with_empty_boxes(data: bytes) -> bytes:
+    """Fill up rows of a clip and a frame alone, as AVA-Kinetics has them, with empty values."""
+    delimiter = delimiter_of(data).encode()
+    full = next((line for line in data.split(b"\n") if line.count(delimiter) > 1), b"")
+    mark = re.escape(delimiter)
+    pair = re.compile(rb"^([^%s\r\n]+%s[^%s\r\n]+)(\r?)$" % (mark, mark, mark), re.MULTILINE)
+    return pair.sub(rb"\g<1>" + delimiter * (full.count(delimiter) - 1) + rb"\g<2>", data) if full else data
+
+
 def read_table(
     data: bytes, types: Mapping[str, pa.DataType], *, names: Sequence[str] | None = None, skip_rows: int = 0
 ) -> pa.Table:

@@ -10,6 +10,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from microg.errors import FormatError, MicrogError, PointerError, describe
@@ -27,7 +28,7 @@ _FIX = "it may be damaged, or of another kind than its name says: make or fetch 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_BYTES = 1024  # such a file is smaller
 SAVE_AS_CSV = "save the sheet as CSV (UTF-8) and give that file"
-_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
@@ -41,7 +42,7 @@ def reads(kind: type[MicrogError] = FormatError) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def guarded(path: Any, *args: Any, **kwargs: Any) -> Any:
-            if str(path).lower().endswith(_SPREADSHEETS):
+            if str(path).lower().endswith(SPREADSHEETS):
                 raise kind(f"{path} is a spreadsheet, which is not read", SAVE_AS_CSV)
             try:
                 return function(path, *args, **kwargs)
@@ -83,9 +84,8 @@ def refuse_pointer_file(path: str | os.PathLike[str], kind: type[MicrogError] = 
 
 def refuse_pointers_in(folder: str | os.PathLike[str], kind: type[MicrogError]) -> None:
     """Raise an error of `kind` for the first such stand-in in a folder of this machine (a model's, say)."""
-    for root, _, names in os.walk(folder):
-        for name in sorted(names):
-            refuse_pointer_file(os.path.join(root, name), kind)  # noqa: PTH118
+    for file in sorted(Path(folder).rglob("*")):
+        refuse_pointer_file(file, kind)
 
 
 def parse_json(text: str | bytes, where: str, **options: Any) -> Any:
@@ -128,6 +128,12 @@ def gunzip(data: bytes, where: str) -> bytes:
         return b"".join(parts)
     except (zlib.error, EOFError) as error:
         raise FormatError(f"cannot unpack {where}: {error}", "make or fetch it again") from error
+
+
+def is_mac_leftover(name: str) -> bool:
+    """Tell whether a file or member of an archive is what macOS writes beside each file (`._x`, `__MACOSX/`)."""
+    parts = name.replace("\\", "/").split("/")
+    return "__MACOSX" in parts or parts[-1].startswith("._")
 
 
 def check_expansion(member: zipfile.ZipInfo, archive: str, kind: type[MicrogError] = FormatError) -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from microg import formats, storage
 from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.schema import TABLES
-from microg.errors import DatasetError
-from microg.formats.base import merge as merge_tables
+from microg.errors import ConfigError, DatasetError
+from microg.formats.merging import merge as merge_tables
 from microg.locks import exclusive, hidden
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def import_tables(
-    format_name: str, source: str, dataset: str, *, name: str | None, merge: bool, dry_run: bool, **options: Any
+    format_name: str,
+    source: str,
+    dataset: str,
+    *,
+    name: str | None,
+    merge: bool,
+    dry_run: bool,
+    chosen: Sequence[str] = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Read `source` into a dataset, new or (with `merge`) there already, and return the report.
 
@@ -26,10 +38,13 @@ def import_tables(
         name: Name of a new dataset; None takes the folder's.
         merge: Whether the imported clips' annotations replace those of a dataset that is there.
         dry_run: Whether nothing is written.
+        chosen: The tables to take, beside `clips`; none given: all.
         options: Options of the format.
 
     Raises:
         DatasetError: There is a dataset already, or none to merge into.
+        ConfigError: A chosen table is not in the import.
+        FormatError: The annotations cannot be read, do not fit their clips, or would wipe out rows of clips.
     """
     with nullcontext() if dry_run else exclusive(dataset):
         exists = storage.exists(storage.join(dataset, "dataset.json"))
@@ -37,11 +52,14 @@ def import_tables(
             raise DatasetError(f"{dataset} is a dataset already", "give another folder, or --merge to import into it")
         if merge and not exists:
             raise DatasetError(f"{dataset} is not a dataset: there is nothing to merge into", "leave --merge out")
-        result = formats.read(format_name, source, dataset_root=None if dry_run else dataset, **options)
-        tables, notes = result.tables, list(result.notes)
+        opened = Dataset.open(dataset) if merge else None
+        known = {table: opened.table(table) for table in TABLES if opened.has(table)} if opened else {}
+        result = formats.read(
+            format_name, source, dataset_root=None if dry_run else dataset, existing=known.get("clips"), **options
+        )
+        tables, notes = _chosen(result.tables, chosen, format_name), list(result.notes)
         if merge:
-            opened = Dataset.open(dataset)
-            tables, more = merge_tables({table: opened.table(table) for table in TABLES if opened.has(table)}, tables)
+            tables, more = merge_tables(known, tables, chosen)
             notes += more
         if not dry_run:
             # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
@@ -57,6 +75,13 @@ def import_tables(
         "failed": result.tables["clips"]["status"].to_pylist().count("error"),
         "notes": notes,
     }
+
+
+def _chosen(tables: dict[str, pa.Table], chosen: Sequence[str], format_name: str) -> dict[str, pa.Table]:
+    unknown = [name for name in chosen if name not in tables]
+    if unknown:
+        raise ConfigError(f"{format_name} holds no table {unknown[0]!r}", f"it holds {', '.join(tables)}")
+    return {name: table for name, table in tables.items() if not chosen or name in ("clips", *chosen)}
 
 
 def export_tables(format_name: str, dataset: str, target: str, *, overwrite: bool, **options: Any) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from microg import storage
-from microg.csv_tables import decimal_mark, delimiter_of, read_table, refuse_spreadsheet
+from microg.csv_tables import decimal_mark, delimiter_of, read_table, refuse_spreadsheet, with_empty_boxes
 from microg.errors import FormatError
 from microg.reading import gunzip
 
@@ -60,15 +59,15 @@ def read_rows(path: str, expected: tuple[str, ...]) -> CsvRows:
     if not data.strip():
         raise FormatError(f"{path} is empty", f"a row is {','.join(expected)}")
     refuse_spreadsheet(data, path)
-    delimiter = delimiter_of(data)
-    mark = decimal_mark(data, delimiter)
-    first = next(csv.reader([data.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")], delimiter=delimiter), [])
+    body = data.rstrip(b"\r\n \t")
+    if expected == TRUTH_COLUMNS:
+        body = with_empty_boxes(body)
+    delimiter = delimiter_of(body)
+    mark = decimal_mark(body, delimiter)
+    first = next(csv.reader([body.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")], delimiter=delimiter), [])
     header = None
     if not (len(first) > 1 and _number(first[1], mark) is not None):
         header = tuple(name.strip() for name in first)
-    body = data.rstrip(b"\r\n \t")
-    if expected == TRUTH_COLUMNS:
-        body, first = _with_empty_boxes(body, first, delimiter)
     names = _header_names(header, expected, path) if header else _positional(len(first), expected, path)
     kept = [name for name in dict.fromkeys(names) if name in _known(expected)]
     try:
@@ -78,18 +77,6 @@ def read_rows(path: str, expected: tuple[str, ...]) -> CsvRows:
         _diagnose(body, names, header is not None, path)
         raise FormatError(f"cannot read {path}: {error}") from error
     return CsvRows(dict(zip(kept, table.columns, strict=True)), header, 2 if header else 1)
-
-
-def _with_empty_boxes(body: bytes, first: list[str], delimiter: str) -> tuple[bytes, list[str]]:
-    """Return rows of a clip and a frame alone, as AVA-Kinetics has them, filled up with empty values."""
-    mark = re.escape(delimiter).encode()
-    pair = re.compile(rb"^([^%s\r\n]+%s[^%s\r\n]+)(\r?)$" % (mark, mark, mark), re.MULTILINE)
-    full = next((line for line in body.split(b"\n") if line.count(delimiter.encode()) > 1), None)
-    if full is None or not pair.search(body):
-        return body, first
-    missing = full.count(delimiter.encode()) - 1
-    filled = pair.sub(rb"\g<1>" + delimiter.encode() * missing + rb"\g<2>", body)
-    return filled, first if len(first) > 2 else [*first, *[""] * missing]
 
 
 def _number(text: str, mark: str) -> float | None:

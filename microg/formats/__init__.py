@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ def read(
     videos: str | None = None,
     dataset_root: str | None = None,
     copy_videos: bool = False,
+    existing: pa.Table | None = None,
     **options: Any,
 ) -> FormatResult:
     """Read annotations of a format, and the metadata of the clips' videos.
@@ -80,23 +82,34 @@ def read(
         videos: A folder with videos that are named by clip ids.
         dataset_root: Where the dataset will be: videos inside it get relative paths.
         copy_videos: Whether to copy other videos into it.
+        existing: Table `clips` of the dataset that the annotations will be merged into.
         options: Options of the format.
 
     Raises:
         ConfigError: The format does not know an option.
-        FormatError: The annotations cannot be read.
+        FormatError: The annotations cannot be read, or do not fit their clips.
     """
-    from microg.formats.video_files import find_videos, with_metadata
+    from microg.formats.known_clips import KnownClips, check_places
+    from microg.formats.video_files import find_videos, video_columns, with_metadata
     from microg.reading import reads
 
     function = load(name).read
     _check_options(name, "import", options, function, {"videos", "copy_videos"})
-    own = {"videos": videos, "dataset_root": dataset_root}  # of formats that look for videos themselves
-    options |= {option: value for option, value in own.items() if option in _options(function)}
+    accepted = _options(function)
+    found = find_videos(videos) if videos and "videos" not in accepted else {}
+    read_video = cache(video_columns)
+    rows = {row["clip_id"]: row for row in existing.to_pylist()} if existing is not None else {}
+    known = KnownClips(found, rows, read_video)
+    own = {"videos": videos, "dataset_root": dataset_root, "known": known}  # for formats that want to know
+    options |= {option: value for option, value in own.items() if option in accepted}
     result = reads(FormatError)(function)(path, **options)
-    found = result.videos if result.videos is not None else find_videos(videos) if videos else {}
-    clips, notes = with_metadata(result.tables["clips"], found, dataset_root=dataset_root, copy=copy_videos)
-    return replace(result, tables={**result.tables, "clips": clips}, notes=[*result.notes, *notes])
+    found = found if result.videos is None else result.videos
+    clips, notes = with_metadata(
+        result.tables["clips"], found, dataset_root=dataset_root, copy=copy_videos, read_video=read_video
+    )
+    tables = {**result.tables, "clips": clips}
+    check_places(tables, result.files, path, known)
+    return replace(result, tables=tables, notes=[*result.notes, *notes])
 
 
 def write(name: str, source: Dataset | Mapping[str, pa.Table], path: str, **options: Any) -> list[str]:
@@ -126,7 +139,7 @@ def _check_options(
     function: Callable[..., Any],
     common: AbstractSet[str] = frozenset(),
 ) -> None:
-    known = (_options(function) - {"dataset_root"}) | common
+    known = (_options(function) - {"dataset_root", "known"}) | common
     for option in options:
         if option not in known:
             flags = ", ".join("--" + flag.replace("_", "-") for flag in sorted(known)) or "none"

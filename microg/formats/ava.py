@@ -37,16 +37,19 @@ def read(path: str) -> FormatResult:
     frame lists, the frame size from the first JPEG in `frames/`, where they are there. Raises `FormatError` for a row
     that cannot be read.
     """
-    notes, samples, homes = [], [], {}
+    notes, samples, homes, files = [], [], {}, {}
     for split in schema.SPLITS:
         file = storage.join(path, "annotations", f"ava_{split}.csv")
         if not storage.exists(file):
             notes.append(f"{file} is not there: no {split} split")
             continue
-        rows = _checked_rows(read_csv(file, _ROWS, header=False), file)
+        rows, negative = _checked_rows(file)
+        if negative:
+            notes.append(f"{file}: {negative} key frames without a box were left out")
         for clip_id in pc.unique(rows["clip_id"]).to_pylist():
             if homes.setdefault(clip_id, split) != split:
                 raise FormatError(f"{file}: {clip_id} is in the {homes[clip_id]} split as well")
+            files[clip_id] = file
         samples.append(rows)
     if not samples:
         raise FormatError(f"{path} has no annotations/ava_train.csv, ava_val.csv or ava_test.csv")
@@ -76,7 +79,7 @@ def read(path: str) -> FormatResult:
         "splits": schema.from_rows("splits", splits),
         "actions": schema.conform("actions", actions.aggregate([])),
     }
-    return FormatResult(tables, notes)
+    return FormatResult(tables, notes, files=files)
 
 
 def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None], str]:
@@ -90,7 +93,7 @@ def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None]
     there = {name: file for name, file in files.items() if storage.exists(file)}
     if not there:
         raise FormatError(f"{path} has no annotations/ava_{split}.csv", "splits are train, val, test and all")
-    parts = [_checked_rows(read_csv(file, _ROWS, header=False), file) for file in there.values()]
+    parts = [_checked_rows(file)[0] for file in there.values()]
     table = schema.conform("samples", pa.concat_tables(parts).select(schema.TABLES["samples"].names))
     counts = _frame_counts(path, tuple(there))
     lengths = {clip_id: counts.get(clip_id) for clip_id in pc.unique(table["clip_id"]).to_pylist()}
@@ -189,13 +192,21 @@ def _frame_counts(path: str, splits: tuple[str, ...] = schema.SPLITS) -> dict[st
     return counts
 
 
-def _checked_rows(rows: pa.Table, file: str) -> pa.Table:
+def _checked_rows(file: str) -> tuple[pa.Table, int]:
+    """Return the rows of a file that have a box, and how many key frames it has without one."""
+    rows = read_csv(file, _ROWS, header=False)
+    negative = pc.is_valid(rows["clip_id"])
+    for name in _ROWS.names[2:7]:
+        negative = pc.and_(negative, pc.is_null(rows[name]))
     for name in rows.column_names:
-        if rows[name].null_count:
-            raise FormatError(f"{file}, line {pc.index(pc.is_null(rows[name]), True).as_py() + 1}: {name} is empty")
+        empty = pc.and_not(pc.is_null(rows[name]), negative)
+        if (line := pc.index(empty, True).as_py()) >= 0:
+            raise FormatError(f"{file}, line {line + 1}: {name} is empty")
+    rows = rows.filter(pc.invert(negative))
     ids = rows["clip_id"].to_pylist()
     clean = {name: clip_id_of(name, file) for name in dict.fromkeys(ids)}
-    return rows.set_column(0, "clip_id", pa.array([clean[name] for name in ids], pa.string()))
+    rows = rows.set_column(0, "clip_id", pa.array([clean[name] for name in ids], pa.string()))
+    return rows, pc.sum(negative).as_py() or 0
 
 
 _JPEG_QUALITY = 95

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import pyarrow as pa
 
 from microg import storage
 from microg.arrow import pc
-from microg.csv_tables import read_table, refuse_spreadsheet
+from microg.csv_tables import read_table, refuse_spreadsheet, with_empty_boxes
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.ids import split_clip_id
@@ -32,12 +33,14 @@ class FormatResult:
     """Tables read from a foreign format, by name, and notes on what was assumed or left out.
 
     A table is present when the format can express it, even without rows: a merge then knows that "no rows" is a
-    statement and not silence. `videos` are those of the clips, by clip id, where the format itself looked for them.
+    statement and not silence. `videos` are those of the clips, by clip id, where the format itself looked for them;
+    `files` says which file tells of a clip, where there are several.
     """
 
     tables: dict[str, pa.Table]
     notes: list[str]
     videos: Mapping[str, FoundVideo] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def collect(source: Dataset | Mapping[str, pa.Table]) -> tuple[Annotations, list
     named = [tables[name]["clip_id"] for name in ("boxes", "actions", "captions", "qa", "samples") if name in tables]
     missing = _missing_ids(clips["clip_id"], named)
     if missing:
-        notes.append(f"{_count(missing, 'clip')} annotated but missing from table 'clips': no video, size or length")
+        notes.append(f"{count_of(missing, 'clip')} annotated but missing from table 'clips': no video, size or length")
         clips = pa.concat_tables([clips, new_clips(missing)])
     tables["clips"] = clips
     for clip_id in clips["clip_id"].to_pylist():
@@ -122,6 +125,17 @@ def actions_by_person(actions: pa.Table) -> tuple[dict[str, dict[int, list[int]]
     return result, [f"{repeated} repeated action rows were written once"] if repeated else []
 
 
+@contextmanager
+def named_entry(where: str) -> Iterator[None]:
+    """Raise a `FormatError` that says `where` for what an entry of a JSON file lacks, or holds of another kind."""
+    try:
+        yield
+    except KeyError as error:
+        raise FormatError(f"{where}: it has no {error.args[0]!r}") from error
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise FormatError(f"{where} is malformed: {type(error).__name__}: {error}") from error
+
+
 def new_clips(clip_ids: Iterable[str], **columns: Iterable) -> pa.Table:
     """Return rows of table `clips` for these ids, status `ok`, with `columns` (aligned with the ids) filled in."""
     ids = list(clip_ids)
@@ -151,7 +165,10 @@ def read_csv(path: str, columns: pa.Schema, *, header: bool = True) -> pa.Table:
     refuse_spreadsheet(data, path)
     try:
         types = dict(zip(names, columns.types, strict=True))
-        return read_table(data.rstrip(b"\r\n \t"), types, names=None if header else names).cast(columns)
+        data = data.rstrip(b"\r\n \t")
+        return read_table(data if header else with_empty_boxes(data), types, names=None if header else names).cast(
+            columns
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise FormatError(f"cannot read {path}: {error}", f"it needs the columns {','.join(names)}") from error
 
@@ -194,7 +211,7 @@ def _missing_ids(known: pa.ChunkedArray, named: list[pa.ChunkedArray]) -> list[s
     return [clip_id for clip_id in ids if clip_id not in have]
 
 
-def _count(items: list, noun: str) -> str:
+def count_of(items: list, noun: str) -> str:
     return f"{len(items)} {noun}{'s' if len(items) != 1 else ''} (e.g. {items[0]})"
 
 
@@ -235,43 +252,3 @@ def check_format(name: str, found: Any) -> Format:
     if unknown:
         raise ConfigError(f"format {name}: there is no table {unknown[0]!r}", f"tables are {', '.join(TABLES)}")
     return cast("Format", found)
-
-
-_DERIVED = ("samples", "splits")
-
-
-def merge(existing: Mapping[str, pa.Table], imported: Mapping[str, pa.Table]) -> tuple[dict[str, pa.Table], list[str]]:
-    """Return the tables to write, and notes.
-
-    In every table that the import speaks of, its clips' rows replace those that were there; other clips keep theirs,
-    and tables that the import cannot express stay. A clip that is known keeps its row in `clips`, whose nulls are
-    filled from the import; new clips are added.
-    """
-    clip_ids = imported["clips"]["clip_id"]
-    result, notes = {"clips": _merge_clips(existing.get("clips"), imported["clips"])}, []
-    for name, table in imported.items():
-        if name == "clips":
-            continue
-        old = existing.get(name)
-        if old is not None:
-            kept = old.filter(pc.invert(pc.is_in(old["clip_id"], clip_ids)))
-            replaced = old.num_rows - kept.num_rows
-            if replaced:
-                notes.append(f"table '{name}': {replaced} rows of imported clips were replaced by {table.num_rows}")
-            table = pa.concat_tables([kept, table])
-        result[name] = table
-    stale = [name for name in _DERIVED if name in existing and name not in imported and existing[name].num_rows]
-    if stale:
-        notes.append(f"{' and '.join(stale)} were made before this import: run 'microg data split' again")
-    return result, notes
-
-
-def _merge_clips(old: pa.Table | None, new: pa.Table) -> pa.Table:
-    if old is None:
-        return new
-    filled = {row["clip_id"]: row for row in new.to_pylist()}
-    rows = []
-    for row in old.to_pylist():
-        fresh = filled.pop(row["clip_id"], {})
-        rows.append({key: fresh.get(key) if value is None else value for key, value in row.items()})
-    return pa.Table.from_pylist([*rows, *filled.values()], schema=new.schema)

@@ -10,32 +10,26 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import xml.etree.ElementTree as ET
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from microg import storage
 from microg.data import schema, taxonomy
-from microg.data.ids import clip_id_of
 from microg.errors import FormatError
 from microg.formats import xmltree
 from microg.formats.base import Annotations, FormatResult, actions_by_person, new_clips
+from microg.formats.cvat_tasks import TaskReader, clip_of
 from microg.formats.keyframes import (
-    BoxCount,
     TrackBox,
-    box_rows,
-    free_person_ids,
-    to_boxes,
     to_keyframes,
     tracks,
-    upright,
 )
-from microg.formats.labelmap import action_label, parse_action
+from microg.formats.known_clips import KnownClips
+from microg.formats.labelmap import action_label
+from microg.formats.labels import Labels
 from microg.formats.video_files import copy_videos as copy_clips
-from microg.formats.xmltree import text
-from microg.reading import DAMAGED_ZIP, check_expansion
+from microg.reading import DAMAGED_ZIP, check_expansion, is_mac_leftover
 
 TABLES = frozenset({"boxes", "actions"})
 _MIN_SLOTS = 5  # the published limit of actions a person
@@ -65,54 +59,71 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
     return notes + more
 
 
-def read(path: str) -> FormatResult:
+def read(
+    path: str, *, label: Sequence[str] = (), clip_id: str | None = None, known: KnownClips | None = None
+) -> FormatResult:
     """Read an XML file, a zip file that CVAT made, or a folder of these into `clips`, `boxes` and `actions`.
 
-    The clip is named by the task's source video, else the task, else the file. Boxes between two key frames are
-    interpolated linearly where the file does not state them; a track that never goes outside is held until the
-    task's last frame; a new track without a person id gets the next free one. Raises `FormatError` for broken or
-    hostile XML, for projects and image tasks, and for a label that is not one of the 50 actions.
+    The clip is named by `clip_id`, else the task's source video, else the task, else the file, its archive or folder;
+    of several such names one of a `known` clip counts. Boxes between two key frames are interpolated linearly where the
+    file does not state them; a track that never goes outside is held until the task's last frame; a new track without
+    a person id gets the next free one. `label` says what labels mean (`microg.formats.labels`). Raises `FormatError`
+    for broken or hostile XML, for projects and image tasks, for a label that is not one of the 50 actions, and for a
+    task that has tracks of which none would be read.
     """
+    labels, known = Labels.parse(label), known or KnownClips()
     rows: dict[str, list[dict]] = {"boxes": [], "actions": []}
     clips: dict[str, dict] = {}
+    files: dict[str, str] = {}
     notes: list[str] = []
-    for data, where in _documents(path):
-        task = TaskReader(xmltree.parse(data, where), where)
+    for data, where, names in _documents(path):
+        if clip_id is not None and clips:
+            raise FormatError(f"{path} holds several tasks, and --clip-id {clip_id} names one", "import each by itself")
+        root = xmltree.parse(data, where)
+        task = TaskReader(root, where, clip_id or clip_of(root, where, names, known), labels, known)
         if task.clip_id in clips:
-            raise FormatError(f"{where}: clip {task.clip_id} was annotated in another file already")
+            raise FormatError(
+                f"{where}: clip {task.clip_id} was annotated in another file already: {files[task.clip_id]}"
+            )
         clips[task.clip_id] = {"num_frames": task.num_frames, "width": task.width, "height": task.height}
-        boxes, labels, more = task.rows()
+        files[task.clip_id] = where
+        boxes, actions, more = task.rows()
         rows["boxes"] += boxes
-        rows["actions"] += labels
+        rows["actions"] += actions
         notes += more
     if not clips:
         raise FormatError(f"{path} holds no CVAT annotations", "give an XML file, a zip file or a folder with them")
     columns = {name: [clip[name] for clip in clips.values()] for name in ("num_frames", "width", "height")}
     tables = {name: schema.from_rows(name, found) for name, found in rows.items()}
-    return FormatResult({"clips": new_clips(clips, **columns), **tables}, notes)
+    return FormatResult({"clips": new_clips(clips, **columns), **tables}, notes, files=files)
 
 
-def _documents(path: str) -> Iterator[tuple[bytes, str]]:
-    """Yield the XML documents below `path`, with their names, in sorted order."""
+def _documents(path: str) -> Iterator[tuple[bytes, str, list[str]]]:
+    """Yield the XML documents below `path`, where each is, and what it may be named after, in sorted order."""
     if not storage.exists(path):
         raise FormatError(f"{path} is not there")
     fs, root = storage.filesystem(path)
     files = sorted(fs.find(root)) if fs.isdir(root) else [root]
     for file in files:
         uri = file if storage.is_local(path) else fs.unstrip_protocol(file)
-        if file.lower().endswith(".xml") and not file.endswith("labeling_config.xml"):
-            yield storage.read_bytes(uri), uri
-        elif file.lower().endswith(".zip"):
-            yield from _zipped(storage.read_bytes(uri), uri)
+        folder, _, name = file.rpartition("/")
+        stem, ending = name.rpartition(".")[::2]
+        if is_mac_leftover(file.removeprefix(root)):
+            continue
+        if ending.lower() == "xml" and not file.endswith("labeling_config.xml"):
+            yield storage.read_bytes(uri), uri, [stem, folder.rpartition("/")[2]]
+        elif ending.lower() == "zip":
+            yield from _zipped(storage.read_bytes(uri), uri, stem)
 
 
-def _zipped(data: bytes, uri: str) -> Iterator[tuple[bytes, str]]:
+def _zipped(data: bytes, uri: str, stem: str) -> Iterator[tuple[bytes, str, list[str]]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as bundle:
             for member in bundle.infolist():
-                if member.filename.lower().endswith(".xml"):
+                folder, _, name = member.filename.rpartition("/")
+                if name.lower().endswith(".xml") and not is_mac_leftover(member.filename):
                     check_expansion(member, uri)
-                    yield bundle.read(member), f"{uri}:{member.filename}"
+                    yield bundle.read(member), f"{uri}:{member.filename}", [name[:-4], folder.rpartition("/")[2], stem]
     except (*DAMAGED_ZIP, RuntimeError, OSError) as error:
         raise FormatError(f"{uri} is not a sound zip file: {error}", "export it again") from error
 
@@ -194,132 +205,3 @@ def _labels_element(task: ET.Element, slots: int) -> None:
 
 def _child(parent: ET.Element, tag: str, text: str) -> None:
     ET.SubElement(parent, tag).text = text
-
-
-_ACTION_SLOT = re.compile(r"action(_[0-9]+)?")
-_WHOLE = re.compile(r"[0-9]{1,9}")
-_EMPTY = ("", "none", "__undefined__")
-_OTHER_SHAPES = ("polygon", "polyline", "points", "cuboid", "ellipse", "mask", "skeleton")
-
-
-class TaskReader:
-    """Reads one task. Frames of the file count from 0, ours from 1. Raises `FormatError` saying where."""
-
-    def __init__(self, root: ET.Element, where: str) -> None:
-        self._root, self._where = root, where
-        if root.tag != "annotations":
-            raise FormatError(f"{where} is not CVAT XML: its root is <{root.tag}>", "export 'CVAT for video 1.1'")
-        if root.find("image") is not None:
-            raise FormatError(f"{where} is 'CVAT for images'", "export the task as 'CVAT for video 1.1'")
-        if root.find("meta/project") is not None:
-            raise FormatError(f"{where} is the export of a whole project", "export each task by itself")
-        self.clip_id = self._clip_id()
-        size, stop = self._number("meta/task/size"), self._number("meta/task/stop_frame")
-        self.num_frames = size if stop is None else stop + 1
-        self.width = self._number("meta/task/original_size/width")
-        self.height = self._number("meta/task/original_size/height")
-        self._counts: Counter[str] = Counter()
-        self._boxes_of_clip = BoxCount(where)
-
-    def rows(self) -> tuple[list[dict], list[dict], list[str]]:
-        """Return rows of `boxes` and `actions`, and notes."""
-        tracks = []
-        for track in self._root.iter("track"):
-            self._counts["shapes other than boxes"] += sum(len(track.findall(shape)) for shape in _OTHER_SHAPES)
-            if track.get("label") != "person":
-                self._counts["tracks with another label than 'person'"] += 1
-            elif track.find("box") is not None:
-                tracks.append(track)
-        stated = [self._person_id(track) for track in tracks]
-        known = [person_id for person_id in stated if person_id is not None]
-        if len(known) != len(set(known)):
-            twice = next(person_id for person_id, count in Counter(known).items() if count > 1)
-            raise FormatError(f"{self._where}: two tracks are person {twice}", "give each its own person_id")
-        free = free_person_ids(set(known))
-        boxes, actions = [], []
-        for track, person_id in zip(tracks, stated, strict=True):
-            person_id = next(free) if person_id is None else person_id
-            boxes += box_rows(self.clip_id, person_id, self._boxes(track))
-            actions += [{"clip_id": self.clip_id, "person_id": person_id, "action_id": a} for a in self._actions(track)]
-        notes = [f"{self.clip_id}: {count} {what} were left out" for what, count in self._counts.items() if count]
-        turned = sum(1 for box in self._root.iter("box") if float(box.get("rotation") or 0))
-        if turned:
-            notes.append(f"{self.clip_id}: {turned} turned boxes were read as the upright box around them")
-        return boxes, actions, notes
-
-    def _clip_id(self) -> str:
-        stem = self._where.rsplit("/", 1)[-1].removesuffix(".xml")
-        names = [text(self._root.find(place)) for place in ("meta/task/source", "meta/source", "meta/task/name")]
-        candidates = [name for name in [*names, stem] if name]
-        for name in candidates:
-            try:
-                return clip_id_of(name, self._where)
-            except FormatError:
-                continue
-        raise FormatError(
-            f"{self._where}: none of {candidates} is a clip id", "name the task or its video like Apollo13_032"
-        )
-
-    def _number(self, place: str) -> int | None:
-        value = text(self._root.find(place))
-        if value is None:
-            return None
-        if not _WHOLE.fullmatch(value):
-            raise FormatError(f"{self._where}: {place} is {value[:40]!r}, not a number")
-        return int(value)
-
-    def _values(self, track: ET.Element, name: str) -> list[str]:
-        return [text(a) or "" for a in track.iter("attribute") if a.get("name") == name]
-
-    def _person_id(self, track: ET.Element) -> int | None:
-        values = {value for value in self._values(track, "person_id") if value}
-        if len(values) > 1 or not all(_WHOLE.fullmatch(value) for value in values):
-            raise FormatError(f"{self._where}: track {track.get('id')} has the person_id {sorted(values)}")
-        return int(values.pop()) if values else None
-
-    def _actions(self, track: ET.Element) -> list[int]:
-        names = dict.fromkeys(
-            value
-            for attribute in track.iter("attribute")
-            if _ACTION_SLOT.fullmatch(attribute.get("name") or "")
-            and (value := text(attribute) or "").lower() not in _EMPTY
-        )
-        where = f"{self._where}, track {track.get('id')}"
-        return list(dict.fromkeys(parse_action(name, where) for name in names))
-
-    def _boxes(self, track: ET.Element) -> list[TrackBox]:
-        """Return the visible boxes: those stated, and those between key frames."""
-        elements = sorted(track.findall("box"), key=lambda box: int(self._attribute(box, "frame")))
-        keyframes: list[TrackBox] = []
-        for index, element in enumerate(elements):
-            if element.get("outside") == "1":
-                continue
-            box = self._box(element)
-            after = elements[index + 1] if index + 1 < len(elements) else None
-            if after is None or after.get("outside") != "1":
-                keyframes.append(box)
-                continue
-            # Until it goes outside a box stays where it is: CVAT does not move a box towards its outside position.
-            last = int(self._attribute(after, "frame"))
-            keyframes.append(TrackBox(box.frame, *box.corners, confidence=box.confidence, ends=last <= box.frame))
-            if last > box.frame:
-                keyframes.append(TrackBox(last, *box.corners, confidence=box.confidence, ends=True))
-        self._boxes_of_clip.add(keyframes, self.num_frames)
-        return to_boxes(keyframes, self.num_frames)
-
-    def _box(self, element: ET.Element) -> TrackBox:
-        try:
-            x1, y1, x2, y2 = (float(self._attribute(element, name)) for name in ("xtl", "ytl", "xbr", "ybr"))
-            degrees = float(element.get("rotation") or 0)
-            corners = upright((x1, y1, x2, y2), degrees, ((x1 + x2) / 2, (y1 + y2) / 2))
-            stated = [text(a) for a in element.iter("attribute") if a.get("name") == "confidence"]
-            confidence = float(stated[0]) if stated and stated[0] else None
-            return TrackBox(int(self._attribute(element, "frame")) + 1, *corners, confidence=confidence)
-        except ValueError as error:
-            raise FormatError(f"{self._where}: a box has a bad number: {error}") from error
-
-    def _attribute(self, element: ET.Element, name: str) -> str:
-        value = element.get(name)
-        if value is None:
-            raise FormatError(f"{self._where}: a box has no {name!r}")
-        return value

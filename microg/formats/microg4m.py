@@ -28,6 +28,7 @@ from microg.formats.base import (
 from microg.formats.labelmap import check_label_map, label_map_text
 from microg.formats.video_files import copy_videos as copy_clips
 from microg.formats.video_files import find_videos, unpack_zip
+from microg.reading import SAVE_AS_CSV, SPREADSHEETS
 
 TABLES = frozenset({"boxes", "actions", "captions", "qa"})
 _ORIGIN_OF_LETTER = {"m": "movie", "r": "real"}
@@ -75,7 +76,8 @@ def read(path: str, *, videos: str | None = None, dataset_root: str | None = Non
         "captions": captions,
         "qa": qa,
     }
-    return FormatResult(tables, notes + video_notes, found)
+    told = dict.fromkeys(tables["boxes"]["clip_id"].unique().to_pylist(), boxes_file or path)
+    return FormatResult(tables, notes + video_notes, found, told)
 
 
 def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> list[str]:
@@ -104,9 +106,13 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
 
 def _load(root: str, name: str, columns: pa.Schema) -> tuple[pa.Table, str | None]:
     """Read a table from its CSV file, or else from its Parquet file; without either, an empty one and None."""
-    for file in (storage.join(root, "annotation_files", f"{name}.csv"), storage.join(root, f"{name}.csv")):
+    for folder in (storage.join(root, "annotation_files"), root):
+        file = storage.join(folder, f"{name}.csv")
         if storage.exists(file):
             return read_csv(file, columns), file
+        for ending in SPREADSHEETS:
+            if storage.exists(storage.join(folder, name + ending)):
+                raise FormatError(f"{folder}/{name}{ending} is a spreadsheet, which is not read", SAVE_AS_CSV)
     for file in (storage.join(root, "parquet_format", f"{name}.parquet"), storage.join(root, f"{name}.parquet")):
         if storage.exists(file):
             table = storage.read_parquet(file)

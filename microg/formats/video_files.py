@@ -8,7 +8,7 @@ import stat
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,7 +21,7 @@ from microg.data.ids import VIDEO_EXTENSIONS, split_clip_id
 from microg.data.places import external_allowed, external_reason
 from microg.errors import FormatError, IdError, VideoError, describe
 from microg.formats.base import Annotations, FoundVideo
-from microg.reading import DAMAGED_ZIP, check_expansion
+from microg.reading import DAMAGED_ZIP, check_expansion, is_mac_leftover
 from microg.video import decode_frames_at
 
 _BLOCK_BYTES = 16 << 20
@@ -63,7 +63,12 @@ def origin_of(path: str) -> str | None:
 
 
 def with_metadata(
-    clips: pa.Table, videos: Mapping[str, FoundVideo], *, dataset_root: str | None = None, copy: bool = False
+    clips: pa.Table,
+    videos: Mapping[str, FoundVideo],
+    *,
+    dataset_root: str | None = None,
+    copy: bool = False,
+    read_video: Callable[[str], dict[str, Any]] = video_columns,
 ) -> tuple[pa.Table, list[str]]:
     """Return `clips` with uri, size, rate, length and checksum of each clip's video, and notes.
 
@@ -84,7 +89,7 @@ def with_metadata(
         row["origin"] = row["origin"] or video.origin
         row["uri"] = video.path
         try:
-            row |= video_columns(video.path)
+            row |= read_video(video.path)
         except (VideoError, OSError) as error:
             broken += 1
             row |= {"status": "error", "error": describe(error)}
@@ -188,7 +193,7 @@ def _members(archive: str, bundle: zipfile.ZipFile) -> Iterator[tuple[str, zipfi
             raise FormatError(f"{archive}: member {name!r} is a link", "do not trust this file")
         if member.flag_bits & 1:
             raise FormatError(f"{archive}: member {name!r} is encrypted", "extract it yourself and import the folder")
-        clip_id = None if not name or member.is_dir() or "__MACOSX" in parts else _clip_id(name)
+        clip_id = None if not name or member.is_dir() or is_mac_leftover(name) else _clip_id(name)
         if clip_id is None:
             continue
         check_expansion(member, archive)

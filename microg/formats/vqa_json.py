@@ -11,7 +11,7 @@ from microg import storage
 from microg.data import schema
 from microg.data.ids import clip_id_of
 from microg.errors import FormatError
-from microg.reading import parse_json
+from microg.reading import is_mac_leftover, parse_json
 
 _NAME = "vqa_and_captioning"
 _PAIR = pa.struct([("Q", pa.string()), ("A", pa.string())])
@@ -30,7 +30,7 @@ def find_and_read(root: str) -> tuple[pa.Table, pa.Table, str | None]:
         if not storage.exists(folder):
             continue
         for name in sorted(fs.ls(storage.filesystem(folder)[1], detail=False)):
-            if name.endswith(".json"):
+            if name.endswith(".json") and not is_mac_leftover(name):
                 file = storage.join(folder, name.rsplit("/", 1)[-1])
                 parsed = _shape(storage.read_json(file))
                 if parsed is not None:

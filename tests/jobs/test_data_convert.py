@@ -97,7 +97,12 @@ def test_a_merge_replaces_the_imported_clips_and_leaves_the_others(
     edited["predictions"][0]["result"] = edited["predictions"][0]["result"][:2]  # the actions and texts are gone
     new["data"] |= {"clip_id": "another_004", "video": "another_004.mp4"}
     (tmp_path / "out/tasks.json").write_text(json.dumps([edited, new]))
-    microg(capsys, "import", "labelstudio", tmp_path / "out", tmp_path / "data", "--merge", "--predictions")
+    merge = ["import", "labelstudio", tmp_path / "out", tmp_path / "data", "--merge", "--predictions"]
+    error = microg(capsys, *merge, code=2)[1]
+    assert "table 'actions': 2 rows of 1 clip (e.g. filmA_000) would be replaced by none" in error
+    error = microg(capsys, *merge, "--tables", "boxes,actions,poems", code=2)[1]
+    assert "labelstudio holds no table 'poems'" in error
+    microg(capsys, *merge, "--tables", "boxes,actions")
     data = Dataset.open(str(tmp_path / "data"))
     assert data.table("clips")["clip_id"].to_pylist() == [
         "filmA_000",
@@ -109,7 +114,7 @@ def test_a_merge_replaces_the_imported_clips_and_leaves_the_others(
     actions = data.table("actions")["clip_id"].to_pylist()
     assert [actions.count(c) for c in ("filmA_000", "filmA_001", "tourB_000", "another_004")] == [0, 4, 4, 4]
     captions = set(data.table("captions")["clip_id"].to_pylist())
-    assert captions == {"filmA_001", "tourB_000", "walkC_000", "another_004"}
+    assert captions == {"filmA_000", "filmA_001", "tourB_000", "walkC_000"}  # this table was not taken
     assert data.table("boxes")["clip_id"].to_pylist().count("filmA_000") == 12
 
 

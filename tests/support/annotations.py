@@ -75,12 +75,20 @@ def coordinates() -> st.SearchStrategy[float]:
 
 
 @st.composite
+def corners(draw: st.DrawFn) -> tuple[float, float, float, float]:
+    """Corners of a box that has a size, whole pixels and not."""
+    sizes = st.one_of(st.integers(1, 900).map(float), st.floats(0.01, 2000))
+    left, top = draw(coordinates()), draw(coordinates())
+    return left, top, left + draw(sizes), top + draw(sizes)
+
+
+@st.composite
 def tracked_tables(draw: st.DrawFn) -> dict[str, pa.Table]:
     """One clip with up to three people, any boxes on any frames, and any actions."""
     boxes, actions = [], []
     for person_id in draw(st.sets(st.integers(1, 40), min_size=1, max_size=3)):
         frames = draw(st.sets(st.integers(1, FRAMES), min_size=1, max_size=12))
-        palette = draw(st.lists(st.tuples(*[coordinates()] * 4), min_size=1, max_size=3))
+        palette = draw(st.lists(corners(), min_size=1, max_size=3))
         for frame in sorted(frames):
             boxes.append(_box("clip_a_003", frame, person_id, draw(st.sampled_from(palette))))
             boxes[-1]["confidence"] = draw(st.sampled_from([None, 0.5, 0.9375]))

@@ -45,12 +45,16 @@ def test_every_file_equals_the_reference_conversion_byte_for_byte(oracles: Path,
 
 def test_the_reference_files_are_read_back(oracles: Path, tmp_path: Path) -> None:
     tables = oracle_tables(oracles)
+    lengths = pa.array([120] * tables["clips"].num_rows, pa.int32())  # as the boxes have it, not the oracle's lists
+    tables["clips"] = tables["clips"].set_column(
+        tables["clips"].column_names.index("num_frames"), "num_frames", lengths
+    )
     samples = make_samples(tables["boxes"], tables["clips"], tables["actions"])
     formats.write("ava", tables | {"samples": samples, "splits": published_split(samples)}, str(tmp_path / "ava"))
     result = formats.read("ava", str(tmp_path / "ava"))
     assert rows(result.tables["samples"]) == rows(samples)
     assert result.tables["splits"].equals(published_split(samples))
-    assert set(result.tables["clips"]["num_frames"].to_pylist()) == {2}
+    assert set(result.tables["clips"]["num_frames"].to_pylist()) == {120}
     assert rows(result.tables["actions"]) == rows(
         samples.select(["clip_id", "person_id", "action_id"])
         .group_by(["clip_id", "person_id", "action_id"])

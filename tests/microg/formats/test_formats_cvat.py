@@ -108,7 +108,7 @@ def test_what_is_not_a_person_box_is_left_out_with_a_note(tmp_path: Path) -> Non
     assert result.tables["boxes"].num_rows == 1
     assert sorted(result.notes)[1:] == [
         "a_000: 1 shapes other than boxes were left out",
-        "a_000: 1 tracks with another label than 'person' were left out",
+        "a_000: 1 tracks with the label 'hatch' were left out",
     ]
 
 
