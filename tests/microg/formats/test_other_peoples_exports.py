@@ -18,14 +18,7 @@ from microg.errors import ConfigError, FormatError
 from microg.formats.base import FormatResult, new_clips
 from microg.formats.coco_document import first_frame_id
 from microg.formats.merging import merge
-from tests.conftest import _folder
 from tests.support.helpers import moving_scene, write_video
-
-
-@pytest.fixture(scope="module")
-def cases() -> Path:
-    """Folder with small inputs that failed once, and what is right for each."""
-    return _folder("MICROG_CASES", "cases")
 
 
 def said(result: FormatResult) -> tuple[list[str], int, list[tuple[int, int]]]:
