@@ -278,6 +278,8 @@ def check_truth_rows(rows: pa.Table, space: LabelSpace, where: Where) -> None:
 
 def _check_key_boxes(rows: pa.Table, where: Where) -> None:
     _check_filled(rows, ("clip_id", "frame", "x1", "y1", "x2", "y2"), where)
+    frame = rows["frame"].to_numpy()
+    _refuse(frame < 0, where, lambda index: f"frame {frame[index]}", "no clip has such a frame")
     box = {name: rows[name].to_numpy() for name in ("x1", "y1", "x2", "y2")}
     for name, value in box.items():
         _refuse(~np.isfinite(value), where, lambda index, n=name, v=value: f"{n} is {v[index]}", "boxes must be finite")

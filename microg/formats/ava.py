@@ -21,6 +21,7 @@ from microg.data import schema
 from microg.data.ids import check_id, clip_id_of
 from microg.errors import DatasetError, FormatError, MicrogError, VideoError, describe
 from microg.formats.base import Annotations, FormatResult, new_clips, read_csv, write_csv
+from microg.formats.known_clips import KnownClips, check_places
 from microg.formats.labelmap import check_label_map, label_map_text
 from microg.video import decode_frames, probe
 
@@ -97,6 +98,8 @@ def read_samples(path: str, split: str) -> tuple[pa.Table, dict[str, int | None]
     table = schema.conform("samples", pa.concat_tables(parts).select(schema.TABLES["samples"].names))
     counts = _frame_counts(path, tuple(there))
     lengths = {clip_id: counts.get(clip_id) for clip_id in pc.unique(table["clip_id"]).to_pylist()}
+    clips = new_clips(lengths, num_frames=lengths.values())
+    check_places({"clips": clips, "samples": table}, {}, f"the {split} samples of {path}", KnownClips())
     digest = hashlib.sha256(table.to_pandas().to_csv(index=False).encode())
     digest.update(repr(sorted(lengths.items())).encode())
     return table, lengths, digest.hexdigest()[:16]

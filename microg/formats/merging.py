@@ -27,26 +27,32 @@ def merge(
     """
     clip_ids = imported["clips"]["clip_id"]
     result, notes = {"clips": _merge_clips(existing.get("clips"), imported["clips"])}, []
+    lost = {}
     for name, table in imported.items():
         if name == "clips":
             continue
         old = existing.get(name)
         if old is not None:
-            gone = old.filter(pc.is_in(old["clip_id"], clip_ids))
-            lost = gone.filter(pc.invert(pc.is_in(gone["clip_id"], table["clip_id"])))
-            if lost.num_rows and name not in named:
-                clips = count_of(pc.unique(lost["clip_id"]).to_pylist(), "clip")
-                others = ",".join(other for other in imported if other not in ("clips", name))
-                raise FormatError(
-                    f"table '{name}': {lost.num_rows} rows of {clips} would be replaced by none",
-                    f"choose the tables to take: --tables {others}; name '{name}', too, if its rows are to go",
+            mine = pc.is_in(old["clip_id"], clip_ids)
+            gone = old.filter(mine)
+            bare = gone.filter(pc.invert(pc.is_in(gone["clip_id"], table["clip_id"])))
+            if bare.num_rows and name not in named:
+                lost[name] = (
+                    f"{bare.num_rows} of {count_of(pc.unique(bare['clip_id']).to_pylist(), 'clip')} in {name!r}"
                 )
             if gone.num_rows:
                 notes.append(
                     f"table '{name}': {gone.num_rows} rows of imported clips were replaced by {table.num_rows}"
                 )
-            table = pa.concat_tables([old.filter(pc.invert(pc.is_in(old["clip_id"], clip_ids))), table])
+            table = pa.concat_tables([old.filter(pc.invert(mine)), table])
         result[name] = table
+    if lost:
+        kept = ",".join(name for name in imported if name not in lost and name != "clips")
+        raise FormatError(
+            f"the import has no rows in place of rows that are there: {', '.join(lost.values())}",
+            (f"take the other tables with --tables {kept}; " if kept else "")
+            + f"if these rows are to go, name their tables, too: --tables {','.join(lost)}",
+        )
     stale = [name for name in _DERIVED if name in existing and name not in imported and existing[name].num_rows]
     if stale:
         notes.append(f"{' and '.join(stale)} were made before this import: run 'microg data split' again")

@@ -99,7 +99,8 @@ def test_a_merge_replaces_the_imported_clips_and_leaves_the_others(
     (tmp_path / "out/tasks.json").write_text(json.dumps([edited, new]))
     merge = ["import", "labelstudio", tmp_path / "out", tmp_path / "data", "--merge", "--predictions"]
     error = microg(capsys, *merge, code=2)[1]
-    assert "table 'actions': 2 rows of 1 clip (e.g. filmA_000) would be replaced by none" in error
+    assert "no rows in place of rows that are there: 2 of 1 clip (e.g. filmA_000) in 'actions', " in error
+    assert "take the other tables with --tables boxes; if these rows are to go" in error
     error = microg(capsys, *merge, "--tables", "boxes,actions,poems", code=2)[1]
     assert "labelstudio holds no table 'poems'" in error
     microg(capsys, *merge, "--tables", "boxes,actions")

@@ -147,6 +147,7 @@ BAD_PREDICTIONS = {
     "infinite": ([*PREDICTIONS, (*PREDICTIONS[0][:7], "-inf")], "line 4: score is -inf"),
     "no number": ([*PREDICTIONS, (*PREDICTIONS[0][:7], "high")], "line 4: score 'high' is not a number"),
     "no whole frame": ([*PREDICTIONS, ("a_001", "5.5", *LEFT, 1, 1.0)], "line 4: frame '5.5' is not a whole number"),
+    "negative frame": ([("a_001", -5, *LEFT, 1, 1.0)], "line 1: frame -5"),
     "x2 <= x1": ([PREDICTIONS[0], ("a_001", 5, 0.4, 0.1, 0.4, 0.9, 1, 1.0)], "line 2: box with x2 0.4 <= x1 0.4"),
     "y2 < y1": ([PREDICTIONS[0], ("a_001", 5, 0.1, 0.9, 0.4, 0.1, 1, 1.0)], "line 2: box with y2 0.1 <= y1 0.9"),
     "nan box": ([PREDICTIONS[0], ("a_001", 5, "nan", 0.1, 0.4, 0.9, 1, 1.0)], "line 2: x1 is nan"),
