@@ -127,15 +127,21 @@ def _rows_of(run: RunFolder, task: Task, row: PublishedTextRow | None) -> list[R
         if protocol == "paper" and row is not None and same:
             published = row.scores[task]
             cells = [beside(cell, published.get(title)) for title, cell in zip(columns(task), cells, strict=True)]
-        note = ""
+        notes = _on_rule(run)
         if protocol == "paper" and not same:
-            note = (
+            notes.append(
                 f"{items_of(run, task):,} items, not the published {PUBLISHED_ITEMS[task]:,}: "
                 "not compared with published rows"
             )
         about = (Cell(text=name), frames)
-        rows.append(Row("ours", (*about, *cells), run=run.name, protocol=protocol, note=note))
+        rows.append(Row("ours", (*about, *cells), run=run.name, protocol=protocol, note="; ".join(notes)))
     return rows
+
+
+def _on_rule(run: RunFolder) -> list[str]:
+    """Return a note where answers were not scored as the model wrote them."""
+    clean = (run.metrics.get("answers") or {}).get("rule") == "clean"
+    return ["only the answers in what the model wrote (--answers clean)"] if clean else []
 
 
 def _frames_of(run: RunFolder) -> Cell:
@@ -214,6 +220,8 @@ def _run_entries(run: RunFolder, task: Task) -> list[Entry]:
     data, title = _data(run, task)
     counts = run.metrics.get("coverage", {}).get(task, {})
     bad = sum(int(counts.get(what) or 0) for what in ("missing", "failed", "empty"))
+    notes = [f"{bad:,} of {counts.get('items', 0):,} without a text"] if bad else []
+    notes += _on_rule(run)
     return [
         Entry(
             name=run.name,
@@ -224,7 +232,7 @@ def _run_entries(run: RunFolder, task: Task) -> list[Entry]:
             cells={key: cells.get(key, Cell()) for key in columns(task)},
             run=run.name,
             about=str(run.metrics.get("model") or model_name(run) or ""),
-            note=f"{bad:,} of {counts.get('items', 0):,} without a text" if bad else "",
+            note="; ".join(notes),
         )
         for protocol in PROTOCOLS
         if (cells := scores_of(run, task, protocol))

@@ -136,3 +136,17 @@ def test_wrong_names_scales_devices_and_clip_lengths_are_refused(
 def test_boxes_given_as_shares_of_the_image_are_warned_of(model: torch.nn.Module) -> None:
     np.save("boxes.npy", BOXES / np.array([1, 80, 80, 80, 80]))
     assert "boxes are pixels" in _forward().stderr
+
+
+def test_the_weights_of_a_key_are_taken_and_the_others_told(model: torch.nn.Module) -> None:
+    state = model.state_dict()
+    zeros = {name: torch.zeros_like(value) for name, value in state.items()}
+    torch.save({"state_dict": zeros, "state_dict_ema": state}, "tiny.pyth")
+    done = _forward("--weights-key", "state_dict_ema", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "other weights in the file, for --weights-key: state_dict" in done.stderr
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(CLIPS), torch.from_numpy(BOXES).float())
+    np.testing.assert_allclose(np.load("logits.npy"), expected, atol=1e-5)
+    assert _forward("--device", "cpu").exit_code == 0
+    assert not np.allclose(np.load("logits.npy"), expected)

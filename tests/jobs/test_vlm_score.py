@@ -423,3 +423,35 @@ def test_the_command_starts_quickly_and_shows_examples():
     assert "microg vlm score --run runs/qwen" in " ".join(done.stdout.split())
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "ray", "transformers", "pandas", "openai", "pyarrow"}
+
+
+def test_clean_answers_score_as_plain_ones_do_and_the_rule_is_told_wherever_scores_are(files: tuple[str, str]):
+    wrapped = json.loads(Path(files[0]).read_text())
+    around = ["<think>Two? No.</think>\n%s", "Answer: %s", "%s<|im_end|>", "**%s**", "```\n%s\n```"]
+    for number, entry in enumerate(wrapped):
+        entry["caption"] = json.dumps({"caption": entry["caption"]})
+        for place, pair in enumerate(entry["qa_pairs"]):
+            pair["A"] = around[(number + place) % len(around)] % pair["A"]
+    Path("wrapped.json").write_text(json.dumps(wrapped))
+    both = ("--metrics", "cider,bleu,rouge_l", "--resamples", "20", "--no-plots")
+    plain = _json(*_of(files), *both, "--out", "plain")
+    cleaned = _json(*_of(("wrapped.json", files[1])), *both, "--answers", "clean", "--out", "clean")
+    raw = _json(*_of(("wrapped.json", files[1])), *both, "--out", "raw")
+    assert cleaned["tasks"] == plain["tasks"]
+    assert raw["tasks"] != plain["tasks"]
+    assert (plain["answers"], plain["notes"]) == ({"rule": "raw", "wrapped": 0}, [])
+    assert (raw["answers"], cleaned["answers"]) == ({"rule": "raw", "wrapped": 60}, {"rule": "clean", "wrapped": 60})
+    assert "60 predictions hold more than an answer" in raw["notes"][0]
+    assert raw["notes"][0].endswith("--answers clean leaves it out")
+    assert cleaned["notes"][0].endswith("which was left out")
+    for name in ("raw", "clean"):
+        assert json.loads(Path(name, "run.json").read_text())["full_config"]["score"]["answers"] == name
+    assert CliRunner().invoke(cli.app, ["report", "raw", "clean", "--out", "page.html"]).exit_code == 0
+    page = Path("page.html").read_text()
+    assert "60 texts hold more than an answer, which was left out" in page
+    assert "60 texts hold more than an answer, all of which was scored (--answers raw)" in page
+    assert "answers scored" in page
+    assert page.count("only the answers in what the model wrote (--answers clean)") >= 2  # Tables 4 and 5
+    board = CliRunner().invoke(cli.app, ["report", "--leaderboard", ".", "--out", "board.html"])
+    assert board.exit_code == 0, board.output
+    assert "(--answers clean)" in Path("board.html").read_text()
