@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from microg.console import say_aside
-from microg.jobs.common import EXIT_FAILED_ROWS, command
+from microg.jobs.common import EXIT_FAILED_ROWS, OfflineOption, command
 
 
 @command("demo")
@@ -21,25 +21,42 @@ def demo(
     ] = None,
     out: Annotated[str, typer.Option(help="Run folder to make or to resume.")] = "runs/demo",
     weights: Annotated[
-        str | None, typer.Option(help="Detector weights: a name or a path; default: yolo11n.pt where it is found.")
+        str | None, typer.Option(help="Detector weights: a name or a path; default: what is here, else yolo11n.pt.")
     ] = None,
     videos: Annotated[int, typer.Option(min=1, help="Synthetic footage: how many files of 18 s.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Synthetic footage: seed.")] = 1,
-    learn: Annotated[
-        bool, typer.Option("--learn/--no-learn", help="Also train models on synthetic clips and score them.")
+    models: Annotated[
+        bool, typer.Option("--models/--no-models", help="Also recognise actions, describe and answer, and score.")
     ] = True,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train the tiny models anew on drawn clips, instead of using the package's."),
+    ] = False,
     training_clips: Annotated[
-        int, typer.Option("--training-clips", min=20, help="Clips to learn actions from; 7 times as many to answer.")
+        int,
+        typer.Option(
+            "--training-clips", min=20, help="With --train: clips to learn actions from; 7 times as many to answer."
+        ),
     ] = 240,
+    language_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="What describes clips ('microg vlm models'); default: the package's tiny one."
+        ),
+    ] = None,
+    offline: OfflineOption = False,
 ) -> None:
-    """From raw footage to a leaderboard: curate, describe, train, predict, ask, score and report; minutes on 2 cores.
+    """From raw footage to a leaderboard: curate, describe, predict, ask, score and report; 3 minutes on 2 cores.
 
-    Your own footage has no annotations to learn from and to score with: the demo then ends with the dataset's page.
+    The footage is drawn, and the tiny models that come with the package were trained on drawn people. Your own footage
+    has no truth to score with: the demo then ends with a page of what a zero-shot model of actions (where it has been
+    fetched: SLOW_8x8_R50_AVA.pkl) and the language model say of each clip. Run again, it does what is missing.
 
     Examples:
 
     - `microg demo`
-    - `microg demo my_videos/ --out runs/mine --weights weights/yolo11s.pt`
+    - `microg demo my_videos/ --out runs/mine --weights yolo11s.pt`
+    - `microg demo --train --out runs/trained` (13 minutes)
     """
     from microg.demo.story import StorySettings, run_story
 
@@ -57,8 +74,10 @@ def demo(
         weights=weights,
         videos=videos,
         seed=seed,
-        learn=learn,
+        models=models,
+        train=train,
         training_clips=training_clips,
+        language_model=language_model,
     )
     failed = run_story(settings, run_command)
     if failed:

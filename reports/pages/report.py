@@ -17,9 +17,10 @@ from microg.data import statistics
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError
 from microg.locks import exclusive_file
+from microg.reports.clips.unscored import has_rows, unscored, unscored_clips
 from microg.reports.defects import defects
 from microg.reports.html import Section, html_table, picture, render_page, section
-from microg.reports.run_folders import RunFolder, datasets_of, find_runs, model_name
+from microg.reports.run_folders import RunFolder, dataset_of, datasets_of, find_runs, model_name
 from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportOptions, SectionInputs
 from microg.reports.run_kinds.registry import kind_of, of_kind, run_kinds
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, write_tables
@@ -48,7 +49,7 @@ class WrittenPage(TypedDict):
 def section_names() -> list[str]:
     """Return the names of all sections of a report, in reading order."""
     of_kinds = (part.name for kind in run_kinds() for part in kind.sections)
-    return ["overview", "tables", *of_kinds, "costs", "warnings", "defects", "provenance"]
+    return ["overview", "unscored", "tables", *of_kinds, "costs", "warnings", "defects", "provenance"]
 
 
 def build(
@@ -95,6 +96,7 @@ def _write(
         progress(name)
 
     add("overview", overview(found))
+    add("unscored", what_models_say(found, inputs))
     add("tables", _tables_section(tables, PurePosixPath(folder).name))
     for kind in run_kinds():
         for part in kind.sections:
@@ -108,6 +110,20 @@ def _write(
     text = render_page(title, _subtitle(found), sections)
     storage.write_bytes(page, text.encode())
     return written_page(page, text, [page, *files], inputs.notes, found)
+
+
+def what_models_say(runs: Sequence[RunFolder], inputs: SectionInputs) -> Section | None:
+    """Show what models say of clips that nobody scored, such as footage without annotations."""
+    by_dataset: dict[str, tuple[Dataset, list[RunFolder]]] = {}
+    for run in unscored(runs):
+        dataset = dataset_of(run, inputs.datasets[0] if inputs.datasets else None)
+        if dataset is not None and has_rows(run):
+            by_dataset.setdefault(dataset.root, (dataset, []))[1].append(run)
+    clips, total = [], 0
+    for dataset, answered in by_dataset.values():
+        found, count = unscored_clips(answered, dataset, inputs.options.max_clips, inputs.options.picture)
+        clips, total = clips + found, total + count
+    return section("unscored", "What the models say", "unscored", clips=clips, total=total) if clips else None
 
 
 def written_page(

@@ -10,7 +10,7 @@ from microg import storage
 from tests.support.browser import look
 from tests.support.processes import start_microg
 
-SMALL = ("--videos", 2, "--training-clips", 40, "--seed", 1)
+SMALL = ("--train", "--videos", 2, "--training-clips", 40, "--seed", 1)
 TABLES = ("har_train", "har_predictions", "generations", "text_items")
 
 
