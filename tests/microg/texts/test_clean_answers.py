@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from microg.texts.clean import clean, cleaned
 from microg.texts.files import read_text_predictions, read_text_references
 from microg.texts.items import TextPredictions, TextRow
+from tests.fuzzing.mutations import mutate
 
 _PAGE = Path(__file__).resolve().parents[3] / "docs" / "protocols.md"
 _EXAMPLES = re.findall(r'^(".*") +-> (".*")$', _PAGE.read_text("utf-8"), re.MULTILINE)
@@ -52,6 +54,12 @@ def test_a_text_that_is_nothing_but_an_answer_stays_bit_for_bit(text: str) -> No
 def test_a_long_text_of_markers_alone_is_read_in_one_go(marker: str) -> None:
     text = marker * 100_000  # what looked at it again from each marker would not end
     assert len(clean(text)) <= len(text)
+
+
+def test_no_mutation_of_the_examples_ends_in_an_exception() -> None:
+    chance = random.Random(0)
+    for written, _ in _EXAMPLES * 20:
+        clean(mutate(json.loads(written).encode(), chance).decode("utf-8", "replace"))
 
 
 def test_what_was_changed_is_counted_and_the_rest_is_the_same_row() -> None:
