@@ -378,12 +378,19 @@ def run(app: typer.Typer) -> None:
     except Exception as error:
         from microg import storage_faults
 
-        known = storage_faults.explain(error)
+        known = storage_faults.explain(error) or _rays(error)
         if debug or known is None:
             raise
         _refuse(known)
     finally:
         sys.excepthook = _show_traceback  # now, as Typer sets its own
+
+
+def _rays(error: Exception) -> MicrogError | None:
+    """Return what an error of Ray means that no pipeline expected; None for errors of others."""
+    from microg.pipelines.core.ray_errors import explain, is_rays
+
+    return explain(error) if is_rays(error) else None
 
 
 def _visible_warning(*about: Any, _format: Any = warnings.formatwarning, **more: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import secrets
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from typing import Any
 
 from microg.config import Resources
 from microg.console import say_aside
-from microg.errors import ConfigError, WorkerError, WriteError, describe
-from microg.storage_faults import ends_run, free_bytes
+from microg.errors import WriteError
+from microg.pipelines.core.ray_errors import OTHER_DISK, explain, no_connection, no_start, ray_room
 from microg.system.hardware import usable_cores
 
 _QUIET = {
@@ -32,9 +31,7 @@ _QUIET = {
 # One stuck stage must become an error, not a silent hang; far above the slowest batch of any stage.
 _NO_PROGRESS_TIMEOUT_S = 900
 _started_here = False
-_WRITE_ERROR = re.compile(rf"^{WriteError.__module__}\.{WriteError.__name__}: (.+)$", re.MULTILINE)
 _RAY_NEEDS = 64 * 2**20  # logs and sockets of a session, at least
-_OTHER_DISK = "make room there, or name a folder on a larger disk in RAY_TMPDIR, and run the same command again"
 
 
 def connect(resources: Resources | None = None, *, dashboard: bool = False) -> None:
@@ -73,16 +70,7 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
         with _without_log_level_notice():
             ray.init(address=address or "local", **options)
     except Exception as error:  # a node that does not come up in time is a plain Exception
-        if address is None:
-            raise WorkerError(
-                f"Ray did not start on this machine: {describe(error)}",
-                "run the same command again when the machine is less busy; free memory, shared memory and disk are "
-                "what Ray needs",
-            ) from error
-        raise ConfigError(
-            f"cannot connect to Ray at {address}: {describe(error)}",
-            "check the address, and RAY_AUTH_MODE=token with the cluster's token where it asks for one",
-        ) from error
+        raise (no_start(error) if address is None else no_connection(address, error)) from error
     global _started_here
     _started_here = address is None
     _messages_to_stderr()
@@ -101,16 +89,9 @@ def _make_token() -> None:
 
 def require_room() -> None:
     """Raise `WriteError` where a local Ray has no room for its own files: it would hang at its start."""
-    free, said = _room()
+    free, said = ray_room()
     if free is not None and free < _RAY_NEEDS:
-        raise WriteError(f"Ray has no room for its own files: {said}", _OTHER_DISK)
-
-
-def _room() -> tuple[int | None, str]:
-    """Return the bytes that are free where Ray keeps its files on this machine, and a text that says so."""
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    free = free_bytes(folder)
-    return free, f"{folder} has {(free or 0) / 1e6:,.0f} MB free"
+        raise WriteError(f"Ray has no room for its own files: {said}", OTHER_DISK)
 
 
 def _announce_own_ray() -> None:
@@ -193,24 +174,11 @@ def started_here() -> bool:
 
 @contextmanager
 def ray_failures_as_worker_errors() -> Iterator[None]:
-    """Raise a `WorkerError` when Ray gives up: nothing moved for too long, or workers cannot start.
-
-    Raises `WriteError` when a disk is full, that of what a worker writes or that of Ray's own files.
-    """
+    """Raise what `microg.pipelines.core.ray_errors.explain` makes of it when Ray gives up."""
     from ray.data.exceptions import ExecutionTimeoutError, SystemException
-    from ray.exceptions import OutOfDiskError, RayError
+    from ray.exceptions import RayError
 
     try:
         yield
     except (RayError, ExecutionTimeoutError, SystemException) as error:
-        if (ending := ends_run(error)) is not None:
-            raise ending from error
-        if (told := _WRITE_ERROR.search(str(error))) is not None:  # Ray Data drops all but the text of a task's error
-            raise WriteError(told[1]) from error
-        if isinstance(error, OutOfDiskError):
-            raise WriteError(f"Ray has no room for its objects: {_room()[1]}", _OTHER_DISK) from error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-        raise WorkerError(
-            f"Ray gave up: {type(error).__name__}: {lines[0]} ... {lines[-1]}",
-            "run the same command again to resume; --debug shows the whole report",
-        ) from error
+        raise explain(error) from error

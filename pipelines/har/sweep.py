@@ -24,7 +24,8 @@ import numpy as np
 import yaml
 
 from microg import storage
-from microg.errors import ConfigError, WorkerError, describe
+from microg.errors import ConfigError, describe
+from microg.pipelines.core.ray_errors import explain
 
 # kind -> (least, greatest number of values; 0: any number), and what each means.
 KINDS: dict[str, tuple[int, int]] = {
@@ -223,7 +224,7 @@ def run_trials(
     try:
         tuner.fit()
     except (RayError, tune.TuneError) as error:
-        raise WorkerError(f"Ray Tune gave up: {error}", "run the same command again to resume") from error
+        raise explain(error) from error
     finally:
         storage.remove_tree(scratch)
 
