@@ -18,13 +18,17 @@ _PACKED, _OLD_OFFICE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 
 def delimiter_of(data: bytes) -> str:
-    """Return what separates the values of the first line: a comma, unless it has more of `;` or tabs.
+    """Return what separates the values of the first line: a comma, unless it has as many of `;` or tabs.
+
+    Commas may then be those of decimals, of which each value has one at most, and the clip's name none.
 
     >>> delimiter_of(b"video_id;frame\\na_000;52")
     ';'
     """
     first = data.lstrip(b"\r\n").split(b"\n", 1)[0]
-    return max(",;\t", key=lambda mark: first.count(mark.encode()))
+    return max(
+        (mark for mark in ";\t," if mark.encode() in first), key=lambda mark: first.count(mark.encode()), default=","
+    )
 
 
 def decimal_mark(data: bytes, delimiter: str) -> str:

@@ -138,6 +138,7 @@ def _formats() -> Iterator[Reader]:
         return [path], lambda: formats.read("cvat", str(path))
 
     yield Reader("CVAT's zip files", zipped)
+    yield from _other_peoples_exports()
 
     def videos(folder: Path) -> tuple[list[Path], Use]:
         import zipfile
@@ -150,6 +151,43 @@ def _formats() -> Iterator[Reader]:
 
     yield Reader("zip files of videos", videos)
     yield _file("label maps", label_map_text().encode(), check_label_map, suffix=".pbtxt")
+
+
+def _other_peoples_exports() -> Iterator[Reader]:
+    """Exports that we do not write ourselves."""
+
+    def key(frame: int, enabled: bool) -> dict[str, Any]:
+        return {"frame": frame, "enabled": enabled, "x": 10, "y": 10, "width": 20, "height": 20, "time": frame / 25}
+
+    box = {"sequence": [key(1, True), key(75, False)], "labels": ["Crew"], "framesCount": 75, "duration": 3.0}
+    result = [
+        {"id": "r1", "type": "videorectangle", "from_name": "box", "value": box},
+        {"id": "r2", "type": "choices", "from_name": "what", "value": {"choices": ["stand", "8 sleep"]}},
+        {"id": "r1", "type": "rating", "from_name": "stars", "value": {"rating": 4}},
+        {"from_id": "r1", "to_id": "r1", "type": "relation"},
+    ]
+    data = {"film": {"url": "/data/upload/1/3fa2b1c0-a_000.MOV"}, "width": "200", "height": "100", "fps": "30"}
+    tasks = json.dumps([{"id": 1, "data": data, "annotations": [{"result": result}]}]).encode()
+
+    def studio(path: str) -> object:
+        return formats.read("labelstudio", path, label=["crew=person"])
+
+    yield _file("Label Studio, another project", tasks, studio, suffix=".json")
+    boxes = '<box frame="0" outside="0" xtl="1" ytl="2" xbr="30" ybr="40"><attribute name="action">12</attribute></box>'
+    job = f"<annotations><meta><job><size>9</size></job></meta><track label='Crew'>{boxes}</track></annotations>"
+
+    def cvat(path: str) -> object:
+        return formats.read("cvat", path, label=["crew=person"], clip_id="a_000")
+
+    yield _file("CVAT, a job", job.encode(), cvat, suffix=".xml")
+    document = {
+        "categories": [{"id": 7, "name": "Person"}],
+        "videos": [{"id": 1, "name": "a_000", "num_frames": 2}],
+        "images": [{"id": n, "video_id": 1, "frame_id": n, "file_name": f"{n:06d}.jpg"} for n in (1, 2)],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 7, "track_id": 5, "bbox": [1, 2, 3, 4]}],
+    }
+    coco = json.dumps(document).encode()
+    yield _file("COCO, frames from 1", coco, lambda path: formats.read("coco", path), suffix=".json")
 
 
 def _key_frames(folder: Path, kind: str) -> tuple[list[Path], Use]:
@@ -198,6 +236,8 @@ def _har() -> Iterator[Reader]:
     yield _file("HAR predictions, CSV packed", gzip.compress(text), read_predictions, suffix=".csv.gz")
     truth = "\n".join(row.rpartition(",")[0] + ",1" for row in rows).encode()
     yield _file("HAR truth, CSV", truth, lambda path: read_truth(path, MICROG_50), suffix=".csv")
+    kinetics = truth.replace(b",", b";").replace(b".", b",") + b"\ntourB_000;904,0\ntourB_000;905;;;;;;\n"
+    yield _file("HAR truth, CSV of AVA-Kinetics", kinetics, lambda path: read_truth(path, MICROG_50), suffix=".csv")
     long = {
         name: [row.split(",")[place] for row in rows] for place, name in enumerate(header.decode().strip().split(","))
     }

@@ -34,6 +34,9 @@ def semicolons(plain: str) -> str:
     "write",
     [
         pytest.param(semicolons, id="semicolons and decimal commas"),
+        pytest.param(
+            lambda plain: semicolons(plain.replace(",46,", ",46.0,").replace(",12,", ",12.0,")), id="all decimal"
+        ),
         pytest.param(lambda plain: plain.replace(",", ";"), id="semicolons"),
         pytest.param(lambda plain: plain.replace(",", "\t"), id="tabs"),
         pytest.param(lambda plain: plain.replace(",46,", ",46.0,").replace(",12,", ",12.0,"), id="46.0"),
