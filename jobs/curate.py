@@ -36,6 +36,7 @@ def curate(
     ] = None,
     origin: Annotated[str | None, setting("origin")] = None,
     pretrimmed: Annotated[bool, setting("pretrimmed", "--pretrimmed")] = False,
+    decoder: Annotated[str | None, setting("decoder")] = None,
     previews: Annotated[bool, typer.Option("--previews", help="Also write annotated preview videos.")] = False,
     compare_rules: Annotated[
         bool, typer.Option("--compare-rules", help="Also tell what each fix of the published rule changes.")

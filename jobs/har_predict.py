@@ -44,6 +44,7 @@ def har_predict(
         str | None, typer.Option("--run", help="Run folder to write or resume. [default: runs/har_predict/MODEL-HASH]")
     ] = None,
     config: common.ConfigOption = None,
+    decoder: Annotated[str | None, setting("decoder")] = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,

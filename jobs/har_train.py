@@ -58,6 +58,7 @@ def har_train(
     ] = None,
     num_workers: Annotated[int | None, setting("resources.workers", "--num-workers")] = None,
     device: Annotated[str | None, setting("resources.device", "--device")] = None,
+    decoder: Annotated[str | None, setting("decoder")] = None,
     overrides: common.SetOption = None,
     list_settings: common.SettingsOption = False,
     allow_external: common.AllowExternalOption = False,

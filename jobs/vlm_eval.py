@@ -58,6 +58,7 @@ def vlm_generate(
     engine: Annotated[str | None, setting("engine")] = None,
     max_cost: Annotated[float | None, setting("max_cost")] = None,
     batch: Annotated[bool | None, setting("batch", "--batch/--no-batch")] = None,
+    decoder: Annotated[str | None, setting("decoder")] = None,
     device: common.DeviceOption = None,
     config: common.ConfigOption = None,
     overrides: common.SetOption = None,

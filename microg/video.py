@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import av
 import av.container
@@ -22,13 +22,11 @@ from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
 from microg import storage
-from microg.errors import ConfigError, StorageError, VideoAccessError, VideoError, WriteError
+from microg.errors import StorageError, VideoAccessError, VideoError, WriteError
 from microg.frame_display import UPRIGHT, ColourError, Orientation, orientation_of, to_array
 from microg.storage_faults import reading
 
 T = TypeVar("T")
-# What decodes: nvdec is the video unit of NVIDIA's GPUs.
-Decoder = Literal["cpu", "nvdec"]
 
 # Longer than any footage; a header that says more is broken, and would make millions of stretches of work.
 _LONGEST_S = 1e6
@@ -87,43 +85,26 @@ class VideoInfo:
     first_pts: int | None
 
 
-def require_decoder(decoder: Decoder) -> None:
-    """Raise `ConfigError` where this process has no such decoder."""
-    if decoder == "nvdec":
-        try:
-            av.CodecContext.create("h264", "r", hwaccel=_nvdec())
-        except (av.FFmpegError, OSError, NotImplementedError) as error:
-            raise ConfigError(
-                f"there is no nvdec here: {_reason(error)}",
-                "use --set decoder=cpu, or a node with an NVIDIA GPU whose driver lets containers decode "
-                "(NVIDIA_DRIVER_CAPABILITIES=compute,utility,video)",
-            ) from error
-
-
-def _nvdec() -> HWAccel:
-    return HWAccel("cuda", allow_software_fallback=False)
-
-
 @contextmanager
-def open_video(uri: str, decoder: Decoder = "cpu") -> Iterator[tuple[Any, Any]]:
-    """Open a video on any filesystem; yields (container, largest video stream) decoding on one thread.
+def open_video(uri: str, hwaccel: HWAccel | None = None) -> Iterator[tuple[Any, Any]]:
+    """Open a video on any filesystem; yields (container, largest video stream) decoding on one thread, or by `hwaccel`.
 
     Raises `VideoAccessError` when the file cannot be reached, and `VideoError` when it cannot be opened, has no video
-    stream, or none that `decoder` decodes, or fails while it is read.
+    stream, or none that `hwaccel` decodes, or fails while it is read.
     """
-    options: dict[str, Any] = {"hwaccel": _nvdec() if decoder == "nvdec" else None, "options": _container_options()}
+    options: dict[str, Any] = {"hwaccel": hwaccel, "options": _container_options()}
     try:
         if storage.is_local(uri):
             if not stat.S_ISREG(storage.local_path(uri).stat().st_mode):
                 raise VideoError(f"{uri} cannot be read: it is no file")  # a pipe would block for ever
             with av.open(str(storage.local_path(uri)), timeout=_NO_PROGRESS_S, **options) as container:
-                yield container, _video_stream(container, uri, decoder)
+                yield container, _video_stream(container, uri, hwaccel)
         else:
             fs, path = storage.filesystem(uri)
             with reading(uri), fs.open(path, "rb") as file, av.open(file, **options) as container:
-                yield container, _video_stream(container, uri, decoder)
+                yield container, _video_stream(container, uri, hwaccel)
     except NotImplementedError as error:  # PyAV knows no hardware for the codec
-        raise VideoError(f"{decoder} does not decode {uri}: {error}") from error
+        raise VideoError(f"the GPU does not decode {uri}: {error}") from error
     except WriteError:
         raise
     except ColourError as error:
@@ -139,7 +120,7 @@ def _video_streams(container: Any) -> list[Any]:
     return [stream for stream in container.streams.video if not stream.disposition & _NO_FILM]
 
 
-def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
+def _video_stream(container: Any, uri: str, hwaccel: HWAccel | None) -> Any:
     """Return the stream with the largest frames; of several the one that the file calls its default, or the first."""
     streams = _video_streams(container)
     if not streams:
@@ -149,8 +130,8 @@ def _video_stream(container: Any, uri: str, decoder: Decoder) -> Any:
     if not known:
         raise VideoError(f"{uri} has a video stream of a codec that is not known")
     stream = max(known, key=lambda one: (one.width * one.height, bool(one.disposition & Disposition.default)))
-    if decoder == "nvdec" and not stream.codec_context.is_hwaccel:
-        raise VideoError(f"nvdec does not decode the {stream.codec_context.name} of {uri}")
+    if hwaccel is not None and not stream.codec_context.is_hwaccel:
+        raise VideoError(f"the GPU does not decode the {stream.codec_context.name} of {uri}")
     width, height = stream.codec_context.width, stream.codec_context.height
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise VideoError(
@@ -275,14 +256,14 @@ def decode_stream(
                 yield frame
 
 
-def decode_frames(uri: str, decoder: Decoder = "cpu") -> Iterator[np.ndarray]:
+def decode_frames(uri: str, hwaccel: HWAccel | None = None) -> Iterator[np.ndarray]:
     """Yield the frames of a video in order, upright, as (H, W, 3) uint8 BGR arrays.
 
     Raises `VideoError` when anything cannot be decoded: a clip is whole or it is an error.
     """
-    look = _first_frame(uri) if decoder == "nvdec" else None
+    look = _first_frame(uri) if hwaccel is not None else None
     orientation = None if look is None else orientation_of(look)
-    with open_video(uri, decoder) as (container, stream):
+    with open_video(uri, hwaccel) as (container, stream):
         errors: list[str] = []
         for frame in decode_stream(container, stream, errors):
             if errors:

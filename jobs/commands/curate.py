@@ -17,6 +17,7 @@ from microg.locks import exclusive
 from microg.models.curation.box_rule import RULES, rule_ladder
 from microg.models.detection.base import PROFILES
 from microg.models.detection.load import YOLOX_SUFFIX, fitted
+from microg.models.video.decoders.registry import BEST, decoder_of
 from microg.pipelines.core import session
 from microg.pipelines.core.stage import plan_lines
 from microg.pipelines.core.telemetry import throughput_line
@@ -166,7 +167,7 @@ def _plan(left: list[Footage], settings: CurateSettings, to_fetch: str | None) -
             **({"fetched_first": to_fetch} if to_fetch else {}),
             "backend": choose(settings.detector.backend, settings.detector.device),
             **{name: getattr(settings.detector, name) for name in ("precision", "frame_step", "rotations")},
-            "decoder": settings.decoder,
+            "decoder": decoder_of(settings.decoder),
             "clips_at_once": settings.clips_at_once or "1 an observer, and one a CPU of an observer on a GPU",
         }
     return plan | {"stages": sized_pipeline(settings).plan(), "resources": settings.resources.model_dump()}
@@ -187,9 +188,10 @@ def _observe(
     settings, device = with_device(settings)
     detector = _detector(settings)
     backend = "stored detections" if settings.detections is not None else settings.detector.backend
+    decoder = decoder_of(settings.decoder)
     if done and not settings.detector.mixed:
-        _refuse_mixing(run_folder, device, backend, settings.decoder)
-    run_folder.record_device(device, backend=backend, decoder=settings.decoder)
+        _refuse_mixing(run_folder, device, backend, decoder)
+    run_folder.record_device(device, backend=backend, decoder=decoder)
     say_aside(f"{len(left)} files with {detector} on {device}")
     return report | {"throughput": run_curation(left, out, settings, weights=weights, done=done, device=device)}
 
@@ -198,15 +200,16 @@ def _refuse_mixing(run_folder: Run, device: str, backend: str, decoder: str) -> 
     """Boxes of one dataset come from one backend, device and decoder: others differ in the last digits."""
 
     def said(backend: str | None, device: str, decoder: str) -> str:
-        return f"{backend} on {device}" + (f" of frames from {decoder}" if decoder != "cpu" else "")
+        return f"{backend} on {device}" + (f" of frames from {decoder}" if decoder != BEST else "")
 
     for entry in run_folder.manifest.get("devices", []):
-        before = (entry.get("backend"), entry["device"], entry.get("decoder", "cpu"))
+        used = entry.get("decoder", BEST).replace("cpu", BEST)  # as it was called before
+        before = (entry.get("backend"), entry["device"], used)
         if before != (backend, device, decoder):
             raise ConfigError(
                 f"{run_folder.root} holds boxes made by {said(*before)}; this run would add some made by "
                 f"{said(backend, device, decoder)}",
-                f"go on with --device {before[1]} --set decoder={before[2]} where {before[0]} is installed, curate "
+                f"go on with --device {before[1]} --decoder {before[2]} where {before[0]} is installed, curate "
                 "into another folder, or let them mix with --set detector.mixed=true",
             )
 

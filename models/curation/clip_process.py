@@ -21,7 +21,6 @@ from microg.models.curation.observe import Observation, observe
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import CONFIDENCE_FLOOR, DetectorSettings
 from microg.models.detection.network_backends import Engine
-from microg.video import Decoder
 
 # What the processes share once it is imported: they fork from a server that has nothing else.
 _PRELOADED = [__name__, "microg.models.detection.yolo", "ultralytics.trackers.bot_sort"]
@@ -41,7 +40,7 @@ class _Images:
 class ClipProcess:
     """Observes one clip at a time; starts with the first, and again after it died."""
 
-    def __init__(self, tracker: TrackerSettings, detector: DetectorSettings, decoder: Decoder = "cpu") -> None:
+    def __init__(self, tracker: TrackerSettings, detector: DetectorSettings, decoder: str = "auto") -> None:
         self._settings = tracker, detector, decoder
         self._process: Any = None
 
@@ -114,12 +113,10 @@ class _LentEngine:
         return outputs
 
 
-def _serve(
-    connection: Any, shared: Any, tracker: TrackerSettings, settings: DetectorSettings, decoder: Decoder
-) -> None:
+def _serve(connection: Any, shared: Any, tracker: TrackerSettings, settings: DetectorSettings, decoder: str) -> None:
     """Observe the clips that the other process names, until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if decoder == "cpu":
+    if decoder != "nvdec":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     limit_threads(1)
     from microg.models.detection.load import detector_on

@@ -18,7 +18,7 @@ from microg.models.curation.registry import MEASURES
 from microg.models.curation.tracking import BotSort, TrackerSettings, Tracks
 from microg.models.detection.base import Detections, Detector
 from microg.models.detection.sparse import detect_every
-from microg.video import Decoder, decode_frames
+from microg.models.video.decoders.registry import open_decoder
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ def observe(
     tracker: TrackerSettings | None = None,
     batch_size: int = 8,
     frame_step: int = 1,
-    decoder: Decoder = "cpu",
+    decoder: str = "auto",
 ) -> Observation:
     """Observe a clip with a detector on every `frame_step`-th frame, or with `stored` detections of its frames instead.
 
@@ -69,7 +69,7 @@ def observe(
     tracks: list[Tracks] = []
     clock = _StageClock()
     size = (0, 0)
-    frames = _clocked(decode_frames(uri, decoder), clock)
+    frames = _clocked(open_decoder(decoder).frames(uri), clock)
     if detector is not None:
         detected = detect_every(_clocked_detect(detector, clock), frames, step=frame_step, batch_size=batch_size)
     else:

@@ -11,24 +11,28 @@ import cv2
 import numpy as np
 
 from microg.errors import VideoError
+from microg.models.video.decoders.registry import open_decoder
 from microg.models.vlm.base import Frames
 from microg.models.vlm.sampling import FramePolicy, Resize
-from microg.video import decode_frames_at, upright_rgb
+from microg.video import decode_frames_at
 
 
-def sample_frames(uri: str, policies: Sequence[FramePolicy], *, key_frame: int | None = None) -> list[Frames]:
+def sample_frames(
+    uri: str, policies: Sequence[FramePolicy], *, key_frame: int | None = None, decoder: str = "auto"
+) -> list[Frames]:
     """Decode a clip once; return for each policy its frames, upright RGB, in the order the policy gives them.
 
     `key_frame` counts from 1, as in the dataset's tables. The number of frames is counted in the file, not taken from
     its header. Raises `VideoError` when the clip is damaged, holds no frames, or a policy refuses it.
     """
+    header, _ = decode_frames_at(uri, (), lambda frame: None)
     counted, _ = decode_frames_at(uri, (), lambda frame: None, count=True)
     for num_frames in (counted.num_frames, None):
-        if num_frames is None:  # fewer frames come out than are stored, as where an edit list hides some: count those
+        if num_frames is None:  # fewer frames come out than are stored: count those
             num_frames = len(decode_frames_at(uri, range(counted.num_frames), lambda frame: True)[1])
         indices = [_indices(policy, num_frames, counted.fps, key_frame) for policy in policies]
         wanted = {index for listed in indices for index in listed}
-        header, pixels = decode_frames_at(uri, wanted, upright_rgb)
+        pixels = open_decoder(decoder).frames_at(uri, sorted(wanted))
         if header.num_frames > counted.num_frames:
             name = uri.rsplit("/", 1)[-1]
             raise VideoError(f"{name} is damaged: it holds {counted.num_frames} of {header.num_frames} frames")

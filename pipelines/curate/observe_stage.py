@@ -12,11 +12,11 @@ import pyarrow as pa
 from microg.arrow import parse_schema
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import Detector, DetectorSettings
+from microg.models.video.decoders.registry import open_decoder
 from microg.pipelines.core.attempts import MAX_ATTEMPTS, Attempts, Failure, Turns, run_batch_then_singles
 from microg.pipelines.core.shared_files import SharedFile
 from microg.pipelines.core.stage import UNWRITABLE, Stage, abort
 from microg.pipelines.curate import observations
-from microg.video import Decoder, require_decoder
 
 if TYPE_CHECKING:
     from microg.models.curation.clip_process import ClipProcess
@@ -51,7 +51,7 @@ class Observer:
         detections: str | None = None,
         threads: int = 1,
         clips_at_once: int = 1,
-        decoder: Decoder = "cpu",
+        decoder: str = "auto",
     ) -> None:
         from microg.models.curation.clip_process import limit_threads
 
@@ -59,12 +59,12 @@ class Observer:
         self._root, self._attempts = root, attempts
         self._turns = Turns() if clips_at_once > 1 else None
         self._tracker, self._settings, self._stored = tracker, detector, detections
-        self._decoder: Decoder = decoder
+        self._decoder = decoder
         self._detector: Detector | None = None
         self._processes: SimpleQueue[ClipProcess] | None = None
         self._broken: Exception | None = None
         try:
-            require_decoder(decoder)
+            open_decoder(decoder)
             if detections is None and weights is not None:
                 if calibration is not None:
                     self._settings = detector.replaced(calibration=str(calibration.path()))

@@ -18,6 +18,7 @@ from microg.errors import ConfigError
 from microg.models.curation.box_rule import PUBLISHED, BoxRule
 from microg.models.curation.tracking import TrackerSettings
 from microg.models.detection.base import DetectorSettings
+from microg.models.video.decoders.registry import DECODER, DecoderName
 from microg.models.video.trim import TrimSettings
 from microg.pipelines.core.cluster import Capacity, capacity, decide_device
 from microg.pipelines.core.shared_files import share
@@ -27,7 +28,6 @@ from microg.pipelines.curate.decide import FilterSettings
 from microg.pipelines.curate.find_footage import Footage
 from microg.pipelines.curate.observe_stage import OBSERVE
 from microg.pipelines.curate.trim_stage import PROBE, SOURCE, TRIM
-from microg.video import Decoder
 
 # Of one observer: more processes than that feed no detector faster.
 _MOST_CPUS = 32
@@ -59,10 +59,10 @@ class CurateSettings(Config):
         description="Clips that one observer works on at once, each in a process of its own beside one detector for "
         "all; 0: as many as an observer with a GPU has CPUs, and 1 without one.",
     )
-    decoder: Decoder = Field(
-        default="cpu",
-        description="What decodes clips to observe them: nvdec is the video unit of the observer's GPU. Its colours "
-        "differ in the last digit, so a dataset holds boxes of one decoder, unless detector.mixed says otherwise.",
+    decoder: DecoderName = Field(
+        default="auto",
+        description=f"{DECODER} A dataset holds boxes of one decoder, unless detector.mixed says otherwise; footage is "
+        "cut by PyAV.",
     )
     resources: Resources = Resources()
 
@@ -141,7 +141,7 @@ def with_device(settings: CurateSettings) -> tuple[CurateSettings, str]:
     if settings.decoder == "nvdec" and device != "cuda":
         raise ConfigError(
             "the decoder nvdec is part of a GPU, and the detector computes on the CPU",
-            "use --device cuda on a Ray with GPUs, or --set decoder=cpu",
+            "use --device cuda on a Ray with GPUs, or --decoder pyav",
         )
     if resources.gpus and not replayed and "cpus" not in resources.model_fields_set:
         resources = resources.replaced(cpus=cpus_beside(resources.gpus, capacity()))

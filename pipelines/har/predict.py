@@ -22,6 +22,7 @@ from microg.data.label_space import LABEL_SPACES, label_space
 from microg.errors import ConfigError, WeightsError
 from microg.models.har.backbones.registry import backbone
 from microg.models.har.backbones.spec import RoiScaleSetting
+from microg.models.video.decoders.registry import DECODER, DecoderName
 from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_singles
 from microg.pipelines.core.cluster import decide_device
 from microg.pipelines.core.stage import Pipeline, Stage, abort, run_stages
@@ -218,9 +219,10 @@ class PredictSettings(Config):
     limit: int | None = Field(default=None, ge=1, description="Take only the first N samples.")
     batch_size: int = Field(default=8, ge=1, description="Clips that go through the model at a time.")
     device: Device = Field(default="auto", description=DEVICE)
+    decoder: DecoderName = Field(default="auto", description=DECODER)
     resources: Resources = Resources()
 
-    volatile = frozenset({"weights", "limit", "batch_size", "device", "resources"})
+    volatile = frozenset({"weights", "limit", "batch_size", "device", "decoder", "resources"})
 
 
 def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSettings, LoadReport]:
@@ -322,7 +324,7 @@ def run_prediction(
     import ray
 
     resources = settings.resources
-    view = View(spec=backbone(network.spec.name), mode=settings.view)
+    view = View(spec=backbone(network.spec.name), mode=settings.view, decoder=settings.decoder)
     state = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
     spec = PredictorSpec(
         name=network.spec.name,

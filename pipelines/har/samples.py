@@ -129,12 +129,14 @@ class View:
     """How samples are cut out of their videos for the model `spec`; small enough to send to any node.
 
     `repeated_clips` counts clips that come again and again, 0 for those shown once: a small number is kept decoded.
+    `decoder` reads the videos.
     """
 
     spec: BackboneSpec
     mode: Mode
     seed: int = 0
     repeated_clips: int = 0
+    decoder: str = "auto"
 
     @property
     def side(self) -> int:
@@ -214,9 +216,9 @@ def _cut(rows: Sequence[dict[str, Any]], view: View, epoch: int) -> list[Sample]
     wanted = [clip_geometry.frame_indices(row["frame"], spec.frames, spec.sampling_rate, length) for row in rows]
     numbers = {int(number) for numbers in wanted for number in numbers}
     if view.repeated_clips:
-        found = _frame_cache().read(uri, numbers, clips=view.repeated_clips)
+        found = _frame_cache().read(uri, numbers, clips=view.repeated_clips, decoder=view.decoder)
     else:
-        found = clip_frames.read_clip_frames(uri, numbers)
+        found = clip_frames.read_clip_frames(uri, numbers, view.decoder)
     samples = []
     for row, numbers in zip(rows, wanted, strict=True):
         distinct, places = np.unique(numbers, return_inverse=True)  # a clamped clip repeats its first or last frame

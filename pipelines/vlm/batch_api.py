@@ -114,7 +114,7 @@ def _decode(clips: pa.Table, settings: GenerateSettings) -> Iterator[list[Decode
     if clips.num_rows:
         policy = settings.policy()
         blocks = blocks_of(clips, sizes_of(clips, policy), _CLIPS, _BYTES)
-        pipeline = PIPELINE.bound(decode={"policy": policy})
+        pipeline = PIPELINE.bound(decode={"policy": policy, "decoder": settings.decoder})
         yield from map(from_table, stream_tables(pipeline, blocks, ahead_bytes=4 * _BYTES))
 
 

@@ -50,7 +50,9 @@ class DecodedClip:
     seconds: float = 0.0
 
 
-def decode_block(block: pa.Table, *, policy: FramePolicy, attempts: Attempts | None = None) -> pa.Table:
+def decode_block(
+    block: pa.Table, *, policy: FramePolicy, decoder: str = "auto", attempts: Attempts | None = None
+) -> pa.Table:
     """Decode a block of `microg.pipelines.vlm.questions.CLIPS` to `SCHEMA`; a clip that cannot be decoded carries its
     error.
     """
@@ -59,7 +61,7 @@ def decode_block(block: pa.Table, *, policy: FramePolicy, attempts: Attempts | N
     cv2.setNumThreads(1)
 
     def decode(rows: Sequence[dict[str, Any]]) -> list[DecodedClip]:
-        return [_decode(row, policy) for row in rows]
+        return [_decode(row, policy, decoder) for row in rows]
 
     rows = block.to_pylist()
     clips = run_batch_then_singles(decode, rows, name=lambda row: row["clip_id"], crashed=_CRASHED, attempts=attempts)
@@ -71,7 +73,7 @@ def decode_block(block: pa.Table, *, policy: FramePolicy, attempts: Attempts | N
     )
 
 
-def _decode(row: dict[str, Any], policy: FramePolicy) -> DecodedClip:
+def _decode(row: dict[str, Any], policy: FramePolicy, decoder: str) -> DecodedClip:
     from microg.models.vlm.frames import sample_frames
 
     started = time.monotonic()
@@ -79,7 +81,7 @@ def _decode(row: dict[str, Any], policy: FramePolicy) -> DecodedClip:
     try:
         if row["uri"] is None:
             raise VideoError(f"clip {row['clip_id']} has no video", "its uri in table 'clips' is empty")
-        frames = sample_frames(row["uri"], [policy], key_frame=row["key_frame"])[0]
+        frames = sample_frames(row["uri"], [policy], key_frame=row["key_frame"], decoder=decoder)[0]
         assert frames.sha256  # here, where many processes work, and not in the engine's
     except Exception as problem:
         error = describe(problem)

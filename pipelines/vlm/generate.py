@@ -165,7 +165,9 @@ def run_generation(
             checkpoint=_checkpoint(card),
         )
         policy = settings.policy()
-        pipeline = sized_pipeline(settings, card, place).bound(decode={"policy": policy}, ask={"context": context})
+        pipeline = sized_pipeline(settings, card, place).bound(
+            decode={"policy": policy, "decoder": settings.decoder}, ask={"context": context}
+        )
         rows = sum(map(len, clips["task"].to_pylist()))
         actors = pool_size(settings.resources, pipeline.stages[-1].parts)
         most = settings.clips_per_block or _clips_of_block(clips.num_rows, rows, actors)

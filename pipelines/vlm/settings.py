@@ -9,6 +9,7 @@ from pydantic import Field
 
 from microg.config import DEVICE, Config, Device, Resources
 from microg.errors import ConfigError
+from microg.models.video.decoders.registry import DECODER, DecoderName
 from microg.models.vlm.api.gate import Limits
 from microg.models.vlm.api.response import RetryPolicy
 from microg.models.vlm.base import Placement, Sampling
@@ -20,7 +21,7 @@ from microg.texts.items import TASKS, Task
 
 _VOLATILE = (
     "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel "
-    "pipeline_parallel batch live_scores clips_per_block resources"
+    "pipeline_parallel batch live_scores clips_per_block decoder resources"
 )
 
 
@@ -116,6 +117,7 @@ class GenerateSettings(Config):
     frames: FramePolicy | None = Field(
         default=None, description="How frames of a clip are chosen; without it as the model card says."
     )
+    decoder: DecoderName = Field(default="auto", description=DECODER)
     sampling: SamplingSettings = SamplingSettings()
     split: Literal["train", "val", "test"] | None = Field(
         default=None, description="Split whose clips are asked about; without it all clips."

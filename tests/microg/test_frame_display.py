@@ -88,8 +88,9 @@ def test_colours_are_those_that_were_filmed_in_every_reader_and_in_clips(tmp_pat
 
 
 def test_a_clip_is_tagged_with_its_sources_matrix_primaries_and_transfer_in_limited_range(tmp_path: Path):
-    tags = {"transfer": ColorTrc.BT709, "primaries": ColorPrimaries.BT709}
-    source = str(write_colours(tmp_path / "a.mkv", BT709, full=True, bits=10, **tags))
+    bt709 = ColorTrc.BT709, ColorPrimaries.BT709
+    path = write_colours(tmp_path / "a.mkv", BT709, full=True, bits=10, transfer=bt709[0], primaries=bt709[1])
+    source = str(path)
     (clip,) = trim(source, "src", str(tmp_path), probe(source), TrimSettings(seconds=1, height=SIDE)).clips
     with av.open(clip.uri) as container:
         frame = next(container.decode(video=0))
@@ -113,8 +114,8 @@ def test_footage_of_high_dynamic_range_is_refused_by_name(tmp_path: Path, transf
 def test_a_matrix_that_is_not_converted_is_refused_and_a_reserved_one_means_nothing(tmp_path: Path):
     with pytest.raises(VideoError, match="the matrix YCgCo"):
         read_rgb(str(write_colours(tmp_path / "a.mkv", (8, 0.299, 0.114))), 0)
-    reserved = {"transfer": ColorTrc.UNSPECIFIED + 1, "primaries": ColorPrimaries.UNSPECIFIED + 1}
-    found = read_rgb(str(write_colours(tmp_path / "b.mkv", (3, 0.299, 0.114), **reserved)), 0)
+    reserved = write_colours(tmp_path / "b.mkv", (3, 0.299, 0.114), transfer=3, primaries=3)
+    found = read_rgb(str(reserved), 0)
     assert np.abs(patches(found) - COLOURS).max() <= 3
 
 

@@ -107,12 +107,14 @@ def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
 
 def _score(run: Run, key_frames: pa.Table, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
+    from microg.models.video.decoders.registry import require_decoder
     from microg.pipelines.core import session
     from microg.pipelines.har.predict import run_prediction, with_device
 
+    decoder = require_decoder(settings.decoder)
     session.connect(settings.resources)
     settings, device = with_device(settings)
-    run.record_device(device)
+    run.record_device(device, decoder=decoder)
     say_aside(f"{key_frames.num_rows} key frames with {settings.model} on {device}")
     return {"throughput": run_prediction(key_frames, run.root, settings, network, device=device)}
 

@@ -182,13 +182,15 @@ def _about(prepared: _Preparation) -> dict[str, Any]:
 
 def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
+    from microg.models.video.decoders.registry import require_decoder
     from microg.pipelines.core import session
     from microg.pipelines.vlm.generate import run_generation, with_device
     from microg.pipelines.vlm.live_scores import LiveScores
 
+    decoder = require_decoder(prepared.settings.decoder)
     session.connect(prepared.settings.resources)
     settings, place = with_device(prepared.settings, prepared.card)
-    run.record_device(place.device)
+    run.record_device(place.device, decoder=decoder)
     what = f"{prepared.left_rows:,} answers about {prepared.left.num_rows:,} clips"
     where = ", over several nodes" if place.over_nodes else ""
     say_aside(f"{what}: {prepared.card.title} on {place.device}{where}")

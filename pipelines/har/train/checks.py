@@ -87,8 +87,14 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: b
         config = config.replaced(weights={**config.weights.model_dump(), "sha256": storage.sha256(weights)[:16]})
     mode = "train" if config.train_geometry == "crop" else "test"
     views = Views(
-        View(spec=spec, mode=mode, seed=config.seed, repeated_clips=plan.train),
-        View(spec=spec, mode=config.validation.geometry, seed=config.seed, repeated_clips=plan.val),
+        View(spec=spec, mode=mode, seed=config.seed, repeated_clips=plan.train, decoder=config.decoder),
+        View(
+            spec=spec,
+            mode=config.validation.geometry,
+            seed=config.seed,
+            repeated_clips=plan.val,
+            decoder=config.decoder,
+        ),
     )
     context = TrainingContext(
         root=storage.absolute(run_root),

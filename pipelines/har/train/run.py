@@ -118,11 +118,12 @@ def _fit(setup: TrainingSetup, run: Run, callbacks: Sequence[Any], watch: Watch)
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from microg.models.video.decoders.registry import require_decoder
     from microg.pipelines.har.train.stream import run_dataset
     from microg.pipelines.har.train.worker import train_worker
 
     gpus, device = place_workers(setup.config)
-    run.record_device(device)
+    run.record_device(device, decoder=require_decoder(setup.config.decoder))
     say_aside(_where(resources, gpus, device))
     # on the driver's node: elsewhere the loss of a node would end a training that can go on without it
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

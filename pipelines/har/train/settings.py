@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from microg.config import Config, Device
 from microg.models.har.backbones.spec import RoiScaleSetting
 from microg.models.har.training.settings import OptimizerSettings, ScheduleSettings, StepSettings
+from microg.models.video.decoders.registry import DECODER, DecoderName
 
 
 class ModelSettings(Config):
@@ -109,7 +110,7 @@ class TrainResources(Config):
 class TrainConfig(Config):
     """All settings of a training run."""
 
-    volatile = frozenset({"resources", "checkpoint_every_s", "tensorboard", "row"})
+    volatile = frozenset({"resources", "decoder", "checkpoint_every_s", "tensorboard", "row"})
     row: str | None = Field(default=None, description="Published row that the recipe re-makes; the recipe fills it in.")
     variant: str | None = Field(
         default=None, description="Variant of the recipe: published (as it ran, defects included) or intended (fixed)."
@@ -139,6 +140,7 @@ class TrainConfig(Config):
     optimizer: OptimizerSettings = OptimizerSettings()
     step: StepSettings = StepSettings()
     validation: ValidationSettings = ValidationSettings()
+    decoder: DecoderName = Field(default="auto", description=DECODER)
     checkpoint_every_s: float = Field(default=120.0, gt=0, description="Seconds between two checkpoints.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard logs.")
     resources: TrainResources = TrainResources()

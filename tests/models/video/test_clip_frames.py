@@ -12,6 +12,7 @@ from microg.errors import VideoAccessError, VideoError
 from microg.formats.ava import relative_path
 from microg.models.video import clip_frames
 from microg.models.video.clip_frames import FrameCache, count_clip_frames, read_clip_frames
+from microg.models.video.decoders import pyav
 from microg.video import decode_frames
 from tests.support.footage import number_of, numbered, write_footage
 
@@ -46,8 +47,8 @@ def test_chosen_frames_are_those_of_the_whole_video(tmp_path: Path, name: str, w
 def test_frames_that_no_chosen_frame_needs_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_footage(tmp_path / "b.mp4", FRAMES, gop=12)
     given = []
-    real = clip_frames.needed_packets
-    monkeypatch.setattr(clip_frames, "needed_packets", lambda *args: given.append(real(*args)) or given[-1])
+    real = pyav.needed_packets
+    monkeypatch.setattr(pyav, "needed_packets", lambda *args: given.append(real(*args)) or given[-1])
     assert sorted(read_clip_frames(str(path), [70])) == [70]
     packets, times = given[0]
     assert len(times) == FRAMES
@@ -93,7 +94,7 @@ def test_a_frame_behind_the_end_is_named(tmp_path: Path) -> None:
 def test_the_cache_keeps_small_datasets_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [str(write_footage(tmp_path / f"{number}.mp4", 10)) for number in range(3)]
     read, real = [], clip_frames.read_clip_frames
-    monkeypatch.setattr(clip_frames, "read_clip_frames", lambda uri, wanted: read.append(uri) or real(uri, wanted))
+    monkeypatch.setattr(clip_frames, "read_clip_frames", lambda uri, *more: read.append(uri) or real(uri, *more))
     one = sum(frame.nbytes for frame in real(paths[0], [1, 2]).values())
     cache = FrameCache(2 * one)
     for _ in range(2):

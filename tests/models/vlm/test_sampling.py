@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from microg.errors import ConfigError, VideoError
-from microg.models.vlm import frames as frames_module
+from microg.models.video.decoders import pyav
 from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.sampling import AroundKey, Dense, Explicit, Rate, Resize, Uniform, parse_policy
 from microg.video import read_rgb
@@ -119,9 +119,7 @@ def test_pixels_are_those_of_the_frames_asked_for_in_that_order(clip: str):
 
 def test_policies_share_one_decode_and_only_wanted_frames_become_pixels(clip: str, monkeypatch: pytest.MonkeyPatch):
     converted: list[int] = []
-    monkeypatch.setattr(
-        frames_module, "upright_rgb", lambda frame: converted.append(1) or frame.to_ndarray(format="rgb24")
-    )
+    monkeypatch.setattr(pyav, "upright_rgb", lambda frame: converted.append(1) or frame.to_ndarray(format="rgb24"))
     first, second, third = sample_frames(clip, [Uniform(count=3), AroundKey(count=3), Uniform(count=3)])
     assert (first.indices, second.indices) == ((0, 5, 11), (5, 6, 7))
     assert len(converted) == 5

@@ -92,7 +92,7 @@ def test_key_frames_of_one_video_are_decoded_once(rows: pa.Table, monkeypatch: p
     from microg.models.video import clip_frames
 
     read, real = [], clip_frames.read_clip_frames
-    monkeypatch.setattr(clip_frames, "read_clip_frames", lambda uri, wanted: read.append(uri) or real(uri, wanted))
+    monkeypatch.setattr(clip_frames, "read_clip_frames", lambda uri, *more: read.append(uri) or real(uri, *more))
     together = decode_rows(rows.to_pylist(), view("test"))
     assert len(read) == 7
     alone = [decode_rows([row], view("test"))[0] for row in rows.to_pylist()]
