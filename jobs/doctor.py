@@ -17,7 +17,7 @@ def doctor(
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster to look at.")] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How long engines may take to load.")
-    ] = 9.0,
+    ] = 45.0,
     show_all: Annotated[bool, typer.Option("--all", help="List packages that are as they should be too.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -49,7 +49,7 @@ def show(diagnosis: Diagnosis, show_all: bool) -> None:
         screen.print(styled((f"{len(broken)} core parts do not work:", "red"), f" {names}"))
     elif diagnosis.unanswered:
         what = f"Nothing is broken, but {', '.join(diagnosis.unanswered)} did not load in time;"
-        screen.print(styled((what, "yellow"), " --timeout 60 waits longer."))
+        screen.print(styled((what, "yellow"), " --timeout 200 waits longer."))
     else:
         screen.print(styled(("The core works.", "green")))
 

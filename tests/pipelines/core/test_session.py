@@ -15,7 +15,7 @@ import pytest
 
 from microg.config import Resources
 from microg.errors import ConfigError, MicrogError, WorkerError, WriteError
-from microg.pipelines.core import session
+from microg.pipelines.core import ray_errors, session
 from microg.pipelines.core.session import connect
 from tests.support.environment import without_ray
 from tests.support.processes import ROOT
@@ -61,7 +61,7 @@ def test_a_ray_that_does_not_answer_is_one_clear_error(
 
 _CONNECT = """
 from microg.config import Resources
-from microg.pipelines.core import session
+from microg.pipelines.core import ray_errors, session
 import ray
 session.connect(Resources())
 print(ray.get_runtime_context().gcs_address, ray.get(ray.remote(lambda: "works").remote()))
@@ -107,7 +107,7 @@ def test_a_command_starts_its_own_ray_where_a_dead_one_left_its_address(ray_fold
 def test_a_local_ray_without_room_for_its_files_is_refused_and_does_not_hang(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     session.require_room()
-    monkeypatch.setattr(session, "free_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr(ray_errors, "free_bytes", lambda folder: 1_000_000)
     with pytest.raises(WriteError, match=f"Ray has no room for its own files: {tmp_path} has 1 MB free"):
         session.require_room()
 
@@ -138,7 +138,7 @@ def _of_ray(found: ast.Import | ast.ImportFrom) -> bool:
 
 _STRANGER = """
 import subprocess, sys
-from microg.pipelines.core import session
+from microg.pipelines.core import ray_errors, session
 session.connect()
 import ray
 from tests.support.environment import without_ray
