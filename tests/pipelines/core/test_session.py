@@ -61,7 +61,7 @@ def test_a_ray_that_does_not_answer_is_one_clear_error(
 
 _CONNECT = """
 from microg.config import Resources
-from microg.pipelines.core import ray_errors, session
+from microg.pipelines.core import session
 import ray
 session.connect(Resources())
 print(ray.get_runtime_context().gcs_address, ray.get(ray.remote(lambda: "works").remote()))
@@ -138,7 +138,7 @@ def _of_ray(found: ast.Import | ast.ImportFrom) -> bool:
 
 _STRANGER = """
 import subprocess, sys
-from microg.pipelines.core import ray_errors, session
+from microg.pipelines.core import session
 session.connect()
 import ray
 from tests.support.environment import without_ray
