@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from microg.console import say
 from microg.jobs import common
 from microg.jobs.common import command, finish, given, main, setting, show_plan
 
@@ -114,8 +115,14 @@ def har_score(
             coverage=coverage,
             notes=[*predicted.notes, *truth.notes],
         )
-        document = write_run(result, folder, others, plots=plots)
-    finish(document, lambda found: show(found, report, published), as_json=as_json)
+        document = write_run(
+            result,
+            folder,
+            others,
+            plots=plots,
+            on_scores=lambda scored: None if as_json else show(scored, report, published),
+        )
+    finish(document, lambda found: say(f"wrote {len(found['files'])} files to {found['run']}"), as_json=as_json)
 
 
 if __name__ == "__main__":

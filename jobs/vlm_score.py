@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.console import say_aside
+from microg.console import say, say_aside
 from microg.jobs import common
 from microg.jobs.common import EXIT_FAILED_ROWS, command, finish, given, main, names_in, profiled, setting, show_plan
 
@@ -170,8 +170,10 @@ def vlm_score(
         result = steps.VlmScoreResult(
             config=run_config, reports=reports, judged=judged, prompts=prompts, others=others, facts=facts
         )
-        document = steps.write_run(folder, result, plots=plots)
-    finish(document, show, as_json=as_json)
+        document = steps.write_run(
+            folder, result, plots=plots, on_scores=lambda scored: None if as_json else show(scored)
+        )
+    finish(document, lambda found: say(f"wrote {len(found['files'])} files to {found['run']}"), as_json=as_json)
     failed = sum(counts["failed"] for counts in document.get("judge", {}).values())
     if failed:
         where = folder.path("tables", "text_judgements.parquet")

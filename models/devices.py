@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from microg.errors import ConfigError
 
 
 def resolve_device(device: str) -> str:
     """Return the torch device that `auto` means here; raises `ConfigError` for one that is not there."""
+    import torch  # what resolves nothing does without it
+
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from microg.errors import WeightsError
-from microg.models.detection import ultralytics_model
-from microg.models.detection.ultralytics_model import STRIDE
 from microg.models.devices import resolve_device
+
+STRIDE = 32  # sides of the network's input are multiples of it
 
 
 class Engine(Protocol):
@@ -31,16 +30,22 @@ class TorchEngine:
     """The checkpoint itself, on a GPU or the CPU."""
 
     def __init__(self, weights: Path, device: str) -> None:
+        import torch
+
+        from microg.models.detection import ultralytics_model
+
         self.device = torch.device(device)
         # float32 in full, as on CPUs: with TF32 a GPU's confidences differ in the third digit
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self._model = ultralytics_model.load_model(weights).to(self.device)
 
-    @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).flip(1).float() / 255
-        output = self._model(batch.contiguous())
-        return (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).flip(1).float() / 255
+            output = self._model(batch.contiguous())
+            return (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
 
 
 class WholeNetwork:

@@ -22,7 +22,7 @@ OTHER_DISK = "make room there, or name a folder on a larger disk in RAY_TMPDIR, 
 _EXIT_DETAIL = re.compile(r"Worker exit detail: (.+?)(?: There are some potential root causes| Note:|$)", re.DOTALL)
 _MICROG_ERROR = re.compile(r"^microg\.errors\.(\w+): (.+)$", re.MULTILINE)
 _LOW_SHARED_BYTES, _LOW_MEMORY_GB, _LOW_FILES = 128 * 2**20, 1.0, 1024
-_NODE_WAIT_S = 30  # so long Ray waits for its own node
+NODE_WAIT_S = 30  # so long Ray waits for its own node
 
 
 def is_rays(error: BaseException) -> bool:
@@ -138,7 +138,7 @@ def no_start(error: BaseException) -> WorkerError:
     else:
         load = os.getloadavg()[0]
         cause = (
-            f"its processes did not answer within {_NODE_WAIT_S} s; {load:.0f} processes want the "
+            f"its processes did not answer within {NODE_WAIT_S} s; {load:.0f} processes want the "
             f"{usable_cores():g} cores of this machine"
         )
         fix = "stop some of them, or join a Ray that runs: ray start --head, then --address auto"

@@ -6,17 +6,20 @@ import logging
 import math
 import os
 import secrets
+import signal
 import sys
 import tempfile
+import threading
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from microg.config import Resources
 from microg.console import say_aside
 from microg.errors import WriteError
-from microg.pipelines.core.ray_errors import OTHER_DISK, explain, no_connection, no_start, ray_room
+from microg.pipelines.core.ray_errors import NODE_WAIT_S, OTHER_DISK, explain, no_connection, no_start, ray_room
 from microg.system.hardware import usable_cores
 
 _QUIET = {
@@ -34,6 +37,49 @@ _started_here = False
 _RAY_NEEDS = 64 * 2**20  # logs and sockets of a session, at least
 
 
+class _Beginning:
+    """A connection that a thread of its own makes."""
+
+    def __init__(self, resources: Resources | None, dashboard: bool) -> None:
+        self._wanted = (resources, dashboard)
+        self._error: BaseException | None = None
+        self._on_sigterm: Callable[..., None] | None = None
+        self._connected = threading.Event()
+        threading.Thread(target=self._connect, name="ray-start", daemon=True).start()
+
+    def _connect(self) -> None:
+        try:
+            _connect(self._wanted[0], dashboard=self._wanted[1], on_sigterm=self._keep)
+        except BaseException as error:
+            self._error = error
+        self._connected.set()
+        threading.Event().wait()  # Ray's processes end with the thread that started them
+
+    def _keep(self, handler: Callable[..., None]) -> None:
+        self._on_sigterm = handler  # only the main thread may set it
+
+    def end(self) -> None:
+        """Wait until it is there, and raise what kept it from being."""
+        self._connected.wait()
+        if self._error is not None:
+            raise self._error
+        if self._on_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+
+_beginning: _Beginning | None = None
+
+
+def begin(resources: Resources | None = None, *, dashboard: bool = False) -> None:
+    """Start to connect, on a thread: `connect`, with the same arguments, then finds Ray up or nearly so.
+
+    A local Ray takes seconds in which its driver only waits. For the main thread, once what it checks is fine.
+    """
+    global _beginning
+    if _beginning is None and threading.current_thread() is threading.main_thread():
+        _beginning = _Beginning(resources, dashboard)
+
+
 def connect(resources: Resources | None = None, *, dashboard: bool = False) -> None:
     """Connect this process to Ray once; a second call does nothing.
 
@@ -46,6 +92,21 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     or in RAY_ADDRESS. Who talks to a local Ray has to know a token that is made here, unless RAY_AUTH_MODE says
     otherwise.
     """
+    global _beginning
+    import_first = "ray" not in sys.modules  # a token must be there before; and tests patch what is imported
+    if import_first:
+        begin(resources, dashboard=dashboard)
+    begun, _beginning = _beginning, None
+    if begun is not None:
+        import ray.data  # which takes as long as Ray does to come up  # noqa: F401
+
+        begun.end()
+    _connect(resources, dashboard=dashboard)
+
+
+def _connect(
+    resources: Resources | None, *, dashboard: bool, on_sigterm: Callable[[Callable[..., None]], None] | None = None
+) -> None:
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     address = (resources.address if resources else None) or os.environ.get("RAY_ADDRESS")
@@ -67,7 +128,8 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
         options |= {"num_cpus": max(4, 2 * math.ceil(usable_cores())), "include_dashboard": dashboard}
         _announce_own_ray()
     try:
-        with _without_log_level_notice():
+        lean = address is None and not dashboard
+        with _without_log_level_notice(), _handlers_kept(on_sigterm), _lean_node() if lean else nullcontext():
             ray.init(address=address or "local", **options)
     except Exception as error:  # a node that does not come up in time is a plain Exception
         raise (no_start(error) if address is None else no_connection(address, error)) from error
@@ -142,6 +204,60 @@ def _without_log_level_notice() -> Iterator[None]:
             lines = [line for line in captured if b"RAY_BACKEND_LOG_LEVEL" not in line]
             if lines:
                 os.write(2, b"".join(lines))
+
+
+@contextmanager
+def _handlers_kept(on_sigterm: Callable[[Callable[..., None]], None] | None) -> Iterator[None]:
+    """Have Ray hand its handlers of SIGTERM to `on_sigterm`, where there is one, instead of setting them."""
+    from ray._private import utils
+
+    original = utils.set_sigterm_handler
+    if on_sigterm is not None:
+        utils.set_sigterm_handler = on_sigterm
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
+
+
+@contextmanager
+def _lean_node() -> Iterator[None]:
+    """Have Ray start without what nobody asks of a local one, a third of the work of its start.
+
+    That is its web server, the monitor of the autoscaler, which has no nodes to start, and the reader of workers' logs,
+    which `log_to_driver` silences. Ray 2.60 has no settings for them.
+    """
+    from ray._private import services
+    from ray._private.node import Node
+
+    names = ("start_api_server", "start_monitor", "start_log_monitor")
+    originals = {name: getattr(Node, name) for name in names}
+    get_node = services.get_node
+
+    def get_node_at_once(gcs_address: str, node_id: str) -> Any:
+        _await_node(gcs_address, node_id)  # Ray itself looks once a second
+        return get_node(gcs_address, node_id)
+
+    for name in names:
+        setattr(Node, name, lambda *_, **__: None)
+    services.get_node = get_node_at_once
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+        for name, original in originals.items():
+            setattr(Node, name, original)
+
+
+def _await_node(gcs_address: str, node_id: str) -> None:
+    """Wait until a node is there, or for so long as Ray waits."""
+    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+
+    client, until = GcsClient(address=gcs_address), time.monotonic() + NODE_WAIT_S
+    while time.monotonic() < until:
+        if any(each.hex() == node_id for each in client.get_all_node_info(timeout=5)):
+            return
+        time.sleep(0.05)
 
 
 def configure_data() -> None:

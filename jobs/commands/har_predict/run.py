@@ -29,10 +29,14 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
     Raises `MicrogError` for whatever the user can put right before anything is written.
     """
     from microg.formats.key_frame_sources import read_key_frames
+    from microg.pipelines.core import session
     from microg.pipelines.har import prediction_store
-    from microg.pipelines.har.predict import open_network
+    from microg.pipelines.har.predict import open_network, weights_file
 
     found = read_key_frames(dataset, settings.split, settings.scheme)
+    weights_file(settings.weights)  # what is not there is told before Ray is started
+    if not dry_run and not (folder and storage.exists(storage.join(folder, "metrics.json"))):
+        session.begin(settings.resources)  # it comes up while the model is built
     network, settings, loaded = open_network(settings)
     key_frames = found.rows.slice(0, settings.limit)
     name = f"{settings.model}-{settings.digest()[:4]}{found.fingerprint[:4]}"

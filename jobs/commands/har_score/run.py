@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -74,10 +75,13 @@ def result_document(result: HarScoreResult, comparisons: list[dict[str, Any]]) -
     return document
 
 
-def write_run(result: HarScoreResult, folder: str, others: list[str], *, plots: bool) -> dict[str, Any]:
-    """Compare with other runs, write tables, plots and `metrics.json`, and return the document.
+def write_run(
+    result: HarScoreResult, folder: str, others: list[str], *, plots: bool, on_scores: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Compare with other runs, write tables and `metrics.json`, then plots, and return the document.
 
-    Raises `RunConflictError` for another run's folder, and what `compare_runs` raises before anything is written, so
+    `on_scores` is called with the document before plots are drawn, which takes longer than scoring. Raises
+    `RunConflictError` for another run's folder, and what `compare_runs` raises before anything is written, so
     that a bad `--compare` leaves no half-made run.
     """
     report, config = result.report, result.config
@@ -92,6 +96,8 @@ def write_run(result: HarScoreResult, folder: str, others: list[str], *, plots: 
         "har_bootstrap": results.bootstrap_table(report.distributions),
     }
     written = [run.write_table(name, table) for name, table in tables.items()]
+    run.finish(document)
+    on_scores({"run": folder, **document})
     if plots:
         from microg.reports.plots.har import har_plots
 
@@ -100,7 +106,6 @@ def write_run(result: HarScoreResult, folder: str, others: list[str], *, plots: 
             compared = {name: _of(table, protocol).to_pandas() for name, table in other_classes.items()}
             for plot in har_plots(classes, curves, {name: frame for name, frame in compared.items() if len(frame)}):
                 written += plot.save(run.path("plots", protocol))
-    run.finish(document)
     return {"run": folder, **document, "files": [*written, run.path("metrics.json")]}
 
 

@@ -37,7 +37,6 @@ def show(document: dict[str, Any], report: Report, published: PublishedRow | Non
         screen.print(styled(("warning:", "yellow"), f" {finding}"))
     for note in document["notes"]:
         screen.print(styled(("note:", "yellow"), f" {note}"))
-    screen.print(f"wrote {len(document['files'])} files to {document['run']}")
 
 
 def _transfer(screen: Screen, covered: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -210,8 +210,10 @@ def start_run(folder: str, run_config: VlmScoreRun) -> Run:
     )
 
 
-def write_run(run: Run, result: VlmScoreResult, *, plots: bool) -> dict[str, Any]:
-    """Write tables, plots and `metrics.json`, and return the document."""
+def write_run(
+    run: Run, result: VlmScoreResult, *, plots: bool, on_scores: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Write tables and `metrics.json`, then plots, and return the document, which `on_scores` gets before the plots."""
     reports, document = result.reports, result_document(result)
     one_each = {report.pairs.task: report.pairs for report in reports}
     by_name = {
@@ -225,13 +227,14 @@ def write_run(run: Run, result: VlmScoreResult, *, plots: bool) -> dict[str, Any
         parts = [judgements_table(list(items), model, result.prompts[task]) for task, items in result.judged.items()]
         by_name["text_judgements"] = pa.concat_tables(parts)
     written = [run.write_table(name, table) for name, table in by_name.items()]
+    run.finish(document)
+    on_scores({"run": run.root, **document})
     if plots:
         from microg.reports.plots.vlm import vlm_plots
 
         scores, pairs = by_name["text_scores"].to_pandas(), by_name["text_pairs"].to_pandas()
         for plot in vlm_plots(scores, pairs, {name: registry.title(name) for name in scores["metric"].unique()}):
             written += plot.save(run.path("plots"))
-    run.finish(document)
     return {"run": run.root, **document, "files": [*written, run.path("metrics.json")]}
 
 

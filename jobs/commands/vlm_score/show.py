@@ -36,7 +36,6 @@ def show(document: dict[str, Any]) -> None:
     if document.get("comparisons"):
         screen.print(_comparisons(document["comparisons"]))
     _remarks(screen, document)
-    screen.print(f"wrote {len(document['files'])} files to {document['run']}")
 
 
 def _coverage(task: str, counts: Mapping[str, int]) -> Text:
