@@ -4,7 +4,7 @@
     python benchmarks/startup.py --weights yolo11n.pt --beside ../before    # another checkout, in turn with this one
 
 Inputs are made once by this checkout: drawn footage, a dataset, predictions and answers of the package's tiny models. A
-first result is the first file of rows of curate, predict and generate, and the end of the scorers. Commands of both
+first result is the first file of rows of curate, predict and generate, and what scorers print first. Commands of both
 checkouts take turns; each figure is the least of its repeats. Below it the same machine's time for imports, for Ray and
 for a model alone.
 """
@@ -30,6 +30,7 @@ from microg.demo.trained import ACTION_WEIGHTS, LANGUAGE_MODEL
 from microg.jobs.common import JsonOption, make_app, print_json, run
 
 _HERE = Path(__file__).resolve().parent.parent
+_SETTLE_S = 4.0
 _METRICS = "cider,bleu,rouge_l,sbert"  # all that need neither Java nor a download
 _PARTS = {
     "import ray": "import ray",
@@ -66,15 +67,19 @@ def first_result(checkout: Path, words: Sequence[str], environment: dict[str, st
         out = Path(folder) / "out"
         command = [str(checkout / ".venv" / "bin" / "microg"), *(str(out) if word == "OUT" else word for word in words)]
         started = time.monotonic()
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        log, said = (Path(folder) / "log").open("w+"), Path(folder) / "said"
+        process = subprocess.Popen(  # elsewhere: workers of Ray find packages in the folder of the command
+            command, cwd=folder, env=environment, stdout=said.open("w"), stderr=log, start_new_session=True
         )
-        waits = words[1] not in ("score",)
-        while process.poll() is None and not (waits and next(out.rglob("part-*.parquet"), None)):
+        scores = words[1] == "score"
+        while process.poll() is None:
+            if said.stat().st_size if scores else next(out.rglob("part-*.parquet"), None):
+                break
             time.sleep(0.02)
         seconds = time.monotonic() - started
         if process.poll() not in (None, 0):
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {log.read()[-500:]}")
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             try:
@@ -82,6 +87,7 @@ def first_result(checkout: Path, words: Sequence[str], environment: dict[str, st
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        time.sleep(_SETTLE_S)  # Ray's processes end after the command
     return seconds
 
 

@@ -12,8 +12,9 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 from microg.config import Resources
@@ -43,28 +44,29 @@ class _Beginning:
     def __init__(self, resources: Resources | None, dashboard: bool) -> None:
         self._wanted = (resources, dashboard)
         self._error: BaseException | None = None
-        self._on_sigterm: Callable[..., None] | None = None
         self._connected = threading.Event()
         threading.Thread(target=self._connect, name="ray-start", daemon=True).start()
 
     def _connect(self) -> None:
         try:
-            _connect(self._wanted[0], dashboard=self._wanted[1], on_sigterm=self._keep)
+            _connect(self._wanted[0], dashboard=self._wanted[1])
         except BaseException as error:
             self._error = error
         self._connected.set()
         threading.Event().wait()  # Ray's processes end with the thread that started them
-
-    def _keep(self, handler: Callable[..., None]) -> None:
-        self._on_sigterm = handler  # only the main thread may set it
 
     def end(self) -> None:
         """Wait until it is there, and raise what kept it from being."""
         self._connected.wait()
         if self._error is not None:
             raise self._error
-        if self._on_sigterm is not None:
-            signal.signal(signal.SIGTERM, self._on_sigterm)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # Ray sets one, but from the main thread only
+            signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(signum: int, _: FrameType | None) -> None:
+    """End as Ray's own handler does: what is to be done at the exit is done."""
+    sys.exit(signum)
 
 
 _beginning: _Beginning | None = None
@@ -104,9 +106,7 @@ def connect(resources: Resources | None = None, *, dashboard: bool = False) -> N
     _connect(resources, dashboard=dashboard)
 
 
-def _connect(
-    resources: Resources | None, *, dashboard: bool, on_sigterm: Callable[[Callable[..., None]], None] | None = None
-) -> None:
+def _connect(resources: Resources | None, *, dashboard: bool) -> None:
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     address = (resources.address if resources else None) or os.environ.get("RAY_ADDRESS")
@@ -129,7 +129,7 @@ def _connect(
         _announce_own_ray()
     try:
         lean = address is None and not dashboard
-        with _without_log_level_notice(), _handlers_kept(on_sigterm), _lean_node() if lean else nullcontext():
+        with _without_log_level_notice(), _lean_node() if lean else nullcontext():
             ray.init(address=address or "local", **options)
     except Exception as error:  # a node that does not come up in time is a plain Exception
         raise (no_start(error) if address is None else no_connection(address, error)) from error
@@ -204,20 +204,6 @@ def _without_log_level_notice() -> Iterator[None]:
             lines = [line for line in captured if b"RAY_BACKEND_LOG_LEVEL" not in line]
             if lines:
                 os.write(2, b"".join(lines))
-
-
-@contextmanager
-def _handlers_kept(on_sigterm: Callable[[Callable[..., None]], None] | None) -> Iterator[None]:
-    """Have Ray hand its handlers of SIGTERM to `on_sigterm`, where there is one, instead of setting them."""
-    from ray._private import utils
-
-    original = utils.set_sigterm_handler
-    if on_sigterm is not None:
-        utils.set_sigterm_handler = on_sigterm
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = original
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -158,3 +159,48 @@ def test_nobody_without_its_token_runs_anything_on_a_local_ray(ray_folder: str) 
     environment = without_ray(RAY_TMPDIR=ray_folder)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+_BEGUN = """
+import signal, sys
+from microg.pipelines.core import session
+session.begin()
+{then}
+"""
+_USED = """
+session.connect()
+import ray
+from ray._private.utils import read_ray_address
+print(ray.get(ray.remote(lambda: 6 * 7).remote()), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "said"),
+    [
+        (_USED, 0, "42 False"),  # tasks run, and SIGTERM ends the command in order
+        ("sys.exit(2)", 2, ""),  # what the command checks meanwhile is wrong
+    ],
+)
+def test_a_ray_that_comes_up_beside_the_driver_works_and_ends_with_it(
+    tmp_path: Path, then: str, code: int, said: str
+) -> None:
+    import psutil
+
+    folder = tempfile.mkdtemp(dir="/tmp")  # sockets have short names
+    process = subprocess.run(
+        [sys.executable, "-c", _BEGUN.format(then=then)],
+        cwd=ROOT,
+        env=without_ray(RAY_TMPDIR=folder),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (process.returncode, process.stdout.strip()) == (code, said), process.stderr
+    assert process.stderr == ""
+    deadline = time.monotonic() + 20
+    while left := [each for each in psutil.process_iter(["cmdline"]) if folder in " ".join(each.info["cmdline"] or [])]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    shutil.rmtree(folder, ignore_errors=True)
