@@ -313,7 +313,7 @@ def decode_frames_at(
                     if number in wanted:
                         found[number] = convert(frame)
                     number += 1
-            elif not count:
+            elif packets and not count:
                 break
         info = _info(container, stream, first, packets if count else None)
     if packets == 0:

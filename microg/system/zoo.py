@@ -83,7 +83,11 @@ def address(name: str) -> str:
 
 def place(name: str) -> Path:
     """Return where the file of a name is, or would be, kept."""
-    return cache_folder() / "weights" / name
+    return storage.join_local(_folder(), name)
+
+
+def _folder() -> Path:
+    return cache_folder() / "weights"
 
 
 def obtain(name: str) -> Path | None:
@@ -158,9 +162,12 @@ def fetch(name: str) -> Path:
     if is_offline():
         raise unreachable(name, f"no network is used ({OFFLINE_VARIABLE} is set)")
     parts = target.parent / ".download"
-    with lock(parts / f"{name}.lock", on_wait=lambda: say_aside(f"another process fetches {name}: waiting for it")):
+    with lock(
+        storage.join_local(parts, f"{name}.lock"),
+        on_wait=lambda: say_aside(f"another process fetches {name}: waiting for it"),
+    ):
         if not target.is_file():  # else the other process brought it
-            _fetch_file(name, entry, parts / f"{name}.part", target)
+            _fetch_file(name, entry, storage.join_local(parts, f"{name}.part"), target)
     return _check(name, target)
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from microg import storage
 from microg.errors import ConfigError, MicrogError, WorkerError, WriteError, describe
 from microg.storage_faults import ends_run, free_bytes
 from microg.system.hardware import inspect, usable_cores
@@ -159,7 +160,7 @@ def _last_words() -> str | None:
     root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "session_latest" / "logs"
     for name in ("gcs_server.err", "raylet.err", "gcs_server.out", "raylet.out"):
         try:
-            lines = (root / name).read_text("utf-8", "replace").splitlines()[-400:]
+            lines = storage.join_local(root, name).read_text("utf-8", "replace").splitlines()[-400:]
         except OSError:
             continue
         for line in reversed(lines):

@@ -319,7 +319,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(curate, tmp_path, monkeypatch):
         ("missing", "out"): "is not there",
         ("bare", "out"): "holds no video",
         ("raw", "raw"): "cannot be both footage and dataset",
-        ("raw", "out"): "put the file into ./weights",
+        ("raw", "out"): "put it into ./weights",
         ("raw", "out", "--weights", "nothing.pt"): "nothing.pt",
         ("raw", "out", "--set", "trim.heigth=3"): "did you mean 'height'",
         ("twice", "out", "--pretrimmed", "--detections", "bare"): "the same clip",

@@ -61,7 +61,7 @@ def test_actors_share_one_pace_and_a_killed_one_holds_nothing_back(actors, tmp_p
         assert all(reply.status == "ok" for reply in replies)
         times = sorted(at for at, _ in server.requests)
         assert len(times) == 60
-        assert times[-1] - times[0] >= 59 / 40 * 0.8  # 2400 a minute over both actors; each for itself took half
+        assert times[-1] - times[0] >= 59 / 40 * 0.7  # 2400 a minute over both actors; each for itself took half
         assert gate.status().spent == pytest.approx(600.0)
 
         server.latency_s = 60.0
