@@ -100,7 +100,7 @@ def obtain(name: str) -> Path | None:
     if found is None:
         entry = entries().get(name)
         return fetch(name) if entry is not None and entry.url is not None else None
-    if found == place(name).resolve() and name in entries():
+    if name in entries() and found == place(name).resolve():
         _check(name, found)
     return found
 

@@ -75,6 +75,17 @@ def test_weights_are_fetched_once_with_their_licence_told(server: FileServer, ca
     assert capsys.readouterr().err == ""
 
 
+def test_a_path_is_taken_as_it_is(server: FileServer, tmp_path: Path):
+    path = tmp_path / "some" / NAME
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    assert require_weights(str(path)) == path
+    assert require_weights(f"some/{NAME}") == path
+    with pytest.raises(WeightsError, match="are not in any of"):
+        require_weights(str(tmp_path / "nothing.pt"))
+    assert server.ranges == []
+
+
 def test_a_dropped_connection_goes_on_and_so_does_a_new_process(server: FileServer):
     server.drop_after[NAME] = 2_000_000
     assert zoo.fetch(NAME).read_bytes() == BYTES
