@@ -128,9 +128,7 @@ def _run_story(settings: StorySettings, run_command: RunCommand, root: str) -> l
         steps += _model_steps(settings, root, zero_shot)
     seconds, failed = _run_steps(steps, run_command, simulated if synthetic else None, f"{root}/footage")
     fingerprint = Dataset.open(f"{root}/dataset").fingerprint()
-    run.finish(
-        {"dataset": fingerprint, "seconds": seconds, "failed": failed, "code_version": run.manifest["code_version"]}
-    )
+    run.finish({"dataset": fingerprint, "seconds": seconds, "failed": failed, "code_version": code_version()})
     if not synthetic and settings.models and zero_shot is None:
         say_aside(
             "note: the tiny models of the package know drawn people only. For a real zero-shot model of actions: "

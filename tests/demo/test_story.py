@@ -90,7 +90,7 @@ def test_training_is_asked_for_and_without_models_the_data_are_described_only(tm
 
 
 def test_a_finished_demo_runs_nothing_again_until_something_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     story(Commands(tmp_path))
     again = Commands(tmp_path)
@@ -100,6 +100,14 @@ def test_a_finished_demo_runs_nothing_again_until_something_is_missing(
     (tmp_path / "report.html").unlink()
     story(again)
     assert again.names[-1] == "report"
+    for version in ("newer", "newest"):  # other code runs every step once more, which resumes
+        monkeypatch.setattr("microg.demo.story.code_version", lambda version=version: version)
+        again.names.clear()
+        story(again)
+        assert again.names[-1] == "report"
+        again.names.clear()
+        story(again)
+        assert again.names == []
     with pytest.raises(RunConflictError, match="videos"):
         story(again, videos=5)
 
