@@ -132,14 +132,9 @@ def _download(
             "missing_bytes": plan.missing_bytes,
         }
     with ProgressDisplay(hub.repo.name, round(plan.missing_bytes / 1e6), unit="MB") as display:
-        received = 0
-
-        def on_bytes(count: int) -> None:
-            nonlocal received
-            received += count
-            display.advance(int(received / 1e6) - display.done)
-
-        manifest = downloads.download(hub, folder, plan, revision=revision, workers=workers, on_bytes=on_bytes)
+        manifest = downloads.download(
+            hub, folder, plan, revision=revision, workers=workers, on_bytes=display.advance_bytes
+        )
     if not quiet:
         say(f"{folder}: {len(manifest['files'])} files, all checksums match, commit {plan.commit[:12]}")
         if name in _NEXT_STEPS:

@@ -32,7 +32,7 @@ class ProgressDisplay:
 
     def __init__(self, stage: str, total: int | None, *, unit: str = "clips", every_s: float = 5.0) -> None:
         self.stage, self.total, self.unit = visible_line(stage), total, unit
-        self.done = self.failed = 0
+        self.done = self.failed = self._bytes = 0
         self.note = ""
         self._every_s = every_s
         self._live = None
@@ -75,6 +75,11 @@ class ProgressDisplay:
         elif time.monotonic() - self._printed >= self._every_s:
             self._printed = time.monotonic()
             say_aside(self.line())
+
+    def advance_bytes(self, count: int) -> None:
+        """Count bytes, negative ones where some come again, of a progress whose unit is MB."""
+        self._bytes += count
+        self.advance(int(self._bytes / 1e6) - self.done)
 
     @property
     def rate(self) -> float:

@@ -82,9 +82,9 @@ def _curate_footage(
         settings = settings.replaced(weights_digest=storage.sha256(weights)[:16])
         if weights.lower().endswith(YOLOX_SUFFIX):
             settings = settings.replaced(detector=fitted(settings.detector, require_weights(weights)))
-    if not dry_run and settings.detector.exact:  # else the profile is compared first, here
-        session.begin(settings.resources)
     left, done = remaining(footage, out)
+    if left and not dry_run and settings.detector.exact:  # else the profile is compared first, here
+        session.begin(settings.resources)
     report: dict[str, Any] = {
         "out": out,
         "files": len(footage),

@@ -6,7 +6,6 @@ import datetime
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -83,11 +82,7 @@ def address(name: str) -> str:
 
 def place(name: str) -> Path:
     """Return where the file of a name is, or would be, kept."""
-    return storage.join_local(_folder(), name)
-
-
-def _folder() -> Path:
-    return cache_folder() / "weights"
+    return storage.join_local(cache_folder() / "weights", name)
 
 
 def obtain(name: str) -> Path | None:
@@ -168,7 +163,9 @@ def fetch(name: str) -> Path:
     ):
         if not target.is_file():  # else the other process brought it
             _fetch_file(name, entry, storage.join_local(parts, f"{name}.part"), target)
-    return _check(name, target)
+            return target
+    _check(name, target)
+    return target
 
 
 def verify(name: str) -> str:
@@ -176,8 +173,7 @@ def verify(name: str) -> str:
     path = place(name)
     if not path.is_file():
         raise WeightsError(f"{name} is not in {path.parent}", f"microg data download weights {name}")
-    _check(name, path)
-    return storage.sha256(path)
+    return _check(name, path)
 
 
 def is_offline() -> bool:
@@ -237,20 +233,9 @@ def _receive(name: str, url: str, entry: Entry, part: Path) -> None:
     size = entry.size or (entry.about_mb or 0) * 10**6
     with ProgressDisplay(f"fetching {name}", round(size / 1e6), unit="MB") as display:
         try:
-            transfer(source, part, _counter(display), threading.Event())
+            transfer(source, part, display.advance_bytes, threading.Event())
         except DownloadError as error:
             raise unreachable(name, error.what) from error
-
-
-def _counter(display: ProgressDisplay) -> Callable[[int], None]:
-    received = 0
-
-    def on_bytes(count: int) -> None:
-        nonlocal received
-        received += count
-        display.advance(int(received / 1e6) - display.done)
-
-    return on_bytes
 
 
 def unreachable(name: str, reason: str) -> WeightsError:
@@ -268,14 +253,14 @@ def _expected(name: str) -> str | None:
     return entries()[name].sha256 or (_record(name) or {"sha256": None})["sha256"]
 
 
-def _check(name: str, path: Path) -> Path:
-    """Return the cached file. Raises `WeightsError` when it is not what was fetched."""
-    wanted = _expected(name)
-    if wanted is not None and storage.sha256(path) != wanted:
+def _check(name: str, path: Path) -> str:
+    """Return the SHA-256 of a cached file. Raises `WeightsError` when it is not what was fetched."""
+    wanted, digest = _expected(name), storage.sha256(path)
+    if wanted is not None and digest != wanted:
         raise WeightsError(
             f"{path} is damaged: its SHA-256 is not {wanted[:16]}...", f"delete it: {name} is then fetched again"
         )
-    return path
+    return digest
 
 
 def _record_path(name: str) -> Path:

@@ -65,9 +65,6 @@ class BotSort:
 
         from ultralytics.trackers.bot_sort import BOTSORT
 
-        # Sets the offline environment before ultralytics is imported; neither is needed to read stored tracks.
-        from microg.models.detection import ultralytics_model as _environment  # noqa: F401
-
         values = (settings or TrackerSettings()).model_dump()
         self._tracker = BOTSORT(
             args=SimpleNamespace(

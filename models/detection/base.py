@@ -12,6 +12,7 @@ from pydantic import Field
 from microg.config import Config
 
 PERSON = 0
+STRIDE = 32  # sides of a YOLO network's input are multiples of it
 # Trackers use detections down to this confidence.
 CONFIDENCE_FLOOR = 0.1
 

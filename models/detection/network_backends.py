@@ -15,9 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from microg.errors import WeightsError
+from microg.models.detection.base import STRIDE
 from microg.models.devices import resolve_device
-
-STRIDE = 32  # sides of the network's input are multiples of it
 
 
 class Engine(Protocol):

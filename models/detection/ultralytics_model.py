@@ -5,26 +5,15 @@ ultralytics is AGPL-3.0; nothing outside this package and `microg.models.curatio
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from microg.system.weights import cache_folder
-
-# Before the first import: no update checks, no downloads, no pip installs behind the user's back, no telemetry.
-os.environ.setdefault("YOLO_OFFLINE", "true")
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-os.environ.setdefault("YOLO_VERBOSE", "false")
-os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_folder() / "ultralytics"))
-
 import torch
 
 from microg.errors import WeightsError
+from microg.models.detection.base import STRIDE
 from microg.reading import reads
-
-# Height and width of the network's input are multiples of it.
-STRIDE = 32
 
 
 @reads(WeightsError)

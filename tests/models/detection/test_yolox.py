@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -96,3 +99,13 @@ def test_other_networks_and_damaged_files_are_refused_by_name(tmp_path: Path, na
     damaged.write_bytes(Path(nano).read_bytes()[:100_000])
     with pytest.raises(WeightsError, match=r"damaged\.onnx"):
         load_detector(DetectorSettings(weights=str(damaged)))
+
+
+def test_ultralytics_is_offline_whoever_imports_it_first():
+    program = (
+        "import os; from microg.models.curation.tracking import BotSort; BotSort(); "
+        "print(os.environ['YOLO_OFFLINE'], os.environ['YOLO_AUTOINSTALL'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("YOLO_")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["true", "false"]
