@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.web import serving
 
 
 @dataclass
@@ -31,14 +32,8 @@ class FileServer:
 @contextmanager
 def serve_files(server: FileServer) -> Iterator[FileServer]:
     """Serve on a free port until the block ends; sets `url`."""
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
-    server.url = f"http://127.0.0.1:{listening.server_port}"
-    threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with serving(_handler(server)) as server.url:
         yield server
-    finally:
-        listening.shutdown()
-        listening.server_close()
 
 
 def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.web import serving
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
 _LFS_OVER = 1000  # bytes; larger files are kept (and served) like LFS files
@@ -63,15 +64,8 @@ def git_sha1(data: bytes) -> str:
 @contextmanager
 def serve(hub: FakeHub) -> Iterator[FakeHub]:
     """Serve `hub` on a free port until the block ends; sets `hub.url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(_handler(hub)) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
