@@ -46,7 +46,7 @@ frames: {{kind: uniform, count: {frames}}}
 chat_template: none
 context: 4096
 gpu_memory_gb: 0
-runs: "yes"
+runs: weights
 settings: {{folder: "{folder}"}}
 """
 

@@ -10,7 +10,7 @@ from microg.models.vlm.cards import ModelCard
 from microg.models.vlm.prompts import Prompt
 from microg.screen import Screen, styled
 
-_COLOURS = {"yes": "green", "unverified": "yellow", "no": "red"}
+_COLOURS = {"unproved": "yellow", "no": "red"}
 
 
 def document(card: ModelCard) -> dict[str, Any]:
@@ -28,11 +28,13 @@ def show_cards(cards: list[ModelCard]) -> None:
         published, tables = (str(card.paper.frames), ", ".join(map(str, card.paper.tables))) if card.paper else ("", "")
         memory = "API" if card.api else f"{card.gpu_memory_gb:g}"
         state = "no" if card.problem() else card.runs
-        runs = styled((state, _COLOURS[state]))
+        runs = styled((state, _COLOURS.get(state, "green")))
         table.add_row(card.name, card.engine, card.frames.label(), published, tables, memory, runs)
     screen = Screen()
     screen.print(table)
     screen.print("\nmicrog vlm models MODEL tells the rest, and why one does not run.")
+    screen.print("runs: what was proved here: the published weights, a tiny random model of the architecture, or the")
+    screen.print("provider's protocol against a local server.")
     screen.print("#f: frames in the paper's tables. GB: GPU memory, estimated.")
 
 
@@ -57,6 +59,7 @@ def show_card(card: ModelCard) -> None:
     rows += [("runs", state), ("why", card.problem() or card.why), ("to run it", card.to_run)]
     if card.shutdown is not None:
         rows.append(("switched off", str(card.shutdown)))
+    rows.append(("successor", card.successor))
     rows += [("special" if number == 0 else "", text) for number, text in enumerate(card.special)]
     rows += [("setting", f"{key}: {value}") for key, value in card.settings.items()]
     table = Table(title=card.title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))

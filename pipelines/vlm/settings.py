@@ -176,7 +176,7 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
     card = _card(settings)
     options = {**card.settings, **settings.settings}
     if settings.engine is not None and settings.engine != card.engine:
-        card = card.replaced(engine=settings.engine, runs="yes", settings={})
+        card = card.replaced(engine=settings.engine, runs="unproved" if card.runs == "no" else card.runs, settings={})
         options = settings.settings
     if settings.url is not None:
         options = {**options, "base_url": settings.url}
@@ -225,8 +225,8 @@ def _card(settings: GenerateSettings) -> ModelCard:
     served = card(name) if name in names() or name.endswith((".yaml", ".yml")) else None
     if served is not None:
         own = served.settings if served.engine == "openai" else {}
-        return served.replaced(engine="openai", runs="yes", why="", to_run="", shutdown=None, settings=own)
+        return served.replaced(engine="openai", runs="protocol", why="", to_run="", shutdown=None, settings=own)
     plain: Mapping[str, Any] = {"name": plain_name(name), "title": name, "hub_id": name, "engine": "openai"}
     return ModelCard(
-        **plain, frames=Uniform(count=8), chat_template="the server's", context=1_000_000, runs="yes", settings={}
+        **plain, frames=Uniform(count=8), chat_template="the server's", context=1_000_000, runs="protocol", settings={}
     )

@@ -78,7 +78,7 @@ frames: {kind: uniform, count: 4}
 chat_template: none
 context: 4096
 gpu_memory_gb: 0
-runs: "yes"
+runs: weights
 """
 
 

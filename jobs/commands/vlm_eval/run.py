@@ -161,8 +161,8 @@ def _left(questions: ClipQuestions, folder: str) -> pa.Table:
 def _about(prepared: _Preparation) -> dict[str, Any]:
     settings = prepared.settings
     notes = [*prepared.questions.notes]
-    if prepared.card.runs == "unverified":
-        notes.append(f"nobody has seen this model run: {prepared.card.why}")
+    if prepared.card.why:
+        notes.append(f"{prepared.card.title}: {prepared.card.why}")
     if settings.resources.address is not None:
         notes += prepared.engine.worker_notes()
     return {

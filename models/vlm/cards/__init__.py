@@ -27,6 +27,7 @@ from microg.reading import refuse_pointer_file
 from microg.system.folders import RemoteFolder
 
 NO_ENGINE = "none"
+Proof = Literal["weights", "architecture", "protocol", "unproved", "no"]
 # What `microg vlm train` writes beside a model: the frames that it was trained on.
 OWN_FACTS = "microg.json"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -66,21 +67,23 @@ class ModelCard(Config):
         description="GPU memory in GB, estimated from weights in bfloat16 and a cache for a few clips; none for API "
         "models.",
     )
-    runs: Literal["yes", "unverified", "no"] = Field(
-        description="Whether it runs: yes, the engine knows the architecture; unverified, it should but nobody "
-        "has seen it; no."
+    runs: Proof = Field(
+        description="What was proved: weights, somebody here ran the published weights; architecture, a tiny random "
+        "model of the same architecture and file layout ran; protocol, a local server that speaks the provider's "
+        "protocol was asked; unproved, it should run and nobody has seen it; no."
     )
-    why: str = Field(default="", description="Exactly why it does not run, where `runs` is not yes.")
-    to_run: str = Field(default="", description="What would make it run, where `runs` is not yes.")
+    why: str = Field(default="", description="Exactly why it does not run, or what stands against it.")
+    to_run: str = Field(default="", description="What would make it run.")
     shutdown: datetime.date | None = Field(
         default=None, description="Day on which the provider switches the model off."
     )
+    successor: str = Field(default="", description="Card of the model that the provider has in its place.")
     special: tuple[str, ...] = Field(default=(), description="What is special about the model, for people.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the engine for this model.")
 
     @model_validator(mode="after")
     def _says_why_not(self) -> ModelCard:
-        if self.runs != "yes" and not (self.why and self.to_run):
+        if self.runs in ("unproved", "no") and not (self.why and self.to_run):
             raise ValueError(f"runs is {self.runs}: say why, and in to_run what would make it run")
         if self.engine == NO_ENGINE and self.runs != "no":
             raise ValueError("engine is none: then it does not run")
@@ -205,7 +208,7 @@ def folder_card(path: str) -> ModelCard:
         **{"frames": Uniform(count=8), **own},
         chat_template="from the folder's processor",
         context=4096,
-        runs="unverified",
+        runs="unproved",
         why="no model card knows this architecture",
         to_run="try it with --limit 1",
     )

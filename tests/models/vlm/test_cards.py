@@ -6,12 +6,14 @@ import datetime
 import json
 import re
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from microg.demo.tiny_models import ARCHITECTURES
 from microg.errors import ConfigError
 from microg.jobs.cli import app
 from microg.models.vlm import cards
@@ -49,8 +51,8 @@ def test_a_card_samples_as_many_frames_as_the_paper(each: ModelCard):
     assert 1 <= shown <= 90
 
 
-def test_what_does_not_surely_run_says_why_and_what_would_help(each: ModelCard):
-    if each.runs != "yes":
+def test_what_nobody_has_seen_running_says_why_and_what_would_help(each: ModelCard):
+    if each.runs in ("unproved", "no"):
         assert len(each.why) > 30
         assert len(each.to_run) > 30
     if each.runs == "no":
@@ -58,6 +60,21 @@ def test_what_does_not_surely_run_says_why_and_what_would_help(each: ModelCard):
             each.require(BEFORE)
     else:
         assert each.require(BEFORE) is each
+
+
+def test_no_card_claims_published_weights_and_what_one_calls_proved_has_its_proof_here(
+    each: ModelCard, tiny_vlm: Callable[[str], Path]
+):
+    assert each.runs != "weights"  # none was ever at hand
+    assert (each.runs == "protocol") == (each.api and each.runs != "no")
+    if each.runs in ("architecture", "unproved"):
+        made = [json.loads((tiny_vlm(name) / "config.json").read_text())["architectures"] for name in ARCHITECTURES]
+        assert ([each.architecture] in made) == (each.runs == "architecture")
+
+
+def test_a_successor_is_a_card_that_the_provider_still_has(each: ModelCard):
+    if each.successor:
+        assert card(each.successor).problem() is None
 
 
 def test_cards_hold_no_keys_and_trust_no_code_by_themselves(each: ModelCard):
@@ -68,7 +85,7 @@ def test_cards_hold_no_keys_and_trust_no_code_by_themselves(each: ModelCard):
 def test_a_model_that_its_provider_switched_off_cannot_run():
     assert card("gpt-4o").problem(BEFORE) is None
     assert "switched it off on 2027-01-14" in str(card("gpt-4o").problem(AFTER))
-    with pytest.raises(ConfigError, match="successors"):
+    with pytest.raises(ConfigError, match=r"gemini-3\.8-flash is the successor"):
         card("gemini-1.5-pro").require()
 
 
@@ -83,7 +100,7 @@ def test_a_card_that_runs_names_an_architecture_of_the_installed_engine(engine, 
     where = Path(spec.origin).parent / table
     for name in cards.names():
         found = card(name)
-        if found.engine != engine or found.runs != "yes":
+        if found.engine != engine or found.runs == "no" or "trust_remote_code" in found.settings:
             continue
         if where.is_file():
             assert f'"{found.architecture}"' in where.read_text()
@@ -125,7 +142,7 @@ frames: {kind: uniform, count: 4}
 chat_template: from the hub's processor
 context: 2048
 gpu_memory_gb: 3
-runs: "yes"
+runs: weights
 """
 
 
@@ -160,7 +177,7 @@ def test_a_models_folder_cannot_name_an_engine_or_settings_of_its_own(
     ("change", "complaint"),
     [
         (("count: 4", "count: 0"), "frames.uniform.count"),
-        (('runs: "yes"', 'runs: "no"'), "what would make it run"),
+        (("runs: weights", 'runs: "no"'), "what would make it run"),
         (("engine: vllm", "engine: none"), "does not run"),
         (("gpu_memory_gb: 3\n", ""), "gpu_memory_gb is needed"),
         (("context: 2048", "contxt: 2048"), "contxt"),
@@ -183,7 +200,9 @@ def test_models_are_listed_as_a_table_in_full_and_as_json():
     assert "dropped the architecture after 0.23" in " ".join(one.output.split())
     documents = json.loads(runner.invoke(app, ["vlm", "models", "--json"]).output)
     assert {document["name"] for document in documents} == set(cards.names())
-    assert "switched off" in next(each["problem"] for each in documents if each["name"] == "gemini-1.5-pro")
+    retired = next(each for each in documents if each["name"] == "gemini-1.5-pro")
+    assert "switched off" in retired["problem"]
+    assert retired["successor"] == "gemini-3.8-flash"
 
 
 def test_prompts_are_listed_and_shown():
