@@ -58,9 +58,10 @@ def report(
 ) -> None:
     """Write one self-contained page of runs: the paper's tables, plots, pictures, costs, warnings, known defects.
 
-    Tables 1 to 5 show our numbers beside the published ones, with intervals and what is significant, and lie beside the
-    page as Markdown, LaTeX and CSV. The page fetches nothing. Runs that are not finished are shown as far as they go.
-    With --leaderboard the page ranks all scored runs instead, to be sorted, searched and switched by protocol.
+    The paper's Tables 1 to 10 show our numbers beside the published ones, with intervals and what is significant, and
+    lie beside the page as Markdown, LaTeX and CSV. The page fetches nothing. Runs that are not finished are shown as
+    far as they go. With --leaderboard the page ranks all scored runs instead, to be sorted, searched and switched by
+    protocol.
     """
     from microg.console import ProgressDisplay
     from microg.errors import ConfigError

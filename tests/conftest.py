@@ -44,6 +44,12 @@ def cases() -> Path:
 
 
 @pytest.fixture(scope="session")
+def facts() -> Path:
+    """Folder with what is known of the paper, its printed tables among it."""
+    return _folder("MICROG_FACTS", "facts")
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One local Ray for all tests."""
     from microg.pipelines.core import session

@@ -64,6 +64,11 @@ def har_rows() -> list[str]:
     return list(_table())
 
 
+def har_entry(name: str) -> Mapping[str, Any]:
+    """Return all that is known of a published HAR row, as its file has it."""
+    return _table()[name]
+
+
 @dataclass(frozen=True)
 class PublishedTextRow:
     """A model's rows in the published captioning and VQA tables: printed values (x 100) by task and column.

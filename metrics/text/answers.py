@@ -7,10 +7,8 @@ ratios of sums of item statistics, so that slices, shards and bootstrap resample
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,38 +18,12 @@ from microg.data.statistics import question_type
 from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.registry import ANSWERS
 from microg.metrics.text.state import ItemState
+from microg.texts.normal_form import abstains, is_no_answer, normalise
 
 AnswerType = Literal["yes/no", "count", "unanswerable", "other"]
 ANSWER_TYPES: tuple[AnswerType, ...] = ("yes/no", "count", "unanswerable", "other")
 
-_UNITS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
-_NUMBERS = {word: str(number) for number, word in enumerate(_UNITS)}
 _NOTHING = {"no", "none", "nobody", "nothing", "neither"}
-_LONGEST_MARKER = 4  # words by which a true answer says that there is none: "Not mentioned.", "Unanswerable."
-_ARTICLES = {"a", "an", "the"}
-# Said of a question that the video does not answer. Phrases that may be answers ("not visible") are left out.
-_ABSTAINS = re.compile(
-    r"\bnot (?:mentioned|specified|stated|provided|given|known|clear|determinable|(?:\w+ )?possible to \w+)\b"
-    r"|\b(?:cannot|can not|cant|could not|couldnt) (?:be )?(?:determined?|tell|told|say|said|known?|answer(?:ed)?)\b"
-    r"|\b(?:no|insufficient|not enough) information\b|\b(?:do not|dont) know\b|\bimpossible to \w+\b"
-    r"|^(?:it is |its )?(?:unknown|unanswerable|unclear|undetermined|unspecified)"
-    r"(?: (?:from|in|based|who|what|how)\b.*)?$"
-)
-
-
-@lru_cache(maxsize=100_000)
-def normalise(text: str) -> str:
-    """Return the form in which answers are compared.
-
-    >>> normalise("The Two crew-members."), normalise("can't")
-    ('2 crew members', 'cant')
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = re.sub(r"[^\w\s]|_", " ", re.sub(r"['’`]", "", folded)).split()
-    return " ".join(_NUMBERS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def token_f1(prediction: str, reference: str) -> float:
@@ -87,15 +59,6 @@ def number_in(normalised: str) -> str | None:
     return None
 
 
-def abstains(normalised: str) -> bool:
-    """Tell whether an answer says that the question cannot be answered.
-
-    >>> abstains(normalise("The name isn't known, it is not mentioned.")), abstains(normalise("He is not visible."))
-    (True, False)
-    """
-    return bool(_ABSTAINS.search(normalised))
-
-
 def answer_type(question: str | None, reference: str) -> AnswerType:
     """Return what kind of answer the true one is.
 
@@ -103,7 +66,7 @@ def answer_type(question: str | None, reference: str) -> AnswerType:
     ('count', 'yes/no', 'other')
     """
     true = normalise(reference)
-    if abstains(true) and len(true.split()) <= _LONGEST_MARKER:
+    if is_no_answer(reference):
         return "unanswerable"
     if true in ("yes", "no") or (yes_or_no(true) and question_type(question) in ("is/are", "does/do")):
         return "yes/no"

@@ -15,12 +15,14 @@ import numpy as np
 from microg.data.statistics import question_type
 from microg.metrics.bootstrap import Distribution
 from microg.metrics.text import registry
-from microg.metrics.text.answers import AnswerState, answer_type, normalise
+from microg.metrics.text.answers import AnswerState, answer_type
 from microg.metrics.text.cider import CiderState, Frequencies, cider_items
 from microg.metrics.text.encoder import EncoderState
 from microg.metrics.text.intervals import bootstrap_texts, text_intervals
 from microg.metrics.text.state import ItemState, exact_sums
+from microg.texts.normal_form import normalise
 from microg.texts.pairs import Pair, Pairs
+from microg.texts.qa_kinds import qa_kind
 
 # (protocol, ids, predictions, references, metric names) -> states by name
 Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], Sequence[str]], dict[str, ItemState]]
@@ -186,11 +188,15 @@ def _scores(states: Mapping[str, Measured], names: Iterable[str]) -> Scores:
 
 
 def types_of(pair: Pair) -> dict[str, str | None]:
-    """Return answer_type and question_type of an item; captions have none."""
+    """Return answer_type, question_type and qa_kind of an item; captions have none."""
     if pair.key.task == "caption":
-        return {"answer_type": None, "question_type": None}
-    known = None if pair.question is None else question_type(pair.question)
-    return {"answer_type": answer_type(pair.question, pair.references[0]), "question_type": known}
+        return {"answer_type": None, "question_type": None, "qa_kind": None}
+    question, answer = pair.question, pair.references[0]
+    return {
+        "answer_type": answer_type(question, answer),
+        "question_type": None if question is None else question_type(question),
+        "qa_kind": None if question is None else qa_kind(question, answer),
+    }
 
 
 def corpus_of(pairs: Pairs) -> tuple[str, int]:

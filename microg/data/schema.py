@@ -94,7 +94,7 @@ RUN_TABLES: dict[str, pa.Schema] = {
     # One row a scored item: what was said and what is true. status: ok | empty | missing | failed (then text is null).
     "text_pairs": parse_schema(
         "task clip_id: string, qa_index: int32, question: string, references: [string], text status answer_type "
-        "question_type: string"
+        "question_type qa_kind: string"
     ),
     # One row a (protocol, task, system, coverage, slice, metric). system: model | constant | blind | shuffled;
     # coverage: all (missing answers score 0) | valid. Values as the metric defines them (CIDEr 0 to 10). signature says

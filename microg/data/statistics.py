@@ -1,8 +1,8 @@
 """Statistics of a dataset: the tables of the MicroG-4M paper's appendix (6-10) and the numbers behind its Figure 2.
 
-Which statistic stands under which table number is public for Table 7 only (action groups by origin); the others are
-those that the authors' statistics files hold (`label_groups`, `people_per_clip`, `labels_per_action`, computed here
-by the same rules), and what a reader needs beside them. Percentages are rounded to two decimals as published.
+Table 6 is `split_sizes`, 7 `label_groups`, 8 `people_per_clip`, 9 `labels_per_action`, 10 `overview` and `qa_kinds`,
+by the rules of the authors' statistics files; the others are what a reader needs beside them. Percentages are rounded
+to two decimals as published.
 
 Each function is pure: Arrow tables in, one small pandas table out, all rows there and zero when the input is empty.
 Columns named `all`, `movie`, `real` count by the clip's origin; a clip of unknown origin counts in `all` only.
@@ -26,6 +26,7 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.schema import ORIGINS
 from microg.data.taxonomy import ACTIONS, BY_ID, GROUP_NAMES, GROUPS
+from microg.texts.qa_kinds import qa_kind, qa_rules
 
 _COLUMNS = ("all", *ORIGINS)
 
@@ -92,7 +93,7 @@ def overview(tables: Tables) -> pd.DataFrame:
     people = tables.actions if len(tables.actions) else tables.boxes
     measures: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame], float]]] = {
         "clips": (tables.kept, len),
-        "minutes": (tables.kept, lambda frame: round(float(_durations(frame).sum()) / 60, 2)),
+        "minutes": (tables.kept, lambda frame: round(float(durations(frame).sum()) / 60, 2)),
         "sources": (tables.kept, lambda frame: frame["source_id"].nunique()),
         "clips with labels": (tables.actions, lambda frame: frame["clip_id"].nunique()),
         "people": (people, lambda frame: len(frame[["clip_id", "person_id"]].drop_duplicates())),
@@ -109,7 +110,8 @@ def overview(tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
-def _durations(clips: pd.DataFrame) -> pd.Series:
+def durations(clips: pd.DataFrame) -> pd.Series:
+    """Return the seconds of each clip."""
     return clips["duration_s"].fillna(clips["num_frames"] / clips["fps"])
 
 
@@ -329,6 +331,22 @@ def question_types(tables: Tables) -> pd.DataFrame:
     return result
 
 
+def qa_kinds(tables: Tables) -> pd.DataFrame:
+    """Return (kind, questions, percent, answer_words_mean): what questions ask for, in the paper's seven kinds.
+
+    By the rules of `microg.texts.qa_kinds`.
+    """
+    pairs = zip(tables.qa["question"], tables.qa["answer"], strict=True)
+    kinds = [qa_kind(question or "", answer) for question, answer in pairs]
+    lengths = tables.qa["answer"].map(lambda text: float(len(words(text)))).astype("float64").tolist()
+    names = list(qa_rules().kinds)
+    by_kind = {name: [length for kind, length in zip(kinds, lengths, strict=True) if kind == name] for name in names}
+    result = pd.DataFrame({"kind": names, "questions": [len(by_kind[name]) for name in names]})
+    result["percent"] = _percent(result["questions"], len(kinds))
+    result["answer_words_mean"] = [pd.Series(by_kind[name], dtype="float64").mean() for name in names]
+    return result.round(2)
+
+
 def _is_unanswerable(answer: str | None) -> bool:
     return (answer or "").strip().rstrip(".").lower() == UNANSWERABLE
 
@@ -351,6 +369,7 @@ def all_tables(tables: Tables) -> dict[str, pd.DataFrame]:
         "labels_per_action": labels_per_action(tables),
         "text_lengths": text_lengths(tables),
         "question_types": question_types(tables),
+        "qa_kinds": qa_kinds(tables),
         "splits": split_sizes(tables),
         "sources": sources(tables),
         "decisions": decisions(tables),

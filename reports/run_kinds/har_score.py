@@ -1,4 +1,4 @@
-"""Runs of `microg har score`: plots of classes, key frames with what each model answers, Tables 2 and 3, boards."""
+"""Runs of `microg har score`: plots of classes, key frames with what each model answers, Tables 1 and 2, boards."""
 
 # pandas annotates `frame[...]` as DataFrame | Series | Any, which makes nearly every chained call an error.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportReturnType=false

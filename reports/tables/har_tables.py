@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from microg.metrics.bootstrap import Distribution, compare
 from microg.metrics.har.registry import published_columns
-from microg.metrics.published import PublishedRow, har_row, har_rows
-from microg.reports.run_folders import RunFolder, model_name
+from microg.metrics.published import har_row, har_rows
+from microg.metrics.published.paper import PrintedHarRow, Split, contradictions, har_printed
+from microg.reports.run_folders import RunFolder, model_name, predictions_run
 from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, beside, percent
 
@@ -21,43 +21,75 @@ PUBLISHED_SETS = {
     "test": {"clips": 953, "key_frames": 1091, "true_boxes": 1136, "labels": 2656},
     "val": {"clips": 475, "key_frames": 542, "true_boxes": 570, "labels": 1329},
 }
-# The paper's order of rows.
-_ORDER = (
-    "C2D_8x8_R50 C2D_NLN_8x8_R50 I3D_8x8_R50 I3D_NLN_8x8_R50 SLOWONLY_8x8_R50 SLOWONLY_4x16_R50 SLOWFAST_8x8_R50 "
-    "SLOWFAST_4x16_R50 MVIT_B_16x4 MVITv2_S_16x4 X3D_S X3D_L ZEROSHOT_SLOW_8x8_R50_K400 "
-    "ZEROSHOT_SLOWFAST_32x2_R101_K600"
-)
-_TITLE = re.compile(r"(?P<arch>.+?)[ -](?P<backbone>R50|R101|B|S|L) (?P<frames>\d+)x(?P<rate>\d+)")
-_BACKBONES = {"B": "B-CONV"}  # as the paper prints it
+_SPLITS: dict[Split, str] = {"val": "Validation", "test": "Test"}
 _PUBLISHED_TITLE = "the published test set"
 
 
 def har_table(runs: Sequence[RunFolder], *, fine_tuned: bool) -> ResultTable:
-    """Return Table 2 (models fine-tuned on the 50 classes) or Table 3 (AVA models as they are)."""
+    """Return Table 1 (models fine-tuned on the 50 classes) or Table 2 (AVA models as they are).
+
+    Runs that scored the same model on val and on test share a row.
+    """
+    splits: tuple[Split, ...] = ("val", "test") if fine_tuned else ("test",)
     heads = (
         Head("Arch", number=False),
         Head("TC", number=False),
         Head("Backbone", number=False),
-        Head("Params (M)"),
-        *(Head(f"{title} (%)", score=True) for title in published_columns().values()),
+        *([Head("#Params (M)")] if fine_tuned else []),
+        *([] if fine_tuned else [Head("Pretrain", number=False), Head("Fine-tune", number=False)]),
+        *(
+            Head(f"{title} (%)", score=True, group=_SPLITS[split])
+            for split in splits
+            for title in published_columns().values()
+        ),
     )
-    rows = []
     mine = [run for run in runs if run.metrics.get("protocols") and is_fine_tuned(run) == fine_tuned]
-    order = {name: place for place, name in enumerate(_ORDER.split())}
-    for name in sorted(har_rows(), key=lambda name: order.get(name, len(order))):
-        row = har_row(name)
-        if (row.label_space == "microg50") != fine_tuned:
-            continue
-        scores = [Cell(percent(row.scores.get(metric))) for metric in published_columns()]
-        rows.append(Row("published", (*_about(row), *scores), run=name, protocol="paper"))
-        for run in mine:
-            if _model_of_row(run) == name:
-                rows += _rows_of(run, row)
-    for run in mine:
-        if _model_of_row(run) not in har_rows():
-            rows += _rows_of(run, None)
+    models = _by_model(mine)
+    rows: list[Row] = []
+    for printed in har_printed(1 if fine_tuned else 2):
+        scores = [_printed_cell(printed, split, metric) for split in splits for metric in published_columns()]
+        rows.append(Row("published", (*_about(printed, fine_tuned), *scores), run=printed.name, protocol="paper"))
+        for model in models:
+            if model.row == printed.name:
+                rows += _rows_of(model, printed, splits, fine_tuned)
+    known = {printed.name for printed in har_printed(1 if fine_tuned else 2)}
+    for model in models:
+        if model.row not in known:
+            rows += _rows_of(model, None, splits, fine_tuned)
     title = "Action recognition, fine-tuned" if fine_tuned else "Action recognition, zero-shot from AVA"
-    return ResultTable(2 if fine_tuned else 3, title, heads, tuple(rows), _notes(fine_tuned))
+    return ResultTable(1 if fine_tuned else 2, title, heads, tuple(rows), _notes(fine_tuned))
+
+
+def split_of(run: RunFolder) -> Split:
+    """Return which split's columns a run's scores stand in: those of val where it scored val, else those of test."""
+    score = run.config.get("score")
+    asked = score.get("split") if isinstance(score, dict) else None
+    return "val" if asked == "val" or "/val/" in (run.row or "") else "test"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Runs that scored one model, at most one a split; `row` is the published row that they are compared with."""
+
+    row: str
+    runs: Mapping[Split, RunFolder]
+
+
+def _by_model(runs: Sequence[RunFolder]) -> list[_Model]:
+    """Pair each run on val with the run on test of the same weights; every other run stands alone."""
+    by_weights: dict[tuple[str, str], dict[Split, list[RunFolder]]] = {}
+    for run in runs:
+        made = predictions_run(run)
+        weights = "" if made is None else str(made.metrics.get("weights_digest") or "")
+        key = (_row_of(run), weights or f"alone/{run.root}")
+        by_weights.setdefault(key, {}).setdefault(split_of(run), []).append(run)
+    models = []
+    for (row, _), found in by_weights.items():
+        if all(len(each) == 1 for each in found.values()):
+            models.append(_Model(row, {split: each[0] for split, each in found.items()}))
+        else:
+            models += [_Model(row, {split: run}) for split, each in found.items() for run in each]
+    return models
 
 
 def is_fine_tuned(run: RunFolder) -> bool:
@@ -68,8 +100,7 @@ def is_fine_tuned(run: RunFolder) -> bool:
 def on_published_data(run: RunFolder) -> bool:
     """Tell whether a run was scored on the published test (or, for a validation row, val) set, by what it holds."""
     counts = run.metrics.get("counts", {})
-    split = "val" if "/val/" in (run.row or "") else "test"
-    return all(counts.get(name) == number for name, number in PUBLISHED_SETS[split].items())
+    return all(counts.get(name) == number for name, number in PUBLISHED_SETS[split_of(run)].items())
 
 
 def scores_of(run: RunFolder, protocol: str) -> dict[str, Cell]:
@@ -103,58 +134,85 @@ def describe_data(run: RunFolder) -> str:
     )
 
 
-def _rows_of(run: RunFolder, row: PublishedRow | None) -> list[Row]:
-    about = _about(row) if row is not None else [Cell(text=model_name(run) or ""), Cell(), Cell(), Cell()]
-    compared = {item["metric"]: item for item in run.metrics.get("published", {}).get("metrics", [])}
+def _rows_of(model: _Model, printed: PrintedHarRow | None, splits: Sequence[Split], fine_tuned: bool) -> list[Row]:
+    runs = list(model.runs.values())
+    about = _about(printed, fine_tuned) if printed is not None else [Cell(text=model_name(runs[0]) or "")]
+    about += [Cell()] * ((4 if fine_tuned else 5) - len(about))
     rows = []
     for protocol in PROTOCOLS:
-        cells = scores_of(run, protocol)
-        if not cells:
+        by_split = {split: _compared_cells(run, protocol) for split, run in model.runs.items()}
+        if not any(by_split.values()):
             continue
-        if protocol == "paper" and compared and on_published_data(run):
-            printed = {metric: percent(item["published"]) for metric, item in compared.items()}
-            cells = {metric: beside(cell, printed.get(metric)) for metric, cell in cells.items()}
-        note = _note(run, row, compared) if protocol == "paper" or len(run.metrics["protocols"]) == 1 else ""
-        rows.append(Row("ours", (*about, *cells.values()), run=run.name, protocol=protocol, note=note))
+        cells = [by_split.get(split, {}).get(metric, Cell()) for split in splits for metric in published_columns()]
+        first = protocol == "paper" or all(len(run.metrics["protocols"]) == 1 for run in runs)
+        note = "; ".join(dict.fromkeys(text for run in runs for text in _note(run, printed))) if first else ""
+        names = " + ".join(run.name for run in runs)
+        rows.append(Row("ours", (*about, *cells), run=names, protocol=protocol, note=note))
     return rows
 
 
-def _note(run: RunFolder, row: PublishedRow | None, compared: Mapping[str, Mapping[str, Any]]) -> str:
-    parts = []
+def _compared_cells(run: RunFolder, protocol: str) -> dict[str, Cell]:
+    """Return the cells of a run, beside the published ones where it was scored on their data by their protocol."""
+    cells, compared = scores_of(run, protocol), _compared(run)
+    if protocol == "paper" and compared and on_published_data(run):
+        published = {metric: percent(item["published"]) for metric, item in compared.items()}
+        return {metric: beside(cell, published.get(metric)) for metric, cell in cells.items()}
+    return cells
+
+
+def _compared(run: RunFolder) -> dict[str, Mapping[str, Any]]:
+    return {item["metric"]: item for item in run.metrics.get("published", {}).get("metrics", [])}
+
+
+def _note(run: RunFolder, printed: PrintedHarRow | None) -> list[str]:
+    parts, compared = [], _compared(run)
     if not on_published_data(run):
-        parts.append(f"other data than the published test set ({describe_data(run)}): not compared with published rows")
-    elif row is not None and compared and all(item["inside"] for item in compared.values()):
+        parts.append(
+            f"other data than the published {split_of(run)} set ({describe_data(run)}): not compared with published "
+            "rows"
+        )
+    elif printed is not None and compared and all(item["inside"] for item in compared.values()):
         parts.append("re-derives the published row: every value lies in the bracket that ties and rounding allow")
     if "/val/" in (run.row or ""):
-        parts.append(f"compared with {run.row}, not with the test row above")
+        parts.append(f"validation is compared with the published run {run.row}")
     if "transfer" in run.metrics:
         parts.append(f"scored on the classes shared with {run.metrics['transfer'].get('onto', 'another label space')}")
-    return "; ".join(parts)
+    return parts
 
 
-def _model_of_row(run: RunFolder) -> str:
+def _row_of(run: RunFolder) -> str:
     return (run.row or "").partition("/")[0]
 
 
-def _about(row: PublishedRow) -> list[Cell]:
-    """Return architecture, frames x rate, backbone and millions of parameters."""
-    found = _TITLE.match(row.title)
-    if found is None:
-        return [Cell(text=row.title), Cell(), Cell(), Cell(row.params / 1e6)]
-    backbone = _BACKBONES.get(found["backbone"], found["backbone"])
-    frames = f"{found['frames']}×{found['rate']}"
-    return [Cell(text=found["arch"]), Cell(text=frames), Cell(text=backbone), Cell(row.params / 1e6)]
+def _about(printed: PrintedHarRow, fine_tuned: bool) -> list[Cell]:
+    """Return what identifies a published model, as the paper prints it."""
+    cells = [
+        Cell(text=printed.arch, doubt=printed.doubts.get("arch")),
+        Cell(text=printed.frames),
+        Cell(text=printed.backbone),
+    ]
+    if fine_tuned:
+        return [*cells, Cell(printed.params)]
+    return [*cells, Cell(text=printed.pretrain), Cell(text=printed.fine_tune)]
+
+
+def _printed_cell(printed: PrintedHarRow, split: Split, metric: str) -> Cell:
+    return Cell(printed.scores.get(split, {}).get(metric), doubt=printed.doubts.get(f"{split}.{metric}"))
 
 
 def _notes(fine_tuned: bool) -> tuple[str, ...]:
+    number = 1 if fine_tuned else 2
     notes = [
         "macro averages in percent; paper: the published scoring to the letter, corrected: truth by box, ties grouped, "
         "p >= 0.5, classes with truth only",
         "[95% interval over clips]; for paper the interval of corrected moved to the paper's value",
         "(difference to the published value; * where the interval excludes it)",
     ]
-    if not fine_tuned:
-        notes.append("published F1 and recall are averages over 80 AVA classes, not comparable with Table 2's over 50")
+    if fine_tuned:
+        notes.append("published validation is that of the epoch that was tested")
+    else:
+        notes.append("published F1 and recall are averages over 80 AVA classes, not comparable with Table 1's over 50")
+    notes += [f"the paper contradicts itself: {item.text}" for item in contradictions() if number in item.tables]
     return tuple(notes)
 
 
@@ -183,7 +241,7 @@ def _board_rows(runs: Sequence[RunFolder], *, fine_tuned: bool) -> list[Entry]:
 
 
 def _run_entries(run: RunFolder) -> list[Entry]:
-    published = on_published_data(run) and "/val/" not in (run.row or "")
+    published = on_published_data(run) and split_of(run) == "test"
     space = str(run.metrics.get("label_space", ""))
     same = published and "transfer" not in run.metrics
     title = _PUBLISHED_TITLE if published else describe_data(run)

@@ -6,11 +6,12 @@ What is not known is an empty cell; nothing is filled in.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_UP, Decimal
+from itertools import groupby
 from typing import Literal
 
 from microg import storage
 from microg.escaping import csv_text, latex_text, markdown_text
+from microg.metrics.published.paper import half_up
 
 Verdict = Literal["same", "above", "below"]
 Origin = Literal["published", "ours", "baseline"]
@@ -70,11 +71,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Head:
-    """A column: its title, whether it holds scores (with interval and difference), and whether higher is better."""
+    """A column: its title, whether it holds scores (with interval and difference) or other numbers, and its group.
+
+    Columns of one group that stand side by side share a head above their titles.
+    """
 
     title: str
     score: bool = False
     number: bool = True
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the title with the group before it, as formats without grouped heads have it.
+
+        >>> Head("mAP (%)", group="Test").name
+        'Test mAP (%)'
+        """
+        return f"{self.group} {self.title}".strip()
 
 
 @dataclass(frozen=True)
@@ -90,9 +104,12 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """One of the paper's tables: number, title, columns, rows, and what must be known to read it."""
+    """A table: its number in the paper, title, columns, rows, and what must be known to read it.
 
-    number: int
+    A table without a number is not the paper's.
+    """
+
+    number: int | None
     title: str
     heads: tuple[Head, ...]
     rows: tuple[Row, ...]
@@ -106,7 +123,22 @@ class ResultTable:
         'table4_captioning'
         """
         words = "".join(letter.lower() if letter.isalnum() else " " for letter in self.title).split()
-        return f"table{self.number}_{'_'.join(words[:3])}"
+        return "_".join([*([] if self.number is None else [f"table{self.number}"]), *words[:3]])
+
+    @property
+    def label(self) -> str:
+        """Return what stands before the title.
+
+        >>> ResultTable(4, "Captioning", (), ()).label, ResultTable(None, "Dataset overview", (), ()).label
+        ('Table 4. ', '')
+        """
+        return "" if self.number is None else f"Table {self.number}. "
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Return (group, columns) from left to right; empty where no column has a group."""
+        found = [(group, len([*heads])) for group, heads in groupby(self.heads, key=lambda head: head.group)]
+        return found if any(group for group, _ in found) else []
 
     @property
     def ours(self) -> bool:
@@ -122,8 +154,7 @@ def rounded(value: float, digits: int) -> str:
     >>> rounded(100 * 0.24645, 2), rounded(-0.5, 0), rounded(1234.5, 1)
     ('24.65', '−1', '1,234.5')
     """
-    exact = Decimal(f"{value:.9g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return f"{exact:,}".replace("-", "−")
+    return f"{half_up(value, digits):,}".replace("-", "−")
 
 
 def percent(value: float | None) -> float | None:
@@ -171,9 +202,10 @@ def write_tables(tables: list[ResultTable], folder: str) -> list[str]:
 
 def markdown(table: ResultTable) -> str:
     """Return a table in Markdown: `value [interval] (difference)`, a star where the difference is significant."""
-    heads = ["", "Protocol", *(head.title for head in table.heads)]
+    heads = ["", "Protocol", *(head.name for head in table.heads)]
     aligned = ["---", "---", *("---:" if head.number else "---" for head in table.heads)]
-    lines = [f"**Table {table.number}.** {markdown_text(table.title)}", ""]
+    label = f"**{table.label.strip()}** " if table.label else ""
+    lines = [f"{label}{markdown_text(table.title)}", ""]
     lines.append("| " + " | ".join(markdown_text(head) for head in heads) + " |")
     lines.append("| " + " | ".join(aligned) + " |")
     for row in table.rows:
@@ -199,6 +231,7 @@ def latex(table: ResultTable) -> str:
         f"\\label{{tab:{table.name.replace('_', '-')}}}",
         f"\\begin{{tabular}}{{{columns}}}",
         r"\toprule",
+        *_latex_groups(table),
         " & ".join(latex_text(title) for title in ["", "Protocol", *(head.title for head in table.heads)]) + r" \\",
         r"\midrule",
     ]
@@ -218,13 +251,26 @@ def latex(table: ResultTable) -> str:
     return "\n".join([*lines, r"\end{table}", ""])
 
 
+def _latex_groups(table: ResultTable) -> list[str]:
+    """Return the line of grouped heads with the rules below them, nothing where no column has a group."""
+    if not table.groups:
+        return []
+    cells, rules, at = ["", ""], [], 3
+    for group, size in table.groups:
+        cells.append(f"\\multicolumn{{{size}}}{{c}}{{{latex_text(group)}}}")
+        if group:
+            rules.append(f"\\cmidrule(lr){{{at}-{at + size - 1}}}")
+        at += size
+    return [" & ".join(cells) + r" \\", " ".join(rules)]
+
+
 def as_csv(table: ResultTable) -> str:
     """Return a table as CSV: a score has columns of its own for interval, difference and significance."""
     heads = ["origin", "run", "protocol"]
     for head in table.heads:
-        heads.append(head.title)
+        heads.append(head.name)
         if head.score:
-            heads += [f"{head.title} {part}" for part in ("low", "high", "difference", "significant")]
+            heads += [f"{head.name} {part}" for part in ("low", "high", "difference", "significant")]
     lines = []
     for row in table.rows:
         values: list[str] = [row.origin, row.run, row.protocol]
@@ -244,7 +290,7 @@ def _who(row: Row) -> str:
 def _one_line(cell: Cell) -> str:
     change = f"({cell.change}{_SIGNIFICANT if cell.verdict in ('above', 'below') else ''})" if cell.change else ""
     if cell.value is None:
-        return markdown_text(cell.text)
+        return markdown_text(cell.text) + ("?" if cell.doubt else "")
     return " ".join(part for part in (cell.number + ("?" if cell.doubt else ""), cell.interval, change) if part)
 
 

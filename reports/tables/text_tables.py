@@ -44,7 +44,7 @@ def text_table(runs: Sequence[RunFolder], task: Task) -> ResultTable:
     """Return Table 4 (captioning) or Table 5 (questions)."""
     heads = (
         Head("Model", number=False),
-        Head("Frames"),
+        Head("#f"),
         *(Head(f"{title} (%)", score=True) for title in columns(task)),
     )
     rows: list[Row] = []

@@ -14,7 +14,7 @@ from microg.metrics.text.registry import title
 from microg.screen import Screen, styled, wide_screen
 from microg.texts.items import Task
 
-_KINDS = {"answer_type": "answer type", "question_type": "question", "origin": "origin"}
+_KINDS = {"answer_type": "answer type", "question_type": "question", "qa_kind": "kind", "origin": "origin"}
 _CUT = 110
 
 
