@@ -52,6 +52,10 @@ def import_dataset(
         int | None,
         typer.Option(min=0, max=1, help="coco: the frame_id of a clip's first frame; default: told by the data."),
     ] = None,
+    key_frames: Annotated[
+        Literal["all", "middle"] | None,
+        typer.Option(help="jhmdb: which frames with a box are scored, all or one a video; default: all."),
+    ] = None,
     tables: Annotated[
         str | None,
         typer.Option(
@@ -75,11 +79,18 @@ def import_dataset(
     - `microg data import microg4m data/MicroG-4M data/microg4m`
     - `microg data import labelstudio export.json data/microg4m --merge`
     - `microg data import cvat annotations/ data/mine --videos clips/ --copy-videos`
+    - `microg data import jhmdb JHMDB/ data/jhmdb`
     - `microg data import cvat task.zip data/mine --label Astronaut=person --clip-id Apollo13_032`
     """
     from microg.jobs.commands.data_convert import import_tables, show
 
-    own = {"predictions": predictions, "label": label, "clip_id": clip_id, "first_frame": first_frame}
+    own = {
+        "predictions": predictions,
+        "label": label,
+        "clip_id": clip_id,
+        "first_frame": first_frame,
+        "key_frames": key_frames,
+    }
     report = import_tables(
         format_name,
         source,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from microg import formats, storage
 from microg.console import say
 from microg.data.dataset import Dataset
+from microg.data.label_space import MICROG_50, label_space
 from microg.data.schema import TABLES
 from microg.errors import ConfigError, DatasetError
 from microg.formats.merging import merge as merge_tables
@@ -57,6 +58,7 @@ def import_tables(
         result = formats.read(
             format_name, source, dataset_root=None if dry_run else dataset, existing=known.get("clips"), **options
         )
+        _check_labels(opened, result.label_space)
         tables, notes = _chosen(result.tables, chosen, format_name), list(result.notes)
         if merge:
             tables, more = merge_tables(known, tables, chosen)
@@ -65,8 +67,9 @@ def import_tables(
             # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
             for table, rows in tables.items():
                 Dataset(dataset, {}).write(table, rows)
+            labels = {} if result.label_space is None else {"label_space": result.label_space}
             label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
-            Dataset.create(dataset, label, imported_from=format_name)
+            Dataset.create(dataset, label, imported_from=format_name, **labels)
     return {
         "dataset": dataset,
         "format": format_name,
@@ -75,6 +78,15 @@ def import_tables(
         "failed": result.tables["clips"]["status"].to_pylist().count("error"),
         "notes": notes,
     }
+
+
+def _check_labels(into: Dataset | None, imported: str | None) -> None:
+    own = imported or MICROG_50.name
+    if into is not None and into.label_space != label_space(own):
+        raise DatasetError(
+            f"{into.root} numbers its actions by {into.label_space.name}, what is imported by {own}",
+            "import it into a dataset of its own",
+        )
 
 
 def _chosen(tables: dict[str, pa.Table], chosen: Sequence[str], format_name: str) -> dict[str, pa.Table]:
@@ -90,6 +102,7 @@ def export_tables(format_name: str, dataset: str, target: str, *, overwrite: boo
     Raises `DatasetError` when `target` is not empty, unless `overwrite`.
     """
     opened = Dataset.open(dataset)
+    opened.refuse_other_labels("microg data export")
     with exclusive(target):
         if not overwrite and hidden(storage.names(target)):
             raise DatasetError(f"{target} is not empty", "give another folder, or --overwrite")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from microg import storage
 from microg.data import places, schema
 from microg.data.ids import check_id
+from microg.data.label_space import MICROG_50, LabelSpace, label_space
 from microg.errors import DatasetError
 
 _FORMAT = "microg-dataset/1"
@@ -53,6 +54,19 @@ class Dataset:
         storage.make_dirs(storage.join(root, "videos"))
         storage.write_json(path, document)
         return cls(root, document)
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What its actions are numbered by: MicroG-4M's classes, unless it was imported with others."""
+        return label_space(str(self.info.get("label_space", MICROG_50.name)))
+
+    def refuse_other_labels(self, command: str) -> None:
+        """Raise `DatasetError` when its actions are not MicroG-4M's, for a command that knows no others."""
+        if self.label_space != MICROG_50:
+            raise DatasetError(
+                f"the actions of {self.root} are those of {self.label_space.name}, which '{command}' does not know",
+                "'microg har predict' takes it",
+            )
 
     def table_path(self, name: str) -> str:
         """Return where table `name` is stored."""

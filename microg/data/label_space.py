@@ -47,6 +47,14 @@ class LabelSpace:
         """
         return self.groups.get(action_id)
 
+    def shares_ids(self, other: LabelSpace) -> bool:
+        """Tell whether labels of both are numbered alike: MicroG-4M uses the ids of AVA.
+
+        >>> AVA_80_SPACE.shares_ids(MICROG_50), AVA_80_SPACE.shares_ids(JHMDB_21_SPACE)
+        (True, False)
+        """
+        return self.name == other.name or {self.name, other.name} == {"microg50", "ava80"}
+
 
 _GROUPS = {action_id: BY_ID[action_id].group for action_id in ACTION_IDS}
 _JHMDB_NAMES = dict(enumerate(JHMDB_21, 1))

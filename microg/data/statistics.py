@@ -50,7 +50,8 @@ class Tables:
 
     @classmethod
     def load(cls, dataset: Dataset) -> Tables:
-        """Read a dataset's tables."""
+        """Read a dataset's tables. Raises `DatasetError` for actions that are not MicroG-4M's."""
+        dataset.refuse_other_labels("microg data stats")
         return cls.of({name: dataset.table(name) for name in schema.TABLES})
 
     @classmethod

@@ -48,6 +48,9 @@ FORMATS = Registry(
             "microg.formats.labelstudio", "Label Studio video tasks with pre-annotations (JSON)"
         ),
         "cvat": FormatEntry("microg.formats.cvat", "CVAT for video 1.1: one XML file a clip"),
+        "jhmdb": FormatEntry(
+            "microg.formats.jhmdb", "JHMDB's folder, for import only: splits/, puppet_mask/, ReCompress_Videos/"
+        ),
     },
 )
 

@@ -34,13 +34,15 @@ class FormatResult:
 
     A table is present when the format can express it, even without rows: a merge then knows that "no rows" is a
     statement and not silence. `videos` are those of the clips, by clip id, where the format itself looked for them;
-    `files` says which file tells of a clip, where there are several.
+    `files` says which file tells of a clip, where there are several; `label_space` names what actions are numbered by,
+    where that is not MicroG-4M's.
     """
 
     tables: dict[str, pa.Table]
     notes: list[str]
     videos: Mapping[str, FoundVideo] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    label_space: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
+import tempfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import av
 import pyarrow as pa
 
 from microg import storage
@@ -80,7 +84,7 @@ def with_metadata(
     Raises `FormatError` when a video cannot be linked.
     """
     rows, broken, without = clips.to_pylist(), 0, 0
-    inside = None if dataset_root is None else _absolute(dataset_root).rstrip("/") + "/"
+    inside = None if dataset_root is None else real_path(dataset_root).rstrip("/") + "/"
     for row in rows:
         video = videos.get(row["clip_id"])
         if video is None:
@@ -144,7 +148,7 @@ def unpack_zip(archive: str, folder: str) -> dict[str, FoundVideo]:
             _check_space(archive, folder, sum(member.file_size for _, member in members))
             found = {}
             for clip_id, member in members:
-                path = storage.join(_absolute(folder), f"{clip_id}.mp4")
+                path = storage.join(real_path(folder), f"{clip_id}.mp4")
                 if not _is_there(path, member):
                     with bundle.open(member) as stored:
                         storage.write_blocks(path, iter(partial(stored.read, _BLOCK_BYTES), b""))
@@ -213,7 +217,8 @@ def _is_there(path: str, member: zipfile.ZipInfo) -> bool:
     return found == member.CRC
 
 
-def _absolute(path: str) -> str:
+def real_path(path: str) -> str:
+    """Return a local path with its links resolved, a URI as it is."""
     return str(storage.local_path(path).resolve()) if storage.is_local(path) else path
 
 
@@ -234,12 +239,46 @@ def _walk(root: str) -> Iterator[str]:
             if not storage.is_local(root):
                 yield fs.unstrip_protocol(name)
                 continue
-            if reason := not external_allowed() and external_reason(root, name):
-                raise FormatError(
-                    f"{name} is a link out of {root}: {reason}",
-                    "put the video itself there; or, where you trust the folder, give --allow-external",
-                )
+            refuse_link(root, name)
             yield str(storage.local_path(name).resolve())
+
+
+def refuse_link(root: str, name: str) -> None:
+    """Raise `FormatError` where a file in the folder `root` is a link out of it, and the user does not allow that."""
+    if not external_allowed() and (reason := external_reason(root, storage.absolute(name))):
+        raise FormatError(
+            f"{name} is a link out of {root}: {reason}",
+            "put the file itself there; or, where you trust the folder, give --allow-external",
+        )
+
+
+def pack_pictures(pictures: Sequence[str], target: str, *, fps: int) -> str:
+    """Write PNG files as the frames of one video (MP4), byte for byte, and return its absolute path.
+
+    Raises `FormatError` for a file that is no PNG, or of another size than the first.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "packed.mp4"
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream, first = None, (0, 0)
+            for number, picture in enumerate(pictures):
+                data = storage.read_bytes(picture)
+                if not data.startswith(b"\x89PNG\r\n\x1a\n") or len(data) < 24:
+                    raise FormatError(f"{picture} is no PNG picture", "it may be damaged: fetch it again")
+                size = struct.unpack(">II", data[16:24])
+                if stream is None:
+                    first = size
+                    stream = container.add_mux_stream("png", rate=fps, width=size[0], height=size[1])
+                if size != first:
+                    raise FormatError(f"{picture} has {size[0]} x {size[1]} pixels, {pictures[0]} others")
+                packet = av.Packet(data)
+                packet.stream, packet.time_base = stream, Fraction(1, fps)
+                packet.pts = packet.dts = number
+                packet.is_keyframe = True
+                container.mux(packet)
+        path = real_path(target)
+        storage.write_blocks(path, storage.read_blocks(temporary))
+    return path
 
 
 def _clip_id(path: str) -> str | None:

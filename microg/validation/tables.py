@@ -11,7 +11,7 @@ import pyarrow as pa
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.ids import check_id, split_clip_id
-from microg.data.taxonomy import ACTION_IDS
+from microg.data.label_space import MICROG_50, LabelSpace
 from microg.errors import IdError
 from microg.validation.findings import Finding, by_clip, first_texts, where
 
@@ -75,8 +75,8 @@ def _check_clip_parts(clips: pa.Table) -> list[Finding]:
     return findings
 
 
-def check_references(tables: dict[str, pa.Table]) -> list[Finding]:
-    """Find rows about clips that `clips` lacks, sources that `sources` lacks, and action ids not of the 50."""
+def check_references(tables: dict[str, pa.Table], space: LabelSpace = MICROG_50) -> list[Finding]:
+    """Find rows about clips that `clips` lacks, sources that `sources` lacks, and action ids not of `space`."""
     findings: list[Finding] = []
     known = tables["clips"]["clip_id"].combine_chunks()
     for name, table in tables.items():
@@ -88,7 +88,7 @@ def check_references(tables: dict[str, pa.Table]) -> list[Finding]:
                 "{count} rows are about a clip that the clips table lacks",
             )
         if "action_id" in table.column_names:
-            known_actions = pc.is_in(table["action_id"], value_set=pa.array(ACTION_IDS, pa.int32()))
+            known_actions = pc.is_in(table["action_id"], value_set=pa.array(space.ids, pa.int32()))
             # An unlabelled sample has a null action; an action row without an action says nothing.
             mask = pc.invert(known_actions)
             if name == "samples":
@@ -97,7 +97,7 @@ def check_references(tables: dict[str, pa.Table]) -> list[Finding]:
                 where(table, mask),
                 "unknown_action",
                 name,
-                "{count} rows have an action id that is not one of the 50",
+                f"{{count}} rows have an action id that is not one of the {len(space)}",
                 ("person_id", "action_id"),
             )
     sources = tables["sources"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from microg.arrow import pc
 from microg.data.dataset import Dataset
-from microg.data.taxonomy import BY_ID
+from microg.data.label_space import LabelSpace
 from microg.errors import DatasetError, VideoError
 from microg.reports.clips.pictures import Box, PictureStyle, clip_picture, colour_number, key_frame
 
@@ -81,7 +81,10 @@ def _card(
     rate = f"{row['fps']:g} fps" if row["fps"] else None
     picture, problem = _picture(dataset, row, found, style)
     numbers = sorted({item["person_id"] for name in ("boxes", "actions") for item in found[name]} - {None})
-    people = [PersonLine(number, colour_number(number), _actions(number, found["actions"])) for number in numbers]
+    people = [
+        PersonLine(number, colour_number(number), _actions(number, found["actions"], dataset.label_space))
+        for number in numbers
+    ]
     return ClipCard(
         clip_id=row["clip_id"],
         details=", ".join(part for part in (row["origin"], size, length, rate) if part),
@@ -96,9 +99,9 @@ def _card(
     )
 
 
-def _actions(person: int, actions: list[dict[str, Any]]) -> tuple[str, ...]:
+def _actions(person: int, actions: list[dict[str, Any]], space: LabelSpace) -> tuple[str, ...]:
     ids = sorted({item["action_id"] for item in actions if item["person_id"] == person} - {None})
-    return tuple(BY_ID[action_id].name if action_id in BY_ID else f"unknown action {action_id}" for action_id in ids)
+    return tuple(space.names.get(action_id, f"unknown action {action_id}") for action_id in ids)
 
 
 def _picture(

@@ -13,6 +13,7 @@ import numpy as np
 
 from microg.actions.predictions import read_predictions
 from microg.data.dataset import Dataset
+from microg.data.label_space import MICROG_50
 from microg.data.taxonomy import BY_ID
 from microg.errors import MicrogError, VideoError
 from microg.formats.key_frame_sources import read_key_frames
@@ -83,6 +84,8 @@ def action_panels(
     `runs` are runs of `har score` on this dataset. Key frames are ranked by F1 of the first run's answers at p = 0.5.
     """
     notes: list[str] = []
+    if dataset.label_space != MICROG_50:
+        return [], [f"no pictures of actions: those of {dataset.root} are of {dataset.label_space.name}"]
     models = [found for run in runs if (found := _scores(run, notes)) is not None]
     if not models or limit <= 0:
         return [], notes

@@ -63,6 +63,7 @@ from microg.texts.files import read_text_predictions, read_text_references
 from microg.validation import validate
 from microg.video import count_frames, decode_frames, probe, read_rgb
 from tests.support.helpers import make_dataset, moving_scene
+from tests.support.jhmdb import write_jhmdb
 
 Use = Callable[[], object]
 
@@ -124,7 +125,9 @@ def _formats() -> Iterator[Reader]:
         return written
 
     for name in formats.FORMATS:
-        yield Reader(f"format {name}", make(name))
+        if name != "jhmdb":  # which we do not write
+            yield Reader(f"format {name}", make(name))
+    yield Reader("format jhmdb", _jhmdb)
     yield Reader("format ava, key frames", lambda folder: _key_frames(folder, "ava"))
 
     def zipped(folder: Path) -> tuple[list[Path], Use]:
@@ -151,6 +154,14 @@ def _formats() -> Iterator[Reader]:
 
     yield Reader("zip files of videos", videos)
     yield _file("label maps", label_map_text().encode(), check_label_map, suffix=".pbtxt")
+
+
+def _jhmdb(folder: Path) -> tuple[list[Path], Use]:
+    write_jhmdb(folder / "plain", {"run": 1}, frames=3, compressed=False)
+    write_jhmdb(folder / "packed", {"run": 1}, pictures=True, frames=3)
+    roots = [str(folder / name) for name in ("plain", "packed")]
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".txt", ".mat", ".png")]
+    return files, lambda: [formats.read("jhmdb", root, dataset_root=str(folder / "set")) for root in roots]
 
 
 def _other_peoples_exports() -> Iterator[Reader]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from microg.errors import ConfigError
+from microg.data.dataset import Dataset
+from microg.errors import ConfigError, DatasetError
 from microg.jobs.commands.har_score.settings import load_har_score_config
 from microg.jobs.commands.har_train import load_har_train_config
 from microg.models.har.backbones.registry import backbone
@@ -110,6 +111,14 @@ def test_recipes_with_a_training_section_still_configure_scoring(name: str) -> N
 def test_zero_shot_recipes_are_refused_with_what_they_are_for() -> None:
     with pytest.raises(ConfigError, match="har predict"):
         load_har_train_config(str(RECIPES["zeroshot_slow_8x8_r50_k400"]))
+
+
+def test_a_dataset_of_other_actions_is_refused(tmp_path: Path) -> None:
+    from microg.pipelines.har.train.checks import check_and_plan
+
+    Dataset.create(str(tmp_path / "set"), "jhmdb", label_space="jhmdb21")
+    with pytest.raises(DatasetError, match="jhmdb21, those of the model of microg50"):
+        check_and_plan(load_har_train_config(str(RECIPES["tiny"])), str(tmp_path / "set"), str(tmp_path / "run"))
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are() -> None:

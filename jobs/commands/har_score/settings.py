@@ -9,7 +9,8 @@ from pydantic import Field
 
 from microg import storage
 from microg.config import Config, load_config, recipe_section
-from microg.data.label_space import MICROG_50, LabelSpace, label_space
+from microg.data.dataset import Dataset
+from microg.data.label_space import LabelSpace, label_space
 from microg.errors import ConfigError
 
 _Space = Literal["microg50", "ava80", "jhmdb21"]
@@ -31,7 +32,7 @@ class HarScoreConfig(Config):
     )
     truth_space: _Space | None = Field(
         default=None,
-        description="With `onto`: label space of the truth; without it microg50 for a dataset, and for a file that of "
+        description="With `onto`: label space of the truth; without it what a dataset says, and for a file that of "
         "the predictions.",
     )
     row: str | None = Field(
@@ -65,13 +66,24 @@ def load_har_score_config(recipe: str | None, overrides: Iterable[str], options:
 
 
 def truth_label_space(path: str, predictions: LabelSpace, settings: HarScoreConfig) -> LabelSpace:
-    """Return the label space of the truth at `path`. Raises `ConfigError` when one is declared without `onto`."""
+    """Return the label space of the truth at `path`.
+
+    Raises `ConfigError` when one is declared without `onto`, or the truth is numbered by another without it.
+    """
     if settings.truth_space is not None:
         if settings.onto is None:
             raise ConfigError(
                 "--truth-space is for scoring across label spaces", "say with --onto which classes to score"
             )
         return label_space(settings.truth_space)
-    if settings.onto is not None and storage.exists(storage.join(path, "dataset.json")):
-        return MICROG_50
+    if not storage.exists(storage.join(path, "dataset.json")):
+        return predictions
+    own = Dataset.open(path).label_space
+    if settings.onto is not None:
+        return own
+    if not own.shares_ids(predictions):
+        raise ConfigError(
+            f"the labels of {path} are of {own.name}, the predictions of {predictions.name}",
+            "say with --onto which classes to score",
+        )
     return predictions

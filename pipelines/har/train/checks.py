@@ -10,9 +10,10 @@ import pyarrow as pa
 from microg import storage
 from microg.actions.rows import TRUTH_ROWS, conform_rows
 from microg.actions.truth import read_truth
+from microg.data.dataset import Dataset
 from microg.data.key_frames import check_labels
-from microg.data.label_space import label_space
-from microg.errors import WeightsError
+from microg.data.label_space import LabelSpace, label_space
+from microg.errors import DatasetError, WeightsError
 from microg.formats.key_frame_sources import read_key_frames
 from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.plan import Plan
@@ -54,6 +55,14 @@ class TrainingSetup:
         ).to_dict()
 
 
+def _check_label_space(dataset: str, space: LabelSpace) -> None:
+    if not storage.exists(storage.join(dataset, "dataset.json")):
+        return
+    own = Dataset.open(dataset).label_space
+    if not own.shares_ids(space):
+        raise DatasetError(f"the actions of {dataset} are of {own.name}, those of the model of {space.name}")
+
+
 def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: bool = True) -> TrainingSetup:
     """Read and check everything that training needs, before anything is started or written.
 
@@ -66,6 +75,7 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: b
     from microg.pipelines.har.train.stream import Views
 
     spec, space = backbone(config.model.name), label_space(config.label_space)
+    _check_label_space(dataset, space)
     key_frames = read_key_frames(dataset, "train", config.scheme, labelled=True)
     train_rows = key_frames.rows.slice(0, config.limit)
     val_rows = read_key_frames(dataset, "val", config.scheme).rows.slice(0, config.limit)
