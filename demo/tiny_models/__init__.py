@@ -23,6 +23,7 @@ ARCHITECTURES = Registry(
         "internvl": "microg.demo.tiny_models.internvl:make",
         "llava_next_video": "microg.demo.tiny_models.llava_next_video:make",
         "qwen2_5_vl": "microg.demo.tiny_models.qwen2_5_vl:make",
+        "qwen2_vl": "microg.demo.tiny_models.qwen2_vl:make",
         "video_llava": "microg.demo.tiny_models.video_llava:make",
     },
 )

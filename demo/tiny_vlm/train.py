@@ -22,7 +22,7 @@ from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import ConfigError, TrainingError
 from microg.locks import exclusive
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
-from microg.models.vlm.cards import OWN_FACTS
+from microg.models.vlm.layouts import OWN_FACTS
 from microg.pipelines.har.train.checkpoints import RunFiles
 from microg.pipelines.har.train.stream import ahead
 from microg.runs import Run

@@ -48,7 +48,7 @@ from microg.models.vlm.api.cache import ResponseCache
 from microg.models.vlm.api.completion import read_completion
 from microg.models.vlm.api.response import TornAnswerError
 from microg.models.vlm.base import Reply
-from microg.models.vlm.cards import _trained_on
+from microg.models.vlm.cards import _own_facts
 from microg.models.vlm.engines.checkpoint import _config
 from microg.models.vlm.prompts import names as prompt_names
 from microg.models.vlm.prompts import prompt
@@ -334,10 +334,10 @@ def _models() -> Iterator[Reader]:
     yield _file("checkpoint's config.json", config, lambda path: _config(Path(path)), suffix=".json")
 
     def trained(folder: Path) -> tuple[list[Path], Use]:
-        from microg.models.vlm.cards import OWN_FACTS
+        from microg.models.vlm.layouts import OWN_FACTS
 
         (folder / OWN_FACTS).write_text(json.dumps({"frames": {"kind": "uniform", "count": 9}}))
-        return [folder / OWN_FACTS], lambda: _trained_on(folder)
+        return [folder / OWN_FACTS], lambda: _own_facts(folder)
 
     yield Reader("facts of a trained checkpoint", trained)
     recipes = Path(storage.__file__).parent / "recipes"

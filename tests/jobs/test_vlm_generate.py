@@ -256,7 +256,7 @@ def test_a_server_that_refuses_the_key_ends_the_run_with_one_line(
     ("given", "message"),
     [
         (["--model", "qwen9"], "there is no model 'qwen9'"),
-        (["--model", "tarsier2-recap-7b"], "cannot run: vLLM dropped the architecture"),
+        (["--model", "gemini-1.5-pro"], "cannot run: Google has switched off"),
         (["--model", "gpt-4o"], "OPENAI_API_KEY is not set"),
         ([], "which model to ask is missing"),
         (["--model", "gpt-4o", "--task", "captions"], "tasks.0: Input should be 'caption' or 'vqa'"),

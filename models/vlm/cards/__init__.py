@@ -22,14 +22,13 @@ from microg.config import Config
 from microg.errors import ConfigError
 from microg.models.vlm.base import Engine
 from microg.models.vlm.engines.registry import engine_class, open_engine
+from microg.models.vlm.layouts import OWN_FACTS, refuse_unconverted
 from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.reading import refuse_pointer_file
 from microg.system.folders import RemoteFolder
 
 NO_ENGINE = "none"
 Proof = Literal["weights", "architecture", "protocol", "unproved", "no"]
-# What `microg vlm train` writes beside a model: the frames that it was trained on.
-OWN_FACTS = "microg.json"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _GB = 1e9
 # Beside the weights: activations and a cache for a few clips.
@@ -41,7 +40,7 @@ class PaperRow(Config):
 
     name: str = Field(description="Name of the model in the paper.")
     tables: tuple[Literal[4, 5], ...] = Field(min_length=1, description="Tables that have the row.")
-    frames: int | Literal["unknown"] = Field(description="Published number of input frames (#f).")
+    frames: int = Field(description="Published number of input frames (#f).")
     note: str = Field(default="", description="What is special about the row.")
 
 
@@ -56,6 +55,10 @@ class ModelCard(Config):
     )
     engine: str = Field(description="Engine that runs the model: a name, module:class of your own, or none.")
     architecture: str = Field(default="", description="Class of the model in transformers or vLLM.")
+    layout: str = Field(
+        default="",
+        description="Architecture that its authors' files name, where `microg vlm convert` has to rewrite them first.",
+    )
     frames: FramePolicy = Field(description="How a clip is sampled by default.")
     paper: PaperRow | None = Field(default=None, description="Row of the paper's tables.")
     chat_template: str = Field(description="Where the chat template comes from.")
@@ -167,12 +170,13 @@ def folder_card(path: str) -> ModelCard:
     """Return the card of a checkpoint folder, also at a URI: engine, frames and settings are those of its
     architecture's card.
 
-    An architecture that no card has is run by transformers with eight frames. A model that `microg vlm train` made says
-    itself (`microg.json`) which frames it was trained on. Nothing else is taken from there: a folder may come from
-    strangers, and an engine `module:object` or engine settings of theirs would run their code.
+    An architecture that no card has is run by transformers with eight frames. A model that `microg vlm train` or
+    `microg vlm convert` made says itself (`microg.json`) which frames it was trained on, or which of our cards it has.
+    Nothing else is taken from there: a folder may come from strangers, and an engine `module:object` or engine settings
+    of theirs would run their code.
 
     Raises:
-        ConfigError: The folder's config.json does not say what it holds.
+        ConfigError: The folder's config.json does not say what it holds, or it has to be converted first.
     """
     if storage.is_local(path):
         folder = storage.local_path(path).absolute()
@@ -181,14 +185,19 @@ def folder_card(path: str) -> ModelCard:
         remote = RemoteFolder.listed(path)
         folder, sizes = remote.keep(weights=False), [file.size for file in remote.files if file.is_weights]
     try:
-        architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        architecture = config["architectures"][0]
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise ConfigError(
             f"{folder / 'config.json'} names no architecture", "give the folder of a checkpoint saved by transformers"
         ) from None
     if not sizes:
         raise ConfigError(f"{path} holds no weights", f"looked for {' and '.join(_WEIGHTS)}")
-    known = next((each for each in map(card, names()) if each.architecture == architecture), None)
+    refuse_unconverted(config, path)
+    facts = _own_facts(folder)
+    alike = [each for each in map(card, names()) if each.architecture == architecture]
+    named = [each for each in alike if each.name == facts.get("card")]
+    known = next(iter(named or [each for each in alike if not each.layout]), None)
     own: dict[str, Any] = {
         "name": plain_name(folder.name),
         "title": folder.name,
@@ -200,7 +209,7 @@ def folder_card(path: str) -> ModelCard:
         "parameters_b": None,
         "special": (),
     }
-    own |= _trained_on(folder)
+    own |= {name: value for name, value in facts.items() if name == "frames"}
     if known is not None:
         return known.replaced(**own)
     return ModelCard(
@@ -214,16 +223,19 @@ def folder_card(path: str) -> ModelCard:
     )
 
 
-def _trained_on(folder: Path) -> dict[str, Any]:
-    """Return the frames that the model was trained on, where the folder tells."""
+def _own_facts(folder: Path) -> dict[str, Any]:
+    """Return what microg wrote beside a model that it made; {} for any other."""
     file = folder / OWN_FACTS
     if not file.is_file():
         return {}
     try:
-        return {"frames": json.loads(file.read_text("utf-8"))["frames"]}
-    except (ValueError, KeyError, TypeError, RecursionError):
+        facts = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict) or not facts.keys() & {"frames", "card"}:
         refuse_pointer_file(file, ConfigError)
-        raise ConfigError(f"{file} does not tell which frames the model was trained on", "delete it") from None
+        raise ConfigError(f"{file} does not tell which frames the model was trained on, or its card", "delete it")
+    return facts
 
 
 def plain_name(name: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
 from microg.models.vlm.base import Engine, Estimate, Frames, Placement, Request, Sampling
 from microg.models.vlm.gpu_memory import GpuMemory, ModelSizes, gpu_memory
+from microg.models.vlm.layouts import refuse_unconverted
 from microg.reading import reads, refuse_pointers_in
 from microg.system.folders import RemoteFolder
 from microg.system.hub import hub_answers
@@ -144,6 +145,7 @@ def _config(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read: {describe(error)}", fix) from None
     if not isinstance(config, dict):
         raise ConfigError(f"{file} is no model's configuration", fix)
+    refuse_unconverted(config, str(file.parent))
     return config
 
 
@@ -159,11 +161,15 @@ def _folder_hash(folder: str) -> str:
 
 @dataclass
 class Chat:
-    """A processor and how frames are shown to it: `video`, one video of all frames, or `images`, one by one."""
+    """A processor and how frames are shown to it: `video`, one video of all frames, or `images`, one by one.
+
+    In a video each frame stands `repeat_frames` times.
+    """
 
     processor: Any
     frames_as: Literal["video", "images"]
     template: str | None
+    repeat_frames: int = 1
     # Tokenizers pad by a state of their own, which threads must not change under each other.
     _tokenizing: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -184,6 +190,13 @@ class Chat:
         more = {} if self.template is None else {"chat_template": self.template}
         return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **more)
 
+    def shown(self, frames: Frames) -> Frames:
+        """Return frames as they stand in a prompt."""
+        if self.repeat_frames == 1 or self.frames_as == "images":
+            return frames
+        indices = tuple(index for index in frames.indices for _ in range(self.repeat_frames))
+        return replace(frames, pixels=frames.pixels.repeat(self.repeat_frames, axis=0), indices=indices)
+
     def special_tokens(self, text: str) -> bool:
         """Tell whether the tokenizer still has to add its own, because the template did not write them."""
         begin = self.tokenizer.bos_token
@@ -200,7 +213,7 @@ class Chat:
         `options` are the processor's own, for frames.
         """
         texts = [self.text(request) for request in requests]
-        frames = [request.frames for request in requests if request.frames is not None]
+        frames = [self.shown(request.frames) for request in requests if request.frames is not None]
         visual = {**frames_for_processor(frames, self.frames_as), **options} if frames else {}
         special = all(self.special_tokens(text) for text in texts)
         with self._tokenizing:
@@ -214,7 +227,11 @@ class Chat:
 
 
 def load_chat(
-    checkpoint: Checkpoint, frames_as: FramesAs = "auto", template: str | None = None, trust_remote_code: bool = False
+    checkpoint: Checkpoint,
+    frames_as: FramesAs = "auto",
+    template: str | None = None,
+    trust_remote_code: bool = False,
+    repeat_frames: int = 1,
 ) -> Chat:
     """Load the checkpoint's processor. Raises `ConfigError` when it has none that takes frames, or no chat template."""
     from transformers import AutoProcessor
@@ -238,7 +255,7 @@ def load_chat(
             f"{checkpoint.name} has no chat template",
             "give one in Jinja: settings chat_template, see video-llava's card",
         )
-    chat = Chat(processor, frames_as, template)
+    chat = Chat(processor, frames_as, template, repeat_frames)
     if chat.tokenizer.pad_token is None:
         chat.tokenizer.pad_token = chat.tokenizer.eos_token
     return chat
@@ -278,8 +295,9 @@ class LocalEngine(Engine):
     """A checkpoint: a folder or a hub id, at `revision`.
 
     `dtype`: auto is what the weights are stored in. `context`: tokens of prompt and answer, at most what the model was
-    made for. `chat_template`: Jinja, for models without one. `processor`: options of the model's processor, such as
-    {size: {longest_edge: 200704}}. `trust_remote_code` runs the repository's own code: read it first.
+    made for. `chat_template`: Jinja, for models without one. `repeat_frames`: how often each frame stands in a video: 2
+    gives each a time of its own where the model merges frames in pairs. `processor`: options of the model's processor,
+    such as {size: {longest_edge: 200704}}. `trust_remote_code` runs the repository's own code: read it first.
     """
 
     model: str
@@ -288,6 +306,7 @@ class LocalEngine(Engine):
     context: int | None = None
     frames_as: FramesAs = "auto"
     chat_template: str | None = None
+    repeat_frames: int = 1
     processor: Mapping[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
 
@@ -299,7 +318,10 @@ class LocalEngine(Engine):
     @cached_property
     def chat(self) -> Chat:
         """The model's processor and chat template."""
-        return load_chat(self.checkpoint, self.frames_as, self.chat_template, self.trust_remote_code)
+        if self.repeat_frames < 1:
+            raise ConfigError(f"repeat_frames must be at least 1, not {self.repeat_frames}")
+        options = self.frames_as, self.chat_template, self.trust_remote_code, self.repeat_frames
+        return load_chat(self.checkpoint, *options)
 
     @property
     def stored_as(self) -> str:
@@ -348,10 +370,12 @@ class LocalEngine(Engine):
             vision=model.config.get("vision_config") or {},
         )
         spread = {"tensor_parallel": place.tensor_parallel, "pipeline_parallel": place.pipeline_parallel}
-        return gpu_memory(sizes, tokens, frames, **spread)
+        count, width, height = frames
+        return gpu_memory(sizes, tokens, (count * self.repeat_frames, width, height), **spread)
 
     def _fingerprint_fields(self, **more: Any) -> dict[str, Any]:
         """Return the checkpoint's content, number format, how frames are shown, and what of `more` is set."""
         own = {"frames_as": self.frames_as, "chat_template": self.chat_template, "processor": dict(self.processor)}
+        own |= {"repeat_frames": self.repeat_frames if self.repeat_frames > 1 else None}
         kept = {name: value for name, value in {**own, **more}.items() if value}
         return {**self.checkpoint.identity, "dtype": self.stored_as, **kept}

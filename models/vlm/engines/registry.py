@@ -36,6 +36,11 @@ def require_server(name: str, use: str, fix: str | None = None) -> None:
         raise ConfigError(f"{use} through a server, and {name} runs models here", fix or f"one of {', '.join(servers)}")
 
 
+def engine_settings_of(name: str) -> list[str]:
+    """Return the settings that an engine has. Raises `ConfigError` where there is none of this name."""
+    return [each for each in inspect.signature(engine_class(name)).parameters if each != "model"]
+
+
 def open_engine(name: str, model: str, *, max_cost: float | None = None, **settings: Any) -> Engine:
     """Return the engine called `name` for a model's id.
 
@@ -48,8 +53,7 @@ def open_engine(name: str, model: str, *, max_cost: float | None = None, **setti
     Raises:
         ConfigError: A setting is unknown, or a cap is asked for without a known price.
     """
-    kind = engine_class(name)
-    known = [each for each in inspect.signature(kind).parameters if each != "model"]
+    kind, known = engine_class(name), engine_settings_of(name)
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise ConfigError(f"the engine {name} has no setting {', '.join(unknown)}", f"it has {', '.join(known)}")

@@ -213,10 +213,11 @@ class VllmEngine(LocalEngine):
         if frames is None:
             return prompt
         # by everything that vLLM is shown: the same pixels at other times are another video
-        shown = json.dumps(request.content()["frames"], sort_keys=True)
-        name = hashlib.sha256(shown.encode()).hexdigest()
+        content = json.dumps(request.content()["frames"], sort_keys=True)
+        name = hashlib.sha256(content.encode()).hexdigest()
         if self.chat.frames_as == "video":
-            data = {"video": [(frames.pixels, frames.video_metadata())]}
+            shown = self.chat.shown(frames)
+            data = {"video": [(shown.pixels, shown.video_metadata())]}
             names = {"video": [name]}
         else:
             data = {"image": pictures(frames)}
