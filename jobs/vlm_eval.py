@@ -58,6 +58,7 @@ def vlm_generate(
     engine: Annotated[str | None, setting("engine")] = None,
     max_cost: Annotated[float | None, setting("max_cost")] = None,
     batch: Annotated[bool | None, setting("batch", "--batch/--no-batch")] = None,
+    end_scores: Annotated[str | None, setting("end_scores", "--end-scores", metavar="METRIC,METRIC")] = None,
     decoder: Annotated[str | None, setting("decoder")] = None,
     device: common.DeviceOption = None,
     config: common.ConfigOption = None,
@@ -104,6 +105,8 @@ def _settings(
     options = options | {f"prompts.{each.task}": each.id for each in found}
     if "tasks" in options:
         options["tasks"] = names_in(options["tasks"])
+    if "end_scores" in options:
+        options["end_scores"] = names_in(options["end_scores"])
     if "frames" in options:
         options["frames"] = parse_policy(options["frames"]).model_dump()
     settings = load_config(GenerateSettings, None, [*overrides, options], **recipe_section(config, "generate"))

@@ -44,7 +44,7 @@ def qa_rules() -> QaRules:
     >>> list(qa_rules().kinds)[:3]
     ['foreground action', 'background/spatial', 'entity/attribute']
     """
-    found = yaml.safe_load(resources.files(__package__).joinpath("qa_kinds.yaml").read_text("utf-8"))
+    found = yaml.safe_load(resources.files("microg.texts").joinpath("qa_kinds.yaml").read_text("utf-8"))
     rules = ((rule["kind"], re.compile(rule["question"]) if "question" in rule else None) for rule in found["rules"])
     return QaRules(found["version"], found["kinds"], tuple(rules), found["otherwise"])
 

@@ -27,6 +27,7 @@ from microg.pipelines.core.attempts import Attempts, Failure, run_batch_then_sin
 from microg.pipelines.core.cluster import decide_device
 from microg.pipelines.core.stage import Pipeline, Stage, abort, run_stages
 from microg.pipelines.har import prediction_store
+from microg.pipelines.har.live_scores import HarSender, LiveHarScores
 from microg.pipelines.har.samples import SCHEMA, Sample, View, by_size, collate, decode_rows, from_table, to_table
 from microg.system import zoo
 
@@ -73,8 +74,10 @@ class Predictor:
     Ray would try a constructor that raises again and again, and drop the type of an error that a call raises.
     """
 
-    def __init__(self, root: str, spec: PredictorSpec, view: View, attempts: Attempts) -> None:
-        self._root, self._spec, self._view, self._attempts = root, spec, view, attempts
+    def __init__(
+        self, root: str, spec: PredictorSpec, view: View, attempts: Attempts, live: HarSender | None = None
+    ) -> None:
+        self._root, self._spec, self._view, self._attempts, self._live = root, spec, view, attempts, live
         self._space = label_space(spec.label_space)
         self._network: Any = None
         self._broken: Exception | None = None
@@ -137,6 +140,8 @@ class Predictor:
             logits = None if isinstance(found, Failure) else found
             rows += prediction_store.rows_of(key_frame, logits, errors[sample.key], **common)
         prediction_store.commit(self._root, rows)
+        if self._live is not None:
+            self._live.send(rows)
         return [
             {
                 "key": sample.key,
@@ -220,9 +225,12 @@ class PredictSettings(Config):
     batch_size: int = Field(default=8, ge=1, description="Clips that go through the model at a time.")
     device: Device = Field(default="auto", description=DEVICE)
     decoder: DecoderName = Field(default="auto", description=DECODER)
+    live_scores: bool = Field(
+        default=True, description="Show scores while predictions come in, where the dataset has labels."
+    )
     resources: Resources = Resources()
 
-    volatile = frozenset({"weights", "limit", "batch_size", "device", "decoder", "resources"})
+    volatile = frozenset({"weights", "limit", "batch_size", "device", "decoder", "live_scores", "resources"})
 
 
 def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSettings, LoadReport]:
@@ -314,9 +322,17 @@ def sized_pipeline(settings: PredictSettings) -> Pipeline:
 
 
 def run_prediction(
-    key_frames: pa.Table, root: str, settings: PredictSettings, network: BoxClassifier, *, device: str
+    key_frames: pa.Table,
+    root: str,
+    settings: PredictSettings,
+    network: BoxClassifier,
+    *,
+    device: str,
+    live: LiveHarScores | None = None,
 ) -> dict[str, Any]:
     """Score `key_frames` into `root` on the connected Ray, and return the closing block.
+
+    `live` shows the scores of what is done beside the progress.
 
     Raises `ConfigError` when Ray cannot give what `settings.resources` asks for, and `WorkerError` when no sample can
     be scored: the model cannot be made, `root` cannot be written, or Ray gives up.
@@ -337,7 +353,11 @@ def run_prediction(
         batch_size=settings.batch_size,
         threads=0 if resources.gpus else max(1, int(resources.cpus)),
     )
-    pipeline = sized_pipeline(settings).bound(decode={"view": view}, score={"root": root, "spec": spec, "view": view})
+    pipeline = sized_pipeline(settings).bound(
+        decode={"view": view},
+        score={"root": root, "spec": spec, "view": view, "live": None if live is None else live.sender},
+    )
     rows = max(1, min(max(_BLOCK_ROWS, settings.batch_size), _BLOCK_BYTES // view.clip_bytes))
     blocks = [key_frames.slice(start, rows).combine_chunks() for start in range(0, key_frames.num_rows, rows)]
-    return run_stages(pipeline, blocks, total=key_frames.num_rows, device=device)
+    shown = None if live is None else lambda report: live.line()
+    return run_stages(pipeline, blocks, total=key_frames.num_rows, device=device, on_report=shown)

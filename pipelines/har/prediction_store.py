@@ -62,14 +62,18 @@ def finish(root: str, key_frames: pa.Table) -> pa.Table:
 
     Raises `WorkerError` when rows are missing: then workers wrote somewhere else than this process reads.
     """
-    wanted = [
+    result = schema.conform(TABLE, files(root).complete(sample_ids(key_frames)))
+    storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
+    return result
+
+
+def sample_ids(key_frames: pa.Table) -> list[str]:
+    """Return the ids of all samples of `key_frames`, in the order of the finished table."""
+    return [
         sample_id(row["clip_id"], row["frame"], person)
         for row in key_frames.select(["clip_id", "frame", "person_id"]).to_pylist()
         for person in row["person_id"]
     ]
-    result = schema.conform(TABLE, files(root).complete(wanted))
-    storage.write_parquet(storage.join(root, "tables", f"{TABLE}.parquet"), result)
-    return result
 
 
 def files(root: str) -> PartFiles:

@@ -1,17 +1,14 @@
-"""Running scores during generation: engine actors send the states of the clips they answered to one actor.
+"""Running scores during generation: engine actors send the states of the clips that they answered.
 
-Display only: losing them loses no data. States are kept by (task, clip), the newest in place of the older one, so a
-replayed clip counts once. When all clips are there the scores are those of scoring all texts at once, bit for bit. A
-lost actor is filled again from the committed rows.
+See `microg.pipelines.core.live_scores`. Parts are tasks, keys are clips.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -20,21 +17,19 @@ from microg.metrics.text import registry
 from microg.metrics.text.answers import AnswerState
 from microg.metrics.text.scoring import measure
 from microg.metrics.text.state import ItemState
+from microg.pipelines.core import live_scores
+from microg.pipelines.core.live_scores import Scores, States
 from microg.pipelines.vlm import answer_store
+from microg.pipelines.vlm.score_text import TextScoring
 from microg.pipelines.vlm.settings import GenerateSettings
 from microg.texts.files import read_text_references
 from microg.texts.items import TASKS, Task
 from microg.texts.pairs import Pair, Pairs
 
-_EVERY_S, _ANSWER_S = 10.0, 30.0
-# Computing partial scores may take this part of the time.
-_SHARE = 0.05
-
-States = dict[str, pa.Table]
 Known = Mapping[tuple[Task, str], Sequence[Pair]]
 
 
-def clip_states(pairs: Sequence[Pair]) -> States:
+def clip_states(pairs: Sequence[Pair]) -> dict[str, pa.Table]:
     """Return the states of a clip's items (of one task) as tables by metric: small enough to send.
 
     Of the metrics that need neither Java nor an encoder; answers also have the accuracies of
@@ -48,43 +43,13 @@ def clip_states(pairs: Sequence[Pair]) -> States:
     return {name: state.to_table() for name, state in states.items()}
 
 
-class TextAggregator:
-    """States by task and clip; plain Python, made an actor by `start_aggregator`."""
+def fold_states(part: str, keys: Sequence[str], tables: Mapping[str, pa.Table]) -> Scores:
+    """Return all scores of a task.
 
-    def __init__(self) -> None:
-        self._states: dict[tuple[Task, str], tuple[float, States]] = {}
-        self._folded: dict[Task, dict[str, float]] = {}
-
-    def put(self, task: Task, clip_id: str, states: States, written: float = 0.0) -> None:
-        """Take a clip's states; of the same clip the newest (`written`, in any unit) stays, of equals the last."""
-        before = self._states.get((task, clip_id))
-        if before is None or written >= before[0]:
-            self._states[task, clip_id] = (written, states)
-            self._folded.pop(task, None)
-
-    def clips(self) -> dict[Task, int]:
-        """Return how many clips there are by task."""
-        return dict(Counter(task for task, _ in self._states))
-
-    def states(self, task: Task) -> dict[str, ItemState]:
-        """Return the merged states of a task by metric."""
-        parts: dict[str, list[pa.Table]] = {}
-        for (kind, _), (_, states) in self._states.items():
-            if kind == task:
-                for name, table in states.items():
-                    parts.setdefault(name, []).append(table)
-        return {name: registry.load(name).from_table(pa.concat_tables(tables)) for name, tables in parts.items()}
-
-    def scores(self) -> dict[Task, dict[str, float]]:
-        """Return all scores of the clips there are, by task.
-
-        CIDEr takes its document frequencies from the references of these clips: it settles when all are there.
-        """
-        for task in self.clips():
-            if task not in self._folded:
-                states = self.states(task).values()
-                self._folded[task] = {name: value for state in states for name, value in state.compute().items()}
-        return dict(self._folded)
+    CIDEr takes its document frequencies from the references of the clips there are: it settles when all are there.
+    """
+    states = (registry.load(name).from_table(table) for name, table in tables.items())
+    return {name: value for state in states for name, value in state.compute().items()}
 
 
 def by_clip(everything: Iterable[Pairs]) -> Iterator[tuple[Task, str, list[Pair]]]:
@@ -98,33 +63,15 @@ def by_clip(everything: Iterable[Pairs]) -> Iterator[tuple[Task, str, list[Pair]
             yield pairs.task, clip_id, items
 
 
-def fold(everything: Iterable[Pairs]) -> TextAggregator:
+def fold(everything: Iterable[Pairs]) -> live_scores.Aggregator:
     """Return an aggregator with the states of all answered items."""
-    result = TextAggregator()
+    result = live_scores.Aggregator(fold_states)
     for task, clip_id, pairs in by_clip(everything):
         result.put(task, clip_id, clip_states(pairs))
     return result
 
 
-def start_aggregator() -> Any:
-    """Start an aggregator in the connected Ray and return its handle.
-
-    It takes no CPU. When it is killed Ray starts it again, empty: `refill` gives it back what it had.
-    """
-    import ray
-
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(TextAggregator).remote()
-
-
-def refill(aggregator: Any, everything: Iterable[Pairs]) -> None:
-    """Send an aggregator actor the states of all answered items, as after its loss; returns when it has them."""
-    import ray
-
-    # an actor answers in order: the last one stands for all
-    ray.get([aggregator.put.remote(task, clip, clip_states(pairs)) for task, clip, pairs in by_clip(everything)])
-
-
-def live_line(scores: Mapping[Task, Mapping[str, float]], clips: Mapping[Task, int]) -> str:
+def live_line(scores: Mapping[str, Scores], clips: Mapping[str, int]) -> str:
     """Return partial scores as one line, in the tables' percent.
 
     >>> live_line({"caption": {"cider": 0.02, "bleu_4": 0.1}}, {"caption": 3})
@@ -157,8 +104,8 @@ class LiveSender:
                 self.aggregator.put.remote(task, clip_id, clip_states(pairs), time.time())
 
 
-class LiveScores:
-    """The driver's end: starts the actor with what earlier invocations answered, and says what scores are so far.
+class LiveTextScores(live_scores.LiveScores):
+    """The driver's end, of what earlier invocations answered too.
 
     Only items that have a reference take part; `open` returns None where none has.
     """
@@ -167,14 +114,13 @@ class LiveScores:
         import ray
 
         self._root, self._known = root, known
-        self._aggregator = start_aggregator()
-        texts = self._fill()
+        super().__init__(fold_states)
+        texts = _texts_by_clip(answer_store.answers(root))
         complete = {place: _fill_in(pairs, texts.get(place, {})) for place, pairs in known.items()}
-        self.sender = LiveSender(self._aggregator, (ray.put(complete),))
-        self._line, self._due = "", time.monotonic() + _EVERY_S
+        self.sender = LiveSender(self.aggregator, (ray.put(complete),))
 
     @classmethod
-    def open(cls, root: str, settings: GenerateSettings) -> LiveScores | None:
+    def open(cls, root: str, settings: GenerateSettings) -> LiveTextScores | None:
         """Start on the connected Ray for what `settings` ask."""
         try:
             truth = read_text_references(settings.dataset, split=settings.split, scheme=settings.scheme)
@@ -187,51 +133,44 @@ class LiveScores:
                 known.setdefault((key.task, key.clip_id), []).append(pair)
         return cls(root, known) if known else None
 
-    def _fill(self) -> dict[tuple[Task, str], dict[int | None, str]]:
-        """Send what is committed, as after the actor's loss, and return it."""
-        by_clip = _texts_by_clip(answer_store.answers(self._root))
+    def answered(self) -> list[Pairs]:
+        """Return what is answered and committed, by task."""
         pairs: dict[Task, list[Pair]] = {}
-        for place, texts in by_clip.items():
+        for place, texts in _texts_by_clip(answer_store.answers(self._root)).items():
             pairs.setdefault(place[0], []).extend(_pairs_with_text(self._known.get(place, ()), texts))
-        self._filled: dict[Task, int] = {
-            task: len({pair.key.clip_id for pair in items}) for task, items in pairs.items()
-        }
-        refill(self._aggregator, [Pairs(task, tuple(items)) for task, items in pairs.items()])
-        return by_clip
+        return [Pairs(task, tuple(items)) for task, items in pairs.items()]
 
-    def line(self) -> str:
-        """Return the scores so far as one line; computed anew now and then."""
-        import ray
-        from ray.exceptions import GetTimeoutError, RayError
+    def committed(self) -> dict[str, dict[str, States]]:
+        """Return the states of the clips that are answered."""
+        states: dict[str, dict[str, States]] = {}
+        for task, clip_id, pairs in by_clip(self.answered()):
+            states.setdefault(task, {})[clip_id] = clip_states(pairs)
+        return states
 
-        started = time.monotonic()
-        if started < self._due:
-            return self._line
-        try:
-            clips: Any = ray.get(self._aggregator.clips.remote(), timeout=_ANSWER_S)
-            if any(clips.get(task, 0) < count for task, count in self._filled.items()):  # it was started anew
-                self._fill()
-                clips = ray.get(self._aggregator.clips.remote(), timeout=_ANSWER_S)
-            self._filled = clips
-            scores: Any = ray.get(self._aggregator.scores.remote(), timeout=_ANSWER_S)
-            self._line = live_line(scores, clips)
-        except (GetTimeoutError, RayError):
-            self._line = ""
-        self._due = time.monotonic() + max(_EVERY_S, (time.monotonic() - started) / _SHARE)
-        return self._line
+    def describe(self, scores: Mapping[str, Scores], counts: Mapping[str, int]) -> str:
+        """Return scores as one line."""
+        return live_line(scores, counts)
 
-    def close(self) -> None:
-        """End the actor."""
-        import ray
+    def final_with(self, names: Sequence[str], scoring: TextScoring) -> dict[str, dict[str, float]]:
+        """Return `final`, and the scores of metrics that are too slow to run along, such as METEOR and encoders.
 
-        ray.kill(self._aggregator)
+        `scoring` measures these, on actors where that pays. Raises what a metric raises that cannot be had.
+        """
+        scores = self.final()
+        for pairs in self.answered() if names else ():
+            items = [pair.key.id for pair in pairs.items], [pair.scored for pair in pairs.items]
+            states = scoring.measure("paper", *items, [pair.references for pair in pairs.items], names)
+            more = {name: value for state in states.values() for name, value in state.compute().items()}
+            scores[pairs.task] = {**scores.get(pairs.task, {}), **more}
+        return scores
 
 
 def _texts_by_clip(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Task, str], dict[int | None, str]]:
     """Return the texts of each (task, clip) by `qa_index`."""
     texts: dict[tuple[Task, str], dict[int | None, str]] = {}
     for row in rows:
-        texts.setdefault((row["task"], row["clip_id"]), {})[row["qa_index"]] = row["text"]
+        place = (cast("Task", row["task"]), row["clip_id"])
+        texts.setdefault(place, {})[row["qa_index"]] = row["text"]
     return texts
 
 

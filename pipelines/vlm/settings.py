@@ -21,7 +21,7 @@ from microg.texts.items import TASKS, Task
 
 _VOLATILE = (
     "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel "
-    "pipeline_parallel batch live_scores clips_per_block decoder resources"
+    "pipeline_parallel batch live_scores end_scores clips_per_block decoder resources"
 )
 
 
@@ -142,6 +142,11 @@ class GenerateSettings(Config):
     )
     live_scores: bool = Field(
         default=True, description="Show scores while answers come in, where the dataset has references."
+    )
+    end_scores: tuple[str, ...] = Field(
+        default=(),
+        description="Metrics that are too slow to run along and are measured when all answers are there, such as "
+        "meteor and sbert; 'microg vlm score' has them all, with intervals.",
     )
     device: Device = Field(default="auto", description=DEVICE)
     tensor_parallel: int = Field(

@@ -149,7 +149,7 @@ def label_type_table(ours: Sequence[NamedTables]) -> ResultTable:
     rows = _published_counts(7)
     for each in ours:
         frame = statistics.label_groups(each.tables).set_index("group")
-        if frame["all"].sum():
+        if int(frame["all"].sum()):
             counts = {row.title: _by_origin(frame, [row.title.lower()]) for row in counts_printed(7)}
             rows += _our_counts(each, 7, counts)
     return ResultTable(7, "Label types by origin", _count_heads("Label Type"), tuple(rows), _notes(7, ours))
@@ -181,7 +181,7 @@ def action_table(ours: Sequence[NamedTables]) -> ResultTable:
         about = (Cell(text=str(printed.action_id)), Cell(text=printed.title))
         rows.append(Row("published", (*about, *(_count(printed.counts[origin]) for origin in _ORIGINS))))
         for each, frame in counted:
-            if frame["all"].sum():
+            if int(frame["all"].sum()):
                 own = _by_origin(frame, [printed.action_id])
                 cells = (each.count(own[origin], printed.counts[origin]) for origin in _ORIGINS)
                 rows.append(Row("ours", (*about, *cells), run=each.name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
@@ -58,7 +58,7 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
             return report | {"plan": _plan(left, settings)}
         run = Run.start(folder, COMMAND, settings, dataset=found.fingerprint, protocol=_VIEWS[settings.view])
         if left.num_rows:
-            report |= _score(run, _by_size(left, dataset), settings, network)
+            report |= _score(run, key_frames, _by_size(left, dataset), settings, network, dataset)
         prediction_store.files(folder).compact()
         table = prediction_store.finish(folder, key_frames)
         failed = [row for row in table.select(["sample_id", "status", "error"]).to_pylist() if row["status"] != "ok"]
@@ -109,22 +109,36 @@ def _plan(left: pa.Table, settings: PredictSettings) -> dict[str, Any]:
     }
 
 
-def _score(run: Run, key_frames: pa.Table, settings: PredictSettings, network: BoxClassifier) -> dict[str, Any]:
-    """Run the Ray part, and return what it adds to the report."""
+def _score(
+    run: Run, key_frames: pa.Table, left: pa.Table, settings: PredictSettings, network: BoxClassifier, dataset: str
+) -> dict[str, Any]:
+    """Run the Ray part on the key frames that are `left`, and return what it adds to the report."""
+    from microg.data.label_space import label_space
     from microg.models.video.decoders.registry import require_decoder
     from microg.pipelines.core import session
+    from microg.pipelines.core.live_scores import defined
+    from microg.pipelines.har.live_scores import LiveHarScores
     from microg.pipelines.har.predict import run_prediction, with_device
 
     decoder = require_decoder(settings.decoder)
     session.connect(settings.resources)
     settings, device = with_device(settings)
     run.record_device(device, decoder=decoder)
-    say_aside(f"{key_frames.num_rows} key frames with {settings.model} on {device}")
-    return {"throughput": run_prediction(key_frames, run.root, settings, network, device=device)}
+    say_aside(f"{left.num_rows} key frames with {settings.model} on {device}")
+    live = None
+    if settings.live_scores and settings.label_space is not None:
+        space, part = label_space(settings.label_space), {"split": settings.split, "scheme": settings.scheme}
+        live = LiveHarScores.open(run.root, dataset, key_frames, space, **part)
+    with nullcontext() if live is None else closing(live):
+        throughput = run_prediction(left, run.root, settings, network, device=device, live=live)
+        scores = {} if live is None else {"scores": defined(live.by_protocol())}
+    return {"throughput": throughput, **scores}
 
 
 def show(report: dict[str, Any]) -> None:
     """Print the report for people."""
+    from microg.metrics.har.registry import METRICS
+
     loaded = report["weights_loaded"]
     say(f"{report['model']}, RoI scale {report['roi_scale']}, {report['label_space']}: {loaded['loaded']} tensors")
     not_loaded = [*loaded["missing"], *(item["name"] for item in loaded["mismatched"])]
@@ -141,6 +155,9 @@ def show(report: dict[str, Any]) -> None:
         from microg.pipelines.core.telemetry import throughput_line
 
         say(throughput_line(report["throughput"]))
+    for protocol, scores in report.get("scores", {}).items():
+        known = {name: value for name, value in scores.items() if value is not None}
+        say(f"scores, {protocol}: {', '.join(f'{METRICS[name].title} {100 * v:.2f}' for name, v in known.items())}")
     for row in report["errors"][:_SHOWN_ERRORS]:
         say(f"failed: {row['sample_id']}: {row['error']}")
     if report["failed"]:

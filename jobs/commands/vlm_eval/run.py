@@ -184,8 +184,10 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
     """Run the Ray part, and return what it adds to the report."""
     from microg.models.video.decoders.registry import require_decoder
     from microg.pipelines.core import session
+    from microg.pipelines.core.live_scores import defined
     from microg.pipelines.vlm.generate import run_generation, with_device
-    from microg.pipelines.vlm.live_scores import LiveScores
+    from microg.pipelines.vlm.live_scores import LiveTextScores
+    from microg.pipelines.vlm.score_text import TextScoring
 
     decoder = require_decoder(prepared.settings.decoder)
     session.connect(prepared.settings.resources)
@@ -197,7 +199,7 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
     sums: Counter[str] = Counter()
     if settings.batch:
         return _ask_in_batches(prepared, settings)
-    live = LiveScores.open(prepared.folder, settings) if settings.live_scores else None
+    live = LiveTextScores.open(prepared.folder, settings) if settings.live_scores else None
     with nullcontext() if live is None else closing(live):
 
         def on_clip(report: dict[str, Any]) -> str:
@@ -216,8 +218,13 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
             price=prepared.engine.price,
             live=None if live is None else live.sender,
         )
+        scores: dict[str, Any] = {}
+        if live is not None:
+            with TextScoring(settings.resources.replaced(gpus=0)) as scoring:
+                scores = {"scores": defined(live.final_with(settings.end_scores, scoring))}
     additions: dict[str, Any] = {
         "throughput": throughput,
+        **scores,
         "asked_now": {name: sums[name] for name in ("rows", "failed", "cached", "prompt_tokens", "completion_tokens")},
     }
     return additions if status is None else additions | {"account": asdict(status)}
@@ -272,6 +279,13 @@ def _notes_on_texts(mine: pa.Table) -> list[str]:
     return [f"{replaced:,} answers hold U+FFFD: half characters, which no file can hold"] if replaced else []
 
 
+def _score_line(scores: dict[str, float | None]) -> str:
+    from microg.metrics.text import registry
+
+    printed = {name: value for name, value in scores.items() if registry.column(name, "caption") and value is not None}
+    return ", ".join(f"{registry.title(name)} {100 * value:.2f}" for name, value in printed.items())
+
+
 def show(report: dict[str, Any]) -> None:
     """Print the report for people."""
     prompts = ", ".join(f"{task} by {name}" for task, name in report["prompts"].items())
@@ -292,6 +306,8 @@ def show(report: dict[str, Any]) -> None:
     account = report.get("account")
     if account:
         say(f"{account['sent']:,} requests, {account['refused']:,} refused; this run has cost ${account['spent']:.4f}")
+    for task, scores in report.get("scores", {}).items():
+        say(f"scores, {task}: {_score_line(scores)}")
     for row in report["errors"][:_SHOWN_ERRORS]:
         say(f"failed: {row['row']}: {row['error']}")
     if report["failed"]:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -14,16 +15,11 @@ import pytest
 
 from microg.metrics.text.answers import AnswerState
 from microg.metrics.text.scoring import measure
-from microg.pipelines.vlm import answer_store, live_scores
-from microg.pipelines.vlm.live_scores import (
-    LiveScores,
-    TextAggregator,
-    clip_states,
-    fold,
-    live_line,
-    refill,
-    start_aggregator,
-)
+from microg.pipelines.core import live_scores
+from microg.pipelines.core.live_scores import Aggregator
+from microg.pipelines.vlm import answer_store
+from microg.pipelines.vlm.live_scores import LiveTextScores, clip_states, fold, fold_states, live_line
+from microg.pipelines.vlm.score_text import TextScoring
 from microg.pipelines.vlm.settings import GenerateSettings
 from microg.texts.files import read_text_predictions, read_text_references
 from microg.texts.items import ItemKey
@@ -64,10 +60,12 @@ def _offline(pairs: Pairs) -> dict[str, float]:
 OFFLINE = {pairs.task: _offline(pairs) for pairs in EVERYTHING}
 
 
-def _same_bits(found: dict[Any, dict[str, float]]) -> bool:
-    return {task: {name: value.hex() for name, value in values.items()} for task, values in found.items()} == {
-        task: {name: value.hex() for name, value in values.items()} for task, values in OFFLINE.items()
-    }
+def _bits(scores: Mapping[Any, Mapping[str, float]]) -> dict[Any, dict[str, str]]:
+    return {task: {name: value.hex() for name, value in values.items()} for task, values in scores.items()}
+
+
+def _same_bits(found: Mapping[Any, Mapping[str, float]]) -> bool:
+    return _bits(found) == _bits(OFFLINE)
 
 
 def _clip(pairs: Pairs, clip: str) -> list[Pair]:
@@ -84,10 +82,10 @@ def test_replays_in_any_order_count_once():
         (pairs.task, item.key.clip_id, _clip(pairs, item.key.clip_id)) for pairs in EVERYTHING for item in pairs.items
     ]
     draw.shuffle(puts)
-    aggregator = TextAggregator()
+    aggregator = Aggregator(fold_states)
     for task, clip, items in puts:
         aggregator.put(cast("Any", task), clip, clip_states(items))
-    assert aggregator.clips() == {"caption": 12, "vqa": 12}
+    assert aggregator.counts() == {"caption": 12, "vqa": 12}
     assert _same_bits(aggregator.scores())
 
 
@@ -114,32 +112,7 @@ def test_partial_scores_are_those_of_the_clips_there_are():
 
 def test_missing_answers_are_left_out_of_live_scores():
     missing = Pair(ItemKey("caption", "d_000"), ("x",), None, None, "missing")
-    assert fold([Pairs("caption", (*EVERYTHING[0].items, missing))]).clips() == {"caption": 12}
-
-
-def test_the_actor_is_killed_and_filled_again_from_the_texts(ray_session: None):
-    import ray
-    from ray.exceptions import RayError
-
-    aggregator = start_aggregator()
-    for pairs in EVERYTHING:
-        for clip in dict.fromkeys(item.key.clip_id for item in pairs.items):
-            aggregator.put.remote(pairs.task, clip, clip_states(_clip(pairs, clip)))
-    assert _same_bits(ray.get(aggregator.scores.remote()))
-    pid: Any = ray.get(aggregator.__ray_call__.remote(lambda _: os.getpid()))
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if ray.get(aggregator.clips.remote(), timeout=30) == {}:
-                break
-        except RayError:
-            pass
-        time.sleep(0.1)
-    assert ray.get(aggregator.clips.remote()) == {}
-    refill(aggregator, EVERYTHING)
-    assert _same_bits(ray.get(aggregator.scores.remote()))
-    ray.kill(aggregator)
+    assert fold([Pairs("caption", (*EVERYTHING[0].items, missing))]).counts() == {"caption": 12}
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +143,12 @@ def whole(data: str, root: Path, rows: list[dict[str, Any]]) -> str:
     answer_store.finish(str(root), [row["key"] for row in rows])
     said, truth = read_text_predictions(str(root)), read_text_references(data)
     folded = fold([pair(said, truth, task, missing="zero") for task in ("caption", "vqa")])
-    return live_line(folded.scores(), folded.clips())
+    return live_line(folded.scores(), folded.counts())
 
 
 def test_scores_so_far_become_those_of_everything(data: str, ray_session: None, tmp_path: Path) -> None:
     rows = answers(data)
-    found = LiveScores.open(str(tmp_path), GenerateSettings(dataset=data))
+    found = LiveTextScores.open(str(tmp_path), GenerateSettings(dataset=data))
     assert found is not None
     with closing(found):
         lines = []
@@ -198,7 +171,7 @@ def test_what_was_answered_before_counts_and_an_actor_that_is_lost_is_filled_aga
     rows = answers(data)
     earlier = [row for row in rows if row["task"] == "caption" or row["qa_index"] == 0]
     answer_store.commit(str(tmp_path), earlier)
-    found = LiveScores.open(str(tmp_path), GenerateSettings(dataset=data))
+    found = LiveTextScores.open(str(tmp_path), GenerateSettings(dataset=data))
     assert found is not None
     with closing(found):
         later = [row for row in rows if row not in earlier]
@@ -206,11 +179,63 @@ def test_what_was_answered_before_counts_and_an_actor_that_is_lost_is_filled_aga
         found.sender.send(later)
         wanted = whole(data, tmp_path, rows)
         assert found.line() == wanted
-        ray.kill(found._aggregator, no_restart=False)
+        ray.kill(found.aggregator, no_restart=False)
         end = time.monotonic() + 60
         while (line := found.line()) != wanted and time.monotonic() < end:
             time.sleep(0.2)
         assert line == wanted
+
+
+def test_a_lost_actor_that_got_more_since_is_filled_again_all_the_same(
+    data: str, ray_session: None, tmp_path: Path
+) -> None:
+    import ray
+
+    rows = answers(data)
+    found = LiveTextScores.open(str(tmp_path), GenerateSettings(dataset=data))
+    assert found is not None
+    with closing(found):
+        clips = list(dict.fromkeys(row["clip_id"] for row in rows))
+        first = [row for row in rows if row["clip_id"] == clips[0]]
+        later = [row for row in rows if row["clip_id"] != clips[0]]
+        answer_store.commit(str(tmp_path), first)
+        found.sender.send(first)
+        assert found.line()
+        pid: Any = ray.get(found.aggregator.__ray_call__.remote(lambda _: os.getpid()))
+        os.kill(pid, signal.SIGKILL)
+        answer_store.commit(str(tmp_path), later)
+        found.sender.send(later)  # more than the line has counted before
+        end = time.monotonic() + 60
+        wanted = whole(data, tmp_path, rows)
+        while (line := found.line()) != wanted and time.monotonic() < end:
+            time.sleep(0.2)
+        assert line == wanted
+        assert _bits(found.final()) == _bits(_whole_scores(data, tmp_path))
+
+
+def test_the_end_has_the_scores_of_slow_metrics_too(data: str, ray_session: None, tmp_path: Path) -> None:
+    rows = answers(data)
+    answer_store.commit(str(tmp_path), rows)
+    found = LiveTextScores.open(str(tmp_path), GenerateSettings(dataset=data))
+    assert found is not None
+    with closing(found), TextScoring(workers=0) as scoring:
+        scores = found.final_with(["meteor"], scoring)
+    answer_store.finish(str(tmp_path), [row["key"] for row in rows])
+    said, truth = read_text_predictions(str(tmp_path)), read_text_references(data)
+    for task, values in _whole_scores(data, tmp_path).items():
+        pairs = [item for item in pair(said, truth, cast("Any", task), missing="zero").items if item.text is not None]
+        items = [item.key.id for item in pairs], [item.scored for item in pairs], [item.references for item in pairs]
+        offline = measure("paper", *items, ["meteor"])["meteor"].compute()
+        assert _bits({task: scores[task]}) == _bits({task: {**values, **offline}})
+
+
+def _whole_scores(data: str, root: Path) -> dict[str, dict[str, float]]:
+    """Return the scores of folding everything that is committed at once."""
+    keys = [row["key"] for row in answers(data)]
+    answer_store.finish(str(root), keys)
+    said, truth = read_text_predictions(str(root)), read_text_references(data)
+    folded = fold([pair(said, truth, task, missing="zero") for task in ("caption", "vqa")])
+    return {part: dict(values) for part, values in folded.scores().items()}
 
 
 def test_a_dataset_without_references_has_no_live_scores(ray_session: None, tmp_path: Path) -> None:
@@ -218,4 +243,4 @@ def test_a_dataset_without_references_has_no_live_scores(ray_session: None, tmp_
         rows["captions"], rows["qa"] = [], []
 
     make_dataset(tmp_path / "data", change)
-    assert LiveScores.open(str(tmp_path / "run"), GenerateSettings(dataset=str(tmp_path / "data"))) is None
+    assert LiveTextScores.open(str(tmp_path / "run"), GenerateSettings(dataset=str(tmp_path / "data"))) is None
