@@ -29,16 +29,23 @@ def language_model(kind: str, tokenizer: Any, size: Size) -> dict[str, Any]:
     return {
         "model_type": kind,
         "vocab_size": len(tokenizer),
+        **language_model_sizes(size),
+        "bos_token_id": None,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "tie_word_embeddings": False,
+    }
+
+
+def language_model_sizes(size: Size) -> dict[str, Any]:
+    """Return the part of a language model's configuration that says how large it is, but for its vocabulary."""
+    return {
         "hidden_size": size.hidden,
         "intermediate_size": 2 * size.hidden,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.kv_heads,
         "max_position_embeddings": size.context,
-        "bos_token_id": None,
-        "eos_token_id": end,
-        "pad_token_id": pad,
-        "tie_word_embeddings": False,
     }
 
 

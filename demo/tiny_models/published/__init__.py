@@ -18,6 +18,7 @@ PUBLISHED = Registry(
     "published layout",
     {
         "tarsier2-recap-7b": "microg.demo.tiny_models.published.tarsier2:write",
+        "video-chatgpt": "microg.demo.tiny_models.published.video_chatgpt:write",
     },
 )
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from microg import storage
 from microg.errors import ConfigError, MicrogError, describe
+from microg.models.vlm.architectures import make_known
 from microg.models.vlm.base import Engine, Estimate, Frames, Placement, Request, Sampling
 from microg.models.vlm.gpu_memory import GpuMemory, ModelSizes, gpu_memory
 from microg.models.vlm.layouts import refuse_unconverted
@@ -236,6 +237,7 @@ def load_chat(
     """Load the checkpoint's processor. Raises `ConfigError` when it has none that takes frames, or no chat template."""
     from transformers import AutoProcessor
 
+    make_known(checkpoint.config)
     try:
         processor = AutoProcessor.from_pretrained(
             checkpoint.name, revision=checkpoint.revision or "main", trust_remote_code=trust_remote_code

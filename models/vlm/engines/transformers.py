@@ -18,6 +18,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from microg.errors import ConfigError, describe
+from microg.models.vlm.architectures import make_known
 from microg.models.vlm.base import Placement, Reply, Request, Sampling
 from microg.models.vlm.engines.checkpoint import Checkpoint, LocalEngine, remote_code
 
@@ -207,6 +208,7 @@ def load_model(
     if not isinstance(kind, torch.dtype):
         raise ConfigError(f"there is no number format {dtype!r}", "use auto, float32, bfloat16 or float16")
     place = resolve_device(device)
+    make_known(checkpoint.config)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             checkpoint.source, revision=checkpoint.revision or "main", dtype=kind, trust_remote_code=trust_remote_code
