@@ -39,7 +39,8 @@ def make_qa(
 ) -> None:
     """Make questions and answers from captions: propose, rank, filter, choose diverse ones, check for review."""
     from microg.config import load_config
-    from microg.jobs.commands.data_make_qa import MakeQaConfig, make, plan, read_captions, require_local, show
+    from microg.jobs.commands.asking import require_local, show
+    from microg.jobs.commands.data_make_qa import MakeQaConfig, make, plan, read_captions
     from microg.models.vlm.prompts import prompt
     from microg.models.vlm.qa import PROMPTS
 

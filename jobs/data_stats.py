@@ -24,6 +24,9 @@ def stats(
     dataset: Annotated[str, typer.Argument(help="Dataset folder, or a URI such as s3://bucket/name.")],
     out: Annotated[str | None, typer.Option("--out", help="Folder for CSV files and plots (PNG and SVG).")] = None,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots too (with --out).")] = True,
+    kinds: Annotated[
+        str | None, typer.Option("--qa-kinds", metavar="RUN", help="Run of 'microg data label-qa'. [default: by rules]")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a dataset: size, actions, people, labels, splits, sources, captions, questions; tables and plots.
@@ -32,7 +35,7 @@ def stats(
     """
     from microg.jobs.commands.data_stats import describe, document, show
 
-    description = describe(dataset, out, plots=plots)
+    description = describe(dataset, out, plots=plots, kinds=kinds)
     finish(document(description), lambda _: show(description), as_json=as_json)
 
 

@@ -60,6 +60,7 @@ def vlm_score(
         setting("metrics", note="Commas separate names."),
     ] = None,
     answers: Annotated[str | None, setting("answers")] = None,
+    qa_kinds: Annotated[str | None, setting("qa_kinds", "--qa-kinds", metavar="RUN")] = None,
     missing: Annotated[str | None, setting("missing")] = None,
     allow_extra: Annotated[bool | None, setting("allow_extra", "--allow-extra/--no-extra")] = None,
     baselines: Annotated[str | None, setting("baselines")] = None,
@@ -106,6 +107,7 @@ def vlm_score(
     from microg.texts.files import read_text_predictions, read_text_references
     from microg.texts.items import rows_digest
     from microg.texts.pairs import pair
+    from microg.texts.qa_kinds import qa_rules, read_kinds
 
     runs = runs_to_compare(compare, more)
     if (generated is None) == (predictions is None):
@@ -125,6 +127,7 @@ def vlm_score(
         for name in _tasks(settings, predicted, truth)
     ]
     # all that can be refused is refused before the work
+    kinds = None if settings.qa_kinds is None else read_kinds(settings.qa_kinds)
     prompts = steps.judge_prompts(settings.judge, pairs)
     engine = steps.judge_engine(settings.judge) if prompts else None
     run_config = VlmScoreRun(
@@ -155,7 +158,7 @@ def vlm_score(
     root = out or default_folder(steps.COMMAND, source, run_config)
     with exclusive(root):
         folder = steps.start_run(root, run_config)
-        reports, throughput = steps.score_pairs(pairs, chosen, measurer, settings, truth)
+        reports, throughput = steps.score_pairs(pairs, chosen, measurer, settings, truth, kinds)
         judged: dict[Task, list[Judgement]] = {
             part.task: steps.judge_pairs(part, settings.judge, engine, prompts[part.task])
             for part in pairs
@@ -164,11 +167,18 @@ def vlm_score(
         notes = [*predicted.notes, *truth.notes, *_left_out(pairs, settings, predicted, truth)]
         notes += _on_answers(settings.answers, wrapped)
         facts = {"model": predicted.model, "skipped": measurer.skipped, "notes": notes, "throughput": throughput}
+        facts["qa_kinds"] = settings.qa_kinds or qa_rules().name
         facts["answers"] = {"rule": settings.answers, "wrapped": wrapped}
         if profile:
             facts = profiled(facts, folder.root)
         result = steps.VlmScoreResult(
-            config=run_config, reports=reports, judged=judged, prompts=prompts, others=others, facts=facts
+            config=run_config,
+            reports=reports,
+            judged=judged,
+            prompts=prompts,
+            others=others,
+            facts=facts,
+            kinds=kinds,
         )
         document = steps.write_run(
             folder, result, plots=plots, on_scores=lambda scored: None if as_json else show(scored)

@@ -15,6 +15,7 @@ from microg.data.statistics import Tables, all_tables, cell_text, missing
 from microg.escaping import csv_text
 from microg.locks import exclusive
 from microg.screen import styled, wide_screen
+from microg.texts.qa_kinds import read_kinds
 
 # Long tables are cut in the terminal only; CSV and JSON hold every row.
 _TERMINAL_ROWS = 20
@@ -31,10 +32,13 @@ class Description:
     files: list[str]
 
 
-def describe(dataset: str, out: str | None, *, plots: bool) -> Description:
-    """Describe a dataset; with a folder `out` also write CSV files there, and plots where they are wanted."""
+def describe(dataset: str, out: str | None, *, plots: bool, kinds: str | None = None) -> Description:
+    """Describe a dataset; with a folder `out` also write CSV files there, and plots where they are wanted.
+
+    `kinds` is a run that labelled the questions.
+    """
     loaded = Tables.load(Dataset.open(dataset))
-    tables = all_tables(loaded)
+    tables = all_tables(loaded, None if kinds is None else read_kinds(kinds))
     files = [] if out is None else _write(loaded, tables, out, plots=plots)
     return Description(dataset=dataset, tables=tables, notes=missing(loaded), out=out, files=files)
 
@@ -70,7 +74,7 @@ def show(description: Description) -> None:
         rows = frame.loc[:, [not str(column).endswith("_percent") for column in frame.columns]]
         if name == "labels_per_action":
             rows = rows[rows["all"] > 0]
-        if name == "question_types":
+        if name in ("question_types", "qa_kinds"):
             rows = rows[rows["questions"] > 0]
         if rows.empty or (name == "action_groups" and not rows["all"].sum()):
             continue

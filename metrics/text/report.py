@@ -22,7 +22,7 @@ from microg.metrics.text.intervals import bootstrap_texts, text_intervals
 from microg.metrics.text.state import ItemState, exact_sums
 from microg.texts.normal_form import normalise
 from microg.texts.pairs import Pair, Pairs
-from microg.texts.qa_kinds import qa_kind
+from microg.texts.qa_kinds import Labels, kind_of
 
 # (protocol, ids, predictions, references, metric names) -> states by name
 Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], Sequence[str]], dict[str, ItemState]]
@@ -125,6 +125,7 @@ def report(
     measure: Measure,
     *,
     origins: Mapping[str, str] | None = None,
+    kinds: Labels | None = None,
     baseline_metrics: Sequence[str] | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -138,6 +139,7 @@ def report(
         metrics: Names of the metrics.
         measure: What makes their states, as `microg.metrics.text.scoring.measure` does.
         origins: movie or real, by clip; clips without one are in no slice by origin.
+        kinds: Of questions; those without one are of the kind that the rules say.
         baseline_metrics: Those of `metrics` that baselines are scored with; None is those that need nothing, and an
             empty list is no baselines.
         resamples: Of the bootstrap over clips; with fewer than two clips there are no intervals.
@@ -165,7 +167,7 @@ def report(
         states=states,
         scores=scores,
         valid=part(states, of_item, answered) if len(answered) < len(of_item) else None,
-        slices=_slices(states, of_item, origins or {}),
+        slices=_slices(states, of_item, origins or {}, kinds or {}),
         baselines=systems,
         distribution=drawn,
         intervals=text_intervals(drawn, scores) if drawn else {},
@@ -187,16 +189,21 @@ def _scores(states: Mapping[str, Measured], names: Iterable[str]) -> Scores:
     return {score: value for state in states.values() for score, value in state.of(names).items()}
 
 
-def types_of(pair: Pair) -> dict[str, str | None]:
-    """Return answer_type, question_type and qa_kind of an item; captions have none."""
+def types_of(pair: Pair, kinds: Labels | None = None) -> dict[str, str | None]:
+    """Return answer_type, question_type and qa_kind of an item; captions have none. `kinds`: see `report`."""
     if pair.key.task == "caption":
         return {"answer_type": None, "question_type": None, "qa_kind": None}
     question, answer = pair.question, pair.references[0]
     return {
         "answer_type": answer_type(question, answer),
         "question_type": None if question is None else question_type(question),
-        "qa_kind": None if question is None else qa_kind(question, answer),
+        "qa_kind": None if question is None else kind_of(question, answer, _label(pair, kinds)),
     }
+
+
+def _label(pair: Pair, kinds: Labels | None) -> str | None:
+    index = pair.key.qa_index
+    return None if kinds is None or index is None else kinds.get((pair.key.clip_id, index))
 
 
 def corpus_of(pairs: Pairs) -> tuple[str, int]:
@@ -218,11 +225,11 @@ def _states(
 
 
 def _slices(
-    states: Mapping[str, Measured], of_item: Mapping[str, Pair], origins: Mapping[str, str]
+    states: Mapping[str, Measured], of_item: Mapping[str, Pair], origins: Mapping[str, str], kinds: Labels
 ) -> dict[tuple[str, str], Slice]:
     members: dict[tuple[str, str], set[str]] = {}
     for name, item in of_item.items():
-        labels = {**types_of(item), "origin": origins.get(item.key.clip_id)}
+        labels = {**types_of(item, kinds), "origin": origins.get(item.key.clip_id)}
         for kind, value in labels.items():
             if value is not None:
                 members.setdefault((kind, value), set()).add(name)

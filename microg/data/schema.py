@@ -91,6 +91,8 @@ RUN_TABLES: dict[str, pa.Schema] = {
         "clip_id: string, number: int32, form question answer: string, consistency fluency relevance information: "
         "int32, reason: string, chosen: int32, review status error: string"
     ),
+    # One row a question of a dataset. kind: by a model, null where status is error; by_rules: by the versioned rules.
+    "qa_kinds": parse_schema("clip_id: string, qa_index: int32, question answer kind by_rules status error: string"),
     # One row a scored item: what was said and what is true. status: ok | empty | missing | failed (then text is null).
     "text_pairs": parse_schema(
         "task clip_id: string, qa_index: int32, question: string, references: [string], text status answer_type "

@@ -26,7 +26,7 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.schema import ORIGINS
 from microg.data.taxonomy import ACTIONS, BY_ID, GROUP_NAMES, GROUPS
-from microg.texts.qa_kinds import qa_kind, qa_rules
+from microg.texts.qa_kinds import Labels, kind_of, qa_rules
 
 _COLUMNS = ("all", *ORIGINS)
 
@@ -332,13 +332,14 @@ def question_types(tables: Tables) -> pd.DataFrame:
     return result
 
 
-def qa_kinds(tables: Tables) -> pd.DataFrame:
+def qa_kinds(tables: Tables, labels: Labels | None = None) -> pd.DataFrame:
     """Return (kind, questions, percent, answer_words_mean): what questions ask for, in the paper's seven kinds.
 
-    By the rules of `microg.texts.qa_kinds`.
+    By `labels`, and where these have none by the rules of `microg.texts.qa_kinds`.
     """
-    pairs = zip(tables.qa["question"], tables.qa["answer"], strict=True)
-    kinds = [qa_kind(question or "", answer) for question, answer in pairs]
+    rows = tables.qa[["clip_id", "qa_index", "question", "answer"]].itertuples(index=False, name=None)
+    given = labels or {}
+    kinds = [kind_of(question or "", answer, given.get((clip, index))) for clip, index, question, answer in rows]
     lengths = tables.qa["answer"].map(lambda text: float(len(words(text)))).astype("float64").tolist()
     names = list(qa_rules().kinds)
     by_kind = {name: [length for kind, length in zip(kinds, lengths, strict=True) if kind == name] for name in names}
@@ -360,8 +361,8 @@ def frequent_words(values: list[str], stop_words: frozenset[str] | set[str], lim
     return counts.sort_values(["count", "word"], ascending=[False, True], ignore_index=True).head(limit)
 
 
-def all_tables(tables: Tables) -> dict[str, pd.DataFrame]:
-    """Return every table of the dataset by file name, in reading order."""
+def all_tables(tables: Tables, labels: Labels | None = None) -> dict[str, pd.DataFrame]:
+    """Return every table of the dataset by file name, in reading order; `labels` are kinds of questions."""
     return {
         "overview": overview(tables),
         "action_groups": label_groups(tables),
@@ -370,7 +371,7 @@ def all_tables(tables: Tables) -> dict[str, pd.DataFrame]:
         "labels_per_action": labels_per_action(tables),
         "text_lengths": text_lengths(tables),
         "question_types": question_types(tables),
-        "qa_kinds": qa_kinds(tables),
+        "qa_kinds": qa_kinds(tables, labels),
         "splits": split_sizes(tables),
         "sources": sources(tables),
         "decisions": decisions(tables),

@@ -10,8 +10,15 @@ from importlib import resources
 
 import yaml
 
+from microg import storage
+from microg.data import schema
+from microg.errors import FormatError
+from microg.reading import reads
 from microg.texts.normal_form import is_no_answer
 
+Labels = Mapping[tuple[str, int], str]
+
+TABLE = "qa_kinds"
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
@@ -64,3 +71,26 @@ def qa_kind(question: str, answer: str | None) -> str:
         elif pattern.search(words):
             return kind
     return rules.otherwise
+
+
+def kind_of(question: str, answer: str | None, label: str | None = None) -> str:
+    """Return the kind that somebody gave a question, else that of the rules."""
+    return label or qa_kind(question, answer)
+
+
+@reads(FormatError)
+def read_kinds(path: str) -> Labels:
+    """Return the kinds that a run of `microg data label-qa` gave, by clip and index of the question.
+
+    Raises `FormatError` where there is no such table, or a kind in it is none of the paper's.
+    """
+    file = storage.join(path, "tables", f"{TABLE}.parquet")
+    file = file if storage.exists(file) else path
+    if not (file.endswith(".parquet") and storage.exists(file)):
+        raise FormatError(f"{path} holds no table {TABLE}", "give the run folder of 'microg data label-qa'")
+    rows = schema.conform(TABLE, storage.read_parquet(file)).to_pylist()
+    labels = {(row["clip_id"], row["qa_index"]): row["kind"] for row in rows if row["kind"] is not None}
+    unknown = sorted({kind for kind in labels.values() if kind not in qa_rules().kinds})
+    if unknown:
+        raise FormatError(f"{path}: {unknown[0]!r} is no kind of question", f"kinds are {', '.join(qa_rules().kinds)}")
+    return labels

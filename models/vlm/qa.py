@@ -70,7 +70,7 @@ def propose(captions: dict[str, str], ask: Ask, count: int) -> tuple[list[Candid
     requests = [template.request(clip, caption=text, count=str(count)) for clip, text in captions.items()]
     candidates: list[Candidate] = []
     failed: dict[str, str] = {}
-    for clip, (value, problem) in _read(PROPOSE, ask(template, requests)).items():
+    for clip, (value, problem) in read_json(PROPOSE, ask(template, requests)).items():
         if problem or not value["pairs"]:
             failed[clip] = problem or "no pair was proposed"
             continue
@@ -147,10 +147,10 @@ def _verdicts(
         each = candidates[place]
         fields: dict[str, Any] = {"caption": captions[each.clip_id], "question": each.question, "answer": each.answer}
         requests.append(template.request(str(place), **fields))
-    return {int(key): value for key, value in _read(name, ask(template, requests)).items()}
+    return {int(key): value for key, value in read_json(name, ask(template, requests)).items()}
 
 
-def _read(name: str, replies: Iterable[Reply]) -> dict[str, tuple[dict, str]]:
+def read_json(name: str, replies: Iterable[Reply]) -> dict[str, tuple[dict, str]]:
     """Return the JSON of each reply, or what is wrong with it."""
     read: dict[str, tuple[dict, str]] = {}
     for reply in replies:

@@ -46,6 +46,7 @@ _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "data export": lambda f: ["coco", f.data, f.out],
     "data import": lambda f: ["coco", "annotations", f.out],
     "data make-qa": lambda f: [f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
+    "data label-qa": lambda f: [f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
     "data split": lambda f: [f.data],
     "data stats": lambda f: [f.data, "--out", f.out],
     "data synth": lambda f: [f.out],

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from microg.pipelines.vlm.score_text import NGRAMS, TextScoring
 from microg.runs import Run
 from microg.texts.items import Task, TextReferences
 from microg.texts.pairs import Pairs, pairs_table
+from microg.texts.qa_kinds import Labels
 
 if TYPE_CHECKING:
     from microg.models.vlm.base import Engine
@@ -120,8 +122,12 @@ def score_pairs(
     measurer: Measurer,
     settings: VlmScoreConfig,
     truth: TextReferences,
+    kinds: Labels | None = None,
 ) -> tuple[list[TextReport], dict[str, Any]]:
-    """Score every task under every protocol with its `chosen` metrics; return the reports and the closing block."""
+    """Score every task under every protocol with its `chosen` metrics; return the reports and the closing block.
+
+    `kinds` are of questions.
+    """
     reports: list[TextReport] = []
     stages = (NGRAMS, *registry.names("encoder"), "resample")
     items = sum(len(part.items) for part in pairs) * len(chosen)
@@ -132,7 +138,9 @@ def score_pairs(
                 of_baselines = {"cheap": None, "all": names, "none": ()}[settings.baselines]
                 before, started = dict(scoring.seconds), monotonic()
                 options = {**settings.model_dump(include={"resamples", "seed"}), "baseline_metrics": of_baselines}
-                reports.append(score_texts(part, protocol, names, measurer.measure, origins=truth.origins, **options))
+                reports.append(
+                    score_texts(part, protocol, names, measurer.measure, origins=truth.origins, kinds=kinds, **options)
+                )
                 spent = {name: value - before.get(name, 0.0) for name, value in scoring.seconds.items()}
                 spent["resample"] = monotonic() - started - sum(spent.values())
                 telemetry.row(spent, len(part.items), note="")
@@ -154,6 +162,7 @@ class VlmScoreResult:
         judged: Verdicts of a judge by task, and the `prompts` that it saw.
         others: Documents of runs to compare with, by folder (see `comparable`).
         facts: What the document holds beside scores: model, skipped, notes, throughput.
+        kinds: Kinds of questions that a model gave.
     """
 
     config: VlmScoreRun
@@ -162,6 +171,7 @@ class VlmScoreResult:
     prompts: Mapping[Task, JudgePrompt]
     others: Mapping[str, Mapping[str, Any]]
     facts: Mapping[str, Any]
+    kinds: Labels | None = None
 
 
 def result_document(result: VlmScoreResult) -> dict[str, Any]:
@@ -211,13 +221,17 @@ def start_run(folder: str, run_config: VlmScoreRun) -> Run:
 
 
 def write_run(
-    run: Run, result: VlmScoreResult, *, plots: bool, on_scores: Callable[[dict[str, Any]], None]
+    run: Run,
+    result: VlmScoreResult,
+    *,
+    plots: bool,
+    on_scores: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Write tables and `metrics.json`, then plots, and return the document, which `on_scores` gets before the plots."""
     reports, document = result.reports, result_document(result)
     one_each = {report.pairs.task: report.pairs for report in reports}
     by_name = {
-        "text_pairs": pairs_table(one_each.values(), types_of),
+        "text_pairs": pairs_table(one_each.values(), partial(types_of, kinds=result.kinds)),
         "text_scores": tables.scores_table(reports),
         "text_items": tables.items_table(reports),
         "text_bootstrap": tables.bootstrap_table(reports),

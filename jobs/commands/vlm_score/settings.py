@@ -72,6 +72,10 @@ class VlmScoreConfig(Config):
         default=None, description="Split of a dataset folder; without it all clips."
     )
     scheme: str = Field(default="published", description="Split scheme of a dataset folder.")
+    qa_kinds: str | None = Field(
+        default=None,
+        description="Run of 'microg data label-qa' with the kinds of questions; without it those that the rules say.",
+    )
     judge: JudgeConfig = Field(default_factory=JudgeConfig)
     workers: int | None = Field(
         default=None,
