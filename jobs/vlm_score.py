@@ -96,6 +96,7 @@ def vlm_score(
     With intervals over clips, slices by kind of question, baselines that see no video, length statistics, the published
     row, and examples. `paper` scores raw strings as the paper did; `standard` is COCO's tokenization.
     """
+    from microg.data.qa_kinds import qa_rules, read_kinds
     from microg.errors import ConfigError
     from microg.jobs.commands.scoring import default_folder, runs_to_compare
     from microg.jobs.commands.vlm_score import run as steps
@@ -107,7 +108,6 @@ def vlm_score(
     from microg.texts.files import read_text_predictions, read_text_references
     from microg.texts.items import rows_digest
     from microg.texts.pairs import pair
-    from microg.texts.qa_kinds import qa_rules, read_kinds
 
     runs = runs_to_compare(compare, more)
     if (generated is None) == (predictions is None):

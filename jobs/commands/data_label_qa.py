@@ -9,6 +9,7 @@ from typing import Any
 from microg import storage
 from microg.data import schema
 from microg.data.dataset import Dataset
+from microg.data.qa_kinds import TABLE, qa_kind, qa_rules
 from microg.errors import DatasetError
 from microg.escaping import csv_text
 from microg.jobs.commands.asking import AskConfig, asking, cost_at_most, open_model
@@ -16,7 +17,6 @@ from microg.locks import exclusive
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.qa import read_json
 from microg.runs import Run
-from microg.texts.qa_kinds import TABLE, qa_kind, qa_rules
 
 PROMPT = "qa-kind-v1"
 _USE = "questions are labelled"
@@ -41,7 +41,9 @@ def read_questions(dataset: str, limit: int | None) -> tuple[list[Question], str
 def plan(questions: Sequence[Question], settings: LabelQaConfig, max_cost: float | None) -> dict[str, Any]:
     """Return how many requests are sent at most, and what they cost at most."""
     template = prompt(PROMPT)
-    requests = [(template, template.request("", None, **_fields(row)), 1) for row in questions]
+    requests = [
+        (template, template.request("", None, question=row["question"], answer=row["answer"]), 1) for row in questions
+    ]
     return {
         "questions": len(questions),
         "cost_at_most": cost_at_most(open_model(settings, _USE, max_cost), requests, settings.max_tokens),
@@ -54,7 +56,10 @@ def label(
     """Label the questions into a run folder on this machine and return the summary."""
     open_model(settings, _USE, max_cost).check_ready()  # before a folder is made
     template = prompt(PROMPT)
-    requests = [template.request(str(place), **_fields(row)) for place, row in enumerate(questions)]
+    requests = [
+        template.request(str(place), None, question=row["question"], answer=row["answer"])
+        for place, row in enumerate(questions)
+    ]
     with exclusive(run_folder):
         folder = Run.start(run_folder, "data label-qa", settings, dataset=fingerprint)
         with asking(settings, _USE, run_folder, max_cost, len(requests)) as ask:
@@ -63,10 +68,6 @@ def label(
         summary = _write(folder.root, rows)
         folder.finish(summary)
     return summary
-
-
-def _fields(row: Question) -> dict[str, str]:
-    return {"question": row["question"], "answer": row["answer"]}
 
 
 def _labelled(row: Question, value: dict[str, Any], problem: str) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from rich.table import Table
 from microg import storage
 from microg.console import say
 from microg.data.dataset import Dataset
+from microg.data.qa_kinds import read_kinds
 from microg.data.statistics import Tables, all_tables, cell_text, missing
 from microg.escaping import csv_text
 from microg.locks import exclusive
 from microg.screen import styled, wide_screen
-from microg.texts.qa_kinds import read_kinds
 
 # Long tables are cut in the terminal only; CSV and JSON hold every row.
 _TERMINAL_ROWS = 20

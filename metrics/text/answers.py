@@ -14,11 +14,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
+from microg.data.normal_form import abstains, is_no_answer, normalise
 from microg.data.statistics import question_type
 from microg.metrics.text.items import Items, numbered
 from microg.metrics.text.registry import ANSWERS
 from microg.metrics.text.state import ItemState
-from microg.texts.normal_form import abstains, is_no_answer, normalise
 
 AnswerType = Literal["yes/no", "count", "unanswerable", "other"]
 ANSWER_TYPES: tuple[AnswerType, ...] = ("yes/no", "count", "unanswerable", "other")

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from microg.data.normal_form import normalise
+from microg.data.qa_kinds import Labels, kind_of
 from microg.data.statistics import question_type
 from microg.metrics.bootstrap import Distribution
 from microg.metrics.text import registry
@@ -20,9 +22,7 @@ from microg.metrics.text.cider import CiderState, Frequencies, cider_items
 from microg.metrics.text.encoder import EncoderState
 from microg.metrics.text.intervals import bootstrap_texts, text_intervals
 from microg.metrics.text.state import ItemState, exact_sums
-from microg.texts.normal_form import normalise
 from microg.texts.pairs import Pair, Pairs
-from microg.texts.qa_kinds import Labels, kind_of
 
 # (protocol, ids, predictions, references, metric names) -> states by name
 Measure = Callable[[str, Sequence[str], Sequence[str], Sequence[Sequence[str]], Sequence[str]], dict[str, ItemState]]

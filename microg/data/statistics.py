@@ -24,9 +24,9 @@ import pyarrow as pa
 
 from microg.data import schema
 from microg.data.dataset import Dataset
+from microg.data.qa_kinds import Labels, kind_of, qa_rules
 from microg.data.schema import ORIGINS
 from microg.data.taxonomy import ACTIONS, BY_ID, GROUP_NAMES, GROUPS
-from microg.texts.qa_kinds import Labels, kind_of, qa_rules
 
 _COLUMNS = ("all", *ORIGINS)
 
@@ -335,7 +335,7 @@ def question_types(tables: Tables) -> pd.DataFrame:
 def qa_kinds(tables: Tables, labels: Labels | None = None) -> pd.DataFrame:
     """Return (kind, questions, percent, answer_words_mean): what questions ask for, in the paper's seven kinds.
 
-    By `labels`, and where these have none by the rules of `microg.texts.qa_kinds`.
+    By `labels`, and where these have none by the rules of `microg.data.qa_kinds`.
     """
     rows = tables.qa[["clip_id", "qa_index", "question", "answer"]].itertuples(index=False, name=None)
     given = labels or {}

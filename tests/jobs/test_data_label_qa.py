@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from microg import storage
 from microg.data.dataset import Dataset
+from microg.data.qa_kinds import qa_kind, qa_rules, read_kinds
 from microg.errors import FormatError
 from microg.jobs.cli import app
 from microg.models.vlm.prompts import prompt
-from microg.texts.qa_kinds import qa_kind, qa_rules, read_kinds
 from tests.support import scored_runs
 from tests.support.openai_server import OpenAiServer, failure, prompt_of
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from microg import storage
 from microg.config import Resources
 from microg.console import ProgressDisplay
+from microg.data.qa_kinds import Labels
 from microg.errors import ConfigError, MetricError, MicrogError, WeightsError
 from microg.jobs.commands.scoring import comparable_document
 from microg.jobs.commands.vlm_score.settings import JudgeConfig, VlmScoreConfig, VlmScoreRun
@@ -35,7 +36,6 @@ from microg.pipelines.vlm.score_text import NGRAMS, TextScoring
 from microg.runs import Run
 from microg.texts.items import Task, TextReferences
 from microg.texts.pairs import Pairs, pairs_table
-from microg.texts.qa_kinds import Labels
 
 if TYPE_CHECKING:
     from microg.models.vlm.base import Engine

@@ -12,9 +12,9 @@ import yaml
 
 from microg import storage
 from microg.data import schema
+from microg.data.normal_form import is_no_answer
 from microg.errors import FormatError
 from microg.reading import reads
-from microg.texts.normal_form import is_no_answer
 
 Labels = Mapping[tuple[str, int], str]
 
@@ -51,7 +51,7 @@ def qa_rules() -> QaRules:
     >>> list(qa_rules().kinds)[:3]
     ['foreground action', 'background/spatial', 'entity/attribute']
     """
-    found = yaml.safe_load(resources.files("microg.texts").joinpath("qa_kinds.yaml").read_text("utf-8"))
+    found = yaml.safe_load(resources.files("microg.data").joinpath("qa_kinds.yaml").read_text("utf-8"))
     rules = ((rule["kind"], re.compile(rule["question"]) if "question" in rule else None) for rule in found["rules"])
     return QaRules(found["version"], found["kinds"], tuple(rules), found["otherwise"])
 

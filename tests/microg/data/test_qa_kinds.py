@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from microg.texts.qa_kinds import qa_kind, qa_rules
+from microg.data.qa_kinds import qa_kind, qa_rules
 
 _NONE = "Not mentioned."
 LABELLED = {
@@ -96,7 +96,7 @@ def test_a_question_without_an_answer_is_unanswerable_whatever_it_asks() -> None
 
 
 def test_the_version_changes_with_the_rules() -> None:
-    text = resources.files("microg.texts").joinpath("qa_kinds.yaml").read_bytes()
+    text = resources.files("microg.data").joinpath("qa_kinds.yaml").read_bytes()
     known = {1: "2d2041163d9a"}
     assert hashlib.sha256(text).hexdigest()[:12] == known[qa_rules().version], "new rules need a new version"
 
