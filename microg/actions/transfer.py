@@ -1,11 +1,13 @@
-"""Scoring across label spaces: predictions in one, truth in another, both brought to the classes that a third shares.
+"""Scoring across label spaces: predictions in one, truth in another, both brought to the classes that they share.
 
-Classes meet through MicroG-4M's ids: two classes are the same when the maps of `microg.data.taxonomy` lead both to one
-of its actions. What has no counterpart is left out of predictions; a true box that keeps no label stays, as a negative.
+`transfer`: classes meet through MicroG-4M's ids, when the maps of `microg.data.taxonomy` lead both to one of its
+actions. `onto_ava`: they meet in AVA's, by a map of the truth's own. What has no counterpart is left out of
+predictions; a true box that keeps no label stays, as a negative.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 
 from microg.actions.rows import Predictions, Truth
 from microg.arrow import pc
-from microg.data.label_space import MICROG_50, LabelSpace
+from microg.data.label_space import AVA_80_SPACE, MICROG_50, LabelSpace
 from microg.errors import ConfigError
 
 
@@ -62,11 +64,8 @@ def transfer(
         {action_id: action_id for action_id in ids},
         {action_id: group for action_id in ids if (group := MICROG_50.group(action_id))},
     )
-    predicted = _mapped(said.rows, said.space, ids)
-    predicted = predicted.filter(pc.is_valid(predicted["action_id"]))
-    labels = _mapped(truth.rows, truth_space, ids)
-    left_out = labels["action_id"].null_count - truth.rows["action_id"].null_count
-    found = np.unique(labels["action_id"].drop_null().to_numpy())
+    mapped, labels, left_out = _brought(said, truth, said.space.counterparts, truth_space.counterparts, space)
+    found = np.unique(labels.rows["action_id"].drop_null().to_numpy())
     covered = Coverage(
         onto=onto.name,
         predictions=said.space.name,
@@ -75,18 +74,51 @@ def transfer(
         scored=tuple((action_id, space.names[action_id]) for action_id in ids),
         with_truth=len(found),
         unscored=tuple(onto.names[theirs] for theirs in onto.ids if onto.counterparts.get(theirs) not in ids),
-        labels=labels.num_rows - labels["action_id"].null_count,
+        labels=labels.rows.num_rows - labels.rows["action_id"].null_count,
         labels_left_out=left_out,
     )
+    return mapped, labels, covered
+
+
+def onto_ava(
+    said: Predictions, truth: Truth, labels: Mapping[int, int], ids: Iterable[int]
+) -> tuple[Predictions, Truth, int]:
+    """Bring predictions of AVA's classes and truth to the classes `ids` of AVA, and count the labels left out.
+
+    `labels` has AVA's id for each of the truth's. Raises `ConfigError` for predictions of other classes.
+    """
+    if said.space.name != AVA_80_SPACE.name:
+        raise ConfigError(
+            f"these predictions are of {said.space.name}, not of AVA's classes", "say --label-space ava80"
+        )
+    chosen = tuple(sorted(ids))
+    space = replace(
+        AVA_80_SPACE,
+        ids=chosen,
+        names={action_id: AVA_80_SPACE.names[action_id] for action_id in chosen},
+        counterparts={theirs: ours for theirs, ours in AVA_80_SPACE.counterparts.items() if theirs in chosen},
+    )
+    return _brought(said, truth, {action_id: action_id for action_id in chosen}, labels, space)
+
+
+def _brought(
+    said: Predictions, truth: Truth, said_ids: Mapping[int, int], truth_ids: Mapping[int, int], space: LabelSpace
+) -> tuple[Predictions, Truth, int]:
+    """Return both with the ids of `space`, to which the maps lead, and how many labels have none there."""
+    predicted = _mapped(said.rows, said_ids, space.ids)
+    predicted = predicted.filter(pc.is_valid(predicted["action_id"]))
+    labels = _mapped(truth.rows, truth_ids, space.ids)
+    left_out = labels["action_id"].null_count - truth.rows["action_id"].null_count
     mapped = Predictions.from_rows(predicted, said.score_kind, space, said.notes)
-    return mapped, replace(truth, rows=labels), covered
+    return mapped, replace(truth, rows=labels), left_out
 
 
-def _mapped(rows: pa.Table, space: LabelSpace, ids: tuple[int, ...]) -> pa.Table:
-    """Return rows with MicroG-4M's ids, null where `ids` has no counterpart; rows without an id stay so."""
-    table = np.full(max(space.ids) + 1, -1, dtype=np.int32)
-    for theirs, ours in space.counterparts.items():
-        if ours in ids:
+def _mapped(rows: pa.Table, ids: Mapping[int, int], wanted: tuple[int, ...]) -> pa.Table:
+    """Return rows with the ids that `ids` leads to, null where that is none of `wanted`; rows without an id stay so."""
+    action_ids = rows["action_id"].drop_null()
+    table = np.full(max([*ids, *([pc.max(action_ids).as_py()] if len(action_ids) else [])]) + 1, -1, dtype=np.int32)
+    for theirs, ours in ids.items():
+        if ours in wanted:
             table[theirs] = ours
     action = rows["action_id"].fill_null(0).to_numpy()
     mapped = np.where(rows["action_id"].is_null().to_numpy(), -1, table[action])

@@ -58,6 +58,11 @@ RUN_TABLES: dict[str, pa.Schema] = {
         "protocol: string, action_id: int32, action group: string, support: int64, ap ap_worst ap_best ap_published "
         "precision recall f1 auroc: float64, hits wrong missed: int64"
     ),
+    # One row a (test set, selection of classes, protocol, class) of an AVA model's transfer. data: jhmdb | microg;
+    # selection: published | mapped | matched.
+    "har_transfer": parse_schema(
+        "data selection protocol: string, action_id: int32, action: string, support: int64, ap auroc: float64"
+    ),
     # Precision and recall at each distinct score of a true positive, by falling score.
     "har_curves": parse_schema("protocol: string, action_id: int32, threshold recall precision: float64"),
     # One row a finished epoch of training, from 1; `lr` is that of its last step, times are seconds, wait_s is how long

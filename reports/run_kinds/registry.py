@@ -13,6 +13,7 @@ RUN_KINDS = Registry(
     {
         "har score": "microg.reports.run_kinds.har_score:KIND",
         "vlm score": "microg.reports.run_kinds.vlm_score:KIND",
+        "har transfer": "microg.reports.run_kinds.har_transfer:KIND",
         "har train": "microg.reports.run_kinds.har_train:KIND",
         "har sweep": "microg.reports.run_kinds.har_sweep:KIND",
         "har predict": "microg.reports.run_kinds.har_predict:KIND",

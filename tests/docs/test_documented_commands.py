@@ -15,6 +15,7 @@ from typer.main import get_command
 from microg.config import load_config
 from microg.jobs import cli
 from microg.jobs.commands.har_score.settings import HarScoreConfig
+from microg.jobs.commands.har_transfer.settings import HarTransferConfig
 from microg.jobs.commands.vlm_score.settings import VlmScoreConfig
 from microg.pipelines.curate.pipeline import CurateSettings
 from microg.pipelines.har.predict import PredictSettings
@@ -29,6 +30,7 @@ SETTINGS = {
     "har train": TrainConfig,
     "har predict": PredictSettings,
     "har score": HarScoreConfig,
+    "har transfer": HarTransferConfig,
     "vlm score": VlmScoreConfig,
     "vlm generate": GenerateSettings,
 }

@@ -302,7 +302,17 @@ def test_what_stands_on_the_command_line_is_given_and_nothing_else(monkeypatch: 
 
 @pytest.mark.parametrize(
     "command",
-    ["curate", "har train", "har sweep", "har predict", "har forward", "vlm generate", "vlm score", "vlm train"],
+    [
+        "curate",
+        "har train",
+        "har sweep",
+        "har predict",
+        "har transfer",
+        "har forward",
+        "vlm generate",
+        "vlm score",
+        "vlm train",
+    ],
 )
 def test_every_job_that_computes_with_a_model_takes_a_device(command: str) -> None:
     shown = CliRunner().invoke(cli.app, [*command.split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"})

@@ -12,6 +12,7 @@ from microg.data.dataset import Dataset
 from microg.jobs import cli, common
 from microg.locks import exclusive, exclusive_file
 from tests.support.command_line import refused
+from tests.support.jhmdb import jhmdb_dataset as jhmdb
 from tests.support.scored_runs import predict_run, said_file, scored_dataset
 
 assert cli  # which registers the commands
@@ -54,6 +55,7 @@ _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "har predict": lambda f: [f.data, "--run", f.out, "--model", "TINY", "--weights", f"{f.run}/tiny.pt"],
     "har score": lambda f: ["--predictions", f.run, "--groundtruth", f.data, "--run", f.out],
     "har sweep": lambda f: [f.data, "--recipe", "tiny", *_ONE, "--run", f.out],
+    "har transfer": lambda f: ["--jhmdb", f"{f.run}/jhmdb", "--microg", f.data, "--run", f.out, "--weights", "x.pt"],
     "har train": lambda f: [f.data, "--recipe", "tiny", *_ONE, "--run", f.out],
     "report": lambda f: [f.run, "--out", f"{f.out}/report.html"],
     "vlm generate": lambda f: ["--dataset", f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
@@ -71,6 +73,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     data = scored_dataset(root / "data")
     _spread_over_splits(data)
     run = predict_run(root / "run", data, seed=0)
+    jhmdb(run / "jhmdb")
     save_weights(build("TINY", roi_scale="true", num_classes=50), str(run / "tiny.pt"), label_space="microg50")
     said = said_file(root / "said.json", data, 1.0, 0)
     return Folders(str(root / "data"), str(run), str(said), "")

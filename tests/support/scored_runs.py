@@ -10,13 +10,19 @@ import numpy as np
 from typer.testing import CliRunner
 
 from microg.actions.predictions import sample_id
+from microg.actions.truth import read_truth
 from microg.config import Config
 from microg.data import schema
+from microg.data.crosswalk import jhmdb_crosswalk
 from microg.data.dataset import Dataset
-from microg.data.label_space import MICROG_50
+from microg.data.label_space import JHMDB_21_SPACE, MICROG_50
 from microg.jobs import cli
+from microg.jobs.commands.har_transfer.run import classes_table, contrast_document
+from microg.metrics.har.contrast import TestSet, contrast
 from microg.runs import Run
+from tests.support.har_cases import ava_predictions
 from tests.support.helpers import make_dataset
+from tests.support.jhmdb import jhmdb_dataset
 
 EVIL = "<script>alert('x')</script> & \"quoted\" </section> {{ 7 * 7 }}"
 
@@ -245,4 +251,25 @@ def sweep_run(root: Path, more_settings: str = "{}") -> Path:
     run = Run.start(str(root), "har sweep", Settings())
     run.write_table("har_sweep", schema.from_rows("har_sweep", rows))
     run.finish({"metric": "val_map_corrected", "trials": rows})
+    return root
+
+
+def transfer_run(root: Path, dataset: Dataset, jhmdb: Path) -> Path:
+    """Write the run folder of an AVA model's transfer from a small JHMDB, made at `jhmdb`, to a dataset."""
+    labels = {"jhmdb": jhmdb_crosswalk().labels, "microg": {action_id: action_id for action_id in MICROG_50.ids}}
+    spaces = {"jhmdb": JHMDB_21_SPACE, "microg": MICROG_50}
+    folders = {"jhmdb": jhmdb_dataset(jhmdb, ("stand", "golf", "walk")).root, "microg": dataset.root}
+    truths = {name: read_truth(folders[name], space) for name, space in spaces.items()}
+    sets = {
+        name: TestSet(
+            said=ava_predictions(truth, labels[name], 0), truth=truth, space=spaces[name], labels=labels[name]
+        )
+        for name, truth in truths.items()
+    }
+    found = contrast(sets, resamples=20)
+    run = Run.start(str(root), "har transfer", Settings())
+    run.write_table("har_transfer", classes_table(found))
+    errors = [{"set": "jhmdb", "sample_id": "a_000:3:1", "error": EVIL}]
+    document = contrast_document(found, jhmdb_crosswalk())
+    run.finish({"model": "TINY", "row": None, **document, "failed": 1, "errors": errors, "notes": []})
     return root

@@ -1,0 +1,1 @@
+"""What har transfer does."""
