@@ -130,7 +130,9 @@ def _uses(dataset: Dataset, out: Path) -> dict[str, Any]:
         options = {"frames": True} if name == "ava" else {"copy_videos": True}
         return lambda: formats.write(name, dataset, str(out / name), **options)
 
-    uses: dict[str, Any] = {f"export {name}": export(name) for name in formats.FORMATS if name not in ("ava", "jhmdb")}  # import only
+    uses: dict[str, Any] = {
+        f"export {name}": export(name) for name in formats.FORMATS if name not in ("ava", "jhmdb")
+    }  # import only
     return uses | {
         "labelstudio without videos": lambda: formats.write("labelstudio", dataset, str(out / "tasks")),
         "previews": lambda: missing_previews(dataset),

@@ -14,7 +14,7 @@ from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50
 from microg.data.taxonomy import JHMDB_21, TO_JHMDB_21
 from microg.errors import ConfigError, MetricError
 from microg.metrics.bootstrap import interval
-from microg.metrics.har.contrast import Contrast, TestSet, contrast
+from microg.metrics.har.contrast import Contrast, Selection, TestSet, contrast
 from tests.support.har_cases import LEFT, RIGHT, ava_predictions, prediction_boxes, truth_rows
 
 TO_AVA = jhmdb_crosswalk().labels
@@ -98,7 +98,10 @@ def test_scores_are_those_of_loops_over_boxes(sets: dict[str, TestSet], found: C
     assert found.unmatched[12] == ("jhmdb",)
     identity = {action_id: action_id for action_id in AVA_80_SPACE.ids}
     for name, part in sets.items():
-        choices = {"mapped": tuple(sorted(set(part.labels.values()))), "matched": found.matched}
+        choices: dict[Selection, tuple[int, ...]] = {
+            "mapped": tuple(sorted(set(part.labels.values()))),
+            "matched": found.matched,
+        }
         if name == "microg":
             choices["published"] = AVA_80_SPACE.ids
         assert set(found.sets[name]) == set(choices)
