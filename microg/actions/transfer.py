@@ -115,12 +115,11 @@ def _brought(
 
 def _mapped(rows: pa.Table, ids: Mapping[int, int], wanted: tuple[int, ...]) -> pa.Table:
     """Return rows with the ids that `ids` leads to, null where that is none of `wanted`; rows without an id stay so."""
-    action_ids = rows["action_id"].drop_null()
-    table = np.full(max([*ids, *([pc.max(action_ids).as_py()] if len(action_ids) else [])]) + 1, -1, dtype=np.int32)
+    action = rows["action_id"].fill_null(0).to_numpy()
+    table = np.full(max(*ids, int(action.max(initial=0))) + 1, -1, dtype=np.int32)
     for theirs, ours in ids.items():
         if ours in wanted:
             table[theirs] = ours
-    action = rows["action_id"].fill_null(0).to_numpy()
     mapped = np.where(rows["action_id"].is_null().to_numpy(), -1, table[action])
     column = pa.array(mapped, pa.int32(), mask=mapped < 0)
     return rows.set_column(rows.schema.get_field_index("action_id"), rows.schema.field("action_id"), column)

@@ -65,7 +65,7 @@ def jhmdb_crosswalk() -> Crosswalk:
     >>> len(jhmdb_crosswalk().labels), len(set(jhmdb_crosswalk().labels.values())), len(jhmdb_crosswalk().left_out)
     (15, 14, 6)
     """
-    found = yaml.safe_load(resources.files(__package__).joinpath("crosswalk_jhmdb21.yaml").read_text("utf-8"))
+    found = yaml.safe_load(resources.files("microg.data").joinpath("crosswalk_jhmdb21.yaml").read_text("utf-8"))
     truth = label_space(found["truth"])
     ids = {name: action_id for action_id, name in truth.names.items()}
     pairs = tuple(Pair(ids[pair["action"]], pair["ava"], pair["why"]) for pair in found["pairs"])

@@ -53,7 +53,7 @@ def transfer(
         _check_space(name, path)
     crosswalk = jhmdb_crosswalk()
     # label_space refuses a model of other classes before anything is written
-    predict = settings.predict.replaced(label_space=AVA_80_SPACE.name)
+    predict = settings.predict.replaced(label_space=AVA_80_SPACE.name, live_scores=False)
     truths = {
         name: read_truth(path, _SPACES[name], split=predict.split, scheme=predict.scheme)
         for name, path in datasets.items()
