@@ -67,6 +67,10 @@ class VideoAccessError(VideoError):
     """A video cannot be reached (permission, missing file, connection): the video itself may be fine."""
 
 
+class NoVideoError(VideoError):
+    """A file has no moving picture, such as music with a cover: there is nothing wrong with it."""
+
+
 class WeightsError(MicrogError):
     """Model weights are missing or unusable."""
 

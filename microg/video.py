@@ -22,7 +22,7 @@ from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 
 from microg import storage
-from microg.errors import StorageError, VideoAccessError, VideoError, WriteError
+from microg.errors import NoVideoError, StorageError, VideoAccessError, VideoError, WriteError
 from microg.frame_display import UPRIGHT, ColourError, Orientation, orientation_of, to_array
 from microg.storage_faults import reading
 
@@ -125,7 +125,7 @@ def _video_stream(container: Any, uri: str, hwaccel: HWAccel | None) -> Any:
     streams = _video_streams(container)
     if not streams:
         only = ", only an attached picture" if container.streams.video else ""
-        raise VideoError(f"{uri} has no video stream{only}")
+        raise NoVideoError(f"{uri} has no video stream{only}")
     known = [stream for stream in streams if stream.codec_context is not None]
     if not known:
         raise VideoError(f"{uri} has a video stream of a codec that is not known")

@@ -177,7 +177,8 @@ def _source_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     elif decode_errors:
         status, error = "error", f"VideoError: {len(decode_errors)} parts cannot be decoded: {decode_errors[0]}"
     elif not cut:
-        status, error = "rejected", notes[0] if left_out else f"shorter than one clip: {tail:.2f} s"
+        empty = next((row["error"] for row in rows if row["status"] == "empty" and row["error"]), None)
+        status, error = "rejected", notes[0] if left_out else empty or f"shorter than one clip: {tail:.2f} s"
     else:
         status, error = "ok", ""
     return {

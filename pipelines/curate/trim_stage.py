@@ -15,7 +15,7 @@ import pyarrow as pa
 from microg import storage
 from microg.arrow import parse_schema
 from microg.data.ids import make_clip_id
-from microg.errors import describe
+from microg.errors import NoVideoError, describe
 from microg.models.video.trim import HELD, TrimSettings, trim
 from microg.pipelines.core.attempts import Attempts
 from microg.pipelines.core.stage import UNWRITABLE, Stage
@@ -39,7 +39,7 @@ def probe_source(source: dict[str, Any], seconds: float) -> Iterator[dict[str, A
     try:
         info = probe(source["uri"])
     except Exception as error:
-        yield row | {"status": "error", "error": describe(error)}
+        yield row | _unread(error)
         return
     row |= _source_columns(info)
     # Without an index by time a seek lands anywhere, so such a file is cut in one go.
@@ -59,9 +59,16 @@ def existing_clip(source: dict[str, Any]) -> dict[str, Any]:
         frames = info.num_frames or count_frames(uri)
         digest = storage.sha256(storage.local_path(uri)) if storage.is_local(uri) else None
     except Exception as error:
-        return row | {"status": "error", "error": describe(error)}
+        return row | _unread(error)
     size = {"width": info.width, "height": info.height, "num_frames": frames}
     return row | _source_columns(info) | size | {"status": "observe", "fps": info.fps, "sha256": digest}
+
+
+def _unread(error: Exception) -> dict[str, str]:
+    """Return how a file ends that cannot be read: as a failure, or without clips where it holds no video."""
+    if isinstance(error, NoVideoError):
+        return {"status": "empty", "error": error.what}
+    return {"status": "error", "error": describe(error)}
 
 
 def _work_row(source: dict[str, Any]) -> dict[str, Any]:

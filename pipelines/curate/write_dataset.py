@@ -82,7 +82,7 @@ def counts(tables: dict[str, pa.Table]) -> dict[str, int]:
     return {
         "sources": tables["sources"].num_rows,
         "sources_failed": sources.get("error", 0),
-        "sources_too_short": sources.get("rejected", 0),
+        "sources_rejected": sources.get("rejected", 0),
         "clips": tables["clips"].num_rows,
         "clips_kept": clips.get("ok", 0),
         "clips_rejected": clips.get("rejected", 0),

@@ -90,9 +90,12 @@ def test_a_duration_is_that_of_the_pictures(cases: Path, name, seconds):
     assert probe(str(cases / "video" / name)).duration_s == pytest.approx(seconds, abs=1e-6)
 
 
-def test_a_cover_is_no_video(cases: Path):
+def test_a_cover_is_no_video(tmp_path: Path, cases: Path):
     with pytest.raises(VideoError, match="no video stream, only an attached picture"):
         probe(str(cases / "video" / "audio_with_cover.mp4"))
+    source = tables([cases / "video" / "audio_with_cover.mp4"], tmp_path)["audio_with_cover"]
+    assert (source["status"], source["clips"]) == ("rejected", 0)
+    assert source["error"].endswith("no video stream, only an attached picture")
 
 
 def test_clips_in_which_one_picture_is_held_are_rows_with_the_reason(tmp_path: Path, cases: Path):

@@ -33,7 +33,7 @@ def test_counts_tell_kept_rejected_and_failed(root: str):
     assert write_dataset(root, "set", DEFAULT, PUBLISHED) == {
         "sources": 3,
         "sources_failed": 1,
-        "sources_too_short": 0,
+        "sources_rejected": 0,
         "clips": 3,
         "clips_kept": 2,
         "clips_rejected": 1,
