@@ -21,7 +21,9 @@ ARCHITECTURES = Registry(
     "tiny model",
     {
         "internvl": "microg.demo.tiny_models.internvl:make",
+        "llava": "microg.demo.tiny_models.llava:make",
         "llava_next_video": "microg.demo.tiny_models.llava_next_video:make",
+        "llava_onevision": "microg.demo.tiny_models.llava_onevision:make",
         "qwen2_5_vl": "microg.demo.tiny_models.qwen2_5_vl:make",
         "qwen2_vl": "microg.demo.tiny_models.qwen2_vl:make",
         "video_llava": "microg.demo.tiny_models.video_llava:make",

@@ -13,7 +13,7 @@ _IMAGE, _VIDEO = "<image>", "<video>"
 # The pooling needs image_size // patch**2 to be at least 1.
 _PATCH = 7
 # Hub checkpoints, and vLLM, have the encoder one level deeper than transformers 5 saves it.
-_RENAME = {r"(vision_tower\.)(?!vision_model\.)": r"\1vision_model."}
+RENAME = {r"(vision_tower\.)(?!vision_model\.)": r"\1vision_model."}
 
 
 def make(texts: Sequence[str], size: Size, phrases: Sequence[str] = ()) -> Parts:
@@ -50,4 +50,4 @@ def make(texts: Sequence[str], size: Size, phrases: Sequence[str] = ()) -> Parts
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
-    return Parts(LlavaNextVideoForConditionalGeneration, config, processor, _RENAME)
+    return Parts(LlavaNextVideoForConditionalGeneration, config, processor, RENAME)

@@ -63,6 +63,12 @@ def clip_encoder(size: Size, patch: int) -> dict[str, Any]:
     }
 
 
+def siglip_encoder(size: Size, patch: int) -> dict[str, Any]:
+    """Return the configuration of SigLIP's picture encoder for patches of `patch` pixels, without its head."""
+    sizes = {name: value for name, value in clip_encoder(size, patch).items() if name != "projection_dim"}
+    return {**sizes, "model_type": "siglip_vision_model", "vision_use_head": False}
+
+
 def write(
     make: Callable[[Sequence[str], Size, Sequence[str]], Parts],
     folder: Path,

@@ -17,6 +17,7 @@ from microg.registry import Registry
 PUBLISHED = Registry(
     "published layout",
     {
+        "llava-video-7b": "microg.demo.tiny_models.published.llava_video:write",
         "tarsier2-recap-7b": "microg.demo.tiny_models.published.tarsier2:write",
         "video-chatgpt": "microg.demo.tiny_models.published.video_chatgpt:write",
     },

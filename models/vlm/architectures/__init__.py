@@ -14,6 +14,7 @@ from microg.registry import Registry
 ARCHITECTURES = Registry(
     "architecture",
     {
+        "llava_video": "microg.models.vlm.architectures.llava_video:register",
         "video_chatgpt": "microg.models.vlm.architectures.video_chatgpt:register",
     },
 )

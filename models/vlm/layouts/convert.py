@@ -117,7 +117,8 @@ def convert(
     source, target = Path(folder).expanduser(), Path(out).expanduser()
     if target.exists():
         raise ConfigError(f"{target} exists already", "remove it, or name another folder")
-    plan, was = _plan(source, parts or {})
+    with _without_warnings():  # of model types that transformers does not know
+        plan, was = _plan(source, parts or {})
     places, report = _arranged(plan)
     work = _working_folder(target, plan.sources)
     files = {path: f"model-{number:05d}.safetensors" for number, path in enumerate(places, start=1)}
@@ -140,6 +141,18 @@ def convert(
     (work / _SOURCES).unlink()
     work.replace(target)
     return Report(str(target), plan.card, was, type(plan.model).__name__, **report, gb=total / 1e9)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @reads(ConfigError)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from microg.errors import ConfigError
+from microg.models.vlm.layouts.chatml import chat_template
 from microg.models.vlm.layouts.convert import Plan, Source, read_config, weight_files
 
 _RENAME = {
@@ -20,20 +21,7 @@ _RENAME = {
     "language_model.lm_head.": "lm_head.",
 }
 # Qwen2-VL's, which vLLM asked it with.
-_TEMPLATE = """{%- if messages[0]['role'] != 'system' -%}
-<|im_start|>system
-You are a helpful assistant.<|im_end|>
-{% endif -%}
-{%- for message in messages -%}
-<|im_start|>{{ message['role'] }}
-{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] -%}
-{%- if part['type'] == 'text' %}{{ part['text'] }}
-{%- elif part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>
-{%- elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% endif -%}
-{%- endfor %}{% endif %}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif -%}"""
+_TEMPLATE = chat_template("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
 
 
 def plan(folder: Path, parts: Mapping[str, Path]) -> Plan:

@@ -30,15 +30,16 @@ def colours(seed: int, count: int = 8) -> np.ndarray:
 
 
 def answer(processor: Any, model: Any, pixels: np.ndarray, words: str = "What is there?") -> str:
-    message = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": words}]}
+    takes_video = getattr(processor, "video_processor", None) is not None
+    shown = [{"type": "video"}] if takes_video else [{"type": "image"}] * len(pixels)
+    message = {"role": "user", "content": [*shown, {"type": "text", "text": words}]}
     template = processor.chat_template or card("video-llava").settings["chat_template"]
     prompt = processor.apply_chat_template(
         [message], chat_template=template, add_generation_prompt=True, tokenize=False
     )
     about = {"total_num_frames": 90, "fps": 30.0, "frames_indices": list(range(len(pixels))), "duration": 3.0}
-    inputs = processor(
-        text=[prompt], videos=[pixels], video_metadata=[about], do_sample_frames=False, return_tensors="pt"
-    )
+    video = {"videos": [pixels], "video_metadata": [about], "do_sample_frames": False}
+    inputs = processor(text=[prompt], return_tensors="pt", **(video if takes_video else {"images": list(pixels)}))
     produced = model.generate(**inputs, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
     return processor.decode(produced, skip_special_tokens=True)
 
