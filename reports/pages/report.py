@@ -24,7 +24,6 @@ from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportOptions,
 from microg.reports.run_kinds.registry import kind_of, of_kind, run_kinds
 from microg.reports.tables.dataset_tables import dataset_tables
 from microg.reports.tables.result_table import ResultTable, write_tables
-from microg.reports.tables.transfer_table import transfer_table
 
 Progress = Callable[[str], None]
 
@@ -146,7 +145,6 @@ def paper_tables(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) ->
     Tables that no run adds to hold the published rows only.
     """
     of_runs = [table for kind in run_kinds() for table in kind.paper_tables(of_kind(runs, kind))]
-    of_runs.append(transfer_table([run for run in runs if run.command == "har transfer"]))
     return sorted([*dataset_tables(datasets), *of_runs], key=lambda table: table.number or 0)
 
 

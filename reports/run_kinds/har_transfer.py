@@ -5,6 +5,7 @@ from __future__ import annotations
 from microg.reports.run_folders import RunFolder
 from microg.reports.run_kinds.kind import Headline, Remark, RunKind, remarks_on_failed_rows
 from microg.reports.tables.result_table import percent
+from microg.reports.tables.transfer_table import transfer_table
 
 
 def _headlines(run: RunFolder) -> list[Headline]:
@@ -20,4 +21,10 @@ def _remarks(run: RunFolder) -> list[Remark]:
     return remarks_on_failed_rows(run, "sample_id", "samples could not be predicted: they count as misses")
 
 
-KIND = RunKind(command="har transfer", tables=("har_transfer",), headlines=_headlines, remarks=_remarks)
+KIND = RunKind(
+    command="har transfer",
+    tables=("har_transfer",),
+    headlines=_headlines,
+    remarks=_remarks,
+    paper_tables=lambda runs: [transfer_table(runs)],
+)

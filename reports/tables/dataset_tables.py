@@ -13,6 +13,7 @@ import pandas as pd
 
 from microg.data import statistics
 from microg.data.dataset import Dataset
+from microg.data.label_space import MICROG_50
 from microg.data.statistics import Tables
 from microg.metrics.published.paper import (
     contradictions,
@@ -74,8 +75,11 @@ class NamedTables:
 
 
 def dataset_tables(datasets: Sequence[Dataset]) -> list[ResultTable]:
-    """Return what the data hold, then Tables 6 to 10: published rows, and those of each dataset below."""
-    ours = [NamedTables.load(dataset) for dataset in datasets]
+    """Return what the data hold, then Tables 6 to 10: published rows, and those of each dataset below.
+
+    Datasets of other actions than MicroG-4M's, such as JHMDB, have no rows.
+    """
+    ours = [NamedTables.load(dataset) for dataset in datasets if dataset.label_space == MICROG_50]
     makers: tuple[Callable[[Sequence[NamedTables]], ResultTable], ...] = (
         overview_table,
         split_table,

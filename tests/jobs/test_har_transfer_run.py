@@ -18,6 +18,8 @@ from microg.data.dataset import Dataset
 from microg.data.label_space import JHMDB_21_SPACE
 from microg.models.har.backbones.registry import build
 from microg.models.har.checkpoints import save_weights
+from microg.reports.pages.report import paper_tables
+from microg.reports.run_folders import find_runs
 from tests.support.clips import make_clips
 from tests.support.jhmdb import jhmdb_dataset, write_jhmdb
 from tests.support.processes import microg
@@ -92,6 +94,7 @@ def test_table_3_is_what_scoring_each_set_by_hand_gives(
     drop = found["drop"]["matched"]["paper"]["map"]["value"]
     assert drop == pytest.approx(values["jhmdb"]["value"] - values["microg"]["value"])
     check_run(folder, found)
+    check_report(folder, found)
 
     # the same command again does nothing on Ray, and gives the same
     assert microg(*words(folder, *more)) == 0
@@ -117,6 +120,22 @@ def check_run(folder: Path, found: dict[str, Any]) -> None:
     assert set(values.index) == {"stand", "walk", "kick (an object)"}
     cell = found["sets"]["jhmdb"]["scores"]["mapped"]["protocols"]["corrected"]["map"]
     assert cell["value"] == pytest.approx(values.mean())
+
+
+def check_report(folder: Path, found: dict[str, Any]) -> None:
+    """Table 3 of a report of the run has its numbers; a dataset of JHMDB has no row in tables of our actions."""
+    datasets = [Dataset.open(str(folder / name)) for name in ("jhmdb", "microg")]
+    tables = {table.number: table for table in paper_tables(find_runs([str(folder / "run")]), datasets)}
+    cells = {(row.cells[3].text, row.protocol): row.cells[4] for row in tables[3].rows if row.origin == "ours"}
+    for name, part in found["sets"].items():
+        title = {"jhmdb": "JHMDB", "microg": "MicroG-4M"}[name]
+        scores = part["scores"]["mapped"]
+        shown = cells[f"{title}, every class of the map ({scores['with_truth']})", "corrected"]
+        printed = scores["protocols"]["corrected"]["map"]
+        assert (shown.value, shown.low, shown.high) == tuple(100 * printed[key] for key in ("value", "low", "high"))
+    drop = cells["drop from JHMDB to MicroG-4M, the classes that both test sets have", "paper"]
+    assert drop.value == 100 * found["drop"]["matched"]["paper"]["map"]["value"]
+    assert {row.run for row in tables[None].rows if row.origin == "ours"} == {datasets[1].info["name"]}
 
 
 def test_a_dry_run_says_what_would_be_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
