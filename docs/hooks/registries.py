@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,17 @@ def vlm_recipes() -> str:
         for path in sorted((ROOT / "recipes" / "vlm").glob("*.yaml")):
             content = yaml.safe_load(path.read_text())
             made = content["generate"]
-            frames = ", ".join(str(value) for value in made.get("frames", {}).values())
+            frames = _words(made.get("frames", {}))
             row = f"`{content['row']}`" if "row" in content else ""
             yield f"`{path.name}`", f"`{made['model']}`", frames, row
 
     return table(("recipe", "card", "frames", "published row"), rows())
+
+
+def _words(frames: Mapping[str, object]) -> str:
+    """Return how frames are chosen, key by key where a key has keys of its own."""
+    told = (_words(value) if isinstance(value, dict) else str(value) for value in frames.values())
+    return ", ".join(told if len(frames) > 1 else (f"{key} {value}" for key, value in frames.items()))
 
 
 def cards() -> str:
@@ -88,9 +94,9 @@ def cards() -> str:
         for found in map(card, names()):
             tables = ", ".join(str(number) for number in found.paper.tables) if found.paper else ""
             memory = "" if found.gpu_memory_gb is None else f"{found.gpu_memory_gb:g} GB"
-            frames = found.frames.model_dump(exclude_none=True, exclude_defaults=True)
-            shown = ", ".join(str(value) for value in frames.values())
-            yield f"`{found.name}`", found.title, found.engine, shown, memory, found.runs, tables
+            shown = _words(found.frames.model_dump(exclude_none=True, exclude_defaults=True))
+            runs = f"{found.runs} (successor: `{found.successor}`)" if found.successor else found.runs
+            yield f"`{found.name}`", found.title, found.engine, shown, memory, runs, tables
 
     return table(("card", "model", "engine", "frames", "GPU memory", "runs", "tables of the paper"), rows())
 

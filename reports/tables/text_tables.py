@@ -10,6 +10,7 @@ from microg.metrics.bootstrap import Distribution
 from microg.metrics.published import PublishedTextRow, text_row, text_rows
 from microg.metrics.text import registry
 from microg.metrics.text.intervals import compare_texts
+from microg.models.vlm.cards import successor_note
 from microg.reports.run_folders import RunFolder, model_name, predictions_run
 from microg.reports.tables.leaderboard_rows import PUBLISHED_DATA, Board, Difference, Entry, read_resamples
 from microg.reports.tables.result_table import Cell, Head, ResultTable, Row, beside
@@ -109,7 +110,8 @@ def scores_of(run: RunFolder, task: Task, protocol: str) -> dict[str, Cell]:
 def _published(row: PublishedTextRow, task: Task) -> Row:
     doubts = row.doubts.get(task, {})
     cells = [Cell(row.scores[task].get(title), doubt=doubts.get(title)) for title in columns(task)]
-    note = "; ".join(f"{title} is doubtful: {why}" for title, why in doubts.items())
+    notes = [successor_note(row.title), *(f"{title} is doubtful: {why}" for title, why in doubts.items())]
+    note = "; ".join(filter(None, notes))
     about = (Cell(text=row.title), Cell(float(row.frames), digits=0))
     return Row("published", (*about, *cells), run=row.name, protocol="paper", note=note)
 

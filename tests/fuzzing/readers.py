@@ -50,6 +50,7 @@ from microg.models.vlm.api.response import TornAnswerError
 from microg.models.vlm.base import Reply
 from microg.models.vlm.cards import _own_facts
 from microg.models.vlm.engines.checkpoint import _config
+from microg.models.vlm.layouts.convert import opened, read_config
 from microg.models.vlm.prompts import names as prompt_names
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import Uniform
@@ -313,6 +314,17 @@ def _generations() -> pa.Table:
     return schema.from_rows("generations", [{**row, "clip_id": "tourB_000", "qa_index": n} for n in range(3)])
 
 
+def _saved(tensors: dict[str, torch.Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return buffer.getvalue()
+
+
+def _shapes(path: str) -> list[tuple[int, ...]]:
+    with opened(Path(path)) as tensors:
+        return [tuple((tensors[name] + 0).shape) for name in tensors]
+
+
 def _models() -> Iterator[Reader]:
     tensors = {"conv.weight": torch.arange(24.0).reshape(2, 3, 4), "conv.bias": torch.zeros(2)}
     for name, zipped in (("torch", True), ("torch before 1.6", False)):
@@ -332,6 +344,14 @@ def _models() -> Iterator[Reader]:
     yield _file("weights, yolox", _yolox(), lambda path: input_size(Path(path)), suffix=".onnx")
     config = json.dumps({"architectures": ["Qwen2_5_VLForConditionalGeneration"], "hidden_size": 8}).encode()
     yield _file("checkpoint's config.json", config, lambda path: _config(Path(path)), suffix=".json")
+
+    for name, content, suffix in (
+        ("safetensors", save_safetensors(tensors), ".safetensors"),
+        ("torch", _saved(tensors), ".bin"),
+    ):
+        yield _file(f"weights to convert, {name}", content, _shapes, suffix=suffix)
+    layout = json.dumps({"architectures": ["TarsierForConditionalGeneration"], "text_config": {"hidden_size": 8}})
+    yield _file("config.json to convert", layout.encode(), lambda path: read_config(Path(path)), suffix=".json")
 
     def trained(folder: Path) -> tuple[list[Path], Use]:
         from microg.models.vlm.layouts import OWN_FACTS

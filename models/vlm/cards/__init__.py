@@ -159,6 +159,14 @@ def _parsed(name: str, text: str) -> ModelCard:
         raise ConfigError(f"model card {name}: {error.what}", error.fix) from None
 
 
+def successor_note(row: str) -> str:
+    """Return why a row of the paper's tables cannot be made again and which card has its successor, or ""."""
+    for found in map(card, names()):
+        if found.paper is not None and found.paper.name == row and found.successor and (problem := found.problem()):
+            return f"{problem}; the card of its successor is {found.successor}"
+    return ""
+
+
 def is_checkpoint(path: str) -> bool:
     """Tell whether `path`, or a URI, is a folder in the Hugging Face layout."""
     if storage.is_local(path):

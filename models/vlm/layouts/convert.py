@@ -96,6 +96,7 @@ class Report:
     gb: float
 
 
+@reads(WeightsError)
 def convert(
     folder: str,
     out: str,
@@ -205,6 +206,10 @@ def _torch_file(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} holds more than tensors, and is not read", "use a file of weights alone") from error
+    except OSError as error:  # also of a file that names places outside of itself
+        raise WeightsError(
+            f"weights file {path} cannot be read: {error}", "it may be damaged: fetch it again"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise WeightsError(f"{path} does not hold named tensors alone")
     return content

@@ -41,7 +41,7 @@ def plan(folder: Path, parts: Mapping[str, Path]) -> Plan:
         raise ConfigError(f"LLaVA-Video has no parts besides its folder: {', '.join(parts)}")
     held = read_config(folder / "config.json")
     _check(held, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.add_tokens([_IMAGE, _VIDEO], special_tokens=True)
     image, video = tokenizer.convert_tokens_to_ids([_IMAGE, _VIDEO])
     if max(image, video) >= held.get("vocab_size", 0):

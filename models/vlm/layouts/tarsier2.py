@@ -54,7 +54,7 @@ def plan(folder: Path, parts: Mapping[str, Path]) -> Plan:
     config = Qwen2VLConfig(**own, vision_config=vision, dtype=dtype)
     with torch.device("meta"):
         model = Qwen2VLForConditionalGeneration(config)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     pictures = Qwen2VLImageProcessor.from_pretrained(folder)
     # every frame up to its own limit, as its authors process them
     videos = Qwen2VLVideoProcessor(

@@ -55,7 +55,7 @@ def plan(folder: Path, parts: Mapping[str, Path]) -> Plan:
         raise ConfigError(f"Video-ChatGPT has no part {', '.join(unknown)}", f"it has {', '.join(_PARTS)}")
     held, seen = read_config(folder / "config.json"), read_config(parts["vision"] / "config.json")
     vision: Any = CLIPVisionConfig(**_without(seen.get("vision_config", seen), ("model_type", "architectures")))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.add_tokens([ported.PATCH], special_tokens=True)
     tokenizer.add_tokens([ported.BEGIN, ported.END], special_tokens=True)
     rows = len(tokenizer)
