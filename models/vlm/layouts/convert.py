@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microg import storage
-from microg.errors import ConfigError, WeightsError
+from microg.errors import ConfigError, WeightsError, WriteError
 from microg.models.vlm.layouts import LAYOUTS, OWN_FACTS, architecture
 from microg.reading import parse_json, reads, refuse_pointer_file
+from microg.storage_faults import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +116,9 @@ def convert(
     """
     from transformers import GenerationConfig
 
-    source, target = Path(folder).expanduser(), Path(out).expanduser()
+    if not (storage.is_local(folder) and storage.is_local(out)):
+        raise ConfigError("a checkpoint is converted on this machine's disk", "copy the folder here first")
+    source, target = storage.local_path(folder), storage.local_path(out)
     if target.exists():
         raise ConfigError(f"{target} exists already", "remove it, or name another folder")
     with _without_warnings():  # of model types that transformers does not know
@@ -296,20 +299,28 @@ def _working_folder(target: Path, sources: Sequence[Source]) -> Path:
     if noted.is_file() and parse_json(noted.read_bytes(), str(noted)) == stamps:
         return work
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    with writing(work):
+        work.mkdir(parents=True)
     storage.write_json(noted, stamps)
     return work
 
 
 def _rewrite(path: Path, names: Mapping[str, str], target: Path, change: Callable[[str, Tensor], Tensor]) -> int:
     """Write a file's tensors under their new names, unless that was done, and return their size in bytes."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if not target.exists():
         with opened(path) as tensors:
             renamed = {new: change(new, tensors[old]).contiguous() for old, new in names.items()}
-            temporary = target.with_suffix(".tmp")
-            save_file(renamed, temporary, metadata={"format": "pt"})
+        temporary = target.with_suffix(".tmp")
+        try:
+            with writing(target):
+                save_file(renamed, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise WriteError(
+                f"{target} cannot be written: {error}", "see that there is room for the whole model"
+            ) from error
         storage.move_into_place(temporary, target)
     return target.stat().st_size
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from microg.demo.tiny_models.published import build_published
-from microg.errors import ConfigError, MicrogError
+from microg.errors import ConfigError, MicrogError, WriteError
 from microg.models.vlm.cards import folder_card
 from microg.models.vlm.engines.checkpoint import find, load_chat
 from microg.models.vlm.engines.transformers import load_model
@@ -137,6 +138,16 @@ def test_weights_that_do_not_make_the_model_are_refused_by_name(
     with pytest.raises(MicrogError, match=complaint):
         convert(str(folder), str(tmp_path / "out"))
     assert [found.name for found in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_file(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*args: object, **kwargs: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(WriteError, match=r"cannot be written.*room for the whole model"):
+        convert(str(published), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
