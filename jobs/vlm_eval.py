@@ -32,6 +32,8 @@ EPILOG = """
 
 `microg vlm generate --model qwen2.5-vl-7b --dataset data/microg4m --run runs/tp --address auto --set tensor_parallel=4`
 
+`microg vlm generate --recipe recipes/vlm/mplug-owl3.yaml --dataset data/microg4m --run runs/owl3 --trust-remote-code`
+
 More settings: `--set api.requests_per_minute=500`, `sampling.max_tokens=512`, `settings.max_num_seqs=64` (of the
 engine), `'frames={kind: uniform, count: 8, resize: {longest: 448}}'`, `resources.gpus=0.5`, `resources.max_actors=8`.
 """
@@ -56,6 +58,7 @@ def vlm_generate(
     all_clips: Annotated[bool | None, setting("all_clips", "--all-clips/--with-reference")] = None,
     url: Annotated[str | None, setting("url")] = None,
     engine: Annotated[str | None, setting("engine")] = None,
+    trust_remote_code: Annotated[bool | None, setting("trust_remote_code", "--trust-remote-code")] = None,
     max_cost: Annotated[float | None, setting("max_cost")] = None,
     batch: Annotated[bool | None, setting("batch", "--batch/--no-batch")] = None,
     end_scores: Annotated[str | None, setting("end_scores", "--end-scores", metavar="METRIC,METRIC")] = None,

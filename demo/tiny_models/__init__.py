@@ -20,10 +20,12 @@ from microg.registry import Registry
 ARCHITECTURES = Registry(
     "tiny model",
     {
+        "internvideo2_5": "microg.demo.tiny_models.internvideo2_5:make",
         "internvl": "microg.demo.tiny_models.internvl:make",
         "llava": "microg.demo.tiny_models.llava:make",
         "llava_next_video": "microg.demo.tiny_models.llava_next_video:make",
         "llava_onevision": "microg.demo.tiny_models.llava_onevision:make",
+        "mplug_owl3": "microg.demo.tiny_models.mplug_owl3:make",
         "qwen2_5_vl": "microg.demo.tiny_models.qwen2_5_vl:make",
         "qwen2_vl": "microg.demo.tiny_models.qwen2_vl:make",
         "video_llava": "microg.demo.tiny_models.video_llava:make",

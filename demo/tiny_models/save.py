@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from microg.demo.tiny_models.own_code import OwnCode
+from microg.demo.tiny_models.readable import is_readable
 from microg.demo.tiny_models.size import Size
 from microg.demo.tiny_models.tokenizer import END, PAD
 
@@ -70,7 +72,7 @@ def siglip_encoder(size: Size, patch: int) -> dict[str, Any]:
 
 
 def write(
-    make: Callable[[Sequence[str], Size, Sequence[str]], Parts],
+    make: Callable[[Sequence[str], Size, Sequence[str]], Parts | OwnCode],
     folder: Path,
     seed: int,
     texts: Sequence[str],
@@ -82,6 +84,8 @@ def write(
     from transformers import GenerationConfig
 
     parts = make(texts, size, phrases)
+    if isinstance(parts, OwnCode):
+        return parts.write(folder, seed, size)
     tokenizer = parts.processor.tokenizer
     if size.spread is not None:
         for config in (parts.config, parts.config.get_text_config(), parts.config.vision_config):
@@ -89,7 +93,7 @@ def write(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = parts.model_class(parts.config)
-    silent = [token for token in range(parts.config.get_text_config().vocab_size) if not _readable(tokenizer, token)]
+    silent = [token for token in range(parts.config.get_text_config().vocab_size) if not is_readable(tokenizer, token)]
     with torch.no_grad():
         model.get_output_embeddings().weight[silent] = 0.0
     ends = tokenizer.convert_tokens_to_ids([END, PAD])
@@ -120,14 +124,6 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _readable(tokenizer: Any, token: int) -> bool:
-    """Return whether a token may be said: printable ASCII, which leaves out special tokens, padding and part bytes."""
-    if token >= len(tokenizer) or token in tokenizer.all_special_ids or token in tokenizer.added_tokens_decoder:
-        return False
-    text = tokenizer.decode([token])
-    return text.isascii() and text.isprintable()
 
 
 def _rename(file: Path, patterns: dict[str, str]) -> None:

@@ -215,6 +215,14 @@ class Engine(ABC):
         """
         return
 
+    def check_consent(self) -> str:
+        """Return what identifies the code of strangers that the model runs, "" where it runs none.
+
+        Raises:
+            ConfigError: It runs such code, and nobody allowed it.
+        """
+        return ""
+
     def worker_notes(self) -> list[str]:
         """Return what a user has to know whose run works on other machines of a cluster."""
         return []

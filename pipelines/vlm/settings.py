@@ -21,7 +21,7 @@ from microg.texts.items import TASKS, Task
 
 _VOLATILE = (
     "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel "
-    "pipeline_parallel batch live_scores end_scores clips_per_block decoder resources"
+    "pipeline_parallel batch live_scores end_scores clips_per_block decoder resources trust_remote_code"
 )
 
 
@@ -128,6 +128,14 @@ class GenerateSettings(Config):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the engine, on top of the card's, such as {max_num_seqs: 64}."
     )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run the Python code that the model's repository brings, with your rights: read it first.",
+    )
+    repository_code: str | None = Field(
+        default=None,
+        description="Hash or commit of the repository's code that was allowed to run; filled in by the command.",
+    )
     api: ApiSettings = ApiSettings()
     cache: str | None = Field(
         default=None,
@@ -187,6 +195,8 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
     options = {**card.settings, **settings.settings}
     if settings.url is not None:
         options = {**options, "base_url": settings.url}
+    if settings.trust_remote_code:
+        options = {**options, "trust_remote_code": True}
     card = card.replaced(settings=options).require()
     if not settings.tasks:
         raise ConfigError("no task is asked for", f"tasks are {' and '.join(TASKS)}")

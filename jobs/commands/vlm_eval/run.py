@@ -137,12 +137,15 @@ def _prepare(settings: GenerateSettings, folder: str | None) -> _Preparation:
 
     settings, card = resolve(settings)
     questions = read_questions(settings)
+    engine = open_card(card, max_cost=settings.max_cost, **engine_settings(settings, card))
+    if code := engine.check_consent():
+        settings = settings.replaced(repository_code=code)
     name = f"{card.name}-{settings.digest()[:4]}{questions.fingerprint[:4]}"
     folder = storage.absolute(folder or f"runs/vlm/{name}")
     return _Preparation(
         settings=settings.replaced(dataset=storage.absolute(settings.dataset)),
         card=card,
-        engine=open_card(card, max_cost=settings.max_cost, **engine_settings(settings, card)),
+        engine=engine,
         questions=questions,
         folder=folder,
         left=_left(questions, folder),
@@ -163,6 +166,8 @@ def _about(prepared: _Preparation) -> dict[str, Any]:
     notes = [*prepared.questions.notes]
     if prepared.card.why:
         notes.append(f"{prepared.card.title}: {prepared.card.why}")
+    if code := settings.repository_code:
+        notes.append(f"{prepared.card.title} runs its repository's own code, as you allowed: {code}")
     if settings.resources.address is not None:
         notes += prepared.engine.worker_notes()
     return {

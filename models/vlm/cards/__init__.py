@@ -54,7 +54,9 @@ class ModelCard(Config):
         default=False, description="Somebody loaded it; otherwise the id is from public documentation."
     )
     engine: str = Field(description="Engine that runs the model: a name, module:class of your own, or none.")
-    architecture: str = Field(default="", description="Class of the model in transformers or vLLM.")
+    architecture: str = Field(
+        default="", description="Class of the model in transformers or vLLM; module.Class where its repository has it."
+    )
     layout: str = Field(
         default="",
         description="Architecture that its authors' files name, where `microg vlm convert` has to rewrite them first.",
@@ -195,7 +197,9 @@ def folder_card(path: str) -> ModelCard:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         architecture = config["architectures"][0]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        # what its own code is called tells more than a name that several repositories use
+        own_class = config.get("auto_map", {}).get("AutoModel")
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError):
         raise ConfigError(
             f"{folder / 'config.json'} names no architecture", "give the folder of a checkpoint saved by transformers"
         ) from None
@@ -203,7 +207,9 @@ def folder_card(path: str) -> ModelCard:
         raise ConfigError(f"{path} holds no weights", f"looked for {' and '.join(_WEIGHTS)}")
     refuse_unconverted(config, path)
     facts = _own_facts(folder)
-    alike = [each for each in map(card, names()) if each.architecture == architecture]
+    every = [card(name) for name in names()]
+    alike = [each for each in every if own_class and each.architecture == own_class]
+    alike = alike or [each for each in every if each.architecture == architecture]
     named = [each for each in alike if each.name == facts.get("card")]
     known = next(iter(named or [each for each in alike if not each.layout]), None)
     own: dict[str, Any] = {

@@ -222,6 +222,10 @@ class Chat:
                 text=texts, padding=True, padding_side="left", add_special_tokens=special, return_tensors="pt", **visual
             )
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer's tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
     def count(self, request: Request, options: Mapping[str, Any]) -> int:
         """Return the tokens of a request's prompt, what stands for frames included."""
         return int(self.inputs([request], options)["attention_mask"].sum())
@@ -288,7 +292,7 @@ def pictures(frames: Frames) -> list[Any]:
 def remote_code(error: Exception) -> str | None:
     """Return what to do about an error that means the repository has code of its own to run."""
     if "trust_remote_code" in str(error):
-        return "read the repository's code, then allow it with settings trust_remote_code=true"
+        return "read the repository's code, then allow it with --trust-remote-code"
     return None
 
 

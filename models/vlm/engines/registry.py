@@ -15,6 +15,7 @@ ENGINES = Registry(
     {
         "vllm": "microg.models.vlm.engines.vllm:VllmEngine",
         "transformers": "microg.models.vlm.engines.transformers:TransformersEngine",
+        "repository": "microg.models.vlm.engines.repository.engine:RepositoryEngine",
         "openai": "microg.models.vlm.api.openai:OpenAiEngine",
         "gemini": "microg.models.vlm.api.gemini:GeminiEngine",
     },

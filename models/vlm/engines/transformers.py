@@ -75,8 +75,11 @@ class TransformersEngine(LocalEngine):
                     import torch
 
                     torch.set_num_threads(self.threads)
-                self._loaded = load_model(self.checkpoint, self.stored_as, self.device, self.trust_remote_code)
+                self._loaded = self._load()
             return self._loaded
+
+    def _load(self) -> Any:
+        return load_model(self.checkpoint, self.stored_as, self.device, self.trust_remote_code)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Reply]:
         """Yield one reply a request, batch after batch (see `microg.models.vlm.base.Engine`).
@@ -164,7 +167,7 @@ class TransformersEngine(LocalEngine):
             ids = ids[:-1]
         end = next((at for at, token in enumerate(ids) if token in ends), None)
         kept = ids if end is None else ids[: end + 1]
-        text = self.chat.tokenizer.decode(kept, skip_special_tokens=True)
+        text = self.chat.decode(kept)
         cuts = [at for word in stop if (at := text.find(word)) >= 0]
         reason = "length" if end is None and not cuts else "stop"
         return (text[: min(cuts)] if cuts else text), len(kept), reason
@@ -199,14 +202,11 @@ def load_model(
     Of its generation settings only the tokens that end an answer are kept: many checkpoints bring a temperature or a
     penalty on repetition, with which greedy would not be greedy. Raises `ConfigError` when it cannot be loaded.
     """
-    import torch
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
     from microg.models.devices import resolve_device
 
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise ConfigError(f"there is no number format {dtype!r}", "use auto, float32, bfloat16 or float16")
+    kind = number_format(dtype)
     place = resolve_device(device)
     make_known(checkpoint.config)
     try:
@@ -227,6 +227,16 @@ def load_model(
         bos_token_id=model.generation_config.bos_token_id,
     )
     return restore_positions(model.to(place).eval())  # pyright: ignore[reportArgumentType]
+
+
+def number_format(name: str) -> Any:
+    """Return torch's number format of this name. Raises `ConfigError` when there is none."""
+    import torch
+
+    kind = getattr(torch, name, None)
+    if not isinstance(kind, torch.dtype):
+        raise ConfigError(f"there is no number format {name!r}", "use auto, float32, bfloat16 or float16")
+    return kind
 
 
 def restore_positions(model: Any) -> Any:

@@ -48,6 +48,8 @@ def test_a_tiny_model_loads_as_its_architecture_and_sees_its_frames(architecture
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = tiny_vlm(architecture)
+    if list(folder.glob("*.py")):
+        pytest.skip("its own code runs it: tests/models/vlm/engines/repository")
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert model.config.model_type == architecture
