@@ -251,7 +251,8 @@ def test_a_package_that_the_code_needs_and_that_is_missing_is_named(tiny_vlm: Ca
 
 
 def test_settings_that_mean_nothing_here_are_refused(tmp_path: Path):
-    for more in ({"frames_as": "images"}, {"chat_template": "{{ 1 }}"}, {"processor": {"size": 1}}):
+    refused: list[dict[str, Any]] = [{"frames_as": "images"}, {"chat_template": "{{ 1 }}"}, {"processor": {"size": 1}}]
+    for more in refused:
         with pytest.raises(ConfigError, match="prepares frames and prompts"):
             RepositoryEngine(str(tmp_path), **more)
 
