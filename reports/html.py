@@ -41,11 +41,12 @@ environment = Environment(
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: the anchor, the heading and the finished HTML under it."""
+    """A part of a page: the anchor, the heading, the finished HTML under it, and which figure of the paper it is."""
 
     anchor: str
     title: str
     html: Markup
+    of_paper: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class HtmlTable:
     more: int = 0
 
 
-def section(anchor: str, title: str, template: str, **values: Any) -> Section:
-    """Render `templates/sections/{template}.html.j2` into a section."""
+def section(anchor: str, title: str, template: str, of_paper: str = "", **values: Any) -> Section:
+    """Render `templates/sections/{template}.html.j2` into a section; `of_paper` are its figures there."""
     text = environment.get_template(f"sections/{template}.html.j2").render(**values)
-    return Section(anchor, title, Markup(text))
+    return Section(anchor, title, Markup(text), of_paper)
 
 
 def html_table(title: str, frame: pd.DataFrame, limit: int = _MAX_ROWS) -> HtmlTable:

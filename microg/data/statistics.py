@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from microg.data import schema
 from microg.data.dataset import Dataset
+from microg.data.normal_form import is_no_answer
 from microg.data.qa_kinds import Labels, kind_of, qa_rules
 from microg.data.schema import ORIGINS
 from microg.data.taxonomy import ACTIONS, BY_ID, GROUP_NAMES, GROUPS
@@ -237,8 +238,7 @@ def split_sizes(tables: Tables) -> pd.DataFrame:
 KINDS = ("caption", "question", "answer")
 # The first word that says what kind of answer is asked for; "in which ...", "at what ..." count as which, what.
 QUESTION_TYPES = ("what", "how", "who", "whose", "where", "why", "which", "when", "is/are", "does/do", "other")
-# The published answer to a question that the clip cannot answer.
-UNANSWERABLE = "not mentioned"
+
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
@@ -316,12 +316,12 @@ def text_lengths(tables: Tables) -> pd.DataFrame:
 def question_types(tables: Tables) -> pd.DataFrame:
     """Return (type, questions, percent, answer_words_mean, unanswerable): the kinds of question asked.
 
-    `unanswerable` counts answers "Not mentioned.".
+    `unanswerable` counts answers that say that there is none, such as "Not mentioned.".
     """
     qa = tables.qa.assign(
         type=tables.qa["question"].map(question_type).astype("object"),
         answer_words=tables.qa["answer"].map(lambda text: float(len(words(text)))).astype("float64"),
-        unanswerable=tables.qa["answer"].map(_is_unanswerable).astype("bool"),
+        unanswerable=tables.qa["answer"].map(lambda answer: is_no_answer(answer or "")).astype("bool"),
     )
     result = pd.DataFrame({"type": QUESTION_TYPES})
     groups = [qa[qa["type"] == name] for name in QUESTION_TYPES]
@@ -347,10 +347,6 @@ def qa_kinds(tables: Tables, labels: Labels | None = None) -> pd.DataFrame:
     result["percent"] = _percent(result["questions"], len(kinds))
     result["answer_words_mean"] = [pd.Series(by_kind[name], dtype="float64").mean() for name in names]
     return result.round(2)
-
-
-def _is_unanswerable(answer: str | None) -> bool:
-    return (answer or "").strip().rstrip(".").lower() == UNANSWERABLE
 
 
 def frequent_words(values: list[str], stop_words: frozenset[str] | set[str], limit: int = 100) -> pd.DataFrame:

@@ -14,18 +14,22 @@ import pandas as pd
 
 from microg import storage
 from microg.data.dataset import Dataset
+from microg.data.label_space import MICROG_50
+from microg.data.statistics import Tables
 from microg.errors import ConfigError
 from microg.locks import exclusive_file
 from microg.reports.clips.unscored import has_rows, unscored, unscored_clips
 from microg.reports.defects import defects
 from microg.reports.html import Section, html_table, picture, render_page, section
+from microg.reports.plots.dataset import dataset_plots
 from microg.reports.run_folders import RunFolder, dataset_of, datasets_of, find_runs, model_name
-from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportOptions, SectionInputs
+from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportOptions, ScorePlots, SectionInputs
 from microg.reports.run_kinds.registry import kind_of, of_kind, run_kinds
 from microg.reports.tables.dataset_tables import dataset_tables
 from microg.reports.tables.result_table import ResultTable, write_tables
 
 Progress = Callable[[str], None]
+_PLOTTED_DATASETS = 2
 
 
 class ListedRun(TypedDict):
@@ -49,7 +53,7 @@ class WrittenPage(TypedDict):
 def section_names() -> list[str]:
     """Return the names of all sections of a report, in reading order."""
     of_kinds = (part.name for kind in run_kinds() for part in kind.sections)
-    return ["overview", "unscored", "tables", *of_kinds, "costs", "warnings", "defects", "provenance"]
+    return ["overview", "unscored", "tables", "data", *of_kinds, "costs", "warnings", "defects", "provenance"]
 
 
 def build(
@@ -98,6 +102,7 @@ def _write(
     add("overview", overview(found))
     add("unscored", what_models_say(found, inputs))
     add("tables", _tables_section(tables, PurePosixPath(folder).name))
+    add("data", data_figures(known, inputs.notes))
     for kind in run_kinds():
         for part in kind.sections:
             usable = part.runs(of_kind(found, kind))
@@ -146,6 +151,20 @@ def paper_tables(runs: Sequence[RunFolder], datasets: Sequence[Dataset] = ()) ->
     """
     of_runs = [table for kind in run_kinds() for table in kind.paper_tables(of_kind(runs, kind))]
     return sorted([*dataset_tables(datasets), *of_runs], key=lambda table: table.number or 0)
+
+
+def data_figures(datasets: Sequence[Dataset], notes: list[str]) -> Section | None:
+    """Plot what the datasets hold, the first ones of several; `notes` says what is left out."""
+    mine = [dataset for dataset in datasets if dataset.label_space == MICROG_50]
+    if len(mine) > _PLOTTED_DATASETS:
+        notes.append(f"plots of data show the first {_PLOTTED_DATASETS} of {len(mine)} datasets")
+    blocks = []
+    for dataset in mine[:_PLOTTED_DATASETS]:
+        plots = dataset_plots(Tables.load(dataset))
+        if plots:
+            name = str(dataset.info.get("name", "dataset"))
+            blocks.append(ScorePlots(name, f"fingerprint {dataset.fingerprint()}", tuple(map(picture, plots))))
+    return section("data", "The data", "data", "Figure 2", blocks=blocks) if blocks else None
 
 
 def page_and_tables(out: str) -> tuple[str, str]:

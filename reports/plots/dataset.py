@@ -44,6 +44,7 @@ def dataset_plots(tables: Tables) -> list[Plot]:
         label_distribution(statistics.labels_per_action(tables)),
         length_density(texts),
         question_types(statistics.question_types(tables)),
+        qa_kinds(statistics.qa_kinds(tables)),
         *(word_cloud(kind, values) for kind, values in texts.items()),
     ]
     return [plot for plot in candidates if plot is not None]
@@ -282,6 +283,24 @@ def question_types(types: pd.DataFrame) -> Plot | None:
         legend_below(result, axes)
         text = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
         return finish(result, "question_types", f"Bar chart of question types: {text}.")
+
+
+def qa_kinds(kinds: pd.DataFrame) -> Plot | None:
+    """Bars of questions by what they ask for; `kinds` from `statistics.qa_kinds`."""
+    if kinds.empty or not int(kinds["questions"].sum()):
+        return None
+    with styled():
+        result, axes = figure(7, 3.4)
+        names, counts = kinds["kind"].tolist(), kinds["questions"].tolist()
+        bars = axes.barh(names, counts, color=TEXT_COLOURS["question"], height=0.72)
+        labels = [f"{count:,}  {share:.1f}%" for count, share in zip(counts, kinds["percent"], strict=True)]
+        axes.bar_label(bars, labels, padding=4, fontsize=9)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, max(counts) * 1.2), xlabel="questions", title="Kinds of questions")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="y")
+        text = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+        return finish(result, "qa_kinds", f"Bar chart of kinds of questions: {text}.")
 
 
 def _write_above(axes: Axes, position: float, count: int, percent: float) -> None:

@@ -75,7 +75,7 @@ def _classes(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:
     if not blocks:
         return None
     together = [(*picture(plot), about) for plot, about in _models_together(runs)]
-    return section("classes", "Classes", "classes", together=together, blocks=blocks)
+    return section("classes", "Classes", "classes", "Figures 7 and 8", together=together, blocks=blocks)
 
 
 def _rows(run: RunFolder, table: str, protocol: str) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def _actions(runs: Sequence[RunFolder], inputs: SectionInputs) -> Section | None
             inputs.notes.append(f"pictures of actions show the first {_MODELS_A_PANEL} of {len(same)} runs")
         if panels:
             groups.append((", ".join(run.name for run in compared), panels))
-    return section("actions", "What was seen", "actions", groups=groups) if groups else None
+    return section("actions", "What was seen", "actions", "Figures 3 and 4", groups=groups) if groups else None
 
 
 KIND = RunKind(

@@ -87,6 +87,9 @@ def _remarks(run: RunFolder) -> list[Remark]:
     return found
 
 
+_FIGURES: dict[Task, str] = {"caption": "Figure 5", "vqa": "Figure 6"}
+
+
 def _texts(runs: Sequence[RunFolder], inputs: SectionInputs, *, task: Task) -> Section | None:
     """Show captions with marked details (Figure 5), or answers of several models side by side (Figure 6)."""
     clips = []
@@ -94,7 +97,7 @@ def _texts(runs: Sequence[RunFolder], inputs: SectionInputs, *, task: Task) -> S
         dataset = dataset_of(same[0], inputs.datasets[0] if inputs.datasets else None)
         clips += clip_texts(same, task, dataset, inputs.options.max_clips, inputs.options.picture)
     name = NOUNS[task]
-    return section(name, name.capitalize(), name, clips=clips) if clips else None
+    return section(name, name.capitalize(), name, _FIGURES[task], clips=clips) if clips else None
 
 
 def _score_plots(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:

@@ -80,8 +80,8 @@ def test_the_page_has_every_section_and_its_tags_nest(page_path: Path) -> None:
     for anchor in ("summary", "clips", "rejected", "plots", "validation", "tables"):
         assert f'<section id="{anchor}">' in text
         assert f"#{anchor}" in page.links
-    # 3 kept clips, 1 rejected clip with a picture, 9 plots
-    assert page.tags.count("img") == 13
+    # 3 kept clips, 1 rejected clip with a picture, 10 plots
+    assert page.tags.count("img") == 14
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(page_path: Path) -> None:

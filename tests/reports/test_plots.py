@@ -29,6 +29,7 @@ def test_every_plot_is_a_picture_with_a_description_and_a_vector_twin() -> None:
         "label_distribution",
         "text_lengths",
         "question_types",
+        "qa_kinds",
         "words_captions",
         "words_questions",
         "words_answers",
