@@ -17,6 +17,8 @@ EPILOG = """
 
 `microg har score --predictions runs/i3d --groundtruth data/microg4m --config recipes/har/i3d_nln_8x8_r50.yaml`
 
+`microg har score --predictions runs/i3d --groundtruth data/microg4m --thresholds-from runs/i3d-val-scores`
+
 `microg har score --predictions runs/slow_ava --groundtruth data/microg4m --onto ava80`
 
 `microg har score --predictions det.parquet --groundtruth ava_test.csv --run runs/mine --compare runs/other --json`
@@ -42,6 +44,21 @@ def har_score(
         list[str] | None, typer.Option("--compare", metavar="RUN", help="Run folders of other models to compare with.")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="More runs after --compare.")] = None,
+    thresholds_from: Annotated[
+        str | None,
+        typer.Option(
+            "--thresholds-from",
+            metavar="RUN",
+            help="Run of har score on val: F1 is also told at the threshold of each class that was best there.",
+        ),
+    ] = None,
+    least_labels: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="With --thresholds-from: labels that a class needs there; others keep the protocol's threshold.",
+        ),
+    ] = 10,
     split: common.SplitOption = None,
     scheme: common.SchemeOption = None,
     resamples: Annotated[int | None, setting("resamples")] = None,
@@ -69,6 +86,7 @@ def har_score(
     from microg.jobs.commands.har_score.run import COMMAND, HarScoreResult, write_run
     from microg.jobs.commands.har_score.settings import HarScoreRun, load_har_score_config, truth_label_space
     from microg.jobs.commands.har_score.show import show
+    from microg.jobs.commands.har_score.thresholds import Thresholds, thresholds_of_run
     from microg.jobs.commands.scoring import default_folder, runs_to_compare
     from microg.locks import exclusive
     from microg.metrics.har.protocols import protocols
@@ -85,6 +103,10 @@ def har_score(
     coverage = None
     if settings.onto is not None:
         predicted, truth, coverage = transfer(predicted, truth, truth_labels, label_space(settings.onto))
+    elsewhere = None
+    if thresholds_from is not None:
+        same = {"label_space": predicted.space.name, "score_kind": predicted.score_kind, "least_labels": least_labels}
+        elsewhere = thresholds_of_run(thresholds_from, **same)
     if dry_run:
         plan: dict[str, Any] = {
             "prediction_rows": predicted.rows.num_rows,
@@ -103,8 +125,13 @@ def har_score(
         label_space=predicted.space.name,
         predictions_digest=rows_digest(predicted.rows, ordered=True),
         truth_digest=rows_digest(truth.rows, ordered=False),
+        thresholds_from=thresholds_from,
+        thresholds_digest=None if elsewhere is None else elsewhere.digest,
         score=settings,
     )
+    notes = [*predicted.notes, *truth.notes]
+    if elsewhere is not None and elsewhere.truth_digest == run_config.truth_digest:
+        notes.append("the thresholds were chosen on the very truth that is scored here: F1 there is too good")
     folder = run_folder or default_folder(COMMAND, predictions, run_config)
     with exclusive(folder):
         report = score(predicted, truth, chosen, **settings.model_dump(include={"resamples", "seed", "match_order"}))
@@ -113,7 +140,8 @@ def har_score(
             config=run_config,
             published=published,
             coverage=coverage,
-            notes=[*predicted.notes, *truth.notes],
+            thresholds=Thresholds.of(report, run_config, elsewhere),
+            notes=notes,
         )
         document = write_run(
             result,

@@ -65,8 +65,12 @@ def _with_missed(boxes: Boxes, truth: TruthBoxes, missed: np.ndarray) -> tuple[n
     return np.concatenate([boxes.scores, nothing], axis=1), np.concatenate([boxes.key, truth.key[missed]])
 
 
-def confusion(scores: np.ndarray, truth: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def confusion(
+    scores: np.ndarray, truth: np.ndarray, threshold: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return true positives, false positives and false negatives (classes,) int64 of `score >= threshold`.
+
+    The threshold is one number, or (classes, 1).
 
     >>> [part.tolist() for part in confusion(np.array([[0.2, 0.5]]), np.array([[True, False]]), 0.5)]
     [[0], [1], [1]]

@@ -31,12 +31,13 @@ def units_of(evaluation: Evaluation, unit: Unit) -> tuple[list[str], np.ndarray]
 
 
 def bootstrap(
-    evaluation: Evaluation, threshold: float, *, unit: Unit, resamples: int = 1000, seed: int = 0
+    evaluation: Evaluation, threshold: float | np.ndarray, *, unit: Unit, resamples: int = 1000, seed: int = 0
 ) -> Distribution:
     """Resample an evaluation; returns each metric's values (resamples,).
 
     Averages are macro over classes with truth in the resample (for metrics of counts and a protocol with
-    `all_classes`: over all); `NAME_micro` pools all cells. Raises `MetricError` when there are fewer than two units.
+    `all_classes`: over all); `NAME_micro` pools all cells. The threshold is one, or (classes, 1). Raises `MetricError`
+    when there are fewer than two units.
     """
     names, unit_of_key = units_of(evaluation, unit)
     if len(names) < 2:
@@ -94,7 +95,7 @@ class _Ranks:
     all_classes: bool
 
     @classmethod
-    def of(cls, evaluation: Evaluation, unit_of_key: np.ndarray, threshold: float, units: int) -> _Ranks:
+    def of(cls, evaluation: Evaluation, unit_of_key: np.ndarray, threshold: float | np.ndarray, units: int) -> _Ranks:
         boxes, cells = evaluation.boxes, evaluation.cells
         box_unit, cell_unit = unit_of_key[boxes.key], unit_of_key[cells.key]
         classes = len(evaluation.arrays.space)

@@ -17,6 +17,7 @@ from microg.metrics.bootstrap import Distribution, Interval, Unit, distributions
 from microg.metrics.har.detection import precision_recall
 from microg.metrics.har.registry import METRICS, resampled
 from microg.metrics.har.scores import Averages, ProtocolScores
+from microg.metrics.har.thresholds import Applied, ClassThresholds, f1_curve
 from microg.metrics.published import PublishedRow
 
 # Published values are rounded to five decimals.
@@ -106,6 +107,44 @@ def curves_table(results: Iterable[ProtocolScores]) -> pa.Table:
             columns = [[result.protocol.name] * count, [action_id] * count, threshold, recall, precision]
             tables.append(pa.table(dict(zip(schema.RUN_TABLES["har_curves"].names, columns, strict=True))))
     return pa.concat_tables([schema.conform("har_curves", table) for table in tables])
+
+
+def thresholds_table(
+    results: Iterable[ProtocolScores], found: Mapping[str, ClassThresholds], applied: Mapping[str, Applied]
+) -> pa.Table:
+    """Return the table `har_thresholds`; `found` and `applied` are by protocol."""
+    rows = []
+    for result in results:
+        name, space = result.protocol.name, result.evaluation.arrays.space
+        own, chosen = found[name], applied.get(name)
+        for c, action_id in enumerate(space.ids):
+            values = {"best": own.best[c], "f1_best": own.f1_best[c], "f1": own.f1[c]}
+            values |= {} if chosen is None else {"chosen": chosen.thresholds[c], "f1_chosen": chosen.f1[c]}
+            rows.append(
+                {
+                    "protocol": name,
+                    "action_id": action_id,
+                    "action": space.names[action_id],
+                    "support": int(result.classes.support[c]),
+                    **{key: float(value) for key, value in values.items()},
+                }
+            )
+    return schema.from_rows("har_thresholds", rows)
+
+
+def f1_curves_table(results: Iterable[ProtocolScores]) -> pa.Table:
+    """Return the table `har_f1_curves`."""
+    tables = [schema.empty("har_f1_curves")]
+    for result in results:
+        cells = result.evaluation.cells
+        for c, action_id in enumerate(result.evaluation.arrays.space.ids):
+            curve = f1_curve(cells.scores[c], cells.truth[c])
+            count = int(curve.positive.sum())
+            values = [curve.threshold[curve.positive], curve.f1[curve.positive]]
+            columns = [[result.protocol.name] * count, [action_id] * count, *values]
+            names = schema.RUN_TABLES["har_f1_curves"].names
+            tables.append(schema.conform("har_f1_curves", pa.table(dict(zip(names, columns, strict=True)))))
+    return pa.concat_tables(tables)
 
 
 def bootstrap_table(distributions: Iterable[Distribution]) -> pa.Table:

@@ -58,6 +58,13 @@ RUN_TABLES: dict[str, pa.Schema] = {
         "protocol: string, action_id: int32, action group: string, support: int64, ap ap_worst ap_best ap_published "
         "precision recall f1 auroc: float64, hits wrong missed: int64"
     ),
+    # One row a (protocol, class): the threshold with the highest F1 on these very scores, to be applied to others, with
+    # F1 there and at the protocol's threshold. chosen: the threshold that was chosen elsewhere, with F1 there.
+    "har_thresholds": parse_schema(
+        "protocol: string, action_id: int32, action: string, support: int64, best f1_best f1 chosen f1_chosen: float64"
+    ),
+    # F1 at each distinct score of a true cell as the threshold, by falling score: maxima lie there.
+    "har_f1_curves": parse_schema("protocol: string, action_id: int32, threshold f1: float64"),
     # One row a (test set, selection of classes, protocol, class) of an AVA model's transfer. data: jhmdb | microg;
     # selection: published | mapped | matched.
     "har_transfer": parse_schema(

@@ -28,6 +28,8 @@ from microg.reports.plots.style import (
 _NAMED_CURVES = 6
 _LEAST_CURVE_SUPPORT = 5
 _MARKERS = "oD^sv<>P"
+_THRESHOLD_PANELS = 12
+_F1_COLOUR, _CHOSEN_COLOUR = "#1f6f8b", "#c8553d"
 
 
 def har_plots(
@@ -139,12 +141,51 @@ def support_against_ap(classes: pd.DataFrame) -> Plot | None:
         return finish(result, "har_support", text)
 
 
+def f1_against_threshold(thresholds: pd.DataFrame, curves: pd.DataFrame) -> Plot | None:
+    """F1 against the threshold, a panel each for the most frequent classes; what was best here, and what was chosen.
+
+    `thresholds` and `curves` hold the rows of `har_thresholds` and `har_f1_curves` of one protocol.
+    """
+    known = thresholds[thresholds["support"] > 0].sort_values("support", ascending=False, kind="stable")
+    known = known.assign(short=_short_names(known["action"])).head(_THRESHOLD_PANELS)
+    by_class = dict(tuple(curves.groupby("action_id")))
+    if known.empty or curves.empty:
+        return None
+    columns = min(4, len(known))
+    rows = -(-len(known) // columns)
+    with styled():
+        result, panels = figure(3.0 * columns, 2.5 * rows + 0.8, rows=rows, columns=columns, sharey=True)
+        panels = np.atleast_1d(panels).ravel()
+        for panel, row in zip(panels, known.to_dict("records"), strict=False):
+            curve = by_class.get(row["action_id"])
+            if curve is not None:
+                panel.plot(curve["threshold"], curve["f1"], color=_F1_COLOUR, linewidth=1.6)
+            panel.plot([row["best"]], [row["f1_best"]], "o", color=_F1_COLOUR, markersize=5)
+            if not np.isnan(row["chosen"]):
+                panel.axvline(row["chosen"], color=_CHOSEN_COLOUR, linewidth=1.4, linestyle="--")
+                panel.plot([row["chosen"]], [row["f1_chosen"]], "s", color=_CHOSEN_COLOUR, markersize=5)
+            panel.set(ylim=(0, 1.02), title=f"{row['short']} ({row['support']})")
+        for place, panel in enumerate(panels):
+            panel.set_visible(place < len(known))
+            if len(known) - columns <= place:
+                panel.set_xlabel("threshold")
+        for panel in panels[::columns]:
+            panel.set_ylabel("F1")
+        handles = [
+            Line2D([], [], color=_F1_COLOUR, marker="o", label="F1 where the score of a label is the threshold; best")
+        ]
+        if known["chosen"].notna().any():
+            label = "the threshold chosen on other data"
+            handles.append(Line2D([], [], color=_CHOSEN_COLOUR, marker="s", linestyle="--", label=label))
+        result.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=10)
+        text = f"F1 against the threshold for the {len(known)} most frequent classes"
+        return finish(result, "har_f1_thresholds", f"{text}; macro over all is in the table.")
+
+
 def _known(classes: pd.DataFrame) -> pd.DataFrame:
     """Keep classes with truth; add a short name, and each group's place and colour."""
     known = classes[classes["support"] > 0].copy()
-    short = known["action"].map(_short)
-    # two classes may differ only in what stands in brackets
-    known["short"] = short.where(~short.duplicated(keep=False), known["action"].str.split("/any").str[0])
+    known["short"] = _short_names(known["action"])
     known["group"] = known["group"].fillna("other")
     order = {name: place for place, name in enumerate(GROUP_COLOURS)}
     known["order"] = known["group"].map(order).fillna(len(order))
@@ -163,6 +204,12 @@ def _steps(curve: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
     x = np.repeat(at, 2)[1:]
     y = np.append(np.repeat(highest, 2), 0.0)
     return x, y
+
+
+def _short_names(actions: pd.Series) -> pd.Series:
+    short = actions.map(_short)
+    # two classes may differ only in what stands in brackets
+    return short.where(~short.duplicated(keep=False), actions.str.split("/any").str[0])
 
 
 def _short(name: str) -> str:

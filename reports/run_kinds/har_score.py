@@ -11,8 +11,8 @@ import pandas as pd
 
 from microg.metrics.har.registry import METRICS
 from microg.reports.clips.panels import ActionPanel, action_panels
-from microg.reports.html import Section, picture, section
-from microg.reports.plots.har import ap_bars, har_plots
+from microg.reports.html import Section, html_table, picture, section
+from microg.reports.plots.har import ap_bars, f1_against_threshold, har_plots
 from microg.reports.plots.style import Plot
 from microg.reports.run_folders import RunFolder, dataset_of, group_by_truth
 from microg.reports.run_kinds.kind import (
@@ -32,6 +32,7 @@ _PLOTS = {
     "har_ap": "Average precision by class",
     "har_precision_recall": "Precision-recall curves by action group",
     "har_support": "Average precision over the number of labels",
+    "har_f1_thresholds": "F1 against the threshold",
 }
 
 
@@ -69,6 +70,11 @@ def _classes(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:
         plots = stored_plots(run, ("plots", protocol), _PLOTS)
         if not plots:
             plots = har_plots(_rows(run, "har_classes", protocol), _rows(run, "har_curves", protocol))
+            if run.has("har_thresholds") and run.has("har_f1_curves"):  # which older runs have not
+                plot = f1_against_threshold(
+                    *(_rows(run, name, protocol) for name in ("har_thresholds", "har_f1_curves"))
+                )
+                plots += [plot] if plot is not None else []
         if plots:
             about = f"{protocol} protocol, {describe_data(run)}"
             blocks.append(ScorePlots(run.name, about, tuple(picture(plot) for plot in plots)))
@@ -76,6 +82,28 @@ def _classes(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:
         return None
     together = [(*picture(plot), about) for plot, about in _models_together(runs)]
     return section("classes", "Classes", "classes", "Figures 7 and 8", together=together, blocks=blocks)
+
+
+def _thresholds(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:
+    """Show the thresholds of classes that were chosen on other data, with F1 before and after: a table a run."""
+    tables = []
+    for run in runs:
+        protocol = "corrected" if "corrected" in run.metrics["protocols"] else "paper"
+        rows = _rows(run, "har_thresholds", protocol)
+        rows = rows[rows["chosen"].notna() & (rows["support"] > 0)].sort_values(
+            "support", ascending=False, kind="stable"
+        )
+        if not len(rows):
+            continue
+        frame = pd.DataFrame(
+            {"action": rows["action"], "labels": rows["support"], "threshold": rows["chosen"].round(3)}
+        )
+        frame["F1 before %"], frame["F1 after %"] = ((100 * rows[name]).round(2) for name in ("f1", "f1_chosen"))
+        found = (run.metrics.get("thresholds") or {}).get("protocols", {}).get(protocol, {})
+        means = [f"{100 * found[name]:.2f}" for name in ("f1", "f1_chosen") if found.get(name) is not None]
+        title = f"{run.name}, {protocol} protocol" + (f": macro F1 {' -> '.join(means)} %" if len(means) == 2 else "")
+        tables.append(html_table(title, frame, limit=len(frame)))
+    return section("thresholds", "Thresholds of classes", "tables", tables=tables) if tables else None
 
 
 def _rows(run: RunFolder, table: str, protocol: str) -> pd.DataFrame:
@@ -119,11 +147,12 @@ def _actions(runs: Sequence[RunFolder], inputs: SectionInputs) -> Section | None
 
 KIND = RunKind(
     command="har score",
-    tables=("har_scores", "har_classes", "har_curves", "har_bootstrap"),
+    tables=("har_scores", "har_classes", "har_curves", "har_thresholds", "har_f1_curves", "har_bootstrap"),
     headlines=_headlines,
     remarks=_remarks,
     sections=(
         ReportSection(name="classes", make=_classes, tables=("har_classes",)),
+        ReportSection(name="thresholds", make=_thresholds, tables=("har_thresholds",)),
         ReportSection(name="actions", make=_actions),
     ),
     paper_tables=lambda runs: [har_table(runs, fine_tuned=True), har_table(runs, fine_tuned=False)],

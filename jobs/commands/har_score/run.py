@@ -13,6 +13,7 @@ from microg import storage
 from microg.actions.transfer import Coverage
 from microg.arrow import pc
 from microg.jobs.commands.har_score.settings import HarScoreRun
+from microg.jobs.commands.har_score.thresholds import Thresholds
 from microg.jobs.commands.scoring import comparable_document
 from microg.metrics.bootstrap import compare
 from microg.metrics.har import tables as results
@@ -30,6 +31,7 @@ class HarScoreResult:
 
     Attributes:
         coverage: Which classes were scored, where they were brought to another label space.
+        thresholds: Those of single classes, chosen here and elsewhere.
         notes: What was noticed in the files.
     """
 
@@ -37,6 +39,7 @@ class HarScoreResult:
     config: HarScoreRun
     published: PublishedRow | None
     coverage: Coverage | None
+    thresholds: Thresholds
     notes: list[str]
 
 
@@ -62,6 +65,7 @@ def result_document(result: HarScoreResult, comparisons: list[dict[str, Any]]) -
         "notes": result.notes,
         "protocols": {name: results.document(scores, report.intervals) for name, scores in report.results.items()},
     }
+    document["thresholds"] = result.thresholds.document(report)
     if published is not None and "paper" in report.results:
         beside = published if coverage is None else results.published_subset(report.results["paper"], published)
         rows = results.beside_published(report.results["paper"], beside)
@@ -93,17 +97,22 @@ def write_run(
         "har_scores": results.scores_table(everything, report.intervals),
         "har_classes": results.classes_table(everything, result.published),
         "har_curves": results.curves_table(everything),
+        "har_thresholds": results.thresholds_table(everything, result.thresholds.found, result.thresholds.applied),
+        "har_f1_curves": results.f1_curves_table(everything),
         "har_bootstrap": results.bootstrap_table(report.distributions),
     }
     written = [run.write_table(name, table) for name, table in tables.items()]
     run.finish(document)
     on_scores({"run": folder, **document})
     if plots:
-        from microg.reports.plots.har import har_plots
+        from microg.reports.plots.har import f1_against_threshold, har_plots
 
         for protocol in report.results:
             classes, curves = (_of(tables[name], protocol).to_pandas() for name in ("har_classes", "har_curves"))
             compared = {name: _of(table, protocol).to_pandas() for name, table in other_classes.items()}
+            thresholds, f1 = (_of(tables[name], protocol).to_pandas() for name in ("har_thresholds", "har_f1_curves"))
+            sweeps = f1_against_threshold(thresholds, f1)
+            written += sweeps.save(run.path("plots", protocol)) if sweeps is not None else []
             for plot in har_plots(classes, curves, {name: frame for name, frame in compared.items() if len(frame)}):
                 written += plot.save(run.path("plots", protocol))
     return {"run": folder, **document, "files": [*written, run.path("metrics.json")]}

@@ -50,13 +50,15 @@ class HarScoreConfig(Config):
 class HarScoreRun(Config):
     """What a run folder records: the settings, and the contents that were scored. Paths do not count."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"predictions", "groundtruth"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"predictions", "groundtruth", "thresholds_from"})
     predictions: str = Field(description="Where the predictions lie.")
     groundtruth: str = Field(description="Where the truth lies.")
     score_kind: str = Field(description="What the scores are: logit or probability.")
     label_space: str = Field(description="Label space of the predictions.")
     predictions_digest: str = Field(description="Digest of the predictions' rows, in order.")
     truth_digest: str = Field(description="Digest of the truth's rows, in any order.")
+    thresholds_from: str | None = Field(default=None, description="Run that chose the thresholds of classes.")
+    thresholds_digest: str | None = Field(default=None, description="Digest of those thresholds.")
     score: HarScoreConfig
 
 

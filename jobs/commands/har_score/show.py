@@ -29,6 +29,7 @@ def show(document: dict[str, Any], report: Report, published: PublishedRow | Non
     screen.print(_overall(document))
     if document.get("published", {}).get("metrics"):
         screen.print(_published(document["published"]))
+    _thresholds(screen, document["thresholds"])
     screen.print(_slices(report.results))
     screen.print(_classes(report.results, published))
     if document.get("comparisons"):
@@ -50,6 +51,18 @@ def _transfer(screen: Screen, covered: dict[str, Any]) -> None:
         lines.append(f"not scored: {', '.join(covered['unscored'])}")
     for line in lines:
         screen.print(styled(line))
+
+
+def _thresholds(screen: Screen, found: dict[str, Any]) -> None:
+    for name, values in found["protocols"].items() if found["chosen_by"] is not None else ():
+        if "f1_chosen" not in values:
+            continue
+        low, high = values["gain_low"], values["gain_high"]
+        sure = "" if low is None else f" (95% of the difference over clips: {span(low, high)})"
+        line = f"F1, {name}: {percent(values['f1'])} at one threshold, {percent(values['f1_chosen'])} at those of "
+        micro = f"micro {percent(values['f1_micro'])} and {percent(values['f1_chosen_micro'])}"
+        about = f"for {values['chosen']} classes with at least {found['least_labels']} labels there; {micro}"
+        screen.print(styled(f"{line}{found['chosen_by']}{sure}, {about}"))
 
 
 def _overall(document: dict[str, Any]) -> Table:
