@@ -84,7 +84,7 @@ def test_table_shows_both_protocols_slices_classes_and_named_warnings(files: tup
         "warning: missing key frames:",
         "warning: boxes without truth:",
         "warning: duplicate truth:",
-        "wrote 5 files to runs/har_score/said-",
+        "wrote 7 files to runs/har_score/said-",
     ):
         assert text in shown
 
