@@ -190,7 +190,7 @@ def test_sections_that_have_nothing_to_show_are_left_out() -> None:
 def test_a_browser_fits_the_page_on_a_phone_and_fetches_nothing(page_path: Path, tmp_path: Path) -> None:
     seen = look(page_path, tmp_path)
     assert (seen["width"], seen["needed"]) == (390, 390)
-    assert seen["images"] == 13
+    assert seen["images"] == 14
     assert seen["blank"] == []
     assert seen["fetched"] == []
     assert seen["console"] == []
