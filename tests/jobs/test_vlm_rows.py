@@ -11,7 +11,6 @@ from microg.demo.tiny_models import build
 from microg.demo.tiny_models.published import build_published
 from microg.demo.tiny_models.published.video_chatgpt import BASE, PROJECTOR, VISION
 from microg.models.vlm.cards import card
-from tests.support.helpers import make_dataset
 from tests.support.processes import ROOT, microg
 
 CLIPS = 4
@@ -42,7 +41,9 @@ def converted(name: str, folder: Path) -> Path:
 
 def check_row(name: str, model: Path, folder: Path) -> None:
     """Ask a recipe's questions about four clips and look at every row."""
-    make_dataset(folder / "data")
+    # clips of 90 frames, as the published ones
+    made = ["--clips", CLIPS, "--width", 160, "--height", 120, "--questions", 6]
+    assert microg("data", "synth", folder / "data", *made) == 0
     run, found = folder / "run", card(name)
     recipe = ROOT / "recipes" / "vlm" / f"{name}.yaml"
     where = ["--dataset", folder / "data", "--run", run, "--limit", CLIPS, "--set", "sampling.max_tokens=8"]
