@@ -31,6 +31,7 @@ from microg.config import read_recipe
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.label_space import MICROG_50
+from microg.data.qa_kinds import read_kinds
 from microg.formats.key_frame_sources import read_key_frames
 from microg.formats.labelmap import check_label_map, label_map_text
 from microg.formats.video_files import find_videos, unpack_zip
@@ -489,6 +490,14 @@ def _folders() -> Iterator[Reader]:
         return files, lambda: read_text_predictions(str(folder))
 
     yield Reader("parts of a run's table", parts)
+
+    def kinds(folder: Path) -> tuple[list[Path], Use]:
+        path = folder / "tables" / "qa_kinds.parquet"
+        row = {"clip_id": "filmA_000", "qa_index": 0, "question": "Why?", "answer": "So.", "kind": "causal"}
+        storage.write_parquet(str(path), schema.from_rows("qa_kinds", [{**row, "by_rules": "causal", "status": "ok"}]))
+        return [path], lambda: read_kinds(str(folder))
+
+    yield Reader("kinds of questions", kinds)
 
     def observed(folder: Path) -> tuple[list[Path], Use]:
         storage.write_parquet(str(folder / "observations" / "part-0.parquet"), observations.SCHEMA.empty_table())

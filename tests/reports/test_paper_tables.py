@@ -156,7 +156,7 @@ def test_validation_and_test_of_the_same_weights_share_a_row_of_table_1(tmp_path
     assert [cell.number for cell in mine[1].cells[4:]] == ["50.00"] * 4 + [""] * 4
 
 
-def _transfer_run(row: str | None) -> RunFolder:
+def _transfer_run(row: str | None, clips: int = 268) -> RunFolder:
     def scores(value: float) -> dict[str, Any]:
         cell = {"value": value, "low": value - 0.1, "high": value + 0.1}
         bare = {"value": value, "low": None, "high": None}
@@ -165,8 +165,11 @@ def _transfer_run(row: str | None) -> RunFolder:
 
     drop = scores(0.25)["protocols"]
     sets = {
-        "jhmdb": {"scores": {"mapped": scores(0.5), "matched": scores(0.45)}},
-        "microg": {"scores": {"published": scores(0.25), "mapped": scores(0.22), "matched": scores(0.2)}},
+        "jhmdb": {"counts": {"clips": clips}, "scores": {"mapped": scores(0.5), "matched": scores(0.45)}},
+        "microg": {
+            "counts": {"clips": 953},
+            "scores": {"published": scores(0.25), "mapped": scores(0.22), "matched": scores(0.2)},
+        },
     }
     unmatched = [{"action_id": 58, "name": "throw", "why": "no label"}]
     metrics = {"model": "MINE", "row": row, "sets": sets, "drop": {"matched": drop}, "unmatched": unmatched}
@@ -174,7 +177,8 @@ def _transfer_run(row: str | None) -> RunFolder:
 
 
 def test_table_3_has_both_test_sets_and_the_drop_of_a_run() -> None:
-    table = _table(3, [_transfer_run("ZEROSHOT_SLOW_8x8_R50_K400")])
+    zero_shot = "ZEROSHOT_SLOW_8x8_R50_K400"
+    table = _table(3, [_transfer_run(zero_shot)])
     mine = [row for row in table.rows if row.origin == "ours"]
     assert [row.cells[3].text for row in mine if row.protocol == "corrected"] == [
         "JHMDB, every class of the map (9)",
@@ -190,6 +194,9 @@ def test_table_3_has_both_test_sets_and_the_drop_of_a_run() -> None:
     assert paper["JHMDB, the classes that both test sets have (9)"].change == ""
     assert any("throw" in note for note in table.notes)
     assert [row.origin for row in table.rows][:2] == ["published", "published"]  # SlowFast's, then Slow's and ours
+    rows = _table(3, [_transfer_run(zero_shot, 20)]).rows
+    part = {row.cells[3].text: row.cells[4].change for row in rows if row.run == "t" and row.protocol == "paper"}
+    assert (part["JHMDB, every class of the map (9)"], part["MicroG-4M, ids as they stand (9)"]) == ("", "+8.76")
     other = [row for row in _table(3, [_transfer_run(None)]).rows if row.origin == "ours"]
     assert {row.cells[0].text for row in other} == {"MINE"}
     assert not any(cell.change for row in other for cell in row.cells)

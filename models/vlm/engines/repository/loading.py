@@ -97,7 +97,7 @@ def load_tokenizer(folder: Path) -> Any:
 def _class(name: str, folder: Path) -> Any:
     """Return a class of the repository; its files are first copied to a folder that all processes import from."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
-    from transformers.utils import HF_MODULES_CACHE
+    from transformers.utils.hub import HF_MODULES_CACHE
 
     shared = Path(HF_MODULES_CACHE)
     shared.mkdir(parents=True, exist_ok=True)
