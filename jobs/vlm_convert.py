@@ -47,6 +47,7 @@ def vlm_convert(
     """
     from microg.console import ProgressDisplay
     from microg.jobs.commands.vlm_convert import parts_of, show
+    from microg.locks import exclusive_file
     from microg.models.vlm.layouts.convert import as_json as document
     from microg.models.vlm.layouts.convert import convert
 
@@ -55,7 +56,9 @@ def vlm_convert(
         def watch(files: int) -> Callable[[], None]:
             return stack.enter_context(ProgressDisplay("convert", files, unit="files")).advance
 
-        report = convert(folder, out, parts_of(part or []), watch)
+        parts = parts_of(part or [])
+        with exclusive_file(out.rstrip("/")):
+            report = convert(folder, out, parts, watch)
     finish(document(report), show, as_json=as_json)
 
 

@@ -198,6 +198,7 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
     if settings.trust_remote_code:
         options = {**options, "trust_remote_code": True}
     card = card.replaced(settings=options).require()
+    card.require_converted()
     if not settings.tasks:
         raise ConfigError("no task is asked for", f"tasks are {' and '.join(TASKS)}")
     hashes = {task: settings.prompt_of(task).hash for task in TASKS}

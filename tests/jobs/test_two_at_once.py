@@ -58,6 +58,7 @@ _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "har transfer": lambda f: ["--jhmdb", f"{f.run}/jhmdb", "--microg", f.data, "--run", f.out, "--weights", "x.pt"],
     "har train": lambda f: [f.data, "--recipe", "tiny", *_ONE, "--run", f.out],
     "report": lambda f: [f.run, "--out", f"{f.out}/report.html"],
+    "vlm convert": lambda f: [f.run, f.out],
     "vlm generate": lambda f: ["--dataset", f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
     "vlm score": lambda f: ["--predictions", f.said, "--references", f.data, "--out", f.out, "--metrics", "rouge_l"],
     "vlm train": lambda f: [f.data, "--run", f.out],
@@ -105,6 +106,8 @@ def test_the_second_command_on_a_folder_is_refused(
     words = _WORDS[command](folders)
     held = folders.out if any(word.startswith(folders.out) for word in words) else folders.data
     page = next((word for word in words if word.endswith(".html")), None)
+    if command == "vlm convert":  # its folder is made in whole at the end
+        page = folders.out
     with exclusive(held) if page is None else exclusive_file(page):
         message = refused(monkeypatch, capsys, *command.split(), *words)
     assert message.startswith(f"error: another process is writing to {page or held}\n")

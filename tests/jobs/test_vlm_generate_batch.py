@@ -121,5 +121,5 @@ def test_a_model_without_a_batch_mode_says_so(
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     where = ["--dataset", data, "--run", tmp_path / "run", "--batch"]
-    assert microg("vlm", "generate", "--model", "gemini-2.5-flash", *where) == 2
+    assert microg("vlm", "generate", "--model", "gemini-3.8-flash", *where) == 2
     assert "has no batch mode here" in capsys.readouterr().err

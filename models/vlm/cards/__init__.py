@@ -115,6 +115,12 @@ class ModelCard(Config):
             raise ConfigError(f"{self.title} cannot run: {problem}", self.to_run or "choose another model")
         return self
 
+    def require_converted(self) -> None:
+        """Raise `ConfigError` where the model is the published one, which has to be rewritten before it runs here."""
+        if self.layout and not self.api and not is_checkpoint(self.hub_id):
+            problem = f"its published files, of {self.layout}, have to be converted first"
+            raise ConfigError(f"{self.title} cannot run: {problem}", self.to_run)
+
 
 def open_card(card: ModelCard, *, max_cost: float | None = None, **settings: Any) -> Engine:
     """Return the engine that runs `card`, with its settings and then `settings`.

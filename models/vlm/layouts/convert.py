@@ -194,6 +194,7 @@ def opened(path: Path) -> Iterator[Mapping[str, Any]]:
             with safe_open(path, framework="pt") as file:
                 yield _Lazy(file)
         except SafetensorError as error:
+            refuse_pointer_file(path, WeightsError)
             raise WeightsError(f"weights file {path} is damaged: {error}", "fetch it again") from error
         return
     yield _torch_file(path)

@@ -13,6 +13,7 @@ RELEASED = {
     "caption-short-v1": "5af840c4b0b92e10",
     "caption-v1": "5b84cc64cc9df6a6",
     "qa-check-v1": "ecaf8ee7d9434a58",
+    "qa-kind-v1": "7f357eaa9dc30a98",
     "qa-propose-v1": "ad9e32040fc2444f",
     "qa-rank-v1": "c42339972c830b29",
     "vqa-json-v1": "4bfb2b38fdbf4c9f",
