@@ -11,6 +11,8 @@ from microg.demo.tiny_models import build
 from microg.demo.tiny_models.published import build_published
 from microg.demo.tiny_models.published.video_chatgpt import BASE, PROJECTOR, VISION
 from microg.models.vlm.cards import card
+from tests.support.gemini_server import GeminiServer
+from tests.support.openai_server import OpenAiServer
 from tests.support.processes import ROOT, microg
 
 CLIPS = 4
@@ -39,11 +41,15 @@ def converted(name: str, folder: Path) -> Path:
     return folder / "model"
 
 
+def make_clips(folder: Path) -> None:
+    """Write a dataset of clips of 90 frames, as the published ones are."""
+    made = ["--clips", CLIPS, "--width", 160, "--height", 120, "--questions", 6]
+    assert microg("data", "synth", folder, *made) == 0
+
+
 def check_row(name: str, model: Path, folder: Path) -> None:
     """Ask a recipe's questions about four clips and look at every row."""
-    # clips of 90 frames, as the published ones
-    made = ["--clips", CLIPS, "--width", 160, "--height", 120, "--questions", 6]
-    assert microg("data", "synth", folder / "data", *made) == 0
+    make_clips(folder / "data")
     run, found = folder / "run", card(name)
     recipe = ROOT / "recipes" / "vlm" / f"{name}.yaml"
     where = ["--dataset", folder / "data", "--run", run, "--limit", CLIPS, "--set", "sampling.max_tokens=8"]
@@ -63,3 +69,34 @@ def test_a_row_of_the_paper_runs_from_its_recipe(name: str, tmp_path: Path, ray_
     architecture = ROWS[name]
     model = converted(name, tmp_path) if architecture is None else build(architecture, tmp_path / "model")
     check_row(name, model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model", "server", "key"),
+    [
+        ("gpt-4o", "gpt-4o", OpenAiServer, "OPENAI_API_KEY"),
+        ("gemini-1.5-pro", "gemini-3.8-flash", GeminiServer, "GEMINI_API_KEY"),  # its successor's card
+    ],
+)
+def test_a_row_of_a_provider_is_asked_from_its_recipe(
+    recipe: str,
+    model: str,
+    server: type[OpenAiServer] | type[GeminiServer],
+    key: str,
+    tmp_path: Path,
+    ray_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(key, "sk-test-0123456789")
+    make_clips(tmp_path / "data")
+    frames = card(recipe).paper
+    assert frames is not None
+    with server() as running:
+        words = ["--dataset", tmp_path / "data", "--run", tmp_path / "run", "--limit", CLIPS, "--model", model]
+        where = ["--set", f"settings.base_url={running.url}"]
+        path = ROOT / "recipes" / "vlm" / f"{recipe}.yaml"
+        assert microg("vlm", "generate", "--recipe", path, *words, *where) == 0
+    rows = storage.read_parquet(str(tmp_path / "run" / "tables" / "generations.parquet")).to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {len(row["frame_indices"]) for row in rows} == {frames.frames}
+    assert len({row["clip_id"] for row in rows}) == CLIPS
