@@ -151,18 +151,25 @@ class LiveTextScores(live_scores.LiveScores):
         """Return scores as one line."""
         return live_line(scores, counts)
 
-    def final_with(self, names: Sequence[str], scoring: TextScoring) -> dict[str, dict[str, float]]:
-        """Return `final`, and the scores of metrics that are too slow to run along, such as METEOR and encoders.
+    def final_with(
+        self, names: Sequence[str], scoring: TextScoring
+    ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+        """Return `final` with the scores of metrics that are too slow to run along, such as METEOR and encoders.
 
-        `scoring` measures these, on actors where that pays. Raises what a metric raises that cannot be had.
+        `scoring` measures these, on actors where that pays. Also returns why a metric cannot be had, by its name: what
+        was generated does not depend on it.
         """
-        scores = self.final()
+        scores, skipped = self.final(), dict[str, str]()
         for pairs in self.answered() if names else ():
             items = [pair.key.id for pair in pairs.items], [pair.scored for pair in pairs.items]
-            states = scoring.measure("paper", *items, [pair.references for pair in pairs.items], names)
-            more = {name: value for state in states.values() for name, value in state.compute().items()}
-            scores[pairs.task] = {**scores.get(pairs.task, {}), **more}
-        return scores
+            for name in names:
+                try:
+                    states = scoring.measure("paper", *items, [pair.references for pair in pairs.items], [name])
+                except MicrogError as error:
+                    skipped[name] = str(error)
+                    continue
+                scores[pairs.task] = {**scores.get(pairs.task, {}), **states[name].compute()}
+        return scores, skipped
 
 
 def _texts_by_clip(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Task, str], dict[int | None, str]]:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from microg.config import DEVICE, Config, Device, Resources
 from microg.errors import ConfigError
+from microg.metrics.text.registry import metric
 from microg.models.video.decoders.registry import DECODER, DecoderName
 from microg.models.vlm.api.gate import Limits
 from microg.models.vlm.api.response import RetryPolicy
@@ -199,6 +200,8 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
         options = {**options, "trust_remote_code": True}
     card = card.replaced(settings=options).require()
     card.require_converted()
+    for name in settings.end_scores:
+        metric(name)  # an unknown one is refused before the work
     if not settings.tasks:
         raise ConfigError("no task is asked for", f"tasks are {' and '.join(TASKS)}")
     hashes = {task: settings.prompt_of(task).hash for task in TASKS}

@@ -226,7 +226,8 @@ def _ask(run: Run, prepared: _Preparation) -> dict[str, Any]:
         scores: dict[str, Any] = {}
         if live is not None:
             with TextScoring(settings.resources.replaced(gpus=0)) as scoring:
-                scores = {"scores": defined(live.final_with(settings.end_scores, scoring))}
+                found, skipped = live.final_with(settings.end_scores, scoring)
+            scores = {"scores": defined(found), "scores_skipped": skipped}
     additions: dict[str, Any] = {
         "throughput": throughput,
         **scores,
@@ -313,6 +314,8 @@ def show(report: dict[str, Any]) -> None:
         say(f"{account['sent']:,} requests, {account['refused']:,} refused; this run has cost ${account['spent']:.4f}")
     for task, scores in report.get("scores", {}).items():
         say(f"scores, {task}: {_score_line(scores)}")
+    for name, why in report.get("scores_skipped", {}).items():
+        say(f"note: no {name}: {why}")
     for row in report["errors"][:_SHOWN_ERRORS]:
         say(f"failed: {row['row']}: {row['error']}")
     if report["failed"]:
