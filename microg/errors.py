@@ -47,6 +47,10 @@ class PointerError(FormatError):
     """A file is Git's stand-in for a large file that was not fetched."""
 
 
+class AnnotationError(MicrogError):
+    """What somebody said of a clip cannot be saved or accepted as it stands."""
+
+
 class RunConflictError(MicrogError):
     """A run folder exists with another configuration."""
 

@@ -15,9 +15,12 @@ from microg import storage
 from microg.data import places, schema
 from microg.data.ids import check_id
 from microg.data.label_space import MICROG_50, LabelSpace, label_space
+from microg.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_of
 from microg.errors import DatasetError
 
 _FORMAT = "microg-dataset/1"
+# Keys and tables that say how a dataset came about, and not what it is.
+_TRACE = frozenset({"annotations", "acceptance"})
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,23 @@ class Dataset:
         return cls(root, document)
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """The actions that its people are labelled with: MicroG-4M's, unless it has others."""
+        if "vocabulary" in self.info:
+            return read_vocabulary(self.info["vocabulary"], storage.join(self.root, "dataset.json"))
+        return vocabulary_of(label_space(str(self.info.get("label_space", MICROG_50.name))))
+
+    @property
     def label_space(self) -> LabelSpace:
-        """What its actions are numbered by: MicroG-4M's classes, unless it was imported with others."""
-        return label_space(str(self.info.get("label_space", MICROG_50.name)))
+        """What its actions are numbered by."""
+        return self.vocabulary.space
+
+    def describe(self, **info: Any) -> Dataset:
+        """Write keys of `dataset.json`, atomically, and return the dataset as it is now; None removes a key."""
+        path = storage.join(self.root, "dataset.json")
+        document = {key: value for key, value in {**storage.read_json(path), **info}.items() if value is not None}
+        storage.write_json(path, document)
+        return Dataset(self.root, document)
 
     def refuse_other_labels(self, command: str) -> None:
         """Raise `DatasetError` when its actions are not MicroG-4M's, for a command that knows no others."""
@@ -127,10 +144,14 @@ class Dataset:
         """Return a short hash of all tables' rows (not of the pixels, which `clips.sha256` stands for).
 
         Neither the order of rows nor how the files are encoded counts, so that a table written again by another
-        number of workers or another Parquet version is the same; a table without rows is as good as none.
+        number of workers or another Parquet version is the same; a table without rows is as good as none. What people
+        said counts only by what was accepted of it.
         """
-        digest = hashlib.sha256(json.dumps(self.info, sort_keys=True).encode())
+        info = {key: value for key, value in self.info.items() if key not in _TRACE}
+        digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
         for name in schema.TABLES:
+            if name in _TRACE:
+                continue
             table = self.table(name)
             if table.num_rows:
                 digest.update(f"{name}:{table.num_rows}".encode())

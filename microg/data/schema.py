@@ -35,6 +35,13 @@ TABLES: dict[str, pa.Schema] = {
     "qa": parse_schema("clip_id: string, qa_index: int32, question answer: string"),
     # AVA-style: one row a (key frame, person, action); boxes normalised. action_id is null while unlabelled.
     "samples": parse_schema("clip_id: string, frame person_id: int32, x1 y1 x2 y2: float64, action_id: int32"),
+    # One row a judgement, of people or models; none is ever changed: a later one names it in `supersedes`. kind: one of
+    # `microg.annotations.KINDS`; person_id is null for what is said of a clip; item: the qa_index of a question; value:
+    # JSON as its kind has it; round counts from 1; adjudicated: it settles what others said.
+    "annotations": parse_schema(
+        "annotation_id clip_id: string, person_id: int32, kind: string, item: int32, value annotator: string, round: "
+        "int32, adjudicated: bool, source supersedes: string"
+    ).append(pa.field("time", pa.timestamp("us", tz="UTC"))),
     # scheme: published (by clip) | source (grouped by source video, no leakage).
     "splits": parse_schema("clip_id split scheme: string"),
 }

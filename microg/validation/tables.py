@@ -26,6 +26,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "qa": ("clip_id", "qa_index"),
     "samples": ("clip_id", "frame", "person_id", "action_id"),
     "splits": ("clip_id", "scheme"),
+    "annotations": ("annotation_id",),
 }
 
 

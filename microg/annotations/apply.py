@@ -1,0 +1,107 @@
+"""Accepting judgements into a dataset: its tables, its samples and the record of the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from microg.annotations.accept import TABLE_OF, Acceptance, Accepted, accept
+from microg.annotations.rows import DATASET, KINDS, Annotation, Kind
+from microg.annotations.table import add_annotations, current, read_annotations
+from microg.arrow import pc
+from microg.data.dataset import Dataset
+from microg.data.splits import make_samples
+
+
+def recorded(dataset: Dataset) -> Acceptance:
+    """Return the rule by which a dataset accepted judgements last, or the default."""
+    stored = dataset.info.get("acceptance") or {}
+    return Acceptance(**{name: stored[name] for name in ("rule", "least", "unreviewed") if name in stored})
+
+
+def accept_into(
+    dataset: Dataset,
+    how: Acceptance | None = None,
+    kinds: Sequence[Kind] = KINDS,
+    rebased: Collection[Kind] = (),
+    added: Iterable[Annotation] = (),
+) -> tuple[Accepted, list[str]]:
+    """Accept all judgements of a dataset, whose folder the caller holds, into its tables.
+
+    A crash on the way loses nothing: the same call again ends in the same tables.
+
+    Args:
+        dataset: The dataset.
+        how: The rule; None takes the one recorded.
+        kinds: Which kinds to accept.
+        rebased: As in `accept`.
+        added: Judgements to add first.
+
+    Returns:
+        What was accepted, and notes for the user.
+    """
+    how = how or recorded(dataset)
+    add_annotations(dataset, added)
+    said = read_annotations(dataset)
+    tables = {name: dataset.table(name) for name in (*TABLE_OF.values(), "clips")}
+    accepted = accept(tables, said, dataset.vocabulary, how, kinds, rebased)
+    # First what was there before: once it is in, the tables may be written any number of times.
+    if rebased:
+        accepted.before = [*_superseding(accepted.before, said)]
+    add_annotations(dataset, accepted.before)
+    for name, table in accepted.tables.items():
+        dataset.write(name, table)
+    notes = _remake_samples(dataset, accepted) if accepted.tables else []
+    annotators = sorted({each.annotator for each in said if each.annotator != DATASET})
+    dataset.describe(acceptance={**asdict(how), "kinds": accepted.counts, "annotators": annotators})
+    return accepted, notes
+
+
+def _superseding(made: Sequence[Annotation], said: Sequence[Annotation]) -> Iterable[Annotation]:
+    """Let records of what is there now supersede those of what was there before another filter."""
+    old = {each.about: each.annotation_id for each in current(said) if each.annotator == DATASET}
+    for each in made:
+        yield Annotation(**{**vars(each), "supersedes": old.pop(each.about, None)})
+    clips = {each.clip_id for each in made}
+    for about, annotation_id in old.items():
+        if about.clip_id in clips and about.kind == "box":
+            example = next(each for each in made if each.clip_id == about.clip_id)
+            yield Annotation(
+                **{
+                    **vars(example),
+                    "annotation_id": f"{annotation_id}-gone",
+                    "person_id": about.person_id,
+                    "value": {"withdrawn": True},
+                    "supersedes": annotation_id,
+                }
+            )
+
+
+def _remake_samples(dataset: Dataset, accepted: Accepted) -> list[str]:
+    """Make the samples anew from what the tables hold now, and say what else no longer fits."""
+    if not {"boxes", "actions", "clips"} & set(accepted.tables) or not dataset.has("samples"):
+        return []
+    notes = []
+    clips, boxes = dataset.kept_clips(), dataset.table("boxes")
+    stored = dataset.table("samples")
+    if not boxes.num_rows and stored.num_rows:
+        return ["the dataset has samples and no boxes: the samples were kept as they are"]
+    usable = boxes.filter(pc.is_in(boxes["clip_id"], clips["clip_id"]))
+    unlabelled = stored["action_id"].null_count > 0 or not stored.num_rows
+    samples = make_samples(usable, clips, dataset.table("actions"), keep_unlabelled=unlabelled)
+    dataset.write("samples", samples)
+    splits = dataset.table("splits")
+    known = set(splits["clip_id"].to_pylist())
+    if known and known != set(samples["clip_id"].to_pylist()):
+        notes.append("other clips have samples now than when they were split: run 'microg data split' again")
+    return notes
+
+
+def counts_of(accepted: Accepted) -> dict[str, Any]:
+    """Return what was accepted as plain numbers, for reports."""
+    return {
+        "kinds": accepted.counts,
+        "open": len(accepted.open),
+        "rows": {name: table.num_rows for name, table in accepted.tables.items()},
+    }
