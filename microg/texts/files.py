@@ -301,6 +301,10 @@ def newest(table: pa.Table) -> pa.Table:
 
 def _from_generations(table: pa.Table, path: str, prompt: str | None) -> TextPredictions:
     table = newest(table)
+    screened = pc.sum(pc.equal(table["task"], "screening")).as_py() or 0
+    table = table.filter(pc.not_equal(table["task"], "screening"))
+    if screened and not table.num_rows:
+        raise FormatError(f"{path} holds screenings only, no texts to score", "'microg data accept' takes them")
     if prompt is not None:
         table = table.filter(pc.equal(table["prompt_id"], prompt))
     for task in TASKS:

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-Task = Literal["caption", "vqa"]
+Task = Literal["caption", "vqa", "screening"]
+# What is scored.
 TASKS: tuple[Task, ...] = ("caption", "vqa")
+# What models can be asked for; a screening says whether a clip shows weightlessness.
+GENERATED: tuple[Task, ...] = (*TASKS, "screening")
 
 
 class ItemKey(NamedTuple):

@@ -20,7 +20,7 @@ from microg.data import schema
 from microg.errors import RunConflictError
 from microg.pipelines.core.part_files import WRITTEN, PartFiles
 from microg.runs import differences
-from microg.texts.items import TASKS
+from microg.texts.items import GENERATED
 
 TABLE = "generations"
 KEY = "key"
@@ -85,7 +85,7 @@ def finish(root: str, keys: Iterable[str]) -> tuple[pa.Table, pa.Table]:
 
 def order_of(table: pa.Table) -> pa.Table:
     """Return rows of `generations` by clip, task and question."""
-    places = pa.array([TASKS.index(task) for task in table["task"].to_pylist()], pa.int8())
+    places = pa.array([GENERATED.index(task) for task in table["task"].to_pylist()], pa.int8())
     keys = table.select(["clip_id", "qa_index"]).append_column("place", places)
     return table.take(
         pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ("clip_id", "place", "qa_index")])

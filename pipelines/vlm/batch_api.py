@@ -29,7 +29,7 @@ from microg.pipelines.vlm.generate import api_files
 from microg.pipelines.vlm.questions import CLIPS, blocks_of, sizes_of, without
 from microg.pipelines.vlm.settings import GenerateSettings, engine_settings
 from microg.registry import load_object
-from microg.texts.items import TASKS, Task
+from microg.texts.items import GENERATED, Task
 
 # Of one submission: few enough to hold their frames, many enough for few batches.
 _CLIPS, _BYTES = 64, 128 * 2**20
@@ -57,7 +57,7 @@ def run_batches(
     engine.check_ready()
     common = lock_engine(root, card, engine)
     # of all tasks: an earlier invocation may have submitted others than this one asks for
-    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in TASKS}
+    prompts: dict[Task, Prompt] = {task: settings.prompt_of(task) for task in GENERATED}
     samplings: dict[Task, Sampling] = {task: settings.sampling.of(prompt) for task, prompt in prompts.items()}
     files = api_files(root, settings)
     progress = _BatchProgress(on_wait)

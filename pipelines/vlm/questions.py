@@ -54,8 +54,8 @@ class FrameSize:
 def read_questions(settings: GenerateSettings) -> ClipQuestions:
     """Read the clips that `settings` choose, with their questions.
 
-    Only clips with status ok. Where the dataset has captions, captions are asked of the clips that have one, unless
-    `settings.all_clips`. Raises `DatasetError` when there is nothing to ask.
+    Only clips with status ok; every one of them is screened. Where the dataset has captions, captions are asked of the
+    clips that have one, unless `settings.all_clips`. Raises `DatasetError` when there is nothing to ask.
     """
     dataset, notes = Dataset.open(settings.dataset), []
     clips = dataset.table("clips")
@@ -72,6 +72,8 @@ def read_questions(settings: GenerateSettings) -> ClipQuestions:
         asks: list[tuple[Task, int | None, str | None]] = []
         if "caption" in settings.tasks and (everywhere or row["clip_id"] in captioned):
             asks.append(("caption", None, None))
+        if "screening" in settings.tasks:
+            asks.append(("screening", None, None))
         if "vqa" in settings.tasks:
             asks.extend(("vqa", index, text) for index, text in questions.get(row["clip_id"], ()))
         if asks:

@@ -18,7 +18,7 @@ from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint,
 from microg.models.vlm.engines.registry import ENGINES, engine_class, engine_settings_of
 from microg.models.vlm.prompts import Prompt, prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform
-from microg.texts.items import TASKS, Task
+from microg.texts.items import GENERATED, TASKS, Task
 
 _VOLATILE = (
     "model url dataset tasks all_clips limit settings api cache max_cost device tensor_parallel "
@@ -26,16 +26,23 @@ _VOLATILE = (
 )
 
 
+_SCREENING = "screening-v1"
+
+
 class PromptIds(Config):
     """Which prompt asks each task."""
 
     caption: str = Field(default="caption-v1", description="Prompt that asks for a caption.")
     vqa: str = Field(default="vqa-v1", description="Prompt that asks a question.")
+    # none by default, so that runs made before there was one can go on
+    screening: str | None = Field(
+        default=None, description=f"Prompt that asks whether a clip shows weightlessness; without it {_SCREENING}."
+    )
 
 
 def prompt_for(ids: PromptIds, task: Task) -> Prompt:
     """Return the prompt of a task. Raises `ConfigError` when there is none of that name, or it is for another."""
-    chosen = prompt(getattr(ids, task))
+    chosen = prompt(getattr(ids, task) or _SCREENING)
     if chosen.task != task:
         raise ConfigError(f"prompt {chosen.id} is for task {chosen.task}, not {task}", "see 'microg vlm prompts'")
     return chosen
@@ -110,7 +117,7 @@ class GenerateSettings(Config):
     )
     url: str | None = Field(default=None, description="OpenAI-compatible server that has the model.")
     dataset: str = Field(default="", description="Dataset folder with the clips to ask about.")
-    tasks: tuple[Task, ...] = Field(default=TASKS, description="What is asked: caption, vqa, or both.")
+    tasks: tuple[Task, ...] = Field(default=TASKS, description="What is asked: caption, vqa, screening.")
     prompts: PromptIds = PromptIds()
     prompt_hashes: dict[str, str] = Field(
         default_factory=dict, description="Hashes of the prompts by task; filled in by the command."
@@ -203,14 +210,14 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
     for name in settings.end_scores:
         metric(name)  # an unknown one is refused before the work
     if not settings.tasks:
-        raise ConfigError("no task is asked for", f"tasks are {' and '.join(TASKS)}")
-    hashes = {task: settings.prompt_of(task).hash for task in TASKS}
+        raise ConfigError("no task is asked for", f"tasks are {', '.join(GENERATED)}")
+    hashes = {task: settings.prompt_of(task).hash for task in GENERATED if task in {*TASKS, *settings.tasks}}
     filled = settings.replaced(
         model_id=card.title if is_checkpoint(card.hub_id) else card.hub_id,
         engine=card.engine,
         frames=(settings.frames or card.frames).model_dump(),
         prompt_hashes=hashes,
-        tasks=tuple(task for task in TASKS if task in settings.tasks),
+        tasks=tuple(task for task in GENERATED if task in settings.tasks),
     )
     return filled, card
 

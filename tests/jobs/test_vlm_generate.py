@@ -20,6 +20,7 @@ from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import Uniform
 from microg.pipelines.vlm.settings import GenerateSettings
+from microg.texts.screening import Screening, read_screening
 from tests.support import gemini_server
 from tests.support.gemini_server import GeminiServer
 from tests.support.helpers import FRAMES, HEIGHT, WIDTH, make_dataset
@@ -252,6 +253,24 @@ def test_a_server_that_refuses_the_key_ends_the_run_with_one_line(
     assert not (tmp_path / "run" / "tables").exists()
 
 
+def test_a_model_screens_every_clip_and_its_run_is_not_scored_as_texts(
+    data: Path, server: OpenAiServer, tmp_path: Path, ray_session: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = lambda body: json.dumps({"weightless": "no", "reason": "a title"})
+    run = tmp_path / "run"
+    assert microg(*words(data, run, server, "--task", "screening", "--frames", "uniform:2")) == 0
+    printed = capsys.readouterr().out
+    assert f"next: microg data accept {run} {data}" in printed
+    assert "vlm score" not in printed
+    rows = table_of(run)
+    assert [(row["clip_id"], row["task"], row["qa_index"], row["prompt_id"]) for row in rows] == [
+        (clip, "screening", None, "screening-v1") for clip in CLIPS
+    ]
+    assert read_screening(rows[0]["text"]) == Screening(False, "a title")
+    assert microg("vlm", "score", "--run", run, "--no-plots") == 2
+    assert "holds screenings only, no texts to score" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -259,7 +278,7 @@ def test_a_server_that_refuses_the_key_ends_the_run_with_one_line(
         (["--model", "gemini-1.5-pro"], "cannot run: Google has switched off"),
         (["--model", "gpt-4o"], "OPENAI_API_KEY is not set"),
         ([], "which model to ask is missing"),
-        (["--model", "gpt-4o", "--task", "captions"], "tasks.0: Input should be 'caption' or 'vqa'"),
+        (["--model", "gpt-4o", "--task", "captions"], "tasks.0: Input should be 'caption', 'vqa' or 'screening'"),
         (["--model", "gpt-4o", "--prompt", "vqa-v9"], "there is no prompt 'vqa-v9'"),
         (["--model", "gpt-4o", "--prompt", "vqa-v1", "--prompt", "vqa-json-v1"], "are for one task"),
         (["--model", "gpt-4o", "--set", "prompts.vqa=caption-v1"], "prompt caption-v1 is for task caption, not vqa"),

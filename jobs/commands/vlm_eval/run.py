@@ -12,6 +12,7 @@ from microg import storage
 from microg.console import say, say_aside
 from microg.locks import exclusive
 from microg.runs import Run
+from microg.texts.items import TASKS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -321,4 +322,7 @@ def show(report: dict[str, Any]) -> None:
     if report["failed"]:
         say(f"{report['failed']:,} of {report['rows']:,} answers failed; run the same command to try them again")
     say(f"wrote {report['generations']}")
-    say(f"next: microg vlm score --run {report['run']}")
+    if set(report["prompts"]) & set(TASKS):
+        say(f"next: microg vlm score --run {report['run']}")
+    if "screening" in report["prompts"]:
+        say(f"next: microg data accept {report['run']} {report['dataset']}")

@@ -16,6 +16,7 @@ RELEASED = {
     "qa-kind-v1": "7f357eaa9dc30a98",
     "qa-propose-v1": "ad9e32040fc2444f",
     "qa-rank-v1": "c42339972c830b29",
+    "screening-v1": "68b832b30647fb89",
     "vqa-json-v1": "4bfb2b38fdbf4c9f",
     "vqa-unanswerable-v1": "11d44760de515afe",
     "vqa-v1": "bfc793c697ddee7a",
