@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.console import say, say_aside
+from microg.console import say_aside
 from microg.jobs import common
-from microg.jobs.common import EXIT_INTERRUPTED, command, finish, given, main, print_json, setting
+from microg.jobs.common import EXIT_INTERRUPTED, command, finish, given, main, setting, show_plan
 
 if TYPE_CHECKING:
     from microg.pipelines.har.train.checks import TrainingSetup
@@ -84,7 +84,7 @@ def har_train(
     folder = run_folder or default_folder(recipe, settings)
     if dry_run:
         plan = _plan(check_and_plan(settings, dataset, folder, fetch=False))
-        print_json(plan) if as_json else _show_plan(plan)
+        show_plan(plan, as_json, "nothing was trained")
         return
     with _terminated_like_interrupted(), _Display(settings) as display:
         result = train(settings, dataset, folder, watch=display.update)
@@ -176,12 +176,6 @@ def _plan(setup: TrainingSetup) -> dict[str, Any]:
     if setup.context.weights is not None:
         document["load_report"] = setup.load_report()
     return document
-
-
-def _show_plan(plan: dict[str, Any]) -> None:
-    for name, value in plan.items():
-        say(f"{name}: {value}")
-    say_aside("nothing was trained (--dry-run)")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def _write(runs: Sequence[RunFolder], page: str, title: str | None) -> WrittenPa
     }
     for path, content in files.items():
         storage.write_bytes(path, content.encode())
-    return written_page(page, text, list(files), [f"{name}: has no scores to rank" for name in left], runs)
+    notes = [f"without scores to rank: {', '.join(left)}"] if left else []
+    return written_page(page, text, list(files), notes, runs)
 
 
 def _ordered(board: Board, entries: Sequence[Entry]) -> _OrderedBoard:

@@ -103,7 +103,7 @@ def test_the_command_says_what_is_left_out(runs: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "board")
     done = CliRunner().invoke(cli.app, ["report", "--leaderboard", str(runs), "--out", out])
     assert done.exit_code == 0, done.output
-    assert "note: trained: has no scores to rank" in done.stdout
+    assert "note: without scores to rank: trained" in done.stdout
     assert {path.name for path in (tmp_path / "board").iterdir()} == {
         "leaderboard.html",
         "leaderboard.csv",
