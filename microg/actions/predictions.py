@@ -60,7 +60,7 @@ def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: s
         return _from_long(
             path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, score_kind, space
         )
-    table = _parquet(path)
+    table = prediction_table(path)
     if "scores" in table.column_names:
         return _from_wide(table, path, score_kind, space)
     columns, own = _long_columns(table)
@@ -101,7 +101,11 @@ def _agreed(what: str, path: str, own: str | None, declared: str | None) -> str 
     return own if own is not None else declared
 
 
-def _parquet(path: str) -> pa.Table:
+def prediction_table(path: str) -> pa.Table:
+    """Return the rows of a Parquet file or of a run's table of predictions, as they are stored.
+
+    Raises `FormatError` for a folder that has none.
+    """
     fs, plain = storage.filesystem(path)
     if not fs.isdir(plain):
         return storage.read_parquet(path)

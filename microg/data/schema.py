@@ -110,6 +110,15 @@ RUN_TABLES: dict[str, pa.Schema] = {
         "clip_id: string, number: int32, form question answer: string, consistency fluency relevance information: "
         "int32, reason: string, chosen: int32, review status error: string"
     ),
+    # One row a number of how far annotators agree. kind: of what was judged; slice_kind: all | group | action | text |
+    # decided (with what an adjudicator said); annotator and other: whose it is, null for all; low and high: 95% over
+    # clips; reason says why a value is null.
+    "agreement": parse_schema(
+        "kind slice_kind slice metric annotator other: string, value low high: float64, units raters: int64, reason: "
+        "string"
+    ),
+    # One row a judgement of what annotators judged differently; value: as in the table `annotations`.
+    "disagreements": parse_schema("kind clip_id: string, person_id item: int32, annotator value: string"),
     # One row a question of a dataset. kind: by a model, null where status is error; by_rules: by the versioned rules.
     "qa_kinds": parse_schema("clip_id: string, qa_index: int32, question answer kind by_rules status error: string"),
     # One row a scored item: what was said and what is true. status: ok | empty | missing | failed (then text is null).

@@ -289,6 +289,17 @@ def _run_table(path: str) -> pa.Table:
     raise FormatError(f"{path} holds no table {_TABLE}", "give a file, or the run folder of 'microg vlm generate'")
 
 
+@reads()
+def read_generations(path: str) -> pa.Table:
+    """Return the newest row of table `generations` for each (clip, task, question) of a run, whatever asked it.
+
+    Raises `FormatError` where the run has none.
+    """
+    table = newest(_run_table(path)).sort_by([("written", "ascending")])
+    last = {(row["clip_id"], row["task"], row["qa_index"]): place for place, row in enumerate(table.to_pylist())}
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
 def newest(table: pa.Table) -> pa.Table:
     """Return the newest row of each (clip, task, question, prompt) of table `generations`, in a fixed order."""
     table = schema.conform(_TABLE, table)

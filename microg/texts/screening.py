@@ -29,4 +29,6 @@ def read_screening(text: str) -> Screening:
         keep = {"yes": True, "no": False, "unclear": None}[value["weightless"]]
         return Screening(keep, str(value.get("reason") or "").strip())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{text[:80]!r} is no screening", 'it looks like {"weightless": "yes", "reason": "..."}') from error
+        raise FormatError(
+            f"{text[:80]!r} is no screening", 'it looks like {"weightless": "yes", "reason": "..."}'
+        ) from error

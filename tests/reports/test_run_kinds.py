@@ -22,7 +22,7 @@ from tests.support import scored_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Their run folders are listed, with nothing more to show.
-_WITHOUT_A_KIND = {"demo", "data label-qa", "data make-qa", "vlm train"}
+_WITHOUT_A_KIND = {"demo", "data agreement", "data label-qa", "data make-qa", "vlm train"}
 
 
 def test_every_command_that_starts_runs_has_a_kind_or_nothing_to_show() -> None:
@@ -36,7 +36,8 @@ def test_every_command_that_starts_runs_has_a_kind_or_nothing_to_show() -> None:
 def test_kinds_name_tables_that_exist_and_no_table_twice() -> None:
     tables = [table for kind in run_kinds() for table in kind.tables]
     assert len(tables) == len(set(tables))
-    assert set(RUN_TABLES) - set(tables) == {"qa_candidates", "qa_kinds"}  # of `data make-qa` and `data label-qa`
+    # of `data make-qa` and `data label-qa`, and of `data agreement`, which has a page of its own
+    assert set(RUN_TABLES) - set(tables) == {"qa_candidates", "qa_kinds", "agreement", "disagreements"}
     assert set(tables) <= set(RUN_TABLES)
     for kind in run_kinds():
         assert {table for part in kind.sections for table in part.tables} <= set(kind.tables)

@@ -1,0 +1,70 @@
+"""What a model predicts of people, for those who judge people and not key frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from microg.actions.predictions import prediction_table
+from microg.data import schema
+from microg.data.label_space import LABEL_SPACES, MICROG_50, LabelSpace
+from microg.errors import FormatError
+from microg.reading import reads
+
+_TABLE = "har_predictions"
+
+
+@dataclass(frozen=True)
+class PeoplesActions:
+    """Probabilities of actions of people.
+
+    Attributes:
+        probabilities: By clip and person, the highest over key frames of each class of `space` (classes,).
+        space: The actions.
+        failed: Key frames of people that have no scores.
+    """
+
+    probabilities: Mapping[tuple[str, int], np.ndarray]
+    space: LabelSpace
+    failed: int
+
+
+@reads()
+def read_people(run: str, spaces: Iterable[LabelSpace] = ()) -> PeoplesActions:
+    """Read what a run of `microg har predict` says of each person.
+
+    Args:
+        run: The run folder.
+        spaces: Label spaces that are known besides the published ones.
+
+    Raises:
+        FormatError: It holds no predictions of people, or of actions that are not known here.
+    """
+    table = prediction_table(run)
+    if "scores" not in table.column_names or "person_id" not in table.column_names:
+        raise FormatError(f"{run} does not say whose actions it predicts", "give a run of 'microg har predict'")
+    rows = schema.conform(_TABLE, table).to_pylist()
+    known = {**LABEL_SPACES, **{space.name: space for space in spaces}}
+    names = {row["label_space"] or MICROG_50.name for row in rows}
+    if len(names) != 1 or not names <= set(known):
+        raise FormatError(
+            f"{run} predicts actions of {', '.join(sorted(names)) or 'nothing'}",
+            f"known here are {', '.join(known)}",
+        )
+    space = known[names.pop()]
+    best: dict[tuple[str, int], np.ndarray] = {}
+    failed = 0
+    for number, row in enumerate(rows, 1):
+        if row["status"] != "ok" or row["scores"] is None:
+            failed += 1
+            continue
+        scores = np.array(row["scores"], dtype=np.float64)
+        if len(scores) != len(space) or row["person_id"] is None or np.isnan(scores).any():
+            raise FormatError(f"{run}, row {number}: no person, or not {len(space)} scores of numbers")
+        if row["score_kind"] != "probability":
+            scores = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+        key = (row["clip_id"], row["person_id"])
+        best[key] = np.maximum(best[key], scores) if key in best else scores
+    return PeoplesActions(best, space, failed)
