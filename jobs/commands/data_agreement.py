@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -55,22 +56,22 @@ def compare(dataset: str, settings: AgreementConfig, run_folder: str | None) -> 
         AnnotationError: Nobody judged anything, an annotator is not there, or a run is of something else.
     """
     opened = Dataset.open(dataset)
-    said, notes = _judgements(opened, settings)
-    choice = Choice(
-        kinds=settings.kinds,
-        annotators=settings.annotators and (*settings.annotators, *_names_of_runs(said)),
-        models=settings.models or bool(settings.runs),
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )
-    found = agreement(said, opened.vocabulary, _held(opened, choice.kinds), choice)
-    if not found:
-        raise AnnotationError(
-            f"nobody judged {' or '.join(settings.kinds)} in {dataset}", "'microg data import' brings in judgements"
+    with nullcontext() if run_folder is None else exclusive(run_folder):
+        said, notes = _judgements(opened, settings)
+        choice = Choice(
+            kinds=settings.kinds,
+            annotators=settings.annotators and (*settings.annotators, *_names_of_runs(said)),
+            models=settings.models or bool(settings.runs),
+            resamples=settings.resamples,
+            seed=settings.seed,
         )
-    report = _document(dataset, found, opened.vocabulary, notes)
-    if run_folder is not None:
-        with exclusive(run_folder):
+        found = agreement(said, opened.vocabulary, _held(opened, choice.kinds), choice)
+        if not found:
+            raise AnnotationError(
+                f"nobody judged {' or '.join(settings.kinds)} in {dataset}", "'microg data import' brings in judgements"
+            )
+        report = _document(dataset, found, opened.vocabulary, notes)
+        if run_folder is not None:
             run = Run.start(run_folder, COMMAND, settings, dataset=_state(opened))
             _write(run, opened, found, report)
     return report

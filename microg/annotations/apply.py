@@ -54,7 +54,10 @@ def accept_into(
         dataset.write(name, table)
     notes = _remake_samples(dataset, accepted) if accepted.tables else []
     annotators = sorted({each.annotator for each in said if each.annotator != DATASET})
-    dataset.describe(acceptance={**asdict(how), "kinds": accepted.counts, "annotators": annotators})
+    # kinds that were not accepted now are as they were, by the rule of then
+    counts = {kind: {**found, **asdict(how)} for kind, found in accepted.counts.items()}
+    kinds_before = (dataset.info.get("acceptance") or {}).get("kinds") or {}
+    dataset.describe(acceptance={**asdict(how), "kinds": {**kinds_before, **counts}, "annotators": annotators})
     return accepted, notes
 
 

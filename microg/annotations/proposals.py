@@ -190,7 +190,7 @@ def _generations(run: str, dataset: Dataset, notes: list[str]) -> Iterator[State
                 left["could not tell"] += 1
                 continue
             value = {"keep": keep} if keep or not reason else {"keep": keep, "reason": reason}
-            yield Statement(clip, Item("screening", clip), value)
+            yield Statement(f"screening:{clip}", Item("screening", clip), value)
         else:
             index, question = row["qa_index"], row["question"] or ""
             if questions.get((clip, index), question) != question:

@@ -84,6 +84,7 @@ def renew(
         )
     mine = [each for each in mine if each.adjudicated == adjudicated]
     standing = {each.about: each for each in current(mine)}
+    latest = {each.about: each for each in sorted(mine, key=lambda each: (each.time, each.annotation_id))}
     indices = _Indices(annotations, mine, taken)
     result = Renewed([], 0, 0, 0, [], {})
     same = replaced = 0
@@ -94,11 +95,11 @@ def renew(
         seen.add(about)
         result.items[statement.key] = about
         before = standing.get(about)
-        made = _annotation(about, statement.value, annotator, source, adjudicated, base, before)
+        made = _annotation(about, statement.value, annotator, source, adjudicated, base, latest.get(about))
         try:
             made = checked(made, vocabulary)
         except AnnotationError as error:
-            result.refused.append(error.what)
+            result.refused.append(str(error))
             continue
         if before is not None and value_json(before.value) == value_json(made.value):
             same += 1

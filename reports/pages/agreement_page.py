@@ -9,6 +9,7 @@ import pandas as pd
 
 from microg import storage
 from microg.annotations.rows import Item, Kind
+from microg.annotations.words import in_words
 from microg.data.dataset import Dataset
 from microg.data.vocabulary import Vocabulary
 from microg.metrics.agreement.report import KindAgreement
@@ -253,26 +254,11 @@ def _example(
         "person": item.person_id,
         "colour": None if item.person_id is None else colour_number(item.person_id),
         "index": item.index,
-        "said": [(name, in_words(value, vocabulary)) for name, value in sorted(by.items())],
+        "said": [(name, _said(value, vocabulary)) for name, value in sorted(by.items())],
     }
 
 
-def in_words(value: Mapping[str, Any], vocabulary: Vocabulary) -> str:
-    """Return what somebody said, for people."""
-    if "edits" in value:
-        return "; ".join(_edit(each) for each in value["edits"])
-    if "keep" in value:
-        return ("keep" if value["keep"] else "drop") + (f": {value['reason']}" if value.get("reason") else "")
-    if "verdict" in value:
-        texts = [value[name] for name in ("caption", "question", "answer") if value.get(name)]
-        return value["verdict"] if value["verdict"] == "reject" else f"{value['verdict']}: {' '.join(texts)}"
-    if value.get("cannot_tell"):
-        return "cannot tell"
-    names = [vocabulary.by_id[each].label if each in vocabulary.by_id else str(each) for each in value["actions"]]
-    return "; ".join(names) or "none of the actions"
-
-
-def _edit(value: Mapping[str, Any]) -> str:
-    if value["op"] == "draw":
-        return f"drew {sum(map(len, value['stretches']))} boxes"
-    return {"delete": "deleted a person", "merge": "merged two people", "split": "split a person"}[value["op"]]
+def _said(value: Mapping[str, Any], vocabulary: Vocabulary) -> str:
+    verdict = f"{value['verdict']}: " if value.get("verdict") in ("accept", "edit") else ""
+    parts = value.get("edits", [value])
+    return verdict + "; ".join(in_words(each, vocabulary) for each in parts)

@@ -43,6 +43,9 @@ _ONE = ("--set", "batch=1", "--set", "micro_batch=1")
 # By command: its words after its name. They write to `out`, or to `data` where `out` is not among them.
 _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "curate": lambda f: [f.data, f.out, "--weights", "none.pt"],
+    "data accept": lambda f: [f.run, f.data],
+    "data adjudicate": lambda f: [f.data],
+    "data agreement": lambda f: [f.data, "--run", f.out],
     "data annotate-synthetic": lambda f: [f.data, "footage"],
     "data export": lambda f: ["coco", f.data, f.out],
     "data import": lambda f: ["coco", "annotations", f.out],
