@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import DryRunOption, JsonOption, LimitOption, command, finish, given, main, setting
+from microg.jobs.common import (
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    LimitOption,
+    OfflineOption,
+    SetOption,
+    SettingsOption,
+    command,
+    finish,
+    given,
+    main,
+    setting,
+)
 
 EPILOG = """
 **Examples**
@@ -14,6 +27,8 @@ EPILOG = """
 `microg data label-qa data/microg4m --model gpt-4o --run runs/kinds --max-cost 5`
 
 `microg data label-qa data/mine --model Qwen/Qwen3-8B --url http://127.0.0.1:8000/v1 --run runs/kinds`
+
+`microg data label-qa data/mine --model qwen2.5-vl-7b --engine transformers --run runs/kinds`
 
 `microg data stats data/mine --qa-kinds runs/kinds`, `microg vlm score --run runs/qwen --qa-kinds runs/kinds`
 
@@ -29,6 +44,12 @@ def label_qa(
     model: Annotated[str, setting("model")],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume; on this machine.")],
     url: Annotated[str | None, setting("base_url", "--url")] = None,
+    engine: Annotated[str | None, setting("engine")] = None,
+    device: DeviceOption = None,
+    trust_remote_code: Annotated[bool | None, setting("trust_remote_code", "--trust-remote-code")] = None,
+    overrides: SetOption = None,
+    list_settings: SettingsOption = False,
+    offline: OfflineOption = False,
     max_tokens: Annotated[int | None, setting("max_tokens")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="US dollars that may be spent at most.")] = None,
     limit: LimitOption = None,
@@ -44,7 +65,9 @@ def label_qa(
     from microg.jobs.commands.data_label_qa import PROMPT, LabelQaConfig, label, plan, read_questions
     from microg.models.vlm.prompts import prompt
 
-    settings = load_config(LabelQaConfig, None, [given(context)], prompts={PROMPT: prompt(PROMPT).hash})
+    settings = load_config(
+        LabelQaConfig, None, [*(overrides or []), given(context)], prompts={PROMPT: prompt(PROMPT).hash}
+    )
     require_local(run_folder)
     questions, fingerprint = read_questions(dataset, limit)
     if dry_run:

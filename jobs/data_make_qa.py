@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from microg.jobs.common import DryRunOption, JsonOption, LimitOption, command, finish, given, main, setting
+from microg.jobs.common import (
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    LimitOption,
+    OfflineOption,
+    SetOption,
+    SettingsOption,
+    command,
+    finish,
+    given,
+    main,
+    setting,
+)
 
 EPILOG = """
 **Examples**
@@ -14,6 +27,8 @@ EPILOG = """
 `microg data make-qa data/mine --model gpt-4o --run runs/qa --max-cost 5`
 
 `microg data make-qa data/mine --model Qwen/Qwen3-8B --url http://127.0.0.1:8000/v1 --run runs/qa`
+
+`microg data make-qa data/mine --model qwen2.5-vl-7b --engine vllm --run runs/qa`
 
 `microg data make-qa data/mine --model gpt-4o --run runs/qa --dry-run`
 
@@ -30,6 +45,12 @@ def make_qa(
     model: Annotated[str, setting("model")],
     run_folder: Annotated[str, typer.Option("--run", help="Run folder to make or to resume; on this machine.")],
     url: Annotated[str | None, setting("base_url", "--url")] = None,
+    engine: Annotated[str | None, setting("engine")] = None,
+    device: DeviceOption = None,
+    trust_remote_code: Annotated[bool | None, setting("trust_remote_code", "--trust-remote-code")] = None,
+    overrides: SetOption = None,
+    list_settings: SettingsOption = False,
+    offline: OfflineOption = False,
     count: Annotated[int | None, setting("count")] = None,
     max_tokens: Annotated[int | None, setting("max_tokens")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="US dollars that may be spent at most.")] = None,
@@ -45,7 +66,7 @@ def make_qa(
     from microg.models.vlm.qa import PROMPTS
 
     hashes = {name: prompt(name).hash for name in PROMPTS}
-    settings = load_config(MakeQaConfig, None, [given(context)], prompts=hashes)
+    settings = load_config(MakeQaConfig, None, [*(overrides or []), given(context)], prompts=hashes)
     require_local(run_folder)
     captions, fingerprint = read_captions(dataset, limit)
     if dry_run:

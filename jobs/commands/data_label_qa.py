@@ -12,7 +12,7 @@ from microg.data.dataset import Dataset
 from microg.data.qa_kinds import TABLE, qa_kind, qa_rules
 from microg.errors import DatasetError
 from microg.escaping import csv_text
-from microg.jobs.commands.asking import AskConfig, asking, cost_at_most, open_model
+from microg.jobs.commands.asking import AskConfig, asking, check_ready, cost_at_most, open_model
 from microg.locks import exclusive
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.qa import read_json
@@ -54,7 +54,7 @@ def label(
     questions: Sequence[Question], fingerprint: str, settings: LabelQaConfig, run_folder: str, max_cost: float | None
 ) -> dict[str, Any]:
     """Label the questions into a run folder on this machine and return the summary."""
-    open_model(settings, _USE, max_cost).check_ready()  # before a folder is made
+    check_ready(settings, _USE, max_cost)
     template = prompt(PROMPT)
     requests = [
         template.request(str(place), None, question=row["question"], answer=row["answer"])

@@ -12,7 +12,7 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import DatasetError
 from microg.escaping import csv_text
-from microg.jobs.commands.asking import AskConfig, asking, cost_at_most, open_model
+from microg.jobs.commands.asking import AskConfig, asking, check_ready, cost_at_most, open_model
 from microg.locks import exclusive
 from microg.models.vlm import qa
 from microg.models.vlm.prompts import prompt
@@ -59,7 +59,7 @@ def make(
 ) -> dict[str, Any]:
     """Make the questions into a run folder on this machine and return the summary."""
     most = plan(captions, settings, max_cost)["requests"]
-    open_model(settings, _USE, max_cost).check_ready()  # before a folder is made
+    check_ready(settings, _USE, max_cost)
     with exclusive(run_folder):
         folder = Run.start(run_folder, "data make-qa", settings, dataset=fingerprint)
         with asking(settings, _USE, run_folder, max_cost, most) as ask:

@@ -176,6 +176,7 @@ class Engine(ABC):
         runs_here: Whether this machine does the work; else a server does, and a request may cost money.
         calls_at_once: Calls of `generate` that may run at once, each in a thread: above 1 for an engine that joins what
             they ask, or makes one ready while it answers another.
+        answers_text: Whether it answers requests that show no frames, such as what is asked about texts.
         batch_mode: `module:class` of the provider's batch mode (see `microg.models.vlm.api.openai_batch`), or "".
         name: The engine's name as answers record it.
         model: The model's id.
@@ -184,6 +185,7 @@ class Engine(ABC):
 
     runs_here: ClassVar[bool] = True
     calls_at_once: ClassVar[int] = 1
+    answers_text: ClassVar[bool] = True
     batch_mode: ClassVar[str] = ""
     name: str
     model: str

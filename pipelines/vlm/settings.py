@@ -14,8 +14,8 @@ from microg.models.video.decoders.registry import DECODER, DecoderName
 from microg.models.vlm.api.gate import Limits
 from microg.models.vlm.api.response import RetryPolicy
 from microg.models.vlm.base import Placement, Sampling
-from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint, names, plain_name
-from microg.models.vlm.engines.registry import ENGINES, engine_class, engine_settings_of
+from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint, names, plain_name, run_by
+from microg.models.vlm.engines.registry import ENGINES, engine_class
 from microg.models.vlm.prompts import Prompt, prompt
 from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.texts.items import GENERATED, TASKS, Task
@@ -194,12 +194,7 @@ def resolve(settings: GenerateSettings) -> tuple[GenerateSettings, ModelCard]:
 
     Raises `ConfigError` for a model, prompt or engine that is not there, or that cannot run.
     """
-    card = _card(settings)
-    if settings.engine is not None and settings.engine != card.engine:
-        # how frames are shown, say, holds for every engine that has the setting
-        kept = {name: value for name, value in card.settings.items() if name in engine_settings_of(settings.engine)}
-        runs = "unproved" if card.runs == "no" else card.runs
-        card = card.replaced(engine=settings.engine, runs=runs, settings=kept)
+    card = run_by(_card(settings), settings.engine)
     options = {**card.settings, **settings.settings}
     if settings.url is not None:
         options = {**options, "base_url": settings.url}

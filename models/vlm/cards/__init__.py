@@ -21,7 +21,7 @@ from microg import storage
 from microg.config import Config
 from microg.errors import ConfigError
 from microg.models.vlm.base import Engine
-from microg.models.vlm.engines.registry import engine_class, open_engine
+from microg.models.vlm.engines.registry import engine_class, engine_settings_of, open_engine
 from microg.models.vlm.layouts import OWN_FACTS, refuse_unconverted
 from microg.models.vlm.sampling import FramePolicy, Uniform
 from microg.reading import refuse_pointer_file
@@ -129,6 +129,18 @@ def open_card(card: ModelCard, *, max_cost: float | None = None, **settings: Any
     """
     card.require()
     return open_engine(card.engine, card.hub_id, max_cost=max_cost, **{**card.settings, **settings})
+
+
+def run_by(card: ModelCard, engine: str | None) -> ModelCard:
+    """Return a card whose model another engine runs, with the settings that this one has, too; None changes nothing.
+
+    Raises `ConfigError` where there is no such engine.
+    """
+    if engine is None or engine == card.engine:
+        return card
+    # how frames are shown, say, holds for every engine that has the setting
+    kept = {name: value for name, value in card.settings.items() if name in engine_settings_of(engine)}
+    return card.replaced(engine=engine, runs="unproved" if card.runs == "no" else card.runs, settings=kept)
 
 
 def names() -> list[str]:
