@@ -101,6 +101,7 @@ def accept_run(run: str, dataset: str, options: AcceptOptions, *, dry_run: bool 
         accepted, notes = accepted_of(opened, how, kinds, added, said, dry_run)
     refused = [f"{len(model.refused)} proposals cannot be saved: {model.refused[0]}"] if model.refused else []
     return report | {
+        "command": proposals.command,
         "proposed": dict(Counter(each.about.kind for each in proposals.statements)),
         "added": len(model.added) - model.replaced - model.withdrawn,
         "there_before": model.same,
@@ -172,6 +173,8 @@ def show(report: dict[str, Any]) -> None:
         say(f"note: {note}")
     waiting = ", ".join(f"{count:,} of kind {kind}" for kind, count in report["waiting"].items())
     if waiting:
-        say(f"wait for people: {waiting}; 'microg review {report['dataset']} --proposals {report['run']}'")
+        # questions that are new got indices of their own here, under which the dataset's table proposes them
+        shown = "" if report["command"] == _MAKES_QUESTIONS else f" --proposals {report['run']}"
+        say(f"wait for people: {waiting}; 'microg review {report['dataset']}{shown}'")
     if not report["written"]:
         say("the dataset was left as it is (--dry-run)")

@@ -9,6 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from microg import storage
+from microg.annotations.apply import in_short
 from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.qa_kinds import read_kinds
@@ -23,10 +24,13 @@ _TERMINAL_ROWS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The tables of a dataset by name, notes on what it lacks, and the files that were written to folder `out`."""
+    """The tables of a dataset by name, how its judgements were accepted, notes on what it lacks, and the files that
+    were written to folder `out`.
+    """
 
     dataset: str
     tables: dict[str, pd.DataFrame]
+    acceptance: list[str]
     notes: list[str]
     out: str | None
     files: list[str]
@@ -37,10 +41,13 @@ def describe(dataset: str, out: str | None, *, plots: bool, kinds: str | None = 
 
     `kinds` is a run that labelled the questions.
     """
-    loaded = Tables.load(Dataset.open(dataset))
+    opened = Dataset.open(dataset)
+    loaded = Tables.load(opened)
     tables = all_tables(loaded, None if kinds is None else read_kinds(kinds))
     files = [] if out is None else _write(loaded, tables, out, plots=plots)
-    return Description(dataset=dataset, tables=tables, notes=missing(loaded), out=out, files=files)
+    return Description(
+        dataset=dataset, tables=tables, acceptance=in_short(opened), notes=missing(loaded), out=out, files=files
+    )
 
 
 def _write(loaded: Tables, tables: dict[str, pd.DataFrame], out: str, *, plots: bool) -> list[str]:
@@ -63,7 +70,13 @@ def document(description: Description) -> dict[str, Any]:
         name: frame.astype("object").where(frame.notna(), None).to_dict("records")
         for name, frame in description.tables.items()
     }
-    return {"dataset": description.dataset, "notes": description.notes, "tables": tables, "files": description.files}
+    return {
+        "dataset": description.dataset,
+        "acceptance": description.acceptance,
+        "notes": description.notes,
+        "tables": tables,
+        "files": description.files,
+    }
 
 
 def show(description: Description) -> None:
@@ -87,6 +100,8 @@ def show(description: Description) -> None:
         screen.print(table)
         if len(rows) > _TERMINAL_ROWS:
             screen.print(styled((f"... {len(rows) - _TERMINAL_ROWS} more rows (--out or --json)", "dim")))
+    for line in description.acceptance:
+        say(line)
     for note in description.notes:
         screen.print(styled(("note:", "yellow"), f" {note}"))
     if description.files:

@@ -21,7 +21,7 @@ class PeoplesActions:
     """Probabilities of actions of people.
 
     Attributes:
-        probabilities: By clip and person, the highest over key frames of each class of `space` (classes,).
+        probabilities: By clip and person, the mean over key frames of each class of `space` (classes,).
         space: The actions.
         failed: Key frames of people that have no scores.
     """
@@ -54,7 +54,7 @@ def read_people(run: str, spaces: Iterable[LabelSpace] = ()) -> PeoplesActions:
             f"known here are {', '.join(known)}",
         )
     space = known[names.pop()]
-    best: dict[tuple[str, int], np.ndarray] = {}
+    found: dict[tuple[str, int], list[np.ndarray]] = {}
     failed = 0
     for number, row in enumerate(rows, 1):
         if row["status"] != "ok" or row["scores"] is None:
@@ -65,6 +65,5 @@ def read_people(run: str, spaces: Iterable[LabelSpace] = ()) -> PeoplesActions:
             raise FormatError(f"{run}, row {number}: no person, or not {len(space)} scores of numbers")
         if row["score_kind"] != "probability":
             scores = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-        key = (row["clip_id"], row["person_id"])
-        best[key] = np.maximum(best[key], scores) if key in best else scores
-    return PeoplesActions(best, space, failed)
+        found.setdefault((row["clip_id"], row["person_id"]), []).append(scores)
+    return PeoplesActions({key: np.mean(rows, axis=0) for key, rows in found.items()}, space, failed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,25 @@ def recorded(dataset: Dataset) -> Acceptance:
     """Return the rule by which a dataset accepted judgements last, or the default."""
     stored = dataset.info.get("acceptance") or {}
     return Acceptance(**{name: stored[name] for name in ("rule", "least", "unreviewed") if name in stored})
+
+
+def in_short(dataset: Dataset) -> list[str]:
+    """Say how a dataset's judgements were accepted: by whom and which rule, what is settled and what open, by kind.
+
+    Nothing where none were.
+    """
+    stored = dataset.info.get("acceptance")
+    if not isinstance(stored, Mapping):
+        return []
+    people = ", ".join(map(str, stored.get("annotators") or ())) or "nobody"
+    lines = [f"judged by {people}; accepted by the rule {stored.get('rule')}"]
+    lines[0] += ", models' proposals where no person judged" if stored.get("unreviewed") else ""
+    for kind, found in (stored.get("kinds") or {}).items():
+        judged, settled = found.get("judged", 0), found.get("settled", 0)
+        other = found.get("rule", stored.get("rule"))
+        by = "" if other == stored.get("rule") else f", by the rule {other}"
+        lines.append(f"{kind}: {judged:,} judged, {settled:,} settled, {judged - settled:,} open{by}")
+    return lines
 
 
 def accept_into(

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from microg import storage
+from microg.annotations.apply import in_short
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.data.statistics import Tables, all_tables, cell_text, missing
@@ -39,7 +40,7 @@ def write_dataset_page(
     """
     tables = Tables.load(dataset)
     parts = [
-        _summary(tables, run_summary),
+        _summary(tables, run_summary, in_short(dataset)),
         _gallery(gallery_cards(dataset, max_clips), len(tables.kept)),
         _rejected(dataset, tables, min(max_clips, _REJECTED_PICTURES)),
         _plots(dataset_plots(tables)),
@@ -51,8 +52,8 @@ def write_dataset_page(
     storage.write_bytes(out_html, text.encode())
 
 
-def _summary(tables: Tables, run_summary: dict[str, Any] | None) -> Section:
-    """Say how many clips were kept, rejected and failed, for which reasons, and what the run reported."""
+def _summary(tables: Tables, run_summary: dict[str, Any] | None, accepted: list[str]) -> Section:
+    """Say how many clips were kept, rejected and failed, for which reasons, what people did, what the run reported."""
     status = tables.clips["status"].value_counts()
     decided = all_tables(tables)["decisions"]
     problems = pd.concat(
@@ -69,6 +70,7 @@ def _summary(tables: Tables, run_summary: dict[str, Any] | None) -> Section:
         reasons=html_table("Turned down at", decided) if len(decided) else None,
         problems=html_table("Could not be processed", problems) if len(problems) else None,
         run=[(key, value) for key, value in flatten(run_summary or {})],
+        accepted=accepted,
         notes=missing(tables),
     )
 

@@ -13,6 +13,7 @@ from typing import TypedDict
 import pandas as pd
 
 from microg import storage
+from microg.annotations.apply import in_short
 from microg.data.dataset import Dataset
 from microg.data.label_space import MICROG_50
 from microg.data.statistics import Tables
@@ -163,7 +164,8 @@ def data_figures(datasets: Sequence[Dataset], notes: list[str]) -> Section | Non
         plots = dataset_plots(Tables.load(dataset))
         if plots:
             name = str(dataset.info.get("name", "dataset"))
-            blocks.append(ScorePlots(name, f"fingerprint {dataset.fingerprint()}", tuple(map(picture, plots))))
+            about = "; ".join([f"fingerprint {dataset.fingerprint()}", *in_short(dataset)])
+            blocks.append(ScorePlots(name, about, tuple(map(picture, plots))))
     return section("data", "The data", "data", "Figure 2", blocks=blocks) if blocks else None
 
 

@@ -170,3 +170,17 @@ def test_unknown_kinds_and_datasets_that_nobody_judged_are_refused(tmp_path: Pat
         command(dataset.root, "--kinds", "qa")
     with pytest.raises(AnnotationError, match="there is no rule 'loudest'"):
         command(dataset.root, "--rule", "loudest")
+
+
+def test_statistics_and_the_page_of_a_dataset_say_how_it_was_accepted(tmp_path: Path) -> None:
+    dataset = judged_dataset(tmp_path / "data")
+    assert json.loads(CliRunner().invoke(app, ["data", "stats", dataset.root, "--json"]).stdout)["acceptance"] == []
+    command(dataset.root)
+    said = ["judged by anna, ben; accepted by the rule majority", "action: 6 judged, 3 settled, 3 open"]
+    report = json.loads(CliRunner().invoke(app, ["data", "stats", dataset.root, "--json"]).stdout)
+    assert [line for line in report["acceptance"] if line in said] == said
+    shown = CliRunner().invoke(app, ["data", "stats", dataset.root]).stdout
+    assert all(line in shown for line in said)
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(app, ["data", "page", dataset.root, str(page), "--max-clips", "0"]).exit_code == 0
+    assert all(line in page.read_text() for line in said)
