@@ -27,6 +27,10 @@ from safetensors.torch import save as save_safetensors
 from microg import formats, storage
 from microg.actions.predictions import read_predictions
 from microg.actions.truth import read_truth
+from microg.annotations.decision_lists import read_decisions, read_reviewed
+from microg.annotations.proposals import read_proposals
+from microg.annotations.rows import Item
+from microg.annotations.statements import Statement
 from microg.config import read_recipe
 from microg.data import schema
 from microg.data.dataset import Dataset
@@ -106,9 +110,48 @@ def all_readers() -> list[Reader]:
     """Return every reader."""
     return [
         reader
-        for group in (_formats, _datasets, _har, _texts, _models, _videos, _replies, _folders)
+        for group in (_formats, _datasets, _har, _texts, _models, _videos, _replies, _folders, _judgements)
         for reader in group()
     ]
+
+
+def _judgements() -> Iterator[Reader]:
+    """What models propose, and lists that people filled in."""
+
+    def proposed(command: str) -> Callable[[Path], tuple[list[Path], Use]]:
+        def make(folder: Path) -> tuple[list[Path], Use]:
+            dataset, run = make_dataset(folder / "data", videos=False), folder / "run"
+            storage.write_json(str(run / "run.json"), {"command": command, "dataset": "0" * 16})
+            name = "har_predictions" if command == "har predict" else "generations"
+            table = schema.from_rows(name, _predicted()) if command == "har predict" else _generations()
+            path = run / ("qa.parquet" if command == "data make-qa" else f"tables/{name}.parquet")
+            pairs = [{"clip_id": "tourB_000", "qa_index": n, "question": "Who?", "answer": "One."} for n in range(2)]
+            storage.write_parquet(str(path), schema.from_rows("qa", pairs) if path.name == "qa.parquet" else table)
+            return [run / "run.json", path], lambda: read_proposals(str(run), dataset)
+
+        return make
+
+    for command in ("har predict", "vlm generate", "data make-qa"):
+        yield Reader(f"proposals of {command}", proposed(command))
+
+    def decisions(folder: Path) -> tuple[list[Path], Use]:
+        dataset, path = make_dataset(folder / "data", videos=False), folder / "open.csv"
+        path.write_text(
+            "kind,clip_id,person_id,item,why,said by anna,decision\naction,tourB_000,1,,open,12 stand,12 stand;80\n"
+            'screening,filmA_000,,,open,keep,"drop: a title"\nqa,filmA_000,,0,open,a | b,What? | A cup.\n'
+        )
+        return [path], lambda: read_decisions(path.read_bytes(), "open.csv", dataset, [])
+
+    yield Reader("lists of decisions", decisions)
+
+    def reviewed(folder: Path) -> tuple[list[Path], Use]:
+        path = folder / "review.csv"
+        path.write_text("clip_id,qa_index,question,answer,review,accept\na_000,0,Who?,One.,odd,yes\n")
+        value = {"verdict": "accept", "question": "Who?", "answer": "One."}
+        known = {"a_000:0": Statement("a_000:0", Item("qa", "a_000", None, 0), value)}
+        return [path], lambda: read_reviewed(path.read_bytes(), "review.csv", known)
+
+    yield Reader("reviewed lists", reviewed)
 
 
 def _formats() -> Iterator[Reader]:
@@ -258,7 +301,21 @@ def _har() -> Iterator[Reader]:
         name: values if name == "video_id" else [float(value) for value in values] for name, values in long.items()
     }
     yield _file("HAR predictions, long Parquet", _parquet(pa.table(columns)), read_predictions, suffix=".parquet")
-    wide = [
+    table = schema.from_rows("har_predictions", _predicted())
+    yield _file("HAR predictions, our table", _parquet(table), read_predictions, suffix=".parquet")
+
+    def detections(folder: Path) -> tuple[list[Path], Use]:
+        (folder / "a_000.csv").write_text("frame,x1,y1,x2,y2,conf,cls\n1,2,3,40,50,0.9,0\n2,2,3,41,50,0.8,0\n")
+        return [folder / "a_000.csv"], lambda: read_detections(str(folder), "a_000", 90)
+
+    yield Reader("stored detections", detections)
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    yield _file("arrays", buffer.getvalue(), lambda path: np.asarray(_load_array(path)).sum(), suffix=".npy")
+
+
+def _predicted() -> list[dict[str, Any]]:
+    return [
         {
             "sample_id": f"tourB_000:{frame}:1",
             "clip_id": "tourB_000",
@@ -272,17 +329,6 @@ def _har() -> Iterator[Reader]:
         }
         for frame in (52, 53)
     ]
-    table = schema.from_rows("har_predictions", wide)
-    yield _file("HAR predictions, our table", _parquet(table), read_predictions, suffix=".parquet")
-
-    def detections(folder: Path) -> tuple[list[Path], Use]:
-        (folder / "a_000.csv").write_text("frame,x1,y1,x2,y2,conf,cls\n1,2,3,40,50,0.9,0\n2,2,3,41,50,0.8,0\n")
-        return [folder / "a_000.csv"], lambda: read_detections(str(folder), "a_000", 90)
-
-    yield Reader("stored detections", detections)
-    buffer = io.BytesIO()
-    np.save(buffer, np.arange(24, dtype=np.float32).reshape(2, 3, 4))
-    yield _file("arrays", buffer.getvalue(), lambda path: np.asarray(_load_array(path)).sum(), suffix=".npy")
 
 
 def _texts() -> Iterator[Reader]:
