@@ -1,0 +1,1 @@
+"""The web application in which people judge a dataset's clips: `microg review`."""
