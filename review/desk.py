@@ -15,13 +15,14 @@ import numpy as np
 
 from microg.annotations.accept import TABLE_OF, Acceptance, accept
 from microg.annotations.boxes import Tracks, edited
-from microg.annotations.rows import DATASET, Annotation, Item, Kind, checked
+from microg.annotations.rows import DATASET, KINDS, Annotation, Item, Kind, checked
 from microg.annotations.table import current
 from microg.data import schema
 from microg.errors import AnnotationError
 from microg.review.items import ADJUDICATE, KIND_OF, MODE_OF, MODES, Mode, RefusedError, TaskName, items_of
 from microg.review.material import Material, Numbered
-from microg.review.order import Order, Proposals, draw, ranked
+from microg.review.order import Order, check_order, draw, ranked
+from microg.review.proposals import Proposal, Proposals
 from microg.review.queues import Queue
 from microg.review.store import Lease, Note, Store
 
@@ -66,7 +67,7 @@ class Task:
     Attributes:
         name: What is to be judged.
         until: When its lease ends.
-        proposal: What a model says, and its name.
+        proposal: What a model says.
         held: What the dataset held before people judged.
         mine: What the annotator said before.
         edits: The annotator's edits of the clip's boxes, oldest first.
@@ -77,7 +78,7 @@ class Task:
 
     name: TaskName
     until: datetime
-    proposal: tuple[Mapping[str, Any], str] | None
+    proposal: Proposal | None
     held: Mapping[str, Any] | None
     mine: Annotation | None
     edits: Sequence[Annotation]
@@ -134,19 +135,19 @@ class Desk:
                 self._held[each.about] = each.value
             else:
                 self._remember(each)
-        kinds = {KIND_OF[mode] for mode in self.rules.modes if mode != ADJUDICATE}
-        for kind in kinds - {"box"}:
+        for kind in KINDS:
             items = [item for item in self._said if item.kind == kind]
             self._disputes |= dict.fromkeys(self._disagreeing(items, kind))
 
     def _line_up(self) -> None:
         """Put the items of each mode in order, and count what was said of them."""
         rules = self.rules
+        check_order(rules.order, self.proposals, self._disputes)
         for mode in rules.modes:
             if mode == ADJUDICATE:
                 continue
             items = items_of(self.material, mode, self.proposals.questions(self.material))
-            first = ranked(mode, items, self.material, self.proposals, self._said, rules.order, rules.seed)
+            first = ranked(mode, items, self.material, self.proposals, self._disputes, rules.order, rules.seed)
             need = np.full(len(items), rules.each, np.int64)
             if rules.second > 0:
                 need += _chosen(self.material, mode, items, rules.second, rules.seed)
@@ -308,10 +309,9 @@ class Desk:
                 raise RefusedError(f"{task_id} ends when it is saved", "only clips' boxes are done so", 422)
             self._check_mode(who, name.mode)
             self._expire()
-            place = self._place(name.item)
-            if place is not None and who.name in self._queues[name.mode].judged_by(place):
-                if self._queues[name.mode].leased_until(place, who.name) is None:
-                    return  # said twice
+            queue, place = self._queues[name.mode], self._known(name)
+            if who.name in queue.judged_by(place) and queue.leased_until(place, who.name) is None:
+                return  # it was said twice
             self._check_lease(name, who)
             self.store.finish(name.item.clip_id, who.name, self.rules.round, task_id, seconds)
             self._judge(name.item, who.name)
@@ -501,9 +501,7 @@ class Desk:
     def _may_settle(self, item: Item, who: Annotator) -> bool:
         return self._disputed.get(item, (who.name,))[0] == who.name
 
-    def _next_disputes(
-        self, who: Annotator, count: int, until: datetime, have: Sequence[str] | None
-    ) -> list[Item]:
+    def _next_disputes(self, who: Annotator, count: int, until: datetime, have: Sequence[str] | None) -> list[Item]:
         found: list[Item] = []
         for item in self._disputes:
             if len(found) == count:

@@ -37,22 +37,26 @@ class Hosts:
     """The values of the header Host that are this server's.
 
     Args:
-        names: Names, with or without a port.
+        names: Names and addresses without a port.
         port: The port that the server listens on.
+        public: What a proxy is called, with its port where that is none of the usual ones.
         any_address: Whether a plain address, which no name server can point elsewhere, is enough.
     """
 
-    def __init__(self, names: Iterable[str], port: int, *, any_address: bool = False) -> None:
+    def __init__(
+        self, names: Iterable[str], port: int, *, public: str | None = None, any_address: bool = False
+    ) -> None:
         self._port, self._any_address = port, any_address
-        self._names = {name.lower() if ":" in name.rpartition("]")[2] else f"{name.lower()}:{port}" for name in names}
-        self._public = {name.lower() for name in names}
+        self._names = {f"{name.lower()}:{port}" for name in names}
+        if port == 80:
+            self._names |= {name.lower() for name in names}
+        if public is not None:
+            self._names.add(public.lower())
 
     def allows(self, host: str) -> bool:
         """Tell whether a request with this Host may go on."""
         host = host.lower()
-        if host in self._names or host in self._public:
-            return True
-        return self._any_address and self._is_address(host)
+        return host in self._names or (self._any_address and self._is_address(host))
 
     def _is_address(self, host: str) -> bool:
         name, _, port = host.rpartition(":")

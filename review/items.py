@@ -21,6 +21,8 @@ KIND_OF: dict[Mode, Kind] = {
     "captions": "caption",
     "questions": "qa",
 }
+_MODES: dict[str, Mode] = {mode: mode for mode in MODES}
+_KINDS: dict[str, Kind] = {kind: kind for kind in KINDS}
 MODE_OF: dict[Kind, Mode] = {kind: mode for mode, kind in KIND_OF.items()}
 
 
@@ -56,12 +58,14 @@ class TaskName:
             RefusedError: It names none; whether there is such an item is another matter.
         """
         unknown = RefusedError(f"there is no task {text[:100]!r}", "take one with /api/next", status=404)
-        mode, *parts = text.split(":")
-        if mode == ADJUDICATE and parts and parts[0] in KINDS:
-            kind, parts = parts[0], parts[1:]
-        elif mode in KIND_OF:
-            kind = KIND_OF[mode]
+        first, *parts = text.split(":")
+        mode = _MODES.get(first)
+        if mode == ADJUDICATE:
+            named, *parts = parts or [""]
+            kind = _KINDS.get(named)
         else:
+            kind = KIND_OF.get(mode) if mode else None
+        if mode is None or kind is None:
             raise unknown
         numbered = kind == "qa" or kind == "action" or (kind == "box" and mode == ADJUDICATE)
         if len(parts) != 1 + numbered or (numbered and not (parts[1].isdecimal() and len(parts[1]) < 11)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from microg.annotations.boxes import Tracks
-from microg.annotations.rows import MAX_ACTIONS, Annotation, value_json
+from microg.annotations.rows import MAX_ACTIONS, Annotation
 from microg.errors import AnnotationError, DatasetError, MicrogError, StorageError, VideoError
 from microg.review.desk import Annotator, Desk, Task
 from microg.review.guard import COOKIE, Guard, Hosts
@@ -313,9 +313,11 @@ def _task(task: Task, desk: Desk, who: Annotator) -> dict[str, Any]:
         "people": _people(desk.tracks(who, item.clip_id)),
         "person_id": item.person_id,
         "item": item.index,
-        "proposal": None if task.proposal is None else {"value": dict(task.proposal[0]), "by": task.proposal[1]},
+        "proposal": None if task.proposal is None else {"value": dict(task.proposal.value), "by": task.proposal.by},
         "held": None if task.held is None else dict(task.held),
-        "mine": None if task.mine is None else {"annotation_id": task.mine.annotation_id, "value": dict(task.mine.value)},
+        "mine": None
+        if task.mine is None
+        else {"annotation_id": task.mine.annotation_id, "value": dict(task.mine.value)},
         "edits": [
             {"annotation_id": each.annotation_id, "person_id": each.person_id, "value": dict(each.value)}
             for each in task.edits

@@ -67,7 +67,8 @@ CREATE TABLE refusals (
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _JUDGEMENT = (
-    "annotation_id clip_id person_id kind item value annotator round adjudicated source supersedes time".split()
+    *("annotation_id", "clip_id", "person_id", "kind", "item", "value", "annotator", "round", "adjudicated", "source"),
+    *("supersedes", "time"),
 )
 
 
@@ -116,6 +117,7 @@ class Store:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+            self._db.row_factory = sqlite3.Row
             path.chmod(0o600)
         try:
             self._open()
@@ -159,9 +161,7 @@ class Store:
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         with self._lock:
-            cursor = self._db.execute(query, values)
-            cursor.row_factory = sqlite3.Row
-            return cursor.fetchall()
+            return self._db.execute(query, values).fetchall()
 
     def time(self) -> datetime:
         """Return the time for a new judgement, later than that of every one before, whatever the clock says."""
@@ -190,9 +190,7 @@ class Store:
             except sqlite3.IntegrityError as error:
                 raise AnnotationError(f"annotation {annotation.annotation_id!r} is there already") from error
             if ends:
-                db.execute(
-                    "DELETE FROM leases WHERE task_id = ? AND annotator = ?", (task_id, annotation.annotator)
-                )
+                db.execute("DELETE FROM leases WHERE task_id = ? AND annotator = ?", (task_id, annotation.annotator))
 
     def judgement(self, annotation_id: str) -> tuple[Annotation, str] | None:
         """Return a saved judgement and the task that it was made in, or None."""
@@ -294,8 +292,7 @@ class Store:
     def people(self) -> dict[str, bool]:
         """Return who has a token, and whether they adjudicate."""
         return {
-            row["annotator"]: bool(row["adjudicator"])
-            for row in self._rows("SELECT * FROM tokens ORDER BY annotator")
+            row["annotator"]: bool(row["adjudicator"]) for row in self._rows("SELECT * FROM tokens ORDER BY annotator")
         }
 
     def log_in(self, token: str) -> tuple[str, str] | None:
@@ -322,10 +319,9 @@ class Store:
     def note(self, about: Item, annotator: str, text: str) -> None:
         """Keep a note beside an item."""
         with self._writing() as db:
-            db.execute(
-                "INSERT INTO notes (kind, clip_id, person_id, item, annotator, text, time) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*about, annotator, text, _text(self.clock())),
-            )
+            names, marks = "kind, clip_id, person_id, item, annotator, text, time", ", ".join("?" * 7)
+            values = (*about, annotator, text, _text(self.clock()))
+            db.execute(f"INSERT INTO notes ({names}) VALUES ({marks})", values)
 
     def notes(self, about: Item) -> list[Note]:
         """Return the notes beside an item, oldest first."""

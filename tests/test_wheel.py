@@ -14,7 +14,7 @@ import pytest
 from tests.support.environment import without_ray
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("models", "metrics", "pipelines", "jobs", "reports", "demo", "recipes")
+ROOMS = ("models", "metrics", "pipelines", "jobs", "reports", "review", "demo", "recipes")
 # Runs commands one after another, all on one Ray, as `microg` would one by one.
 _SCRIPT = """
 import json, sys

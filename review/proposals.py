@@ -1,0 +1,222 @@
+"""What models propose: actions of a HAR run, texts of a VLM run, questions with doubts, and rows of source `model`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from microg import storage
+from microg.annotations.rows import MAX_ACTIONS, Annotation, Item
+from microg.annotations.table import current
+from microg.arrow import pc
+from microg.data import schema
+from microg.data.label_space import LABEL_SPACES
+from microg.data.vocabulary import Vocabulary
+from microg.errors import DatasetError
+from microg.review.material import Material
+from microg.texts.files import newest
+
+_TABLES = ("har_predictions", "generations", "qa_candidates")
+# How many classes with the highest scores tell how unsure a model is of a person.
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a model says of an item, as a value of its kind, and the model's name."""
+
+    value: Mapping[str, Any]
+    by: str
+
+
+@dataclass
+class Proposals:
+    """What models say of a dataset's items.
+
+    Attributes:
+        values: By item, what each run says, in the order of the runs.
+        unsure: By item, how unsure the first run that scores it is, in bits from 0 to 1.
+        doubts: By item of captions and questions, why people should look at it.
+    """
+
+    values: dict[Item, list[Proposal]] = field(default_factory=dict)
+    unsure: dict[Item, float] = field(default_factory=dict)
+    doubts: dict[Item, str] = field(default_factory=dict)
+
+    def of(self, item: Item) -> Proposal | None:
+        """Return what the first run that knows an item says of it."""
+        said = self.values.get(item)
+        return said[0] if said else None
+
+    def add(self, item: Item, value: Mapping[str, Any], by: str) -> None:
+        """Add what a run says."""
+        self.values.setdefault(item, []).append(Proposal(value, by))
+
+    def questions(self, material: Material) -> np.ndarray:
+        """Return clips' numbers with questions' of all proposed questions, (n, 2)."""
+        pairs = [
+            (number, item.index)
+            for item in self.values
+            if item.kind == "qa" and (number := material.clips.number(item.clip_id)) is not None
+        ]
+        return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def read_proposals(
+    material: Material, runs: Iterable[str], rows: Iterable[Annotation] = (), threshold: float = 0.5
+) -> Proposals:
+    """Read what models say.
+
+    Args:
+        material: The dataset.
+        runs: Run folders: of 'har predict', 'vlm generate' or 'data make-qa'.
+        rows: Judgements of the dataset's table; those of source `model` count.
+        threshold: Least probability of an action that is proposed.
+
+    Raises:
+        DatasetError: A folder is no such run, or its actions are none of this dataset's.
+    """
+    result = Proposals()
+    for run in runs:
+        found = {name: table for name in _TABLES if (table := run_table(run, name)) is not None}
+        if not found:
+            raise DatasetError(
+                f"{run} proposes nothing: it has none of the tables {', '.join(_TABLES)}",
+                "give a run of 'microg har predict', 'microg vlm generate' or 'microg data make-qa'",
+            )
+        by = storage.absolute(run).rstrip("/").rpartition("/")[2]
+        if "har_predictions" in found:
+            _actions(result, material, found["har_predictions"], run, by, threshold)
+        if "generations" in found:
+            _texts(result, material, found["generations"], run, by)
+        if "qa_candidates" in found:
+            _questions(result, material, found["qa_candidates"], by)
+    for each in current(row for row in rows if row.source == "model"):
+        if each.kind != "box" and material.clips.number(each.clip_id) is not None:
+            result.add(each.about, each.value, each.annotator)
+    return result
+
+
+def run_table(run: str, name: str) -> pa.Table | None:
+    """Return a table of a run folder, in one file or as many writers append to it; None when it has none."""
+    for folder in (storage.join(run, "tables"), run):
+        path = storage.join(folder, f"{name}.parquet")
+        if storage.exists(path):
+            return schema.conform(name, storage.read_parquet(path))
+        if storage.exists(storage.join(folder, name)):
+            read = storage.read_parquet_folder(storage.join(folder, name), schema.RUN_TABLES[name])
+            return schema.conform(name, read)
+    return None
+
+
+def columns_of(space: str, vocabulary: Vocabulary, run: str) -> tuple[list[int], list[int], int]:
+    """Return how scores of a label space are read as a vocabulary's actions.
+
+    Args:
+        space: Name of the label space that the scores are given in.
+        vocabulary: The dataset's actions.
+        run: What to call the run in errors.
+
+    Returns:
+        Places of classes, the ids of the actions that they are counterparts of, and how many classes there are.
+
+    Raises:
+        DatasetError: The space is not known here, or none of its classes is an action of the vocabulary.
+    """
+    if space == vocabulary.space.name:
+        return list(range(len(vocabulary.space))), list(vocabulary.space.ids), len(vocabulary.space)
+    known = LABEL_SPACES.get(space)
+    pairs = []
+    if known is not None:
+        places = {action_id: place for place, action_id in enumerate(known.ids)}
+        pairs = [
+            (places[action.counterparts[space]], action.id)
+            for action in vocabulary.actions
+            if action.counterparts.get(space) in places
+        ]
+    if known is None or not pairs:
+        raise DatasetError(
+            f"{run} scores the actions of {space!r}, which the vocabulary {vocabulary.name!r} does not know",
+            "say which of its actions are counterparts with 'microg data vocabulary map'",
+        )
+    return [place for place, _ in pairs], [action_id for _, action_id in pairs], len(known)
+
+
+def _actions(result: Proposals, material: Material, table: pa.Table, run: str, by: str, threshold: float) -> None:
+    """Propose the actions whose mean probability over a person's key frames is at least the threshold."""
+    good = pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["person_id"]))
+    table = table.filter(pc.fill_null(good, False))
+    clip = material.clips.numbers(table["clip_id"])
+    here = np.flatnonzero(clip >= 0)
+    if not len(here):
+        return
+    table, clip = table.take(pa.array(here)), clip[here]
+    spaces, kinds = (pc.unique(table[name]).to_pylist() for name in ("label_space", "score_kind"))
+    if len(spaces) != 1 or len(kinds) != 1:
+        raise DatasetError(f"{run} mixes label spaces or kinds of scores", "give the run of one model")
+    places, ids, classes = columns_of(spaces[0] or "microg50", material.vocabulary, run)
+    lengths = pc.fill_null(pc.list_value_length(table["scores"]), 0).to_numpy()
+    if (lengths != classes).any():
+        raise DatasetError(f"{run} has rows without {classes} scores", f"label space {spaces[0]} has {classes} classes")
+    scores = pc.list_flatten(table["scores"]).to_numpy().reshape(-1, classes)[:, places].astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise DatasetError(f"{run} has scores that are no numbers")
+    if kinds[0] != "probability":
+        scores = 1 / (1 + np.exp(-np.clip(scores, -60, 60)))
+    person = table["person_id"].to_numpy().astype(np.int64)
+    pairs, inverse, counts = np.unique(
+        np.stack([clip.astype(np.int64), person], axis=1), axis=0, return_inverse=True, return_counts=True
+    )
+    mean = np.zeros((len(pairs), scores.shape[1]))
+    np.add.at(mean, inverse.reshape(-1), scores)
+    mean /= counts[:, None]
+    unsure = _entropy(np.sort(mean, axis=1)[:, -_TOP:]).mean(axis=1)
+    order = np.argsort(-mean, axis=1, kind="stable")[:, :MAX_ACTIONS]
+    for row, (number, person_id) in enumerate(pairs.tolist()):
+        item = Item("action", material.clips.ids[number], person_id)
+        chosen = sorted(ids[place] for place in order[row] if mean[row, place] >= threshold)
+        result.add(item, {"actions": chosen}, by)
+        result.unsure.setdefault(item, float(unsure[row]))
+
+
+def _entropy(p: np.ndarray) -> np.ndarray:
+    """Return the entropy in bits of yes-or-no questions whose answer is yes with probability p."""
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+
+
+def _texts(result: Proposals, material: Material, table: pa.Table, run: str, by: str) -> None:
+    table = newest(table).filter(pc.equal(table["status"], "ok")) if table.num_rows else table
+    for task in ("caption", "vqa"):
+        rows = table.filter(pc.equal(table["task"], task))
+        prompts = pc.unique(rows["prompt_id"]).to_pylist()
+        if len(prompts) > 1:
+            raise DatasetError(f"{run} holds answers to several {task} prompts: {', '.join(map(str, prompts))}")
+        for row in rows.select(["clip_id", "qa_index", "question", "text"]).to_pylist():
+            number, text = material.clips.number(row["clip_id"]), (row["text"] or "").strip()
+            if number is None or not text:
+                continue
+            if task == "caption":
+                result.add(Item("caption", row["clip_id"]), {"verdict": "accept", "caption": text}, by)
+                continue
+            held = material.questions.get(number, row["qa_index"]) or {}
+            question = held.get("question") or row["question"] or ""
+            value = {"verdict": "accept", "question": question, "answer": text}
+            result.add(Item("qa", row["clip_id"], None, row["qa_index"]), value, by)
+
+
+def _questions(result: Proposals, material: Material, table: pa.Table, by: str) -> None:
+    """Propose the questions that a run of make-qa chose; those it doubts come first."""
+    for row in table.filter(pc.is_valid(table["chosen"])).to_pylist():
+        if material.clips.number(row["clip_id"]) is None:
+            continue
+        item = Item("qa", row["clip_id"], None, row["chosen"])
+        value = {"verdict": "accept", "question": row["question"] or "", "answer": row["answer"] or ""}
+        result.add(item, value, by)
+        if row["review"]:
+            result.doubts[item] = row["review"]
+            result.doubts.setdefault(Item("caption", row["clip_id"]), row["review"])
