@@ -96,7 +96,7 @@ def review(
     share of the items may be judged twice, blind, and a third person adjudicates.
     """
     from microg.jobs.commands.review import checked_modes, checked_order, run, show_plan, user_name
-    from microg.review.desk import Rules
+    from microg.review.rules import Rules
     from microg.review.serving import Plan
 
     plan = Plan(

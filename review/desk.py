@@ -9,55 +9,18 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from microg.annotations.accept import TABLE_OF, Acceptance, accept
 from microg.annotations.boxes import Tracks, edited
-from microg.annotations.rows import DATASET, KINDS, Annotation, Item, Kind, checked
-from microg.annotations.table import current
-from microg.data import schema
+from microg.annotations.rows import Annotation, Item, checked
 from microg.errors import AnnotationError
-from microg.review.items import ADJUDICATE, KIND_OF, MODE_OF, MODES, Mode, RefusedError, TaskName, items_of
-from microg.review.material import Material, Numbered
-from microg.review.order import Order, check_order, draw, ranked
+from microg.review.items import ADJUDICATE, Mode, RefusedError, TaskName
+from microg.review.lines import Lines
+from microg.review.material import Material
 from microg.review.proposals import Proposal, Proposals
-from microg.review.queues import Queue
+from microg.review.rules import Annotator, Rules
+from microg.review.said import Judgements
 from microg.review.store import Lease, Note, Store
-
-_EMPTY = {name: schema.empty(name) for name in (*TABLE_OF.values(), "clips")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """How a review goes.
-
-    Attributes:
-        modes: What is judged.
-        lease_s: Seconds that somebody holds a task without a sign of life.
-        each: How many annotators judge each item.
-        second: Share of items, from 0 to 1, that one annotator more judges, blind.
-        round: Number of the round: judgements of earlier rounds do not count as done.
-        order: What comes first.
-        seed: Chooses the items of the second annotation, and the order `random`.
-    """
-
-    modes: tuple[Mode, ...] = MODES
-    lease_s: float = 300.0
-    each: int = 1
-    second: float = 0.0
-    round: int = 1
-    order: Order = "dataset"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Annotator:
-    """Who is asking."""
-
-    name: str
-    adjudicator: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +59,9 @@ class Desk:
         store: The SQLite file.
         rules: How the review goes.
         proposals: What models say.
+
+    Raises:
+        ConfigError: Nothing tells the order.
     """
 
     def __init__(
@@ -106,89 +72,26 @@ class Desk:
         rules: Rules,
         proposals: Proposals | None = None,
     ) -> None:
-        self.material, self.rules, self.store = material, rules, store
-        self.proposals = proposals or Proposals()
+        self.material, self.rules = material, rules
+        self._store, self._proposals = store, proposals or Proposals()
         self._lock = threading.RLock()
-        self._held: dict[Item, Mapping[str, Any]] = {}
-        self._first_boxes: dict[str, list[Annotation]] = {}
-        self._said: dict[Item, dict[str, Annotation]] = {}
-        self._settled: dict[Item, dict[str, Annotation]] = {}
-        self._edits: dict[str, dict[str, Annotation]] = {}
-        self._disputes: dict[Item, None] = {}
-        self._disputed: dict[Item, tuple[str, datetime]] = {}  # leases of those
-        self._items: dict[Mode, Numbered] = {}
-        self._queues: dict[Mode, Queue] = {}
-        self._why: dict[Mode, Any] = {}
-        self._read(before)
-        self._line_up()
-
-    # Beginning
-
-    def _read(self, before: Iterable[Annotation]) -> None:
-        """Take in all that was said before."""
-        rows = {each.annotation_id: each for each in before if each.source != "model"}
-        rows |= {each.annotation_id: each for _, each in self.store.judgements()}
-        for each in current(rows.values()):
-            if each.annotator == DATASET and each.kind == "box":
-                self._first_boxes.setdefault(each.clip_id, []).append(each)
-            elif each.annotator == DATASET:
-                self._held[each.about] = each.value
-            else:
-                self._remember(each)
-        for kind in KINDS:
-            items = [item for item in self._said if item.kind == kind]
-            self._disputes |= dict.fromkeys(self._disagreeing(items, kind))
-
-    def _line_up(self) -> None:
-        """Put the items of each mode in order, and count what was said of them."""
-        rules = self.rules
-        check_order(rules.order, self.proposals, self._disputes)
-        for mode in rules.modes:
-            if mode == ADJUDICATE:
-                continue
-            items = items_of(self.material, mode, self.proposals.questions(self.material))
-            first = ranked(mode, items, self.material, self.proposals, self._disputes, rules.order, rules.seed)
-            need = np.full(len(items), rules.each, np.int64)
-            if rules.second > 0:
-                need += _chosen(self.material, mode, items, rules.second, rules.seed)
-            self._items[mode], self._why[mode] = items, first.why
-            queue = self._queues[mode] = Queue(first.order, need)
-            if rules.order == "disagreed":
-                self._ask_one_more(mode, queue)
-        for item, by in self._said.items():
-            for annotation in by.values():
-                self._count(item, annotation)
-        for item in self._settled:
-            self._settle(item)
-        for clip_id, annotator in self.store.finished(rules.round):
-            self._judge(Item("box", clip_id), annotator)
-        for clip_id, edits in self._edits.items():
-            for edit in edits.values():
-                if edit.source != "app" and edit.round >= rules.round:
-                    self._judge(Item("box", clip_id), edit.annotator)
-        for lease in self.store.leases():
+        rows = {each.annotation_id: each for each in before}
+        rows |= {each.annotation_id: each for _, each in store.judgements()}
+        self._judgements = Judgements(material.vocabulary, rows.values())
+        self._lines = Lines(material, self._judgements, rules, self._proposals)
+        for clip_id, annotator in store.finished(rules.round):
+            self._lines.judge(Item("box", clip_id), annotator)
+        for lease in store.leases():
             self._lease_again(lease)
 
-    def _ask_one_more(self, mode: Mode, queue: Queue) -> None:
-        """Let those of whom people disagree be judged once more."""
-        for item in self._disputes:
-            place = self._place(item)
-            if item.kind == KIND_OF[mode] and place is not None:
-                queue.ask(place, len(self._said[item]) + 1)
-
     def _lease_again(self, lease: Lease) -> None:
-        """Take over a lease from before the process started."""
+        """Take over a lease from before the process started, where its task is still there."""
         try:
             name = TaskName.parse(lease.task_id)
+            if name.mode in self.rules.modes:
+                self._lines.lease(name, lease.annotator, lease.until)
         except RefusedError:
             return
-        if name.mode == ADJUDICATE:
-            if name.item in self._disputes:
-                self._disputed[name.item] = (lease.annotator, lease.until)
-        elif name.mode in self._queues and (place := self._place(name.item)) is not None:
-            self._queues[name.mode].lease(place, lease.annotator, lease.until)
-
-    # What annotators do
 
     def next(
         self, who: Annotator, mode: Mode, count: int = 1, *, again: bool = False, have: Sequence[str] | None = None
@@ -204,7 +107,7 @@ class Desk:
                 first; None if those are not to come again.
 
         Returns:
-            The tasks, and how many are left for them in the mode.
+            The tasks, and how many are left for them in the mode, these among them.
 
         Raises:
             RefusedError: The mode is not part of this review, or they do not adjudicate.
@@ -212,26 +115,10 @@ class Desk:
         with self._lock:
             self._check_mode(who, mode)
             until = self._expire()
-            if mode == ADJUDICATE:
-                names = [TaskName(mode, item) for item in self._next_disputes(who, count, until, have)]
-                left = sum(self._may_settle(item, who) for item in self._disputes)
-            else:
-                queue = self._queues[mode]
-                places: list[int] = []
-                if have is not None:
-                    mine = {place: str(self._name(mode, place)) for place in queue.held(who.name)}
-                    places = [place for place, name in mine.items() if name not in have][:count]
-                if again:
-                    places += queue.again(who.name, count - len(places))
-                for place in places:
-                    queue.lease(place, who.name, until)
-                if not again:
-                    places += queue.take(who.name, count - len(places), until)
-                names = [self._name(mode, place) for place in places]
-                left = queue.counts(who.name).open
+            names = self._lines.take(mode, who, count, until, again=again, have=have)
             if names:
-                self.store.lease([Lease(str(name), who.name, until) for name in names])
-            return [self._task(name, who, until) for name in names], left
+                self._store.lease([Lease(str(name), who.name, until) for name in names])
+            return [self._task(name, who, until) for name in names], self._lines.left(mode, who)
 
     def save(
         self,
@@ -269,14 +156,14 @@ class Desk:
                     value=value,
                     annotator=who.name,
                     source="app",
-                    time=self.store.clock(),
+                    time=self._store.clock(),
                     round=self.rules.round,
                     adjudicated=name.mode == ADJUDICATE,
                 ),
                 self.material.vocabulary,
             )
-            if (stored := self.store.judgement(annotation_id)) is not None:
-                return self._saved_before(stored, annotation, task_id)
+            if (stored := self._store.judgement(annotation_id)) is not None:
+                return _check_repeated(stored, annotation, task_id)
             if annotation.withdrawn:
                 raise AnnotationError("nothing is taken back by saving", "undo it")
             self._check_mode(who, name.mode)
@@ -284,16 +171,15 @@ class Desk:
             self._check_lease(name, who)
             if name.mode == "boxes":
                 self._check_edit(annotation, who)
-            known = self._settled if annotation.adjudicated else self._said
-            previous = None if annotation.kind == "box" else known.get(about, {}).get(who.name)
+            previous = self._judgements.by(about, who.name, adjudicated=annotation.adjudicated)
             annotation = Annotation(
                 **{
                     **vars(annotation),
-                    "time": self.store.time(),
+                    "time": self._store.time(),
                     "supersedes": previous.annotation_id if previous else None,
                 }
             )
-            self.store.save(annotation, task_id, seconds, ends=name.mode != "boxes")
+            self._store.save(annotation, task_id, seconds, ends=name.mode != "boxes")
             self._take(annotation)
             return annotation
 
@@ -309,12 +195,11 @@ class Desk:
                 raise RefusedError(f"{task_id} ends when it is saved", "only clips' boxes are done so", 422)
             self._check_mode(who, name.mode)
             self._expire()
-            queue, place = self._queues[name.mode], self._known(name)
-            if who.name in queue.judged_by(place) and queue.leased_until(place, who.name) is None:
+            if self._lines.judged(name.item, who.name) and not self._lines.holds(name, who):
                 return  # it was said twice
             self._check_lease(name, who)
-            self.store.finish(name.item.clip_id, who.name, self.rules.round, task_id, seconds)
-            self._judge(name.item, who.name)
+            self._store.finish(name.item.clip_id, who.name, self.rules.round, task_id, seconds)
+            self._lines.judge(name.item, who.name)
 
     def undo(self, who: Annotator, annotation_id: str) -> Task:
         """Take a judgement back, and give its task to its annotator again.
@@ -323,7 +208,7 @@ class Desk:
             RefusedError: It is not theirs, or they said something else since.
         """
         with self._lock:
-            stored = self.store.judgement(annotation_id)
+            stored = self._store.judgement(annotation_id)
             if stored is None or stored[0].annotator != who.name:
                 raise RefusedError(f"you made no judgement {annotation_id[:40]!r} here", status=404)
             annotation, task_id = stored
@@ -331,20 +216,22 @@ class Desk:
             self._check_mode(who, name.mode)
             until = self._expire()
             withdrawal = f"{annotation_id}-withdrawn"
-            if self.store.judgement(withdrawal) is None:
-                if self._standing(annotation) is None:
+            if self._store.judgement(withdrawal) is None:
+                if not self._judgements.stands(annotation):
                     raise RefusedError("you said something else of it since", "undo that first")
                 taken_back = {
                     "annotation_id": withdrawal,
                     "value": {"withdrawn": True},
                     "supersedes": annotation_id,
-                    "time": self.store.time(),
+                    "time": self._store.time(),
                 }
                 gone = Annotation(**{**vars(annotation), **taken_back})
-                self.store.save(gone, task_id, None, ends=False)
+                self._store.save(gone, task_id, None, ends=False)
                 self._take(gone)
-            self._lease(name, who, until)
-            self.store.lease([Lease(task_id, who.name, until)])
+            elif not self._lines.holds(name, who):
+                raise RefusedError("it was undone before", "take its task with /api/next")
+            self._lines.lease(name, who.name, until)
+            self._store.lease([Lease(task_id, who.name, until)])
             return self._task(name, who, until)
 
     def renew(self, who: Annotator, task_ids: Iterable[str]) -> tuple[datetime, list[str], list[str]]:
@@ -357,28 +244,21 @@ class Desk:
             until = self._expire()
             kept, lost = [], []
             for task_id in task_ids:
-                name = TaskName.parse(task_id)
-                self._check_mode(who, name.mode)
-                if self._holds(name, who) or self._may_have(name, who):
-                    self._lease(name, who, until)
+                name = self._named(who, task_id)
+                if self._lines.holds(name, who) or self._lines.may_have(name, who):
+                    self._lines.lease(name, who.name, until)
                     kept.append(task_id)
                 else:
                     lost.append(task_id)
-            self.store.lease([Lease(task_id, who.name, until) for task_id in kept])
+            self._store.lease([Lease(task_id, who.name, until) for task_id in kept])
             return until, kept, lost
 
     def release(self, who: Annotator, task_id: str) -> None:
         """Give a task back: others may have it at once, its annotator when nothing else is left."""
         with self._lock:
-            name = TaskName.parse(task_id)
-            self._check_mode(who, name.mode)
-            if name.mode == ADJUDICATE:
-                if self._disputed.get(name.item, ("",))[0] == who.name:
-                    del self._disputed[name.item]
-                    self._disputes[name.item] = self._disputes.pop(name.item)  # to the end
-            elif (place := self._place(name.item)) is not None:
-                self._queues[name.mode].release(place, who.name)
-            self.store.release(task_id, who.name)
+            name = self._named(who, task_id)
+            self._lines.release(name, who.name)
+            self._store.release(task_id, who.name)
 
     def note(self, who: Annotator, task_id: str, text: str) -> None:
         """Keep a note beside a task's item; others read it once they judged.
@@ -387,30 +267,16 @@ class Desk:
             RefusedError: There is no such item, or the text is empty.
         """
         with self._lock:
-            name = TaskName.parse(task_id)
-            self._check_mode(who, name.mode)
-            if self._place(name.item) is None:
-                raise RefusedError(f"there is no task {task_id!r}", status=404)
+            name = self._named(who, task_id)
             if not text.strip():
                 raise RefusedError("the note is empty", status=422)
-            self.store.note(name.item, who.name, text.strip())
+            self._store.note(name.item, who.name, text.strip())
 
     def progress(self, who: Annotator) -> list[dict[str, Any]]:
         """Return how far each mode is, as plain values."""
         with self._lock:
             self._expire()
-            result = []
-            for mode in self.rules.modes:
-                if mode != ADJUDICATE:
-                    result.append({"mode": mode, **vars(self._queues[mode].counts(who.name))})
-                elif who.adjudicator:
-                    mine = sum(who.name in by for by in self._settled.values())
-                    still = len(self._disputes)
-                    total = len(self._settled) + still
-                    result.append(
-                        {"mode": mode, "total": total, "done": len(self._settled), "mine": mine, "open": still}
-                    )
-            return result
+            return self._lines.progress(who)
 
     def tracks(self, who: Annotator, clip_id: str) -> Tracks:
         """Return a clip's boxes as they were before people edited them, with this annotator's own edits.
@@ -419,7 +285,7 @@ class Desk:
             RefusedError: There is no such clip.
         """
         with self._lock:
-            first = self._first_boxes.get(clip_id)
+            first = self._judgements.boxes_before(clip_id)
             tracks = edited({}, first) if first else self.material.boxes.tracks(self.clip_number(clip_id))
             return edited(tracks, self._own_edits(who, clip_id))
 
@@ -433,9 +299,7 @@ class Desk:
     def mine(self, who: Annotator, item: Item) -> Annotation | None:
         """Return what an annotator said of an item."""
         with self._lock:
-            return self._said.get(item, {}).get(who.name)
-
-    # Looking up
+            return self._judgements.by(item, who.name)
 
     def _check_mode(self, who: Annotator, mode: Mode) -> None:
         if mode not in self.rules.modes:
@@ -443,112 +307,50 @@ class Desk:
         if mode == ADJUDICATE and not who.adjudicator:
             raise RefusedError(f"{who.name} is no adjudicator", "the review's owner names them", 403)
 
+    def _named(self, who: Annotator, task_id: str) -> TaskName:
+        """Return a task that an annotator names, when there is such a one for them."""
+        name = TaskName.parse(task_id)
+        self._check_mode(who, name.mode)
+        self._lines.check(name)
+        return name
+
     def _expire(self) -> datetime:
         """End the leases that are over, and return until when new ones hold."""
-        time = self.store.clock()
-        for queue in self._queues.values():
-            queue.expire(time)
-        for item in [item for item, (_, until) in self._disputed.items() if until <= time]:
-            del self._disputed[item]
+        time = self._store.clock()
+        self._lines.expire(time)
         return time + timedelta(seconds=self.rules.lease_s)
 
-    def _place(self, item: Item) -> int | None:
-        """Return an item's place in its mode's list, None when it is not there."""
-        items = self._items.get(MODE_OF[item.kind])
-        number = self.material.clips.number(item.clip_id)
-        if items is None or number is None:
-            return None
-        of_clip = item.kind not in ("action", "qa")
-        return items.place(number, None if of_clip else item.person_id if item.index is None else item.index)
-
-    def _name(self, mode: Mode, place: int) -> TaskName:
-        items, kind = self._items[mode], KIND_OF[mode]
-        number = int(items.number[place])
-        clip_id = self.material.clips.ids[items.clip[place]]
-        return TaskName(
-            mode, Item(kind, clip_id, number if kind == "action" else None, number if kind == "qa" else None)
-        )
-
-    def _known(self, name: TaskName) -> int:
-        place = self._place(name.item)
-        if place is None:
-            raise RefusedError(f"there is no task {str(name)[:100]!r}", "take one with /api/next", 404)
-        return place
-
-    def _holds(self, name: TaskName, who: Annotator) -> bool:
-        if name.mode == ADJUDICATE:
-            return self._disputed.get(name.item, ("",))[0] == who.name
-        return self._queues[name.mode].leased_until(self._known(name), who.name) is not None
-
-    def _may_have(self, name: TaskName, who: Annotator) -> bool:
-        if name.mode == ADJUDICATE:
-            return name.item in self._disputes and self._may_settle(name.item, who)
-        return self._queues[name.mode].may_have(self._known(name), who.name)
-
-    def _lease(self, name: TaskName, who: Annotator, until: datetime) -> None:
-        if name.mode == ADJUDICATE:
-            self._disputed[name.item] = (who.name, until)
-        else:
-            self._queues[name.mode].lease(self._known(name), who.name, until)
-
     def _check_lease(self, name: TaskName, who: Annotator) -> None:
-        if not self._holds(name, who):
+        if not self._lines.holds(name, who):
             raise RefusedError(
                 f"you do not hold the task {name}: its lease is over, or somebody else has it",
                 "renew it or take another one",
             )
 
-    def _may_settle(self, item: Item, who: Annotator) -> bool:
-        return self._disputed.get(item, (who.name,))[0] == who.name
-
-    def _next_disputes(self, who: Annotator, count: int, until: datetime, have: Sequence[str] | None) -> list[Item]:
-        found: list[Item] = []
-        for item in self._disputes:
-            if len(found) == count:
-                break
-            holder = self._disputed.get(item)
-            again = holder is not None and holder[0] == who.name and have is not None
-            if holder is None or (again and str(TaskName(ADJUDICATE, item)) not in cast(Sequence, have)):
-                found.append(item)
-        for item in found:
-            self._disputed[item] = (who.name, until)
-        return found
-
     def _own_edits(self, who: Annotator, clip_id: str) -> list[Annotation]:
-        return [each for each in self._edits.get(clip_id, {}).values() if each.annotator == who.name]
-
-    def _standing(self, annotation: Annotation) -> Annotation | None:
-        """Return a judgement when it stands."""
-        if annotation.kind == "box":
-            return self._edits.get(annotation.clip_id, {}).get(annotation.annotation_id)
-        known = self._settled if annotation.adjudicated else self._said
-        newest = known.get(annotation.about, {}).get(annotation.annotator)
-        return newest if newest is not None and newest.annotation_id == annotation.annotation_id else None
+        return [each for each in self._judgements.edits(clip_id) if each.annotator == who.name]
 
     def _task(self, name: TaskName, who: Annotator, until: datetime) -> Task:
         item, settling = name.item, name.mode == ADJUDICATE
-        known = self._settled if settling else self._said
-        said = sorted(self._said.get(item, {}).values(), key=lambda each: each.time) if settling else []
-        open_to_all = settling or who.name in self._said.get(item, {})
-        notes = [each for each in self.store.notes(item) if open_to_all or each.annotator == who.name]
-        place = self._place(item)
-        why = "the annotators differ" if settling or place is None else self._why[name.mode](place)
+        said = sorted(self._judgements.of(item).values(), key=lambda each: each.time) if settling else []
+        may_read = settling or self._lines.judged(item, who.name)
         return Task(
             name=name,
             until=until,
-            proposal=self.proposals.of(item),
-            held=self._held_of(item),
-            mine=known.get(item, {}).get(who.name),
+            proposal=self._proposals.of(item),
+            held=self._held(item),
+            mine=self._judgements.by(item, who.name, adjudicated=settling),
             edits=self._own_edits(who, item.clip_id) if item.kind == "box" else [],
             said=said,
-            notes=notes,
-            why=why,
+            notes=[each for each in self._store.notes(item) if may_read or each.annotator == who.name],
+            why=self._lines.why(name),
         )
 
-    def _held_of(self, item: Item) -> Mapping[str, Any] | None:
+    def _held(self, item: Item) -> Mapping[str, Any] | None:
         """Return what the dataset held before people judged: what was accepted since would tell what others said."""
-        if item in self._held:
-            return self._held[item]
+        before = self._judgements.before(item)
+        if before is not None:
+            return before.value
         clip = self.clip_number(item.clip_id)
         if item.kind == "screening":
             return {"keep": bool(self.material.clips.kept[clip])}
@@ -560,17 +362,6 @@ class Desk:
         texts = self.material.captions if item.kind == "caption" else self.material.questions
         found = texts.get(clip, item.index)
         return {"verdict": "accept", **found} if found else None
-
-    # Taking in
-
-    def _saved_before(self, stored: tuple[Annotation, str], annotation: Annotation, task_id: str) -> Annotation:
-        known, of = stored
-        same = known.annotator == annotation.annotator and of == task_id and known.value == annotation.value
-        if not same or known.about != annotation.about:
-            raise RefusedError(
-                f"annotation {annotation.annotation_id!r} is there already, and says something else", "use another id"
-            )
-        return known
 
     def _check_edit(self, edit: Annotation, who: Annotator) -> None:
         """Refuse an edit of boxes that says nothing: of people or frames that are not there."""
@@ -589,83 +380,28 @@ class Desk:
 
     def _take(self, annotation: Annotation) -> None:
         """Take in a judgement that was just saved."""
-        item = annotation.about
+        item, annotator = annotation.about, annotation.annotator
+        self._judgements.remember(annotation)
         if annotation.kind == "box":
-            self._remember(annotation)
-            clip = Item("box", annotation.clip_id)
             if annotation.withdrawn:
-                self.store.unfinish(annotation.clip_id, annotation.annotator, self.rules.round)
-                if (place := self._place(clip)) is not None:
-                    self._queues["boxes"].take_back(place, annotation.annotator)
+                self._store.unfinish(annotation.clip_id, annotator, self.rules.round)
+                self._lines.take_back(Item("box", annotation.clip_id), annotator)
             return
-        self._remember(annotation)
         if annotation.adjudicated:
-            self._disputed.pop(item, None)
-            self._settle(item)
+            self._lines.settle(item)
         elif annotation.withdrawn:
-            queue, place = self._queues.get(MODE_OF[item.kind]), self._place(item)
-            if queue is not None and place is not None:
-                queue.take_back(place, annotation.annotator)
+            self._lines.take_back(item, annotator)
         else:
-            self._count(item, annotation)
-        self._look_for_dispute(item)
-
-    def _remember(self, annotation: Annotation) -> None:
-        if annotation.kind == "box":
-            edits = self._edits.setdefault(annotation.clip_id, {})
-            if annotation.withdrawn:
-                edits.pop(annotation.supersedes or "", None)
-            else:
-                edits[annotation.annotation_id] = annotation
-            return
-        known = self._settled if annotation.adjudicated else self._said
-        if annotation.withdrawn:
-            by = known.get(annotation.about, {})
-            by.pop(annotation.annotator, None)
-            if not by:
-                known.pop(annotation.about, None)
-        else:
-            known.setdefault(annotation.about, {})[annotation.annotator] = annotation
-
-    def _count(self, item: Item, annotation: Annotation) -> None:
-        if annotation.round >= self.rules.round:
-            self._judge(item, annotation.annotator)
-
-    def _judge(self, item: Item, annotator: str) -> None:
-        queue, place = self._queues.get(MODE_OF[item.kind]), self._place(item)
-        if queue is not None and place is not None:
-            queue.judge(place, annotator)
-
-    def _settle(self, item: Item) -> None:
-        queue, place = self._queues.get(MODE_OF[item.kind]), self._place(item)
-        if queue is not None and place is not None:
-            queue.settle(place, item in self._settled)
-
-    def _look_for_dispute(self, item: Item) -> None:
-        if self._disagreeing([item], item.kind):
-            self._disputes.setdefault(item)
-        else:
-            self._disputes.pop(item, None)
-            self._disputed.pop(item, None)
-
-    def _disagreeing(self, items: Iterable[Item], kind: Kind) -> list[Item]:
-        """Return those of which two or more annotators said different things, and nobody settled it."""
-        rows = [
-            each
-            for item in items
-            if len(self._said.get(item, {})) > 1 and item not in self._settled
-            for each in self._said[item].values()
-        ]
-        if not rows:
-            return []
-        how = Acceptance(rule="adjudicated")
-        return [each.about for each in accept(_EMPTY, rows, self.material.vocabulary, how, (kind,)).open]
+            self._lines.judge(item, annotator)
+        self._lines.compare([item])
 
 
-def _chosen(material: Material, mode: Mode, items: Numbered, share: float, seed: int) -> np.ndarray:
-    """Return by place whether an item is of the share that one annotator more judges; the same after a restart."""
-    ids = material.clips.ids
-    chosen = np.zeros(len(items), bool)
-    for place, (clip, number) in enumerate(zip(items.clip.tolist(), items.number.tolist(), strict=True)):
-        chosen[place] = draw(f"second:{seed}:{mode}:{ids[clip]}:{number}") < share
-    return chosen
+def _check_repeated(stored: tuple[Annotation, str], annotation: Annotation, task_id: str) -> Annotation:
+    """Return the judgement that was saved before, if this is the same."""
+    known, of = stored
+    same = (known.annotator, known.value, of) == (annotation.annotator, annotation.value, task_id)
+    if not same or known.about != annotation.about:
+        raise RefusedError(
+            f"annotation {annotation.annotation_id!r} is there already, and says something else", "use another id"
+        )
+    return known

@@ -7,7 +7,8 @@ from typing import Any
 
 from microg.annotations.boxes import Tracks
 from microg.annotations.rows import Item
-from microg.review.desk import Annotator, Desk
+from microg.review.desk import Desk
+from microg.review.rules import Annotator
 
 # Clips of a source follow each other: a person is about where they were.
 _LEAST_OVERLAP = 0.3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,15 +14,14 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from microg.annotations.boxes import Tracks
-from microg.annotations.rows import MAX_ACTIONS, Annotation
+from microg.annotations.rows import MAX_ACTIONS
 from microg.errors import AnnotationError, DatasetError, MicrogError, StorageError, VideoError
-from microg.review.desk import Annotator, Desk, Task
+from microg.review.desk import Desk
+from microg.review.forms import clip_form, find, people_form, task_form, time_form
 from microg.review.guard import COOKIE, Guard, Hosts
 from microg.review.items import Mode, RefusedError
-from microg.review.material import Clip
-from microg.review.media import FRAME_WIDTH, MAX_WIDTH, THUMB_WIDTH, Media, frames_to_show
-from microg.review.previous import previous_value
+from microg.review.media import FRAME_WIDTH, MAX_WIDTH, THUMB_WIDTH, Media
+from microg.review.rules import Annotator
 from microg.review.store import Store
 
 REASONS = ("no person", "cartoon", "not weightless", "scene cut", "duplicate", "bad picture")
@@ -183,7 +181,7 @@ def make_app(desk: Desk, store: Store, media: Media, doors: Doors, source: str =
     @app.post("/api/next")
     def following(body: Next, who: Who) -> dict[str, Any]:
         tasks, left = desk.next(who, body.mode, body.count, again=body.again, have=body.have)
-        return {"tasks": [_task(task, desk, who) for task in tasks], "left": left}
+        return {"tasks": [task_form(task, desk, who) for task in tasks], "left": left}
 
     @app.post("/api/save")
     def save(body: Save, who: Who) -> dict[str, Any]:
@@ -197,12 +195,12 @@ def make_app(desk: Desk, store: Store, media: Media, doors: Doors, source: str =
 
     @app.post("/api/undo")
     def undo(body: Undo, who: Who) -> dict[str, Any]:
-        return {"task": _task(desk.undo(who, body.annotation_id), desk, who)}
+        return {"task": task_form(desk.undo(who, body.annotation_id), desk, who)}
 
     @app.post("/api/renew")
     def renew(body: Renew, who: Who) -> dict[str, Any]:
         until, held, lost = desk.renew(who, body.task_ids)
-        return {"until": _time(until), "held": held, "lost": lost}
+        return {"until": time_form(until), "held": held, "lost": lost}
 
     @app.post("/api/release")
     def release(body: Release, who: Who) -> dict[str, Any]:
@@ -220,23 +218,23 @@ def make_app(desk: Desk, store: Store, media: Media, doors: Doors, source: str =
 
     @app.get("/api/clip/{clip_id}")
     def clip(clip_id: str, who: Who) -> dict[str, Any]:
-        found = _find(desk, clip_id)
-        return {"clip": _clip(found), "people": _people(desk.tracks(who, found.clip_id))}
+        found = find(desk, clip_id)
+        return {"clip": clip_form(found), "people": people_form(desk.tracks(who, found.clip_id))}
 
     @app.get("/video/{clip_id}")
     def video(clip_id: str, who: Who) -> FileResponse:
-        return FileResponse(media.video(_find(desk, clip_id)), media_type="video/mp4", headers=_KEEP_A_WHILE)
+        return FileResponse(media.video(find(desk, clip_id)), media_type="video/mp4", headers=_KEEP_A_WHILE)
 
     @app.get("/thumb/{clip_id}.jpg")
     def thumb(clip_id: str, who: Who) -> Response:
-        found = _find(desk, clip_id)
+        found = find(desk, clip_id)
         return _picture(media.picture(found, max(1, found.num_frames // 2), THUMB_WIDTH))
 
     @app.get("/frame/{clip_id}/{frame}.jpg")
     def frame(
         clip_id: str, frame: int, who: Who, width: Annotated[int, Query(ge=16, le=MAX_WIDTH)] = FRAME_WIDTH
     ) -> Response:
-        found = _find(desk, clip_id)
+        found = find(desk, clip_id)
         if not 1 <= frame <= (found.num_frames or frame):
             raise RefusedError(f"clip {clip_id} has no frame {frame}", "frames count from 1", 404)
         return _picture(media.picture(found, frame, width))
@@ -266,68 +264,6 @@ def _page_file(name: str) -> Response:
 
 def _picture(data: bytes) -> Response:
     return Response(data, media_type="image/jpeg", headers=_KEEP_A_WHILE)
-
-
-def _find(desk: Desk, clip_id: str) -> Clip:
-    return desk.material.clips.clip(desk.clip_number(clip_id))
-
-
-def _time(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds")
-
-
-def _clip(clip: Clip) -> dict[str, Any]:
-    shown = ("clip_id", "source_id", "fps", "num_frames", "width", "height", "duration_s", "origin")
-    places = {"video": f"/video/{clip.clip_id}", "thumb": f"/thumb/{clip.clip_id}.jpg"}
-    return {**{name: getattr(clip, name) for name in shown}, **places}
-
-
-def _people(tracks: Tracks) -> list[dict[str, Any]]:
-    result = []
-    for person_id, track in sorted(tracks.items()):
-        frames = sorted(track)
-        boxes = [[frame, *(round(each, 2) for each in track[frame][:4])] for frame in frames]  # pyright: ignore
-        result.append({"person_id": person_id, "key_frame": frames[len(frames) // 2], "boxes": boxes})
-    return result
-
-
-def _said(annotation: Annotation) -> dict[str, Any]:
-    return {
-        "annotator": annotation.annotator,
-        "value": dict(annotation.value),
-        "round": annotation.round,
-        "time": _time(annotation.time),
-    }
-
-
-def _task(task: Task, desk: Desk, who: Annotator) -> dict[str, Any]:
-    item = task.name.item
-    clip = _find(desk, item.clip_id)
-    texts = item.kind in ("caption", "qa")
-    return {
-        "task_id": str(task.name),
-        "mode": task.name.mode,
-        "kind": item.kind,
-        "until": _time(task.until),
-        "clip": _clip(clip),
-        "people": _people(desk.tracks(who, item.clip_id)),
-        "person_id": item.person_id,
-        "item": item.index,
-        "proposal": None if task.proposal is None else {"value": dict(task.proposal.value), "by": task.proposal.by},
-        "held": None if task.held is None else dict(task.held),
-        "mine": None
-        if task.mine is None
-        else {"annotation_id": task.mine.annotation_id, "value": dict(task.mine.value)},
-        "edits": [
-            {"annotation_id": each.annotation_id, "person_id": each.person_id, "value": dict(each.value)}
-            for each in task.edits
-        ],
-        "previous": previous_value(desk, who, item) if item.kind == "action" else None,
-        "why": task.why,
-        "frames": frames_to_show(clip) if texts else [],
-        "said": [_said(each) for each in task.said],
-        "notes": [{"annotator": each.annotator, "text": each.text, "time": _time(each.time)} for each in task.notes],
-    }
 
 
 Log = Callable[[tuple[str | None, str, str, str], int, str], None]

@@ -20,10 +20,11 @@ from microg.annotations.table import read_annotations
 from microg.data.dataset import Dataset
 from microg.errors import AnnotationError, ConfigError, MicrogError, RunConflictError
 from microg.locks import exclusive
-from microg.review.desk import Desk, Rules
+from microg.review.desk import Desk
 from microg.review.guard import Hosts
 from microg.review.material import read_material
 from microg.review.proposals import read_proposals
+from microg.review.rules import Rules
 from microg.review.store import Store
 from microg.review.sync import sync, unsynced
 from microg.system.weights import cache_folder

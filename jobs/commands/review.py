@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from microg.console import say, say_aside
 from microg.errors import ConfigError
-from microg.review.desk import Annotator
 from microg.review.items import MODES, Mode
 from microg.review.order import ORDERS, Order
+from microg.review.rules import Annotator
 from microg.review.serving import Plan, Review, address, bring_home, look, opened, serve
 
 
