@@ -157,27 +157,29 @@ class App {
   /** Shows how far the mode is, and what is left. */
   showProgress() {
     const mode = this.view?.mode;
-    fill(
-      this.tabs,
-      this.#modes().map((each) => {
-        const { total, done } = this.#numbers(each);
-        return el(
-          "button",
-          { type: "button", class: "tab", "aria-current": each === mode ? "page" : null, onclick: () => each !== mode && this.go(each) },
-          MODES[each][0],
-          el("span", { class: "quiet" }, ` ${done}/${total}`),
-        );
-      }),
-    );
+    fill(this.tabs, this.#modes().map((each) => this.#tab(each, each === mode)));
     if (!mode) return;
     const { total, done, mine, open } = this.#numbers(mode);
     this.bar.setAttribute("aria-valuemax", String(total));
     this.bar.setAttribute("aria-valuenow", String(done));
     this.bar.firstChild.style.width = `${total ? (100 * done) / total : 0}%`;
     const { pace } = this.view.steps;
-    const words = [`${done} of ${total} done`, `${mine} by you`, `${open} left for you`, pace ? `${pace < 10 ? pace.toFixed(1) : Math.round(pace)} s an item` : null];
-    this.numbers.textContent = words.filter(Boolean).join(" · ");
+    const more = [`${mine} by you`, pace ? `${pace < 10 ? pace.toFixed(1) : Math.round(pace)} s an item` : null].filter(Boolean);
+    fill(this.numbers, `${done} of ${total} done · ${open} left for you`, el("span", { class: "more" }, ` · ${more.join(" · ")}`));
     this.#showKeptCount();
+  }
+
+  #tab(mode, current) {
+    const { total, done } = this.#numbers(mode);
+    const tab = el(
+      "button",
+      { type: "button", class: "tab", "aria-current": current ? "page" : null, onclick: () => mode !== this.view?.mode && this.go(mode) },
+      MODES[mode][0],
+      el("span", { class: "quiet" }, ` ${done}/${total}`),
+    );
+    // On a phone not all tabs fit: the current one is brought into view.
+    if (current) requestAnimationFrame(() => this.tabs.scrollTo({ left: tab.offsetLeft - this.tabs.offsetLeft - 40 }));
+    return tab;
   }
 
   #showSaving() {

@@ -2,6 +2,7 @@
 import { Refused, post } from "./api.js";
 import { button, count, el, fill } from "./dom.js";
 import { DrawTool } from "./draw_tool.js";
+import { whyNow } from "./item_view.js";
 import { leaseBanner } from "./lease_banner.js";
 import { Player, colourOf } from "./player.js";
 import { TaskQueue } from "./queue.js";
@@ -114,6 +115,7 @@ export class BoxesView {
 
   #showEnd(title, words) {
     this.element.classList.add("ended");
+    this.element.dataset.task = "";
     this.doneButton.disabled = true;
     fill(this.heading, el("h1", {}, title), el("p", {}, words), button("Look again", () => this.#next(), { kind: "primary" }));
     for (const part of [this.people, this.tools, this.edits, this.banner]) fill(part);
@@ -123,6 +125,7 @@ export class BoxesView {
   #show(task) {
     this.#endDrawing();
     this.#task = task;
+    this.element.dataset.task = task.task_id;
     this.#base = tracksOf(task.people ?? []);
     this.#edits = [...(task.edits ?? [])];
     this.#fresh = [];
@@ -130,7 +133,7 @@ export class BoxesView {
     this.element.classList.remove("ended");
     this.doneButton.disabled = false;
     fill(this.banner);
-    fill(this.heading, el("h1", {}, "Boxes", el("span", { class: "quiet" }, `  ${task.clip.clip_id}`)), task.why ? el("p", { class: "why" }, task.why) : null);
+    fill(this.heading, el("h1", {}, "Boxes", el("span", { class: "quiet" }, `  ${task.clip.clip_id}`)), whyNow(task, this.app.session));
     this.player.load(task.clip);
     this.clock.start();
     this.#apply();
@@ -175,7 +178,7 @@ export class BoxesView {
       !ids.length && el("p", { class: "quiet" }, "Nobody has boxes in this clip."),
     );
     if (this.#drawing) fill(this.tools, this.#drawing.element);
-    else if (this.#merging) fill(this.tools, el("p", {}, `Who stays? Person ${this.#selected} becomes the one you choose.`), button("Not", () => this.#leave(), { key: "Esc", kind: "plain" }));
+    else if (this.#merging) fill(this.tools, el("p", {}, `Who stays? Person ${this.#selected} becomes the one you choose.`), button("Cancel", () => this.#leave(), { key: "Esc", kind: "plain" }));
     else
       fill(
         this.tools,
@@ -198,6 +201,7 @@ export class BoxesView {
         this.#edits.map((edit) => el("li", {}, el("span", {}, editInWords(edit)), button("Undo", () => this.#undoEdit(edit), { kind: "plain small", title: `Undo: ${editInWords(edit)}` }))),
       ),
     );
+    this.bar.hidden = Boolean(this.#drawing); // Enter saves the drawing then
     this.#showOnPlayer();
   }
 
@@ -207,8 +211,8 @@ export class BoxesView {
 
   #showOnPlayer() {
     const drawn = this.#drawing?.personId;
-    const people = [...this.#tracks].filter(([id]) => id !== drawn).map(([person_id, track]) => ({ person_id, track, label: person_id === this.#selected ? `person ${person_id} ◂` : undefined }));
-    this.player.showPeople(people, this.#drawing ? -1 : null);
+    const people = [...this.#tracks].filter(([id]) => id !== drawn).map(([person_id, track]) => ({ person_id, track }));
+    this.player.showPeople(people, this.#drawing ? -1 : null, this.#selected);
   }
 
   #select(id) {

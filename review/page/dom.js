@@ -31,9 +31,17 @@ export function button(label, run, { key, kind = "", title, disabled = false, da
   );
 }
 
-/** Replaces what an element contains. */
+const FOCUSABLE = "button:not(:disabled), input, textarea, select";
+
+/** Replaces what an element contains; the keyboard's focus stays at its place there. */
 export function fill(node, ...children) {
+  const active = document.activeElement;
+  const place = active !== node && node.contains(active) ? [...node.querySelectorAll(FOCUSABLE)].indexOf(active) : -1;
   node.replaceChildren(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+  if (place >= 0) {
+    const now = [...node.querySelectorAll(FOCUSABLE)];
+    now[Math.min(place, now.length - 1)]?.focus({ preventScroll: true });
+  }
   return node;
 }
 

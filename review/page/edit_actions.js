@@ -142,7 +142,7 @@ export function actionsEditor(task, session, { changed, say }) {
           },
           el("span", { class: "number" }, String(action.id)),
           el("span", { class: "name" }, action.name),
-          el("span", { class: "group" }, chosen.includes(action.id) ? "✓" : action.group),
+          el("span", { class: "group" }, chosen.includes(action.id) ? "✓" : inWords(action.group)),
         ),
       ),
       !found.length && el("p", { class: "quiet" }, "No action fits. Try its id, its group, or a word of its definition."),
@@ -168,7 +168,7 @@ export function actionsEditor(task, session, { changed, say }) {
     fill(
       about,
       action && [
-        el("p", { class: "title" }, `${action.id} ${action.name}`, action.group && el("span", { class: "quiet" }, `  ${action.group}`)),
+        el("p", { class: "title" }, `${action.id} ${action.name}`, action.group && el("span", { class: "quiet" }, `  ${inWords(action.group)}`)),
         el("p", {}, action.definition || el("span", { class: "quiet" }, "The vocabulary gives no definition.")),
         action.note && el("p", { class: "note" }, action.note),
       ],
@@ -187,6 +187,10 @@ export function actionsEditor(task, session, { changed, say }) {
     show();
   }
 
+  field.addEventListener("focus", () => {
+    // On a small screen the list would lie below its end.
+    if (innerWidth <= 1000) field.scrollIntoView({ block: "start" });
+  });
   field.addEventListener("input", () => {
     mark = 0;
     showList();
@@ -257,6 +261,10 @@ export function actionsEditor(task, session, { changed, say }) {
       { keys: ["h"], says: "Take the actions that the dataset has", run: () => take(task.held?.actions ?? []) },
     ],
   };
+}
+
+function inWords(group) {
+  return group.replaceAll("_", " ").toLowerCase();
 }
 
 /** Says a judgement of actions in words. */

@@ -14,6 +14,12 @@ import { framesInWords, tracksOf } from "./tracks.js";
 const EDITORS = { action: actionsEditor, caption: textEditor, qa: textEditor, screening: screeningEditor };
 const AHEAD = 3;
 
+/** Says why an item comes now: set off where something is doubted, and not at all where nothing chose it. */
+export function whyNow(task, { order }) {
+  if (!task.why || (order === "dataset" && task.mode !== "adjudicate")) return null;
+  return el("p", { class: order === "random" ? "quiet" : "why" }, task.why);
+}
+
 export class ItemView {
   #task = null;
   #editor = null;
@@ -126,6 +132,7 @@ export class ItemView {
   #show(task, given = null) {
     const hadFocus = this.#editor?.focused() ?? false;
     this.#task = task;
+    this.element.dataset.task = task.task_id;
     const draft = this.app.drafts.get(task);
     const session = this.app.session;
     const editor = EDITORS[task.kind](task, session, {
@@ -191,7 +198,7 @@ export class ItemView {
         el("span", { class: "quiet" }, `  ${task.clip.clip_id}`),
       ),
       track?.size ? el("p", { class: "quiet" }, framesInWords(track)) : null,
-      task.why ? el("p", { class: "why" }, task.why) : null,
+      whyNow(task, this.app.session),
     );
   }
 
@@ -200,6 +207,7 @@ export class ItemView {
     this.#removeEditorKeys();
     this.#removeEditorKeys = () => {};
     this.element.classList.add("ended");
+    this.element.dataset.task = "";
     this.saveButton.disabled = true;
     fill(this.said);
     fill(this.banner);

@@ -26,6 +26,7 @@ export class Player extends EventTarget {
   #stills = false;
   #people = [];
   #strong = null;
+  #chosen = null;
   frame = 1;
 
   constructor() {
@@ -122,10 +123,12 @@ export class Player extends EventTarget {
    * Draws people over the video.
    * @param {{person_id: number, track: Map<number, number[]>, label?: string}[]} people
    * @param {number|null} strong The person in question; null shows everybody in a colour of their own.
+   * @param {number|null} chosen Whose frames are marked under the picture.
    */
-  showPeople(people, strong = null) {
+  showPeople(people, strong = null, chosen = strong) {
     this.#people = people;
     this.#strong = strong;
+    this.#chosen = chosen;
     this.draw();
   }
 
@@ -239,7 +242,7 @@ export class Player extends EventTarget {
 
   #looksOf(person) {
     const label = person.label ?? `person ${person.person_id}`;
-    if (this.#strong === null) return { colour: colourOf(person.person_id), width: 2, label };
+    if (this.#strong === null) return { colour: colourOf(person.person_id), width: person.person_id === this.#chosen ? 4 : 2, label };
     if (person.person_id === this.#strong) return { colour: STRONG, width: 3, label };
     return { colour: FAINT, width: 1, label: "" };
   }
@@ -268,15 +271,15 @@ export class Player extends EventTarget {
     context.fillText(label, left + 4, top + 13);
   }
 
-  // Under the picture: when the person in question is in it.
+  // Under the picture: when the chosen person is in it.
   #drawPresence() {
     const { clientWidth: width, clientHeight: height } = this.presence;
-    const person = this.#people.find((each) => each.person_id === this.#strong);
+    const person = this.#people.find((each) => each.person_id === this.#chosen);
     this.presence.width = width;
     this.presence.height = height;
     if (!person || !width) return;
     const context = this.presence.getContext("2d");
-    context.fillStyle = STRONG;
+    context.fillStyle = this.#strong === null ? colourOf(this.#chosen) : STRONG;
     const each = width / (this.#clip.num_frames || 1);
     for (const [first, last] of runsOf(person.track)) context.fillRect((first - 1) * each, 0, (last - first + 1) * each, height);
   }

@@ -2,6 +2,7 @@
 import { Refused, newId } from "./api.js";
 import { button, count, el, fill, openDialog } from "./dom.js";
 import { screeningInWords } from "./edit_screening.js";
+import { whyNow } from "./item_view.js";
 import { Player } from "./player.js";
 import { TaskQueue } from "./queue.js";
 import { Steps } from "./steps.js";
@@ -151,7 +152,8 @@ export class ScreenView {
       { class: "card", role: "group", "aria-label": task.clip.clip_id, data: { clip: task.clip.clip_id } },
       card.picture,
       el("div", { class: "card-line" }, el("span", { class: "clip-id", title: task.clip.clip_id }, task.clip.clip_id), card.state),
-      (proposal || task.why) && el("p", { class: "quiet hint" }, proposal ? `${task.proposal.by ?? "model"}: ${screeningInWords(proposal)}` : task.why),
+      proposal && el("p", { class: "quiet hint" }, `${task.proposal.by}: ${screeningInWords(proposal)}`),
+      whyNow(task, this.app.session),
       el("div", { class: "card-buttons" }, card.keep, card.drop),
     );
     this.#cards.splice(place, 0, card);
@@ -198,7 +200,7 @@ export class ScreenView {
     this.#select(index);
     this.#dropping = true;
     const reasons = this.app.session.reasons.map((reason, number) => button(reason, () => this.decide({ keep: false, reason }), { key: String(number + 1), kind: "danger" }));
-    const buttons = [el("span", {}, `Drop ${this.#cards[index].task.clip.clip_id}, because of:`), ...reasons, button("Not", () => this.#endReason(), { key: "Esc", kind: "plain" })];
+    const buttons = [el("span", {}, `Drop ${this.#cards[index].task.clip.clip_id}, because of:`), ...reasons, button("Cancel", () => this.#endReason(), { key: "Esc", kind: "plain" })];
     const place = this.#look?.reasons ?? this.reasons;
     fill(place, buttons);
     place.hidden = false;

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,53 +164,75 @@ class Watch:
 
 
 class Browsers:
-    """Starts browsers, each annotator's in a profile of its own; everything is closed at the end."""
+    """Starts browsers, each annotator's in a profile of its own, and watches their pages."""
 
     def __init__(self, playwright: Any, folder: Path) -> None:
         self._playwright, self._folder = playwright, folder
         self._open: list[Any] = []
-        self.watches: list[Watch] = []
+        self._watches: list[Watch] = []
 
-    def profile(
-        self, name: str, *, width: int = 1280, height: int = 800, dark: bool = False, touch: bool = False
-    ) -> Any:
-        """Return a browser context in the profile `name`; the same name again finds what was kept."""
+    def page(self, server: Server, name: str, mode: str = "", **looks: Any) -> Any:
+        """Open the page as an annotator, by their link where there are links; the same name keeps its profile.
+
+        `looks`: width, height, dark, touch, clock (whether the page's time may be set).
+        """
         context = self._playwright.chromium.launch_persistent_context(
             self._folder / name,
             executable_path=chromium(),
             headless=True,
             args=list(_FLAGS),
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            has_touch=touch,
+            viewport={"width": looks.get("width", 1280), "height": looks.get("height", 800)},
+            color_scheme="dark" if looks.get("dark") else "light",
+            has_touch=looks.get("touch", False),
         )
         context.set_default_timeout(15_000)
         self._open.append(context)
-        return context
-
-    def page(self, server: Server, name: str, mode: str = "", **looks: Any) -> tuple[Any, Watch]:
-        """Open the page as an annotator: by their link where there are links."""
-        context = self.profile(name, **looks)
         page = context.pages[0]
+        if looks.get("clock"):
+            page.clock.install()
         watch = Watch(server.origin)
-        self.watches.append(watch)
+        self._watches.append(watch)
         watch.over(page)
         if name in server.links:
             page.goto(server.links[name])
-            page.locator(".tabs").wait_for()
+            page.locator(".tabs button").first.wait_for()
         page.goto(f"{server.origin}/#{mode}")
-        page.locator(".tabs").wait_for()
-        if mode and page.evaluate("location.hash") != f"#{mode}":
-            page.evaluate(f"location.hash = '#{mode}'")
-        return page, watch
+        page.locator(".tabs button").first.wait_for()
+        if mode:
+            page.evaluate("mode => { location.hash = mode; }", mode)
+            page.locator(".tab[aria-current]", has_text=mode.capitalize()).wait_for()
+        return page
+
+    def expect(self, words: str) -> None:
+        """Let pages log what fits a pattern: of refusals and servers that were killed the browser tells itself."""
+        for watch in self._watches:
+            watch.expected = re.compile(words)
+
+    @property
+    def trouble(self) -> list[str]:
+        """What pages did that they must not do."""
+        return [each for watch in self._watches for each in watch.trouble]
 
     def close(self) -> None:
         """Close all."""
         for context in self._open:
-            try:
+            with suppress(Exception):  # one that was killed cannot be closed
                 context.close()
-            except Exception:
-                continue
+
+
+@contextmanager
+def playing(folder: Path) -> Iterator[Browsers]:
+    """Start what drives browsers; at the end no page has logged an error or asked another server."""
+    chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browsers = Browsers(playwright, folder)
+        try:
+            yield browsers
+        finally:
+            browsers.close()
+        assert browsers.trouble == []
 
 
 def kill_browser(folder: Path) -> None:
@@ -229,3 +251,14 @@ def _of_profile(process: psutil.Process, folder: Path) -> bool:
 def saved(page: Any) -> None:
     """Wait until the server has everything."""
     page.locator(".saving[data-state=saved]").wait_for()
+
+
+def in_work(page: Any) -> tuple[str, str]:
+    """Wait for an item, and return its task id and its clip."""
+    page.locator(".work[data-task]:not([data-task=''])").wait_for()
+    return page.locator(".work").get_attribute("data-task"), page.locator(".item-heading h1 .quiet").inner_text().strip()
+
+
+def gone_on(page: Any, task: str) -> None:
+    """Wait until another item is in work, or none."""
+    page.wait_for_function("task => document.querySelector('.work').dataset.task !== task", arg=task)
