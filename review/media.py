@@ -191,14 +191,14 @@ class Media:
             return path
 
         def fetch(path: Path) -> None:
-            with path.open("wb") as file:
-                for block in storage.read_blocks(uri):
-                    file.write(block)
+            try:
+                with path.open("wb") as file:
+                    for block in storage.read_blocks(uri):
+                        file.write(block)
+            except FileNotFoundError as error:
+                raise VideoError(f"the video of clip {clip.clip_id} is not there") from error
 
-        try:
-            return self._videos.get(_version(uri), Path(uri).suffix[:8] or ".mp4", fetch)
-        except FileNotFoundError as error:
-            raise VideoError(f"the video of clip {clip.clip_id} is not there") from error
+        return self._videos.get(_version(uri), Path(uri).suffix[:8] or ".mp4", fetch)
 
     def _plays_in_browsers(self, path: str) -> bool:
         known = self._plays.get(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,7 +36,7 @@ class _Walk:
 
     reached: int = 0
     returned: list[int] = field(default_factory=list)
-    skipped: deque[int] = field(default_factory=deque)
+    skipped: dict[int, None] = field(default_factory=dict)
 
 
 class Queue:
@@ -120,7 +119,7 @@ class Queue:
         """End an annotator's lease; others may have the item at once, they themselves when nothing else is left."""
         if self._leases.get(place, {}).pop(annotator, None) is not None:
             self._reopen(place, but=annotator)
-            self._walk(annotator).skipped.append(place)
+            self._walk(annotator).skipped[place] = None
 
     def expire(self, time: datetime) -> None:
         """End the leases that are over."""
@@ -150,14 +149,17 @@ class Queue:
                 found.append(place)
 
         while walk.returned and len(found) < count:
-            looked_at(int(self._order[heapq.heappop(walk.returned)]))
+            place = int(self._order[heapq.heappop(walk.returned)])
+            if place not in walk.skipped:
+                looked_at(place)
         while walk.reached < len(self._order) and len(found) < count:
             walk.reached += 1
             looked_at(int(self._order[walk.reached - 1]))
-        for _ in range(len(walk.skipped)):
+        for place in list(walk.skipped):
             if len(found) == count:
                 break
-            looked_at(walk.skipped.popleft())
+            del walk.skipped[place]
+            looked_at(place)
         return found
 
     def again(self, annotator: str, count: int) -> list[int]:

@@ -303,7 +303,15 @@ def _refuse_kindly(app: FastAPI, log: Log) -> None:
 
     @app.exception_handler(MicrogError)
     async def impossible(request: Request, error: MicrogError) -> JSONResponse:
-        return await refused(request, _status(error), error.what, error.fix)
+        status = _status(error)
+        if isinstance(error, (RefusedError, AnnotationError)):
+            return await refused(request, status, error.what, error.fix)
+        await run_in_threadpool(log, _of_scope(request.scope), status, error.what)
+        # what is wrong with files names folders of this machine, which are not annotators' business
+        what = "this clip cannot be shown" if status == 404 else "the server cannot do this now"
+        return JSONResponse(
+            {"error": what, "fix": "the review's owner finds the reason in its log of refusals"}, status
+        )
 
 
 def _status(error: MicrogError) -> int:
