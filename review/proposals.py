@@ -190,7 +190,8 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def _texts(result: Proposals, material: Material, table: pa.Table, run: str, by: str) -> None:
-    table = newest(table).filter(pc.equal(table["status"], "ok")) if table.num_rows else table
+    table = newest(table)
+    table = table.filter(pc.fill_null(pc.equal(table["status"], "ok"), False))
     for task in ("caption", "vqa"):
         rows = table.filter(pc.equal(table["task"], task))
         prompts = pc.unique(rows["prompt_id"]).to_pylist()
