@@ -130,12 +130,18 @@ class Numbered:
     """Items of one kind: pairs of a clip's number and a person's or a question's (-1 where the clip is the item).
 
     They are sorted by both, without repeats; an item's place is its place here.
+
+    Args:
+        clip: Clips' numbers, from 0.
+        number: As many numbers, from -1.
     """
 
     def __init__(self, clip: np.ndarray, number: np.ndarray) -> None:
-        pairs = np.unique(np.stack([clip.astype(np.int64), number.astype(np.int64)], axis=1), axis=0)
-        pairs = pairs[pairs[:, 0] >= 0]
-        self.clip, self.number = pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
+        keys = (clip.astype(np.int64) << 32) | (number.astype(np.int64) + 1)
+        # tracks repeat a pair many times in a row: those go first, as sorting is what takes time
+        new = np.flatnonzero(np.diff(keys, prepend=-1))
+        keys = np.unique(keys[new])
+        self.clip, self.number = (keys >> 32).astype(np.int32), ((keys & 0xFFFFFFFF) - 1).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.clip)
