@@ -59,6 +59,16 @@ export function post(path, body) {
   });
 }
 
+/** Leases an item of this annotator again, and notes in the task until when. @throws {Refused|Unreachable} */
+export async function renew(task) {
+  const answer = await post("/api/renew", { task_ids: [task.task_id] });
+  if (answer.lost.includes(task.task_id)) {
+    throw new Refused(409, { error: "somebody else has this item now, or it is done", fix: "go on with another one" });
+  }
+  task.until = answer.until;
+  task.expired = false;
+}
+
 /** Returns a name for a judgement that no other judgement has: 32 hexadecimal digits. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));

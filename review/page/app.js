@@ -1,5 +1,5 @@
 /** The page: who works here, in which mode, what is saved and what is left. */
-import { Refused, Unreachable, get, post } from "./api.js";
+import { Refused, Unreachable, get, post, renew } from "./api.js";
 import { BoxesView } from "./boxes_view.js";
 import { Clock } from "./clock.js";
 import { button, el, fill, openDialog } from "./dom.js";
@@ -9,6 +9,7 @@ import { Keys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Leases } from "./queue.js";
 import { ScreenView } from "./screen_view.js";
+import { Steps } from "./steps.js";
 import { Vault } from "./vault.js";
 
 const MODES = {
@@ -93,12 +94,14 @@ class App {
   }
 
   #keepRefused({ entry, refusal }) {
+    const { task, body } = entry;
     if (entry.type === "save") {
-      const task = { task_id: entry.task_id, mode: entry.mode, clip: { clip_id: entry.clip_id } };
-      const drawn = entry.body.value.op === "draw" ? { person_id: entry.body.person_id, keys: entry.body.value.stretches.flat().map(([frame, ...box]) => [frame, box]), gaps: [] } : null;
-      if (entry.mode !== "boxes" || drawn) this.drafts.keep(task, drawn ?? entry.body.value, entry.body.seconds, refusal.words);
+      const value = task.mode === "boxes" ? drawingOf(body) : body.value;
+      if (value) this.drafts.keep(task, value, body.seconds, refusal.words);
+      new Steps(this.vault, task.mode).forget(body.annotation_id);
+      if (this.view?.mode === task.mode) this.view.saveRefused(body.annotation_id);
     }
-    this.say(`${entry.clip_id} was not saved: ${refusal.words}${entry.type === "save" ? " Your entry is kept under 'Kept entries'." : ""}`, { strong: true });
+    this.say(`${entry.task.clip.clip_id} was not saved: ${refusal.words}${entry.type === "save" ? " Your entry is kept under 'Kept entries'." : ""}`, { strong: true });
     this.#showSaving();
   }
 
@@ -201,14 +204,14 @@ class App {
       const row = el(
         "li",
         {},
-        el("p", {}, `${MODES[draft.mode]?.[0] ?? draft.mode}: ${draft.clip_id}`, el("span", { class: "quiet" }, `  ${new Date(draft.time).toLocaleString()}`)),
+        el("p", {}, `${MODES[draft.task.mode][0]}: ${draft.task.clip.clip_id}`, el("span", { class: "quiet" }, `  ${new Date(draft.time).toLocaleString()}`)),
         draft.words && el("p", { class: "quiet" }, draft.words),
         el(
           "div",
           { class: "row" },
           button("Open", () => this.#openKept(draft, dialog), { kind: "primary small" }),
           button("Throw away", () => {
-            this.drafts.forget({ ...draft, clip: {} });
+            this.drafts.forget(draft.task);
             row.remove();
             this.#showKeptCount();
           }, { kind: "plain small" }),
@@ -222,11 +225,11 @@ class App {
 
   async #openKept(draft, dialog) {
     try {
-      const { task } = await post("/api/open", { task_id: draft.task_id });
+      await renew(draft.task);
       dialog.close();
-      await this.go(draft.mode, task);
+      await this.go(draft.task.mode, draft.task);
     } catch (error) {
-      this.say(error instanceof Refused ? error.words : "The server does not answer: try again.", { strong: true });
+      this.say(error instanceof Unreachable ? "The server does not answer: try again." : error.words, { strong: true });
     }
   }
 
@@ -278,6 +281,13 @@ class App {
     });
     field.focus();
   }
+}
+
+/** Returns an edit that draws a person as the drawing that it was; null for other edits. */
+function drawingOf({ person_id, value }) {
+  if (value.op !== "draw") return null;
+  const keys = value.stretches.flat().map(([frame, ...box]) => [frame, box]);
+  return { person_id, keys, gaps: value.stretches.slice(1).map(([[frame]]) => frame) };
 }
 
 const app = new App();

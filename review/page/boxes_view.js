@@ -61,6 +61,11 @@ export class BoxesView {
     return Boolean(this.#drawing?.keys.size);
   }
 
+  /** The tracks that are shown, as [person, [frame, box][]][]. */
+  tracksInView() {
+    return [...this.#tracks].map(([person, track]) => [person, [...track]]);
+  }
+
   async start(task = null) {
     this.#removeKeys = this.app.keys.add("Boxes", this.#bindings());
     if (task) this.#show(task);
@@ -73,8 +78,6 @@ export class BoxesView {
     this.#removeKeys();
     this.#removeDrawKeys();
     this.player.close();
-    this.queue.release();
-    if (this.#task && !this.dirty) this.queue.release([this.#task]);
   }
 
   #bindings() {
@@ -412,6 +415,17 @@ export class BoxesView {
     return this.#next();
   }
 
+  /** Is told that the server refused an edit: it is not shown any more. */
+  saveRefused(annotation_id) {
+    const others = (edit) => edit.annotation_id !== annotation_id;
+    this.#edits = this.#edits.filter(others);
+    this.#fresh = this.#fresh.filter(others);
+    if (!this.#task) return;
+    this.#apply();
+    this.#render();
+  }
+
+  /** Is told that a task's lease ran out. */
   leaseLost(task) {
     if (task !== this.#task) return this.queue.drop(task.task_id);
     const actions = { again: () => this.leaseBack(task), goOn: () => this.#next(), say: (...words) => this.app.say(...words) };

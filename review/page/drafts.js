@@ -14,8 +14,7 @@ export class Drafts {
 
   /** Keeps an entry. `words` say why it was not saved, where the server refused it. */
   keep(task, value, seconds, words = "") {
-    const { task_id, mode, clip, person_id } = task;
-    this.vault.put(this.#key(task), { task_id, mode, clip_id: clip.clip_id, person_id, value, seconds, words, time: Date.now() });
+    this.vault.put(this.#key(task), { task, value, seconds, words, time: Date.now() });
   }
 
   forget(task) {
@@ -27,6 +26,6 @@ export class Drafts {
     return this.vault
       .entries("draft/")
       .map(([, draft]) => draft)
-      .filter((draft) => draft.task_id !== current?.task_id);
+      .filter((draft) => draft.task.task_id !== current?.task_id);
   }
 }

@@ -141,9 +141,15 @@ export class DrawTool {
   /** Makes a key frame of the frame in view: the box that is there, or one in the middle. */
   addHere() {
     const { frame } = this.player;
-    const { width, height } = this.clip;
-    const box = this.boxAt(frame) ?? this.keys.get([...this.keys.keys()].at(-1)) ?? [width * 0.35, height * 0.2, width * 0.65, height * 0.8];
+    const box = this.boxAt(frame) ?? this.#startingBox();
     this.#change(() => this.keys.set(frame, [...box]));
+  }
+
+  // Where nothing is drawn: the key box before, or one in the middle.
+  #startingBox() {
+    const { width, height } = this.clip;
+    const before = [...this.keys.keys()].filter((frame) => frame < this.player.frame).sort((a, b) => a - b).at(-1);
+    return this.keys.get(before) ?? [width * 0.35, height * 0.2, width * 0.65, height * 0.8];
   }
 
   removeHere() {
@@ -164,8 +170,7 @@ export class DrawTool {
 
   #nudge(dx, dy, resize) {
     const { frame } = this.player;
-    const box = this.boxAt(frame);
-    if (!box) return this.addHere();
+    const box = this.boxAt(frame) ?? this.#startingBox();
     const [x, y] = [dx * STEP * this.clip.width, dy * STEP * this.clip.width];
     const moved = resize ? [box[0], box[1], box[2] + x, box[3] + y] : [box[0] + x, box[1] + y, box[2] + x, box[3] + y];
     this.#change(() => this.keys.set(frame, this.#fit(moved)));

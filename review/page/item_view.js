@@ -6,6 +6,7 @@ import { textEditor } from "./edit_texts.js";
 import { button, el, fill } from "./dom.js";
 import { leaseBanner } from "./lease_banner.js";
 import { Player } from "./player.js";
+import { previousOf } from "./previous.js";
 import { TaskQueue } from "./queue.js";
 import { SaidPanel } from "./said.js";
 import { Steps } from "./steps.js";
@@ -82,9 +83,7 @@ export class ItemView {
     this.#removeEditorKeys();
     this.player.close();
     this.ahead.removeAttribute("src");
-    this.queue.release();
-    // An item with a draft stays leased for a while: its annotator will be back.
-    if (this.#task && !this.#changed) this.queue.release([this.#task]);
+    // What it held stays leased for a while: who comes back to the mode goes on where they were.
   }
 
   #bindings() {
@@ -135,6 +134,7 @@ export class ItemView {
     this.element.dataset.task = task.task_id;
     const draft = this.app.drafts.get(task);
     const session = this.app.session;
+    if (task.kind === "action") task.previous = previousOf(task, this.steps.all);
     const editor = EDITORS[task.kind](task, session, {
       changed: () => this.#keep(),
       say: (...words) => this.app.say(...words),
@@ -146,8 +146,10 @@ export class ItemView {
     this.#changed = Boolean(draft);
     this.clock.start(draft?.seconds ?? given?.seconds ?? 0);
     const panel = task.said?.length ? new SaidPanel(task, session, { choose: (chosen) => this.#choose(chosen), say: (...words) => this.app.say(...words) }) : null;
-    fill(this.said, panel?.element);
-    fill(this.place, editor.element);
+    this.said.replaceChildren(...(panel ? [panel.element] : []));
+    // The focus does not pass from one item's text to the next one's: letters are commands there.
+    if (this.element.contains(document.activeElement)) this.app.main.focus({ preventScroll: true });
+    this.place.replaceChildren(editor.element);
     this.#showPicture(task);
     this.#showHeading(task);
     fill(this.banner);
@@ -159,7 +161,7 @@ export class ItemView {
       panel ? this.app.keys.add("What annotators said", panel.bindings) : () => {},
     ];
     this.#removeEditorKeys = () => removers.forEach((remove) => remove());
-    if (hadFocus) editor.focus();
+    if (hadFocus) editor.focus(); // who searches goes on searching
     if (draft) this.app.say(draft.words ? `Your entry was kept: ${draft.words}` : "What you had entered here was put back.");
     if (task.expired) this.leaseLost(task);
     scrollTo({ top: 0 });
@@ -274,6 +276,9 @@ export class ItemView {
     this.#keep();
     this.app.say("Taken back: change it, then save it again.");
   }
+
+  /** Is told that the server refused a save: its entry is kept as a draft, and this view shows another item by now. */
+  saveRefused() {}
 
   /** Is told that a task's lease ran out. */
   leaseLost(task) {

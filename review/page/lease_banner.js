@@ -1,5 +1,5 @@
 /** What a view shows of an item whose lease ran out. */
-import { Refused, post } from "./api.js";
+import { Unreachable, renew } from "./api.js";
 import { button, el } from "./dom.js";
 
 /**
@@ -10,13 +10,11 @@ import { button, el } from "./dom.js";
 export function leaseBanner(task, { again, goOn, say }) {
   const take = async () => {
     try {
-      const answer = await post("/api/open", { task_id: task.task_id });
-      task.until = answer.task.until;
-      task.expired = false;
+      await renew(task);
       again();
       say("The item is yours again.");
     } catch (error) {
-      say(error instanceof Refused ? error.words : "The server does not answer: try again.", { strong: true });
+      say(error instanceof Unreachable ? "The server does not answer: try again." : error.words, { strong: true });
     }
   };
   return el(

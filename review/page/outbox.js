@@ -2,7 +2,7 @@
  * Saves on their way to the server, in the order in which they were made. The page goes on at once; what did not arrive
  * is sent again, under the same annotation id, until the server has it or refuses it.
  */
-import { Refused, Unreachable, newId, post } from "./api.js";
+import { Refused, Unreachable, newId, post, renew } from "./api.js";
 
 const PATHS = { save: "/api/save", undo: "/api/undo", done: "/api/done" };
 const PATIENCE = [500, 1000, 2000, 4000, 8000]; // milliseconds between attempts
@@ -87,7 +87,7 @@ export class Outbox extends EventTarget {
     // Two windows of one annotator share the vault: keys are in the order of time, and no two are the same.
     const order = [Date.now(), this.#number].map((number) => String(number).padStart(15, "0"));
     const key = `outbox/${order.join("-")}-${newId().slice(0, 8)}`;
-    const entry = { key, type, task_id: task.task_id, mode: task.mode, clip_id: task.clip.clip_id, body, tried: false };
+    const entry = { key, type, task_id: task.task_id, task, body, tried: false };
     this.#vault.put(key, entry);
     this.#changed();
     this.flush();
@@ -137,11 +137,7 @@ export class Outbox extends EventTarget {
     } catch (error) {
       // The lease ran out before the save came: where nobody else has the item, it is taken again.
       if (!(error instanceof Refused) || error.status !== 409 || entry.type === "undo") throw error;
-      try {
-        await post("/api/open", { task_id: entry.task_id });
-      } catch (again) {
-        throw again instanceof Unreachable ? again : error;
-      }
+      await renew({ task_id: entry.task_id });
       return post(PATHS[entry.type], entry.body);
     }
   }

@@ -67,8 +67,6 @@ export class ScreenView {
     this.#removeKeys();
     this.#look?.dialog.close();
     this.video.removeAttribute("src");
-    this.queue.release();
-    this.queue.release(this.#cards.filter((card) => !card.value).map((card) => card.task));
   }
 
   #bindings() {
@@ -367,6 +365,16 @@ export class ScreenView {
     this.#look.state.textContent = value ? screeningInWords(value) : "not decided yet";
   }
 
+  /** Is told that the server refused a decision: its clip is open again. */
+  saveRefused(annotation_id) {
+    const card = this.#cards.find((each) => each.annotation_id === annotation_id);
+    if (!card) return;
+    card.value = card.annotation_id = null;
+    this.#showCard(card);
+    this.#showState();
+  }
+
+  /** Is told that a task's lease ran out. */
   leaseLost(task) {
     this.queue.drop(task.task_id);
     const card = this.#cards.find((each) => each.task === task);

@@ -45,6 +45,7 @@ def test_two_annotators_differ_on_three_of_twelve_clips_and_a_third_decides_what
             page.get_by_text("Nothing is left for you here now.").wait_for()
             saved(page)
         _adjudicate(browsers, server)
+        browsers.close()
         assert "27 judgements saved" in server.end()
 
     dataset = Dataset.open(str(tmp_path / "ds"))

@@ -60,7 +60,7 @@ def make_dataset(root: Path, clips: int = 12, *, people: int = 1, size: tuple[in
         )
         for person in range(1, people + 1):
             for frame in range(2, FRAMES):
-                left = width * (0.05 + 0.3 * (person - 1) + 0.01 * frame)
+                left = width * (0.05 + 0.3 * (person - 1) + 0.004 * frame)
                 box = {"x1": left, "y1": height * 0.2, "x2": left + width * 0.2, "y2": height * 0.85}
                 rows["boxes"].append({"clip_id": clip_id, "frame": frame, "person_id": person, **box})
         caption = HOSTILE if number == 0 else f"An astronaut floats through module {number}."
@@ -232,7 +232,7 @@ def playing(folder: Path) -> Iterator[Browsers]:
             yield browsers
         finally:
             browsers.close()
-        assert browsers.trouble == []
+        assert browsers.trouble == [], browsers.trouble
 
 
 def kill_browser(folder: Path) -> None:
@@ -256,7 +256,9 @@ def saved(page: Any) -> None:
 def in_work(page: Any) -> tuple[str, str]:
     """Wait for an item, and return its task id and its clip."""
     page.locator(".work[data-task]:not([data-task=''])").wait_for()
-    return page.locator(".work").get_attribute("data-task"), page.locator(".item-heading h1 .quiet").inner_text().strip()
+    return page.locator(".work").get_attribute("data-task"), page.locator(
+        ".item-heading h1 .quiet"
+    ).inner_text().strip()
 
 
 def gone_on(page: Any, task: str) -> None:
