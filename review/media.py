@@ -7,8 +7,8 @@ import os
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from microg.video import open_video
 
 FRAMES_TO_SHOW = 8
 THUMB_WIDTH, FRAME_WIDTH, MAX_WIDTH = 320, 640, 1920
-_QUALITY = 80
+_QUALITY, _LOCKS = 80, 64
 # What browsers play, by the container's and the codec's name as FFmpeg has them.
 _CONTAINERS = frozenset({"mp4", "mov", "webm"})
 _CODECS = frozenset({"h264", "vp8", "vp9", "av1"})
@@ -52,7 +52,8 @@ class DiskCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
         self._lock = threading.Lock()
-        self._making: dict[str, threading.Lock] = {}
+        # so that nothing is made twice at once; keys that share a lock wait for each other, too
+        self._making = [threading.Lock() for _ in range(_LOCKS)]
         self._sizes: OrderedDict[str, int] = OrderedDict()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,14 +64,14 @@ class DiskCache:
             elif path.is_file():
                 found.append((path.stat().st_mtime, path.name, path.stat().st_size))
         self._sizes.update((name, size) for _, name, size in sorted(found))
+        self._total = sum(self._sizes.values())
 
     def get(self, key: str, ending: str, make: Callable[[Path], None]) -> Path:
         """Return the file of a key, which `make` writes to the path that it is given when it is not there yet."""
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{ending}"
-        path = self._folder / name
-        with self._only_one(name):
+        name, path = self._place(key, ending)
+        with self._making[int(name[:8], 16) % _LOCKS]:
             if not self._used(name, path):
-                temporary = self._folder / f"{uuid.uuid4().hex}.tmp"
+                temporary = storage.join_local(self._folder, f"{uuid.uuid4().hex}.tmp")
                 with storage.removed_after(temporary), writing(self._folder):
                     make(temporary)
                     temporary.replace(path)
@@ -79,33 +80,29 @@ class DiskCache:
 
     def has(self, key: str, ending: str) -> bool:
         """Tell whether a key's file is there."""
-        return (self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{ending}").exists()
+        return self._place(key, ending)[1].exists()
 
-    @contextmanager
-    def _only_one(self, name: str) -> Iterator[None]:
-        with self._lock:
-            lock = self._making.setdefault(name, threading.Lock())
-        with lock:
-            yield
-        with self._lock:
-            if not lock.locked():
-                self._making.pop(name, None)
+    def _place(self, key: str, ending: str) -> tuple[str, Path]:
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{ending}"
+        return name, storage.join_local(self._folder, name)
 
     def _used(self, name: str, path: Path) -> bool:
         with self._lock:
             if name not in self._sizes or not path.exists():
                 return False
             self._sizes.move_to_end(name)
-        os.utime(path)
+        with suppress(FileNotFoundError):
+            os.utime(path)
         return True
 
     def _added(self, name: str, size: int) -> None:
         with self._lock:
+            self._total += size - self._sizes.pop(name, 0)
             self._sizes[name] = size
-            self._sizes.move_to_end(name)
-            while sum(self._sizes.values()) > self._limit and len(self._sizes) > 1:
-                old, _ = self._sizes.popitem(last=False)
-                (self._folder / old).unlink(missing_ok=True)
+            while self._total > self._limit and len(self._sizes) > 1:
+                old, freed = self._sizes.popitem(last=False)
+                self._total -= freed
+                storage.join_local(self._folder, old).unlink(missing_ok=True)
 
 
 class Media:

@@ -128,7 +128,8 @@ def state_folder(plan: Plan) -> Path:
         return storage.local_path(plan.dataset) / "review"
     uri = storage.absolute(plan.dataset)
     name = "".join(each if each.isalnum() else "-" for each in uri.rpartition("/")[2])
-    return cache_folder() / "review" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
+    return storage.join_local(cache_folder() / "review", f"{name[:80]}-{digest}")
 
 
 def look(plan: Plan) -> Desk:

@@ -24,6 +24,7 @@ _WITHOUT = {
     "data validate",
     "doctor",
     "har forward",
+    "review",  # refuses a second one of its own (tests/review); what it adds to a dataset waits for other commands
     "vlm models",
     "vlm prompts",
 }

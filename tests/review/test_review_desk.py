@@ -282,7 +282,8 @@ def test_a_dispute_ends_when_an_annotator_changes_their_mind(desk: Opened):
 
 def test_a_decision_that_is_undone_is_open_again(desk: Opened):
     review = desk(each=2)
-    judge(review, ANNA, 1), judge(review, BEN, 1, HOLD)
+    judge(review, ANNA, 1)
+    judge(review, BEN, 1, HOLD)
     (dispute,) = review.next(CARA, "adjudicate")[0]
     name = new_id()
     review.save(CARA, str(dispute.name), name, HOLD)
