@@ -1,4 +1,4 @@
-"""What models propose: actions of a HAR run, texts of a VLM run, questions with doubts, and rows of source `model`."""
+"""What models propose: actions of a HAR run, texts and screenings of a VLM run, questions, rows of source `model`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from microg.arrow import pc
 from microg.data import schema
 from microg.data.label_space import LABEL_SPACES
 from microg.data.vocabulary import Vocabulary
-from microg.errors import DatasetError
+from microg.errors import DatasetError, FormatError
 from microg.review.material import Material
 from microg.texts.files import newest
+from microg.texts.items import GENERATED
+from microg.texts.screening import read_screening
 
 _TABLES = ("har_predictions", "generations", "qa_candidates")
 # How many classes with the highest scores tell how unsure a model is of a person.
@@ -192,7 +194,7 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 def _texts(result: Proposals, material: Material, table: pa.Table, run: str, by: str) -> None:
     table = newest(table)
     table = table.filter(pc.fill_null(pc.equal(table["status"], "ok"), False))
-    for task in ("caption", "vqa"):
+    for task in GENERATED:
         rows = table.filter(pc.equal(table["task"], task))
         prompts = pc.unique(rows["prompt_id"]).to_pylist()
         if len(prompts) > 1:
@@ -200,6 +202,18 @@ def _texts(result: Proposals, material: Material, table: pa.Table, run: str, by:
         for row in rows.select(["clip_id", "qa_index", "question", "text"]).to_pylist():
             number, text = material.clips.number(row["clip_id"]), (row["text"] or "").strip()
             if number is None or not text:
+                continue
+            if task == "screening":
+                try:
+                    found = read_screening(text)
+                except FormatError:  # the model said something else: it proposes nothing
+                    continue
+                item = Item("screening", row["clip_id"])
+                if found.keep is None:  # it says itself that it cannot tell
+                    result.unsure.setdefault(item, 1.0)
+                    continue
+                reason = {"reason": found.reason} if found.reason and not found.keep else {}
+                result.add(item, {"keep": found.keep, **reason}, by)
                 continue
             if task == "caption":
                 result.add(Item("caption", row["clip_id"]), {"verdict": "accept", "caption": text}, by)
