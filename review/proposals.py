@@ -204,16 +204,7 @@ def _texts(result: Proposals, material: Material, table: pa.Table, run: str, by:
             if number is None or not text:
                 continue
             if task == "screening":
-                try:
-                    found = read_screening(text)
-                except FormatError:  # the model said something else: it proposes nothing
-                    continue
-                item = Item("screening", row["clip_id"])
-                if found.keep is None:  # it says itself that it cannot tell
-                    result.unsure.setdefault(item, 1.0)
-                    continue
-                reason = {"reason": found.reason} if found.reason and not found.keep else {}
-                result.add(item, {"keep": found.keep, **reason}, by)
+                _screening(result, Item("screening", row["clip_id"]), text, by)
                 continue
             if task == "caption":
                 result.add(Item("caption", row["clip_id"]), {"verdict": "accept", "caption": text}, by)
@@ -222,6 +213,19 @@ def _texts(result: Proposals, material: Material, table: pa.Table, run: str, by:
             question = held.get("question") or row["question"] or ""
             value = {"verdict": "accept", "question": question, "answer": text}
             result.add(Item("qa", row["clip_id"], None, row["qa_index"]), value, by)
+
+
+def _screening(result: Proposals, item: Item, text: str, by: str) -> None:
+    """Propose what a model said of a clip; an answer of another form proposes nothing."""
+    try:
+        found = read_screening(text)
+    except FormatError:
+        return
+    if found.keep is None:  # it says itself that it cannot tell
+        result.unsure.setdefault(item, 1.0)
+        return
+    reason = {"reason": found.reason} if found.reason and not found.keep else {}
+    result.add(item, {"keep": found.keep, **reason}, by)
 
 
 def _questions(result: Proposals, material: Material, table: pa.Table, by: str) -> None:

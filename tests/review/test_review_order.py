@@ -243,17 +243,20 @@ def test_texts_of_a_vlm_run_are_proposed(dataset: Dataset, store: Store, tmp_pat
     assert proposal.value == {"verdict": "accept", "question": "Question 1?", "answer": "No."}
 
 
-def test_screenings_of_a_vlm_run_are_proposed(dataset: Dataset, store: Store, tmp_path: Path):
-    said = [
-        '{"weightless": "no", "reason": "a title"}',
-        '{"weightless": "yes", "reason": "it floats"}',
-        "Well, perhaps.",
+def test_screenings_of_a_vlm_run_are_proposed_and_unclear_ones_looked_at_first(
+    dataset: Dataset, store: Store, tmp_path: Path
+):
+    said = [f'{{"weightless": "{word}", "reason": "a title"}}' for word in ("no", "yes", "unclear")]
+    rows = [
+        {"clip_id": f"tour_{number:03d}", "task": "screening", "text": text}
+        for number, text in enumerate([*said, "Well, perhaps."])
     ]
-    rows = [{"clip_id": f"tour_{n:03d}", "task": "screening", "text": text} for n, text in enumerate(said)]
     run = generations(tmp_path / "qwen", rows)
     desk = desk_of(dataset, store, proposals=read_proposals(read_material(dataset), [run]))
-    found = [task.proposal and task.proposal.value for task in desk.next(ANNA, "screen", 3)[0]]
-    assert found == [{"keep": False, "reason": "a title"}, {"keep": True}, None]
+    found = [task.proposal and task.proposal.value for task in desk.next(ANNA, "screen", 4)[0]]
+    assert found == [{"keep": False, "reason": "a title"}, {"keep": True}, None, None]
+    again = Store(tmp_path / "again.sqlite")
+    assert offered(dataset, again, "uncertain", mode="screen", runs=(run,))[0][0] == "tour_002"
 
 
 def test_rows_of_models_in_the_dataset_are_proposals_and_no_judgements(dataset: Dataset, store: Store):
