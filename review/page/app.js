@@ -122,6 +122,7 @@ class App {
   /** Opens a mode, on a given task or the next one. */
   async go(mode, task = null) {
     this.view?.stop();
+    this.say("");
     if (!mode) {
       this.view = null;
       fill(this.main, el("p", { class: "center" }, "This dataset has nothing to review: no clips, people, captions or questions."));
@@ -130,7 +131,8 @@ class App {
     history.replaceState(null, "", `#${mode}`);
     const View = MODES[mode][1];
     this.view = new View(this, mode);
-    fill(this.main, this.view.element);
+    this.main.replaceChildren(this.view.element);
+    this.main.focus({ preventScroll: true }); // no field of the new view takes over the focus of the old one's
     this.showProgress();
     await this.view.start(task);
   }

@@ -37,9 +37,9 @@ export function actionsEditor(task, session, { changed, say }) {
   });
   const list = el("div", { id: "action-list", class: "action-list", role: "listbox", "aria-label": "Actions", "aria-multiselectable": "true" });
   const about = el("div", { class: "about" });
-  const none = button("None of these", () => setSpecial("none"), { key: "0", kind: "toggle" });
+  const none = button("None fits", () => setSpecial("none"), { key: "0", kind: "toggle" });
   const cannot = button("Cannot tell", () => setSpecial("cannot"), { key: "x", kind: "toggle" });
-  const copy = button("Copy from previous clip", copyPrevious, { key: "c", disabled: !task.previous });
+  const copy = button("Copy previous", copyPrevious, { key: "c", disabled: !task.previous });
 
   function nameOf(id) {
     return byId.get(id)?.name ?? `action ${id}, no longer in the vocabulary`;

@@ -204,7 +204,7 @@ export class ItemView {
     );
   }
 
-  #showEnd() {
+  #showNoItem() {
     this.#editor = null;
     this.#removeEditorKeys();
     this.#removeEditorKeys = () => {};
@@ -213,6 +213,10 @@ export class ItemView {
     this.saveButton.disabled = true;
     fill(this.said);
     fill(this.banner);
+  }
+
+  #showEnd() {
+    this.#showNoItem();
     fill(
       this.place,
       el("p", {}, "Nothing is left for you here now."),
@@ -224,6 +228,7 @@ export class ItemView {
   }
 
   #showTrouble(error) {
+    this.#showNoItem();
     const words = error instanceof Refused ? error.words : "The server does not answer; this page tries again by itself.";
     fill(this.heading, el("h1", {}, "No item yet"));
     fill(this.place, el("p", {}, words), button("Try now", () => this.#next(), { kind: "primary" }));

@@ -67,6 +67,8 @@ export class Player extends EventTarget {
 
   #listen() {
     this.scrubber.addEventListener("input", () => this.seek(Number(this.scrubber.value)));
+    // By pointer; who moves it by keys keeps it.
+    this.scrubber.addEventListener("pointerup", () => this.scrubber.blur());
     this.speed.addEventListener("change", () => {
       this.video.playbackRate = Number(this.speed.value);
       this.speed.blur();

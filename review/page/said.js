@@ -4,6 +4,8 @@ import { button, el, fill } from "./dom.js";
 import { actionsInWords } from "./edit_actions.js";
 import { screeningInWords } from "./edit_screening.js";
 
+const LEAST_SHARED = 0.3;
+
 export class SaidPanel {
   /** @param {{choose: (value: Object) => void, say: Function}} app */
   constructor(task, session, { choose, say }) {
@@ -92,6 +94,10 @@ function marked(all, index) {
   });
   const texts = (own.texts ?? []).map((text, part) => {
     const theirs = others.map((other) => wordsOf(other.texts?.[part] ?? ""));
+    const own = [...wordsOf(text)];
+    const shared = own.filter((word) => theirs.every((words) => words.has(word))).length;
+    // Texts that have little in common are plainly different: marks would hide the words.
+    if (shared < LEAST_SHARED * own.length) return el("span", { class: "text" }, text);
     const pieces = text.split(/(\s+)/).map((piece) => {
       const word = piece.trim().toLowerCase();
       if (!word || theirs.every((words) => words.has(word))) return piece;

@@ -313,7 +313,6 @@ export class ScreenView {
     if (!this.#cards[this.#at] || this.#look) return;
     this.video.pause();
     const player = new Player();
-    const title = el("h2");
     const state = el("p", { class: "quiet" });
     const reasons = el("div", { class: "reasons", hidden: true });
     const remove = this.app.keys.add(
@@ -325,7 +324,6 @@ export class ScreenView {
       { modal: true },
     );
     const dialog = openDialog("Player", [
-      title,
       player.element,
       reasons,
       el(
@@ -353,7 +351,7 @@ export class ScreenView {
       event.preventDefault();
       this.#endReason();
     });
-    this.#look = { player, dialog, title, state, reasons };
+    this.#look = { player, dialog, title: dialog.querySelector("h2"), state, reasons };
     dialog.focus();
     this.#showInPlayer();
   }

@@ -61,12 +61,13 @@ def test_a_page_that_is_loaded_again_shows_the_same_item_with_what_was_typed(
 def test_a_browser_that_is_killed_finds_what_was_typed_a_moment_before(
     server: Server, browsers: Browsers, tmp_path: Path
 ) -> None:
-    page = browsers.page(server, "anna", "captions")
+    page = browsers.page(server, "anna", "captions", keep=True)
     task, _ = in_work(page)
     page.locator("textarea").press_sequentially("Typed, then the power went")
     text = page.locator("textarea").input_value()
+    page.wait_for_timeout(500)
     kill_browser(tmp_path / "profiles")
-    page = browsers.page(server, "anna", "captions")
+    page = browsers.page(server, "anna", "captions", keep=True)
     assert in_work(page)[0] == task
     assert page.locator("textarea").input_value() == text
     assert text.endswith("Typed, then the power went")

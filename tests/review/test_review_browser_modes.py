@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from microg.annotations.boxes import edited, interpolate, tracks_of
+from microg.annotations.boxes import Tracks, edited, interpolate, tracks_of
 from microg.annotations.rows import Annotation, now
-from microg.annotations.table import current, read_annotations
+from microg.annotations.table import current
 from microg.data.dataset import Dataset
+from microg.review.store import Store
 from tests.support.review_browser import (
     FRAMES,
     HOSTILE,
     Browsers,
     Server,
+    chromium,
     gone_on,
     in_work,
     make_dataset,
@@ -26,34 +29,47 @@ from tests.support.review_browser import (
     serving,
 )
 
-REASONS = ("no person", "cartoon", "not weightless")
+
+@dataclass
+class Stage:
+    """A server and a browser for all tests of this module, and an annotator of its own for each."""
+
+    server: Server
+    browsers: Browsers
+    names: list[str]
+    name: str = ""
+
+    def page(self, mode: str, **looks: Any) -> Any:
+        """Open the page as the test's annotator."""
+        return self.browsers.page(self.server, self.name, mode, **looks)
+
+    def standing(self, kind: str) -> list[Annotation]:
+        """Return what the test's annotator said of a kind, and did not take back, as the server has it on the disk."""
+        with closing(Store(self.server.root / "review/review.sqlite")) as store:
+            rows = current(each for _, each in store.judgements())
+        return [each for each in rows if each.kind == kind and each.annotator == self.name]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("review")
+    names = [f"annotator{number}" for number in range(20)]
+    chromium()
+    make_dataset(folder / "ds", 4, people=2)
+    options = ("--annotators", ",".join(names), "--annotators-each", str(len(names)))
+    with serving(folder / "ds", *options) as server, playing(folder / "profiles") as browsers:
+        yield Stage(server, browsers, names)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    make_dataset(tmp_path / "ds", 4, people=2)
-    with serving(tmp_path / "ds", "--annotator", "anna") as started:
-        yield started
+def stage(started: Stage) -> Iterator[Stage]:
+    started.name = started.names.pop()
+    yield started
+    started.browsers.close()
 
 
-@pytest.fixture
-def browsers(tmp_path: Path) -> Iterator[Browsers]:
-    with playing(tmp_path / "profiles") as started:
-        yield started
-
-
-def _standing(server: Server, browsers: Browsers, kind: str) -> list[Annotation]:
-    """Close the browsers, end the server, and return what stands of a kind in the dataset's table."""
-    browsers.close()
-    server.end()
-    rows = current(read_annotations(Dataset.open(str(server.root))))
-    return [each for each in rows if each.kind == kind]
-
-
-def test_clips_are_screened_by_keys_a_decision_is_changed_and_the_rest_is_kept_and_undone_at_once(
-    server: Server, browsers: Browsers
-) -> None:
-    page = browsers.page(server, "anna", "screen")
+def test_clips_are_screened_by_keys_a_decision_is_changed_and_the_rest_is_kept_and_undone_at_once(stage: Stage) -> None:
+    page = stage.page("screen")
     page.locator(".card").nth(3).wait_for()
     page.keyboard.press("k")
     page.keyboard.press("d")
@@ -74,17 +90,15 @@ def test_clips_are_screened_by_keys_a_decision_is_changed_and_the_rest_is_kept_a
     page.get_by_role("heading", name="2 clips of this page open").wait_for()
     page.keyboard.press("k")
     saved(page)
-    said = {each.clip_id: dict(each.value) for each in _standing(server, browsers, "screening")}
+    said = {each.clip_id: dict(each.value) for each in stage.standing("screening")}
     kept = {"iss0_000": {"keep": True}, "iss0_001": {"keep": False, "reason": "not weightless"}}
     assert len(said) == 3
     assert said.items() >= kept.items()
     assert said.keys() - kept.keys() <= {"iss0_002", "iss0_003"}
 
 
-def test_a_sixth_action_is_refused_with_a_sentence_and_actions_are_found_by_parts_and_copied(
-    server: Server, browsers: Browsers
-) -> None:
-    page = browsers.page(server, "anna", "actions")
+def test_a_sixth_action_is_refused_with_a_sentence_and_actions_are_found_by_parts_and_copied(stage: Stage) -> None:
+    page = stage.page("actions")
     task, _ = in_work(page)
     page.keyboard.press("/")
     for typed in ("tlk", "12", "watch", "touch", "read"):
@@ -118,7 +132,7 @@ def test_a_sixth_action_is_refused_with_a_sentence_and_actions_are_found_by_part
     page.keyboard.press("u")
     assert in_work(page)[1] == "iss0_000"
     saved(page)
-    assert len(_standing(server, browsers, "action")) == 1
+    assert len(stage.standing("action")) == 1
 
 
 def _vocabulary_order(page: Any) -> Any:
@@ -127,10 +141,8 @@ def _vocabulary_order(page: Any) -> Any:
     return lambda chip: names.index(chip.split("\n")[0])
 
 
-def test_captions_are_accepted_edited_and_rejected_by_keys_and_markup_in_them_stays_text(
-    server: Server, browsers: Browsers
-) -> None:
-    page = browsers.page(server, "anna", "captions")
+def test_captions_are_accepted_edited_and_rejected_by_keys_and_markup_in_them_stays_text(stage: Stage) -> None:
+    page = stage.page("captions")
     task, _ = in_work(page)
     assert page.locator("textarea[name=caption]").input_value() == HOSTILE
     assert page.locator("img[src='x']").count() == 0
@@ -149,14 +161,14 @@ def test_captions_are_accepted_edited_and_rejected_by_keys_and_markup_in_them_st
     page.keyboard.press("Enter")
     gone_on(page, task)
     saved(page)
-    said = {each.clip_id: dict(each.value) for each in _standing(server, browsers, "caption")}
+    said = {each.clip_id: dict(each.value) for each in stage.standing("caption")}
     assert said["iss0_000"] == {"verdict": "accept", "caption": HOSTILE}
     assert said["iss0_001"] == {"verdict": "edit", "caption": "An astronaut floats through module 1. Slowly."}
     assert said["iss0_002"]["verdict"] == "reject"
 
 
-def test_a_question_and_its_answer_are_judged_together(server: Server, browsers: Browsers) -> None:
-    page = browsers.page(server, "anna", "questions")
+def test_a_question_and_its_answer_are_judged_together(stage: Stage) -> None:
+    page = stage.page("questions")
     task, _ = in_work(page)
     assert page.locator(".strip img").count() > 0
     page.locator("textarea[name=answer]").fill("Sleeping.")
@@ -164,14 +176,12 @@ def test_a_question_and_its_answer_are_judged_together(server: Server, browsers:
     page.keyboard.press("Enter")
     gone_on(page, task)
     saved(page)
-    (said,) = _standing(server, browsers, "qa")
+    (said,) = stage.standing("qa")
     assert dict(said.value) == {"verdict": "edit", "question": "What is astronaut 0 doing?", "answer": "Sleeping."}
 
 
-def test_people_are_split_merged_deleted_and_drawn_and_the_preview_is_what_the_dataset_will_hold(
-    server: Server, browsers: Browsers
-) -> None:
-    page = browsers.page(server, "anna", "boxes")
+def test_people_are_split_merged_deleted_and_drawn_and_the_preview_is_what_the_dataset_will_hold(stage: Stage) -> None:
+    page = stage.page("boxes")
     task, clip = in_work(page)
     _seek(page, 10)
     page.keyboard.press("s")  # person 1 is person 3 from frame 10
@@ -186,10 +196,10 @@ def test_people_are_split_merged_deleted_and_drawn_and_the_preview_is_what_the_d
     page.keyboard.press("u")  # and is back
     page.get_by_text("Undone: Person 1 deleted").wait_for()
     page.keyboard.press("w")
-    stage = page.locator(".stage").bounding_box()
+    picture = page.locator(".stage").bounding_box()
     for frame, left in ((3, 0.1), (13, 0.5)):
         _seek(page, frame)
-        _drag(page, stage, (left, 0.2), (left + 0.3, 0.7))
+        _drag(page, picture, (left, 0.2), (left + 0.3, 0.7))
     page.keyboard.press("Enter")
     page.get_by_text("Person 4 drawn with 2 key frames").first.wait_for()
     shown = page.evaluate("import('/page/app.js').then(({ app }) => app.view.tracksInView())")
@@ -199,9 +209,9 @@ def test_people_are_split_merged_deleted_and_drawn_and_the_preview_is_what_the_d
     saved(page)
 
     before = tracks_of(
-        [row for row in Dataset.open(str(server.root)).table("boxes").to_pylist() if row["clip_id"] == clip]
+        [row for row in Dataset.open(str(stage.server.root)).table("boxes").to_pylist() if row["clip_id"] == clip]
     )
-    edits = _standing(server, browsers, "box")
+    edits = stage.standing("box")
     assert [each.value["op"] for each in edits] == ["split", "merge", "draw"]
     after = edited(before, edits)
     assert sorted(after) == [1, 3, 4]
@@ -219,9 +229,9 @@ def test_people_are_split_merged_deleted_and_drawn_and_the_preview_is_what_the_d
 
 
 @pytest.mark.xfail(strict=True, reason="the server has no /api/open yet")
-def test_a_clip_that_was_done_is_opened_again(server: Server, browsers: Browsers) -> None:
-    browsers.expect("Failed to load resource")
-    page = browsers.page(server, "anna", "boxes")
+def test_a_clip_that_was_done_is_opened_again(stage: Stage) -> None:
+    page = stage.page("boxes")
+    stage.browsers.expect("Failed to load resource")
     task, _ = in_work(page)
     page.keyboard.press("Enter")
     gone_on(page, task)
@@ -230,32 +240,32 @@ def test_a_clip_that_was_done_is_opened_again(server: Server, browsers: Browsers
     page.wait_for_function("task => document.querySelector('.work').dataset.task === task", arg=task, timeout=5_000)
     page.keyboard.press("d")
     saved(page)
-    (edit,) = _standing(server, browsers, "box")
+    (edit,) = stage.standing("box")
     assert dict(edit.value) == {"op": "delete"}
 
 
-def test_a_person_is_drawn_by_keys_alone(server: Server, browsers: Browsers) -> None:
-    page = browsers.page(server, "anna", "boxes")
+def test_a_person_is_drawn_by_keys_alone(stage: Stage) -> None:
+    page = stage.page("boxes")
     in_work(page)
     page.keyboard.press("w")
     _seek(page, 2)
     page.keyboard.press("k")
     for _ in range(2):
         page.keyboard.press(">")  # ten frames at most; the clip has twenty
-    page.wait_for_function("import('/page/app.js').then(({ app }) => app.view.player.frame === 20)")
+    _wait_for_frame(page, 20)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Enter")
     saved(page)
-    (edit,) = _standing(server, browsers, "box")
+    (edit,) = stage.standing("box")
     (first, last) = edit.value["stretches"][0]
     assert (first[0], last[0]) == (2, 20)
     assert last[1] == pytest.approx(first[1] + 0.02 * 160, abs=0.02)
     assert last[4] == pytest.approx(first[4] + 0.02 * 160, abs=0.02)
 
 
-def test_a_box_is_drawn_by_touch_on_a_phone(server: Server, browsers: Browsers) -> None:
-    page = browsers.page(server, "anna", "boxes", width=390, height=844, touch=True)
+def test_a_box_is_drawn_by_touch_on_a_phone(stage: Stage) -> None:
+    page = stage.page("boxes", width=390, height=844, touch=True)
     in_work(page)
     page.get_by_role("button", name="Draw a person").tap()
     _seek(page, 5)
@@ -270,19 +280,20 @@ def test_a_box_is_drawn_by_touch_on_a_phone(server: Server, browsers: Browsers) 
     page.get_by_role("button", name="Key frame 5").wait_for()
     page.get_by_role("button", name="Save boxes").tap()
     saved(page)
-    (edit,) = _standing(server, browsers, "box")
+    (edit,) = stage.standing("box")
     (box,) = edit.value["stretches"][0]
     np.testing.assert_allclose(box, (5, 160 * 0.2, 90 * 0.2, 160 * 0.6, 90 * 0.8), atol=1.5)
 
 
-def test_boxes_keep_in_step_with_the_frame_that_the_video_shows(server: Server, browsers: Browsers) -> None:
-    page = browsers.page(server, "anna", "actions")
+def test_boxes_keep_in_step_with_the_frame_that_the_video_shows(stage: Stage) -> None:
+    page = stage.page("actions")
     in_work(page)
     # The clip's frames tell their number: it is read off the picture in the moment in which boxes are drawn for it.
     seen = page.evaluate(
         """async () => {
           const { app } = await import("/page/app.js");
-          const player = app.view.player, read = new OffscreenCanvas(80, 48).getContext("2d", { willReadFrequently: true });
+          const player = app.view.player;
+          const read = new OffscreenCanvas(80, 48).getContext("2d", { willReadFrequently: true });
           const seen = [];
           await new Promise((resolve) => player.addEventListener("frame", () => {
             read.drawImage(player.video, 0, 0, 80, 48);
@@ -304,14 +315,16 @@ def test_boxes_keep_in_step_with_the_frame_that_the_video_shows(server: Server, 
         _seek(page, frame)
 
 
-def test_the_page_interpolates_and_edits_as_the_dataset_does(server: Server, browsers: Browsers) -> None:
-    page = browsers.page(server, "anna", "boxes")
+def test_the_page_interpolates_and_edits_as_the_dataset_does(stage: Stage) -> None:
+    page = stage.page("boxes")
     keys = [[1, 0, 0, 4, 4], [5, 8, 2, 12, 9], [6, 8, 3, 12, 9]]
     shown = page.evaluate("keys => import('/page/tracks.js').then(({ interpolate }) => [...interpolate(keys)])", keys)
     np.testing.assert_allclose([box for _, box in shown], [box[:4] for _, box in interpolate(keys)])
     assert [frame for frame, _ in shown] == [frame for frame, _ in interpolate(keys)]
 
-    tracks = {person: {frame: (frame, 0.0, frame + 5.0, 9.0, None) for frame in range(1, 9)} for person in (1, 2, 3)}
+    tracks: Tracks = {
+        person: {frame: (frame, 0.0, frame + 5.0, 9.0, None) for frame in range(1, 9)} for person in (1, 2, 3)
+    }
     values = [
         (1, {"op": "split", "frame": 4, "new": 7}),
         (2, {"op": "merge", "into": 7}),
@@ -340,54 +353,47 @@ def test_the_page_interpolates_and_edits_as_the_dataset_does(server: Server, bro
     assert {person: {frame: pytest.approx(tuple(box)) for frame, box in track} for person, track in result} == expected
 
 
-@pytest.mark.parametrize(
-    ("typed", "first"),
-    [
-        ("talk", "talk to (e.g., self, a person, a group)"),
-        ("tlk", "talk to (e.g., self, a person, a group)"),
-        ("tlak", "talk to (e.g., self, a person, a group)"),
-        ("12", "stand"),
-        ("STAND", "stand"),
-        ("manipul screw", "fasten"),
-        ("zzzz", None),
-    ],
-)
-def test_typing_finds_an_action_by_id_name_group_or_definition_with_letters_left_out(
-    words: Any, typed: str, first: str | None
-) -> None:
-    found = words(typed)
-    assert (found[0] if found else None) == first
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """What the page's search finds, by name, best first."""
-    folder = tmp_path_factory.mktemp("search")
-    make_dataset(folder / "ds", 1)
+def test_typing_finds_an_action_by_id_name_group_or_definition_with_letters_left_out(stage: Stage) -> None:
+    page = stage.page("actions")
     actions = [
         {"id": 12, "name": "stand", "group": "PERSON_MOVEMENT"},
         {"id": 79, "name": "talk to (e.g., self, a person, a group)", "group": "PERSON_INTERACTION"},
         {"id": 120, "name": "take a photo", "group": "OBJECT_MANIPULATION"},
         {"id": 30, "name": "fasten", "group": "OBJECT_MANIPULATION", "definition": "Turn a screw or close a strap."},
     ]
-    with serving(folder / "ds") as server, playing(folder / "profiles") as browsers:
-        page = browsers.page(server, "anna", "actions")
-        yield lambda typed: page.evaluate(
-            "([a, t]) => import('/page/search.js').then(({ search }) => search(a, t).map((each) => each.name))",
-            [actions, typed],
-        )
+    first = {
+        "talk": 79,
+        "tlk": 79,
+        "tlak": 79,
+        "12": 12,
+        "STAND": 12,
+        "stadn": 12,
+        "photo": 120,
+        "manipul screw": 30,
+        "zzzz": None,
+    }
+    found = page.evaluate(
+        """([actions, typed]) => import("/page/search.js").then(({ search }) =>
+          typed.map((words) => search(actions, words)[0]?.id ?? null))""",
+        [actions, list(first)],
+    )
+    assert dict(zip(first, found, strict=True)) == first
 
 
 def _seek(page: Any, frame: int) -> None:
     """Pause at a frame, and wait until its boxes are drawn."""
     page.evaluate("frame => import('/page/app.js').then(({ app }) => app.view.player.seek(frame))", frame)
+    _wait_for_frame(page, frame)
+
+
+def _wait_for_frame(page: Any, frame: int) -> None:
     page.wait_for_function(
         "frame => document.querySelector('.counter').textContent.startsWith(`frame ${frame} `)", arg=frame
     )
 
 
-def _drag(page: Any, stage: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    points = [(stage["x"] + stage["width"] * x, stage["y"] + stage["height"] * y) for x, y in (start, end)]
+def _drag(page: Any, picture: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    points = [(picture["x"] + picture["width"] * x, picture["y"] + picture["height"] * y) for x, y in (start, end)]
     page.mouse.move(*points[0])
     page.mouse.down()
     page.mouse.move(*points[1], steps=4)

@@ -1,4 +1,4 @@
-"""A whole session in real browsers: two annotators label the same clips, a third decides, the dataset has the labels."""
+"""A whole session in a browser: two annotators label the same clips, a third decides, the dataset has the labels."""
 
 from __future__ import annotations
 

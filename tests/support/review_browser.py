@@ -164,30 +164,38 @@ class Watch:
 
 
 class Browsers:
-    """Starts browsers, each annotator's in a profile of its own, and watches their pages."""
+    """Opens pages for annotators, and watches them."""
 
     def __init__(self, playwright: Any, folder: Path) -> None:
-        self._playwright, self._folder = playwright, folder
+        self._chromium, self._folder = playwright.chromium, folder
+        self._shared: Any = None
         self._open: list[Any] = []
         self._watches: list[Watch] = []
 
-    def page(self, server: Server, name: str, mode: str = "", **looks: Any) -> Any:
-        """Open the page as an annotator, by their link where there are links; the same name keeps its profile.
+    def page(self, server: Server, name: str, mode: str = "", *, keep: bool = False, **looks: Any) -> Any:
+        """Open the page as an annotator, by their link where there are links.
 
-        `looks`: width, height, dark, touch, clock (whether the page's time may be set).
+        Args:
+            server: The server.
+            name: The annotator.
+            mode: The mode to open.
+            keep: Whether it is a browser of their own, whose profile the same name finds again.
+            looks: width, height, dark, touch, and clock: whether the page's time may be set.
         """
-        context = self._playwright.chromium.launch_persistent_context(
-            self._folder / name,
-            executable_path=chromium(),
-            headless=True,
-            args=list(_FLAGS),
-            viewport={"width": looks.get("width", 1280), "height": looks.get("height", 800)},
-            color_scheme="dark" if looks.get("dark") else "light",
-            has_touch=looks.get("touch", False),
-        )
+        shape = {
+            "viewport": {"width": looks.get("width", 1280), "height": looks.get("height", 800)},
+            "color_scheme": "dark" if looks.get("dark") else "light",
+            "has_touch": looks.get("touch", False),
+        }
+        start = {"executable_path": chromium(), "headless": True, "args": list(_FLAGS)}
+        if keep:
+            context = self._chromium.launch_persistent_context(self._folder / name, **start, **shape)
+        else:
+            self._shared = self._shared or self._chromium.launch(**start)
+            context = self._shared.new_context(**shape)
         context.set_default_timeout(15_000)
         self._open.append(context)
-        page = context.pages[0]
+        page = context.pages[0] if keep else context.new_page()
         if looks.get("clock"):
             page.clock.install()
         watch = Watch(server.origin)
@@ -208,16 +216,19 @@ class Browsers:
         for watch in self._watches:
             watch.expected = re.compile(words)
 
-    @property
-    def trouble(self) -> list[str]:
-        """What pages did that they must not do."""
-        return [each for watch in self._watches for each in watch.trouble]
-
     def close(self) -> None:
-        """Close all."""
-        for context in self._open:
+        """Close all pages. Asserts that none logged an error or asked another server."""
+        while self._open:
             with suppress(Exception):  # one that was killed cannot be closed
-                context.close()
+                self._open.pop().close()
+        trouble = [each for watch in self._watches for each in watch.trouble]
+        self._watches.clear()
+        assert trouble == [], trouble
+
+    def end(self) -> None:
+        """End the browser that pages share."""
+        if self._shared is not None:
+            self._shared.close()
 
 
 @contextmanager
@@ -230,9 +241,9 @@ def playing(folder: Path) -> Iterator[Browsers]:
         browsers = Browsers(playwright, folder)
         try:
             yield browsers
-        finally:
             browsers.close()
-        assert browsers.trouble == [], browsers.trouble
+        finally:
+            browsers.end()
 
 
 def kill_browser(folder: Path) -> None:
