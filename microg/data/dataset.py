@@ -78,11 +78,11 @@ class Dataset:
         return Dataset(self.root, document)
 
     def refuse_other_labels(self, command: str) -> None:
-        """Raise `DatasetError` when its actions are not MicroG-4M's, for a command that knows no others."""
+        """Raise `DatasetError` when its actions are not MicroG-4M's, for a command that can make no others."""
         if self.label_space != MICROG_50:
             raise DatasetError(
-                f"the actions of {self.root} are those of {self.label_space.name}, which '{command}' does not know",
-                "'microg har predict' takes it",
+                f"the actions of {self.root} are those of {self.label_space.name}; '{command}' makes MicroG-4M's only",
+                "use a dataset of MicroG-4M's actions",
             )
 
     def table_path(self, name: str) -> str:
