@@ -285,8 +285,7 @@ class Vocabulary:
         # what is changed is no longer the published set
         name = f"own-{self.name}" if self.name in LABEL_SPACES else self.name
         changed = replace(self, name=name, actions=ordered, history=(*self.history, trace))
-        _check(changed, f"the vocabulary {self.name!r}")
-        return changed
+        return read_vocabulary(changed.to_dict(), f"the vocabulary {self.name!r}")
 
 
 def read_vocabulary(document: Any, where: str) -> Vocabulary:
