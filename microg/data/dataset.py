@@ -145,9 +145,11 @@ class Dataset:
 
         Neither the order of rows nor how the files are encoded counts, so that a table written again by another
         number of workers or another Parquet version is the same; a table without rows is as good as none. What people
-        said counts only by what was accepted of it.
+        said counts only by what was accepted of it, and a vocabulary by what it is, not by when it was changed.
         """
         info = {key: value for key, value in self.info.items() if key not in _TRACE}
+        if isinstance(info.get("vocabulary"), dict):
+            info["vocabulary"] = {key: value for key, value in info["vocabulary"].items() if key != "history"}
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
         for name in schema.TABLES:
             if name in _TRACE:

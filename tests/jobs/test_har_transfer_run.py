@@ -123,9 +123,9 @@ def check_run(folder: Path, found: dict[str, Any]) -> None:
 
 
 def check_report(folder: Path, found: dict[str, Any]) -> None:
-    """Table 3 of a report of the run has its numbers; a dataset of JHMDB has no row in tables of our actions."""
+    """Table 3 of a report of the run has its numbers; JHMDB has no row in the paper's tables, but one of its own."""
     datasets = [Dataset.open(str(folder / name)) for name in ("jhmdb", "microg")]
-    tables = {table.number: table for table in paper_tables(find_runs([str(folder / "run")]), datasets)}
+    tables = {table.number or table.name: table for table in paper_tables(find_runs([str(folder / "run")]), datasets)}
     cells = {(row.cells[3].text, row.protocol): row.cells[4] for row in tables[3].rows if row.origin == "ours"}
     for name, part in found["sets"].items():
         title = {"jhmdb": "JHMDB", "microg": "MicroG-4M"}[name]
@@ -135,7 +135,10 @@ def check_report(folder: Path, found: dict[str, Any]) -> None:
         assert (shown.value, shown.low, shown.high) == tuple(100 * printed[key] for key in ("value", "low", "high"))
     drop = cells["drop from JHMDB to MicroG-4M, the classes that both test sets have", "paper"]
     assert drop.value == 100 * found["drop"]["matched"]["paper"]["map"]["value"]
-    assert {row.run for row in tables[None].rows if row.origin == "ours"} == {datasets[1].info["name"]}
+    assert {row.run for row in tables["dataset_overview"].rows if row.origin == "ours"} == {datasets[1].info["name"]}
+    own = tables["own_actions_1"].rows
+    assert len(own) == len(JHMDB_21_SPACE)
+    assert {row.cells[1].text: row.cells[3].value for row in own if row.cells[3].value} == ACTIONS
 
 
 def test_a_dry_run_says_what_would_be_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
