@@ -123,7 +123,10 @@ def accept(
         result.tables |= made.tables
         result.before += made.before
         result.open += made.open
-        result.counts[kind] = {"judged": len(votes), "settled": len(votes) - len(made.open)}
+        result.counts[kind] = {
+            "judged": len(votes),
+            "settled": len(votes) - sum(each.about in votes for each in made.open),
+        }
     return result
 
 
@@ -212,6 +215,8 @@ def _actions(
             result.before.append(first)
         if item not in votes:
             labels, why = _in_use(first.value["actions"], vocabulary)
+            if why:  # somebody has to say which of the new actions it is
+                result.open.append(_disagreement(item, [first], why))
         else:
             labels, why = _decide_actions(votes[item], vocabulary, how)
             if why:

@@ -78,9 +78,11 @@ def test_a_split_takes_labels_out_until_people_say_what_they_are(
     assert (report["taken_out"], report["waiting"]) == (2, 2)
     assert counts(dataset) == counts(dataset, "samples") == {1: 6, 2: 4}
     # the first of the two people is judged; nobody's label comes back by itself
-    (one, _) = sorted(each.about for each in read_annotations(dataset))
+    (one, other) = sorted(each.about for each in read_annotations(dataset))
     said = said_actions([1, 8], one.clip_id, one.person_id or 0)
-    accept_into(Dataset.open(dataset.root), added=[said])
+    accepted, _ = accept_into(Dataset.open(dataset.root), added=[said])
+    assert [(each.about, each.why) for each in accepted.open] == [(other, "action 7 was split since")]
+    assert accepted.counts["action"] == {"judged": 1, "settled": 1}
     assert counts(dataset) == {1: 6, 2: 4, 8: 1}
     assert vocabulary(dataset, "show", "--json") == 0
     assert json.loads(capsys.readouterr().out)["waiting"] == 1

@@ -23,6 +23,8 @@ from microg.reports.run_folders import find_runs
 from tests.support.clips import make_clips
 from tests.support.jhmdb import jhmdb_dataset, write_jhmdb
 from tests.support.processes import microg
+from tests.support.scored_runs import scored_dataset
+from tests.support.vocabularies import with_crews_actions
 
 ACTIONS = {"stand": 2, "walk": 2, "kick_ball": 1, "golf": 1}
 
@@ -167,6 +169,13 @@ def test_models_and_datasets_of_other_classes_are_refused(
     assert "microg data import jhmdb" in refused(*swapped)
     jhmdb_dataset(tmp_path / "small")
     assert "of jhmdb21, not microg50" in refused(*both, "--jhmdb", tmp_path / "small", "--microg", tmp_path / "small")
+    own = with_crews_actions(scored_dataset(tmp_path / "crew"))
+    assert microg(*both, "--jhmdb", folder / "jhmdb", "--microg", own.root) == 0  # some have counterparts in AVA
+    bare = own.vocabulary.mapped(1, "ava80", None, "t").mapped(2, "ava80", None, "t")
+    own.describe(vocabulary=bare.to_dict())
+    said = refused(*both, "--jhmdb", folder / "jhmdb", "--microg", own.root)
+    assert "of crew@" in said
+    assert "microg data vocabulary map" in said
     # ids of JHMDB mean other actions: they are never scored as they stand
     lone = ["har", "score", "--predictions", tmp_path / "said.csv", "--groundtruth", tmp_path / "small"]
     (tmp_path / "said.csv").write_text("Film0_run_000,3,0.2,0.2,0.6,0.8,10,1.5\n")
