@@ -20,20 +20,23 @@ from microg.jobs.common import COMMANDS, make_app, mount, run
 
 # In the order of the help.
 _DOORS = (
-    "curate demo doctor report review data_download data_validate data_stats data_page data_convert data_make_qa "
-    "data_label_qa data_agreement data_adjudicate data_accept data_split data_synth har_forward har_predict har_train "
-    "har_score har_sweep har_transfer vlm_eval vlm_models vlm_convert vlm_train vlm_score"
+    "curate demo doctor report review data_download data_validate data_stats data_page data_convert data_vocabulary "
+    "data_make_qa data_label_qa data_agreement data_adjudicate data_accept data_split data_synth har_forward "
+    "har_predict har_train har_score har_sweep har_transfer vlm_eval vlm_models vlm_convert vlm_train vlm_score"
 )
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")
 groups = {
     "": app,
     "data": make_app("Get, make, check, convert and describe datasets."),
+    "data vocabulary": make_app("Show and change the actions that a dataset's people are labelled with."),
     "har": make_app("Recognise human actions: train and run models, predict and score."),
     "vlm": make_app("Ask vision-language models about clips, and score what they say."),
 }
-for name in ("data", "har", "vlm"):
-    app.add_typer(groups[name], name=name)
+for words in groups:
+    if words:
+        above, _, name = words.rpartition(" ")
+        groups[above].add_typer(groups[words], name=name)
 for door in _DOORS.split():
     module = import_module(f"microg.jobs.{door}")
     for function, info in COMMANDS.items():

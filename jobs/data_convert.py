@@ -56,6 +56,14 @@ def import_dataset(
         Literal["all", "middle"] | None,
         typer.Option(help="jhmdb: which frames with a box are scored, all or one a video; default: all."),
     ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="Actions of the new dataset: a file, or microg50, ava80, jhmdb21; default: microg50. A merge uses the "
+            "dataset's own.",
+        ),
+    ] = None,
     tables: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +75,8 @@ def import_dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Read annotations of another format into a dataset, and say what was assumed or left out.
+
+    People's actions are those of `--vocabulary`; one that is not in it is an error that names it.
 
     What would lose all regions of somebody is an error: labels of other names, frames that a clip has not, boxes of no
     size, rows that a merge would replace by none.
@@ -80,6 +90,7 @@ def import_dataset(
     - `microg data import labelstudio export.json data/microg4m --merge`
     - `microg data import cvat annotations/ data/mine --videos clips/ --copy-videos`
     - `microg data import jhmdb JHMDB/ data/jhmdb`
+    - `microg data import labelstudio export.json data/crew --vocabulary crew.yaml --videos clips/`
     - `microg data import cvat task.zip data/mine --label Astronaut=person --clip-id Apollo13_032`
     """
     from microg.jobs.commands.data_convert import import_tables, show
@@ -100,6 +111,7 @@ def import_dataset(
         dry_run=dry_run,
         videos=videos,
         copy_videos=copy_videos,
+        vocabulary=vocabulary,
         chosen=[table.strip() for table in tables.split(",")] if tables else (),
         **{option: value for option, value in own.items() if value is not None and value is not False},
     )

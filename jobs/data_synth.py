@@ -63,8 +63,9 @@ def synth(
 ) -> None:
     """Render weightless people in a spacecraft: videos with exact boxes, actions, captions and six questions a clip.
 
-    Without `--footage` OUT becomes a dataset. With it OUT gets raw video files (several containers, codecs, rates and
-    sizes) to curate, and what is true of them in OUT/truth.
+    People do actions of MicroG-4M: what they are drawn doing is programmed, so that a vocabulary of your own would have
+    no movements. Without `--footage` OUT becomes a dataset. With it OUT gets raw video files (several containers,
+    codecs, rates and sizes) to curate, and what is true of them in OUT/truth.
     """
     from microg.console import ProgressDisplay
     from microg.demo.synthetic import generate_dataset, generate_footage
@@ -107,6 +108,7 @@ def annotate_synthetic(
     from microg.locks import exclusive
 
     opened = Dataset.open(dataset)
+    opened.refuse_other_labels("microg data annotate-synthetic")
     with exclusive(dataset):
         counts = annotate(opened, truth)
     finish(counts, lambda _: say(_sentence(dataset, counts)), as_json=as_json)

@@ -79,12 +79,18 @@ def har_score(
     `paper` is the reference's scoring to the letter; `corrected` takes truth by box, removes duplicates, groups ties
     and thresholds at p >= 0.5. Key frames without predictions count as misses.
     """
-    from microg.actions.predictions import read_predictions
+    from microg.actions.own_classes import onto_own
+    from microg.actions.predictions import read_predictions, vocabulary_of_predictions
     from microg.actions.transfer import transfer
     from microg.actions.truth import read_truth
-    from microg.data.label_space import label_space
+    from microg.data.label_space import LABEL_SPACES, MICROG_50, label_space
     from microg.jobs.commands.har_score.run import COMMAND, HarScoreResult, write_run
-    from microg.jobs.commands.har_score.settings import HarScoreRun, load_har_score_config, truth_label_space
+    from microg.jobs.commands.har_score.settings import (
+        HarScoreRun,
+        load_har_score_config,
+        truth_label_space,
+        truth_vocabulary,
+    )
     from microg.jobs.commands.har_score.show import show
     from microg.jobs.commands.har_score.thresholds import Thresholds, thresholds_of_run
     from microg.jobs.commands.scoring import default_folder, runs_to_compare
@@ -97,12 +103,22 @@ def har_score(
     settings = load_har_score_config(config, overrides or (), given(context))
     chosen = protocols(settings.protocol)
     published = har_row(settings.row) if settings.row else None
-    predicted = read_predictions(predictions, score_kind=settings.score_kind, space=settings.label_space)
+    own = truth_vocabulary(groundtruth)
+    predicted = read_predictions(
+        predictions,
+        score_kind=settings.score_kind,
+        space=settings.label_space,
+        known=() if own is None else (own,),
+        default=MICROG_50.name if own is None or own.published else own.space.name,
+    )
     truth_labels = truth_label_space(groundtruth, predicted.space, settings)
     truth = read_truth(groundtruth, truth_labels, split=settings.split, scheme=settings.scheme)
     coverage = None
     if settings.onto is not None:
         predicted, truth, coverage = transfer(predicted, truth, truth_labels, label_space(settings.onto))
+    elif own is not None and not truth_labels.shares_ids(predicted.space):
+        said = vocabulary_of_predictions(predictions, predicted.space.name, (own,))
+        predicted, truth, coverage = onto_own(predicted, said, truth, own)
     elsewhere = None
     if thresholds_from is not None:
         same = {"label_space": predicted.space.name, "score_kind": predicted.score_kind, "least_labels": least_labels}
@@ -123,6 +139,7 @@ def har_score(
         groundtruth=groundtruth,
         score_kind=predicted.score_kind,
         label_space=predicted.space.name,
+        vocabulary=None if own is None or own.space.name != predicted.space.name else own.document,
         predictions_digest=rows_digest(predicted.rows, ordered=True),
         truth_digest=rows_digest(truth.rows, ordered=False),
         thresholds_from=thresholds_from,
@@ -130,6 +147,9 @@ def har_score(
         score=settings,
     )
     notes = [*predicted.notes, *truth.notes]
+    if published is not None and predicted.space.name not in LABEL_SPACES:
+        notes.append(f"row {published.name} is of {published.label_space}, not of {predicted.space.name}: left out")
+        published = None
     if elsewhere is not None and elsewhere.truth_digest == run_config.truth_digest:
         notes.append("the thresholds were chosen on the very truth that is scored here: F1 there is too good")
     folder = run_folder or default_folder(COMMAND, predictions, run_config)

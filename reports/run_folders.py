@@ -16,7 +16,8 @@ import pyarrow as pa
 from microg import storage
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.errors import DatasetError
+from microg.data.vocabulary import Vocabulary, vocabulary_named
+from microg.errors import DatasetError, MicrogError
 from microg.escaping import visible_line
 from microg.reading import reads
 
@@ -176,6 +177,14 @@ def locate(run: RunFolder, path: str | None) -> str | None:
             folder = above
             candidates.append(storage.join(folder, path))
     return next((storage.absolute(found) for found in candidates if storage.exists(found)), None)
+
+
+def vocabulary_of_run(run: RunFolder, name: str) -> Vocabulary | None:
+    """Return the actions that a run calls by the name of a label space, None where it does not tell them."""
+    try:
+        return vocabulary_named(name, run.config.get("vocabulary"))
+    except MicrogError:
+        return None
 
 
 def predictions_path(run: RunFolder) -> str | None:

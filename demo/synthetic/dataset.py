@@ -184,6 +184,7 @@ def generate_dataset(
         )
     settings = Settings(seed, width, height, upright, origin, questions=questions, fps=fps, zoom=zoom)
     dataset = Dataset.create(root, "synthetic", generator=asdict(settings))
+    dataset.refuse_other_labels("microg data synth")
     if dataset.info.get("generator") != asdict(settings):
         raise DatasetError(
             f"{root} holds a dataset made with other settings: {dataset.info.get('generator')}",

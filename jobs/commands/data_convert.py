@@ -11,6 +11,8 @@ from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.label_space import MICROG_50, label_space
 from microg.data.schema import TABLES
+from microg.data.vocabulary import Vocabulary
+from microg.data.vocabulary_files import load_vocabulary
 from microg.errors import ConfigError, DatasetError
 from microg.formats.merging import merge as merge_tables
 from microg.locks import exclusive, hidden
@@ -28,6 +30,7 @@ def import_tables(
     merge: bool,
     dry_run: bool,
     chosen: Sequence[str] = (),
+    vocabulary: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Read `source` into a dataset, new or (with `merge`) there already, and return the report.
@@ -40,6 +43,7 @@ def import_tables(
         merge: Whether the imported clips' annotations replace those of a dataset that is there.
         dry_run: Whether nothing is written.
         chosen: The tables to take, beside `clips`; none given: all.
+        vocabulary: File with the actions of a new dataset, or the name of a published set; None for the format's.
         options: Options of the format.
 
     Raises:
@@ -54,11 +58,18 @@ def import_tables(
         if merge and not exists:
             raise DatasetError(f"{dataset} is not a dataset: there is nothing to merge into", "leave --merge out")
         opened = Dataset.open(dataset) if merge else None
+        own = _vocabulary(opened, vocabulary)
         known = {table: opened.table(table) for table in TABLES if opened.has(table)} if opened else {}
         result = formats.read(
-            format_name, source, dataset_root=None if dry_run else dataset, existing=known.get("clips"), **options
+            format_name,
+            source,
+            dataset_root=None if dry_run else dataset,
+            existing=known.get("clips"),
+            vocabulary=own,
+            **options,
         )
-        _check_labels(opened, result.label_space)
+        if own is None:
+            _check_labels(opened, result.label_space)
         tables, notes = _chosen(result.tables, chosen, format_name), list(result.notes)
         if merge:
             tables, more = merge_tables(known, tables, chosen)
@@ -67,7 +78,7 @@ def import_tables(
             # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
             for table, rows in tables.items():
                 Dataset(dataset, {}).write(table, rows)
-            labels = {} if result.label_space is None else {"label_space": result.label_space}
+            labels = _labels_info(own, result.label_space)
             label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
             Dataset.create(dataset, label, imported_from=format_name, **labels)
     return {
@@ -78,6 +89,32 @@ def import_tables(
         "failed": result.tables["clips"]["status"].to_pylist().count("error"),
         "notes": notes,
     }
+
+
+def _vocabulary(into: Dataset | None, source: str | None) -> Vocabulary | None:
+    """Return the actions that labels may be: those of the dataset that is merged into, or of a new one; None for those
+    of the format.
+
+    Raises `DatasetError` when both are told and are not the same.
+    """
+    told = None if source is None else load_vocabulary(source)
+    if into is None:
+        return told
+    own = into.vocabulary
+    if told is not None and told.space != own.space:
+        raise DatasetError(
+            f"{into.root} has the actions of {own.space.name}, --vocabulary {source} those of {told.space.name}",
+            "leave --vocabulary out: a merge uses the dataset's own; 'microg data vocabulary' changes them",
+        )
+    return own if own.name != MICROG_50.name else None
+
+
+def _labels_info(own: Vocabulary | None, numbered_by: str | None) -> dict[str, Any]:
+    """Return what a new `dataset.json` says of its actions: nothing for MicroG-4M's."""
+    if own is not None and own.document is not None:
+        return {"vocabulary": own.document}
+    name = numbered_by if own is None else own.name
+    return {} if name in (None, MICROG_50.name) else {"label_space": name}
 
 
 def _check_labels(into: Dataset | None, imported: str | None) -> None:
@@ -102,7 +139,6 @@ def export_tables(format_name: str, dataset: str, target: str, *, overwrite: boo
     Raises `DatasetError` when `target` is not empty, unless `overwrite`.
     """
     opened = Dataset.open(dataset)
-    opened.refuse_other_labels("microg data export")
     with exclusive(target):
         if not overwrite and hidden(storage.names(target)):
             raise DatasetError(f"{target} is not empty", "give another folder, or --overwrite")

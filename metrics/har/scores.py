@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from microg.actions.rows import PREDICTION_BOXES, TRUTH_ROWS, ScoreKind
 from microg.data.label_space import LabelSpace
-from microg.data.taxonomy import GROUP_NAMES, GROUPS
+from microg.data.taxonomy import GROUPS, group_name
 from microg.metrics.har.arrays import ScoringArrays, arrays_from_rows
 from microg.metrics.har.multilabel import average, confusion, weighted_average
 from microg.metrics.har.protocols import Evaluation, Protocol, evaluate, half
@@ -189,8 +189,8 @@ def make_slices(
     result["persons", "one"] = Slice(keys=true_keys == 1)
     result["persons", "several"] = Slice(keys=true_keys > 1)
     group = np.array([arrays.space.group(action_id) or "" for action_id in arrays.space.ids])
-    for name in GROUPS:
-        result["group", GROUP_NAMES[name]] = Slice(classes=group == name)
+    for name in dict.fromkeys((*GROUPS, *arrays.space.groups.values())):
+        result["group", group_name(name)] = Slice(classes=group == name)
     for name, low, high in _SUPPORTS:
         result["support", name] = Slice(classes=(support > 0) & (support >= low) & (support <= high))
     return {

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from microg.data import schema
-from microg.data.taxonomy import GROUP_NAMES
+from microg.data.taxonomy import group_name
 from microg.errors import DatasetError
 from microg.metrics.bootstrap import Distribution, Interval, Unit, distributions_table, interval, resampled_values
 from microg.metrics.har.detection import precision_recall
@@ -84,7 +84,7 @@ def classes_table(results: Iterable[ProtocolScores], published: PublishedRow | N
                     "protocol": result.protocol.name,
                     "action_id": action_id,
                     "action": space.names[action_id],
-                    "group": GROUP_NAMES[group] if group else None,
+                    "group": group_name(group) if group else None,
                     "ap_published": published.ap.get(action_id) if published else None,
                     **{name: _plain(value) for name, value in floats.items()},
                     **{name: int(values[c]) for name, values in counts.items()},

@@ -6,8 +6,9 @@ What scores are (logits or probabilities) is declared by the caller, by the name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,8 @@ from microg.actions.rows import (
 )
 from microg.arrow import pc
 from microg.data import schema
-from microg.data.label_space import label_space
+from microg.data.label_space import LABEL_SPACES, MICROG_50, LabelSpace
+from microg.data.vocabulary import Vocabulary, vocabulary_named
 from microg.errors import ConfigError, FormatError
 from microg.reading import reads
 
@@ -44,13 +46,23 @@ def sample_id(clip_id: str, frame: int, person_id: int) -> str:
 
 
 @reads()
-def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: str | None = None) -> Predictions:
+def read_predictions(
+    path: str,
+    *,
+    score_kind: ScoreKind | None = None,
+    space: str | None = None,
+    known: Sequence[Vocabulary] = (),
+    default: str = MICROG_50.name,
+) -> Predictions:
     """Read predictions from any form; `score_kind` and `space` declare what the file itself does not.
 
-    Without any declaration scores are logits of the 50 classes, as the reference writes them; should then every score
-    lie between 0 and 1, a declaration is asked for. Raises `FormatError` with the line or row of the first value that
-    cannot be scored, and `ConfigError` when a declaration contradicts the file's own.
+    `known` are vocabularies of datasets that may be meant; that of the run that wrote the file is known, too.
+    Without any declaration scores are logits of `default`, MicroG-4M's 50 classes as the reference writes them; should
+    then every score lie between 0 and 1, a declaration is asked for. Raises `FormatError` with the line or row of the
+    first value that cannot be scored, and `ConfigError` when a declaration contradicts the file's own, or nothing tells
+    its classes.
     """
+    spaces = _Spaces(path, tuple(known), default)
     if not storage.exists(path):
         raise FormatError(f"predictions {path} are not there")
     if path.removesuffix(".gz").endswith((".csv", ".txt")):
@@ -58,13 +70,48 @@ def read_predictions(path: str, *, score_kind: ScoreKind | None = None, space: s
         header = [name.lower() for name in read.header or ()]
         own: ScoreKind | None = next((kind for kind in _KINDS if kind in header), None)
         return _from_long(
-            path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, score_kind, space
+            path, read.columns, lambda row: f"{path}, line {row + read.first_line}", own, score_kind, space, spaces
         )
     table = prediction_table(path)
     if "scores" in table.column_names:
-        return _from_wide(table, path, score_kind, space)
+        return _from_wide(table, path, score_kind, space, spaces)
     columns, own = _long_columns(table)
-    return _from_long(path, columns, lambda row: f"{path}, row {row + 1}", own, score_kind, space)
+    return _from_long(path, columns, lambda row: f"{path}, row {row + 1}", own, score_kind, space, spaces)
+
+
+@dataclass(frozen=True)
+class _Spaces:
+    """Where label spaces of predictions at `path` are looked up."""
+
+    path: str
+    known: tuple[Vocabulary, ...]
+    default: str
+
+    def find(self, name: str | None) -> LabelSpace:
+        """Return the label space of a name; of None the default one."""
+        return vocabulary_of_predictions(self.path, name or self.default, self.known).space
+
+
+def vocabulary_of_predictions(path: str, name: str, known: Sequence[Vocabulary] = ()) -> Vocabulary:
+    """Return the actions of predictions at `path` whose label space has this name.
+
+    It is one of `known`, a published one, or that of the run that wrote them. Raises `ConfigError` when none is.
+    """
+    found = next((each for each in known if each.space.name == name), None)
+    return found or vocabulary_named(name, None if name in LABEL_SPACES else _vocabulary_beside(path))
+
+
+def _vocabulary_beside(path: str) -> Any:
+    """Return the vocabulary in the record of the run that wrote `path`, None where there is none."""
+    folder = path.rstrip("/")
+    for _ in range(3):  # the run's folder, its tables, a table
+        record = storage.join(folder, "run.json")
+        if storage.exists(record):
+            document = storage.read_json(record)
+            config = document.get("full_config") if isinstance(document, dict) else None
+            return config.get("vocabulary") if isinstance(config, dict) else None
+        folder = folder.rpartition("/")[0] or "."
+    return None
 
 
 def _from_long(
@@ -74,9 +121,10 @@ def _from_long(
     own_kind: ScoreKind | None,
     kind: ScoreKind | None,
     space: str | None,
+    spaces: _Spaces,
 ) -> Predictions:
     """Read one row a (box, class), and fold it."""
-    chosen = label_space(space or "microg50")
+    chosen = spaces.find(space)
     declared = cast("ScoreKind | None", _agreed("score kind", path, own_kind, kind))
     rows = conform_rows(columns, PREDICTION_ROWS, path)
     if not rows.num_rows:
@@ -134,7 +182,7 @@ def _long_columns(table: pa.Table) -> tuple[dict[str, pa.ChunkedArray], ScoreKin
     return columns, own
 
 
-def _from_wide(table: pa.Table, path: str, kind: ScoreKind | None, space: str | None) -> Predictions:
+def _from_wide(table: pa.Table, path: str, kind: ScoreKind | None, space: str | None, spaces: _Spaces) -> Predictions:
     """Read one row a sample; rows with another status than ok have no scores and are missing."""
     table = schema.conform(_TABLE, table)
     failed = pc.fill_null(pc.not_equal(table["status"], "ok"), False)
@@ -146,7 +194,7 @@ def _from_wide(table: pa.Table, path: str, kind: ScoreKind | None, space: str | 
         raise FormatError(f"{path}: score_kind {own_kind!r} is unknown", f"it is {' or '.join(_KINDS)}")
     ids = table["sample_id"].to_pylist()
     _check_sample_ids(ids, path)
-    chosen = label_space(_agreed("label space", path, own_space, space) or "microg50")
+    chosen = spaces.find(_agreed("label space", path, own_space, space))
     lengths = pc.fill_null(pc.list_value_length(table["scores"]), 0).to_numpy()
     wrong = np.flatnonzero(lengths != len(chosen))
     if len(wrong):

@@ -22,7 +22,7 @@ from microg.errors import ConfigError
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which classes of the target were scored; ids are MicroG-4M's.
+    """Which classes of the target were scored; ids are MicroG-4M's, or those of a dataset with actions of its own.
 
     classes: how many the target has. scored: id and name (in the target) of those that target, predictions and truth
     all know. with_truth: how many of them have labels. unscored: the names of the target's other classes. labels,

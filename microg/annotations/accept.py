@@ -123,7 +123,10 @@ def accept(
         result.tables |= made.tables
         result.before += made.before
         result.open += made.open
-        result.counts[kind] = {"judged": len(votes), "settled": len(votes) - len(made.open)}
+        result.counts[kind] = {
+            "judged": len(votes),
+            "settled": len(votes) - sum(each.about in votes for each in made.open),
+        }
     return result
 
 
@@ -167,7 +170,8 @@ def _disagreement(item: Item, votes: Sequence[Annotation], why: str) -> Disagree
     return Disagreement(item, {each.annotator: each.value for each in votes}, why)
 
 
-def _record(item: Item, value: Mapping[str, Any]) -> Annotation:
+def record(item: Item, value: Mapping[str, Any]) -> Annotation:
+    """Return what a dataset holds of an item as a judgement of `dataset`, to be added before it changes."""
     return Annotation(
         annotation_id=new_id(),
         clip_id=item.clip_id,
@@ -207,10 +211,12 @@ def _actions(
         assert item.person_id is not None
         first = _before(said)
         if first is None:
-            first = _record(item, {"actions": sorted(set(held.get((item.clip_id, item.person_id), [])))})
+            first = record(item, {"actions": sorted(set(held.get((item.clip_id, item.person_id), [])))})
             result.before.append(first)
         if item not in votes:
             labels, why = _in_use(first.value["actions"], vocabulary)
+            if why:  # somebody has to say which of the new actions it is
+                result.open.append(_disagreement(item, [first], why))
         else:
             labels, why = _decide_actions(votes[item], vocabulary, how)
             if why:
@@ -277,7 +283,7 @@ def _texts(
         if first is None:
             row = held.get(key)
             verdict = "reject" if row is None else "accept"
-            first = _record(item, {"verdict": verdict, **{c: (row[c] or "") if row else "" for c in columns}})
+            first = record(item, {"verdict": verdict, **{c: (row[c] or "") if row else "" for c in columns}})
             result.before.append(first)
         text = _text_of(first, columns)
         if item in votes:
@@ -318,7 +324,7 @@ def _screening(
     rows = []
     for item, said in touched.items():
         if _before(said) is None:
-            result.before.append(_record(item, {"keep": True}))
+            result.before.append(record(item, {"keep": True}))
         if item not in votes:
             continue
         keep, why = _decide(votes[item], how, lambda each: bool(each.value["keep"]))
@@ -390,7 +396,7 @@ def _boxes(
         else:
             tracks = tracks_of(held.get(clip_id, []))
             people = tracks or {0: {}}  # no boxes are a statement, too
-            result.before += [_record(Item("box", clip_id, each), drawn(track)) for each, track in people.items()]
+            result.before += [record(Item("box", clip_id, each), drawn(track)) for each, track in people.items()]
         ordered = sorted(edits[clip_id], key=lambda each: (each.adjudicated, each.time, each.annotation_id))
         rows += box_rows(clip_id, edited(tracks, ordered))
     others = table.filter(pc.invert(pc.is_in(table["clip_id"], pa.array(clip_ids, pa.string()))))

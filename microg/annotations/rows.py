@@ -155,7 +155,8 @@ def checked(annotation: Annotation, vocabulary: Vocabulary) -> Annotation:
     if annotation.withdrawn:
         value: dict[str, Any] = {"withdrawn": True}
     else:
-        value = _VALUES[annotation.kind](annotation.value, where, vocabulary)
+        reader = _held if annotation.annotator == DATASET and annotation.kind == "action" else _VALUES[annotation.kind]
+        value = reader(annotation.value, where, vocabulary)
     return Annotation(**{**vars(annotation), "value": value})
 
 
@@ -188,13 +189,18 @@ def _screening(value: Mapping[str, Any], where: str, _vocabulary: Vocabulary) ->
     return {"keep": value["keep"], **({"reason": reason} if reason else {})}
 
 
-def _action(value: Mapping[str, Any], where: str, vocabulary: Vocabulary) -> dict[str, Any]:
+def _held(value: Mapping[str, Any], where: str, _vocabulary: Vocabulary) -> dict[str, Any]:
+    """Take the actions that a dataset holds, however many and whatever they are."""
     actions = value.get("actions")
     if not isinstance(actions, list) or not all(
         isinstance(each, int) and not isinstance(each, bool) for each in actions
     ):
         raise AnnotationError(f"{where}: its actions are no list of ids")
-    distinct = sorted(set(actions))
+    return {"actions": sorted(set(actions))}
+
+
+def _action(value: Mapping[str, Any], where: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    distinct = _held(value, where, vocabulary)["actions"]
     unknown = [each for each in distinct if each not in vocabulary.by_id]
     if unknown:
         raise AnnotationError(

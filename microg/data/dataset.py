@@ -78,11 +78,11 @@ class Dataset:
         return Dataset(self.root, document)
 
     def refuse_other_labels(self, command: str) -> None:
-        """Raise `DatasetError` when its actions are not MicroG-4M's, for a command that knows no others."""
+        """Raise `DatasetError` when its actions are not MicroG-4M's, for a command that can make no others."""
         if self.label_space != MICROG_50:
             raise DatasetError(
-                f"the actions of {self.root} are those of {self.label_space.name}, which '{command}' does not know",
-                "'microg har predict' takes it",
+                f"the actions of {self.root} are those of {self.label_space.name}; '{command}' makes MicroG-4M's only",
+                "use a dataset of MicroG-4M's actions",
             )
 
     def table_path(self, name: str) -> str:
@@ -145,9 +145,11 @@ class Dataset:
 
         Neither the order of rows nor how the files are encoded counts, so that a table written again by another
         number of workers or another Parquet version is the same; a table without rows is as good as none. What people
-        said counts only by what was accepted of it.
+        said counts only by what was accepted of it, and a vocabulary by what it is, not by when it was changed.
         """
         info = {key: value for key, value in self.info.items() if key not in _TRACE}
+        if isinstance(info.get("vocabulary"), dict):
+            info["vocabulary"] = {key: value for key, value in info["vocabulary"].items() if key != "history"}
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
         for name in schema.TABLES:
             if name in _TRACE:

@@ -90,4 +90,6 @@ def label_space(name: str) -> LabelSpace:
     try:
         return LABEL_SPACES[name]
     except KeyError:
-        raise ConfigError(f"there is no label space {name!r}", f"label spaces are {', '.join(LABEL_SPACES)}") from None
+        own = "; the actions of a dataset are known from its dataset.json, or from a run on it" if "@" in name else ""
+        known = f"label spaces are {', '.join(LABEL_SPACES)}{own}"
+        raise ConfigError(f"there is no label space {name!r}", known) from None

@@ -27,9 +27,12 @@ from microg.data.dataset import Dataset
 from microg.data.normal_form import is_no_answer
 from microg.data.qa_kinds import Labels, kind_of, qa_rules
 from microg.data.schema import ORIGINS
-from microg.data.taxonomy import ACTIONS, BY_ID, GROUP_NAMES, GROUPS
+from microg.data.taxonomy import group_name
+from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
 
 _COLUMNS = ("all", *ORIGINS)
+# The group of actions that have none.
+NO_GROUP = "no group"
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,16 @@ class Tables:
     captions: pd.DataFrame
     qa: pd.DataFrame
     splits: pd.DataFrame
+    vocabulary: Vocabulary = MICROG_VOCABULARY
 
     @classmethod
     def load(cls, dataset: Dataset) -> Tables:
-        """Read a dataset's tables. Raises `DatasetError` for actions that are not MicroG-4M's."""
-        dataset.refuse_other_labels("microg data stats")
-        return cls.of({name: dataset.table(name) for name in schema.TABLES})
+        """Read a dataset's tables and its actions."""
+        return cls.of({name: dataset.table(name) for name in schema.TABLES}, dataset.vocabulary)
 
     @classmethod
-    def of(cls, tables: dict[str, pa.Table]) -> Tables:
-        """Take Arrow tables of `schema.TABLES`; a missing one counts as empty."""
+    def of(cls, tables: dict[str, pa.Table], vocabulary: Vocabulary = MICROG_VOCABULARY) -> Tables:
+        """Take Arrow tables of `schema.TABLES`, of which a missing one counts as empty, and what people may do."""
         clips = _frame(tables, "clips", list(schema.TABLES["clips"].names))
         kept = clips[clips["status"] == "ok"].drop_duplicates("clip_id")
         facts = kept[["clip_id", "source_id", "origin", "width", "height"]]
@@ -72,6 +75,7 @@ class Tables:
             decisions=_frame(tables, "decisions", schema.TABLES["decisions"].names),
             boxes=on_kept("boxes", ["clip_id", "person_id", "x1", "y1", "x2", "y2"]),
             **{name: on_kept(name, schema.TABLES[name].names) for name in ("actions", "captions", "qa", "splits")},
+            vocabulary=vocabulary,
         )
 
 
@@ -118,28 +122,32 @@ def durations(clips: pd.DataFrame) -> pd.Series:
 
 
 def label_groups(tables: Tables) -> pd.DataFrame:
-    """Return (group, all, movie, real, all_percent, ...): labels in the three action groups (the paper's Table 7).
+    """Return (group, all, movie, real, all_percent, ...): labels in each group of actions (the paper's Table 7).
 
     The published table has its movie and real columns swapped between rows; this one does not.
     """
-    groups = tables.actions.assign(
-        group=tables.actions["action_id"].map(lambda action_id: BY_ID[action_id].group if action_id in BY_ID else None)
-    )
-    result = pd.DataFrame({"group": [GROUP_NAMES[group] for group in GROUPS]})
+    of_action = {action.id: action.group for action in tables.vocabulary.actions}
+    groups = tables.actions.assign(group=tables.actions["action_id"].map(of_action.get))
+    names = tables.vocabulary.groups
+    result = pd.DataFrame({"group": [group_name(group) or NO_GROUP for group in names]})
     for column, part in _by_origin(groups).items():
         counts = part["group"].value_counts()
-        result[column] = [int(counts.get(group, 0)) for group in GROUPS]
+        result[column] = [int(counts.get(group, 0)) for group in names]
     return _with_percentages(result)
 
 
 def labels_per_action(tables: Tables) -> pd.DataFrame:
-    """Return (action_id, action, group, all, movie, real, all_percent, ...) for all 50 actions, most frequent first."""
+    """Return (action_id, action, group, all, movie, real, all_percent, ...) for all actions of the dataset.
+
+    The most frequent come first.
+    """
+    actions = tables.vocabulary.actions
     result = pd.DataFrame(
-        [{"action_id": action.id, "action": action.name, "group": GROUP_NAMES[action.group]} for action in ACTIONS]
+        [{"action_id": each.id, "action": each.name, "group": each.group_name or NO_GROUP} for each in actions]
     )
     for column, part in _by_origin(tables.actions).items():
         counts = part["action_id"].value_counts()
-        result[column] = [int(counts.get(action.id, 0)) for action in ACTIONS]
+        result[column] = [int(counts.get(action.id, 0)) for action in actions]
     result = _with_percentages(result)
     return result.sort_values(["all", "action_id"], ascending=[False, True], ignore_index=True)
 

@@ -155,6 +155,15 @@ TO_JHMDB_21: dict[int, str] = {
 }
 
 
+def group_name(group: str) -> str:
+    """Return how people read the name of a group of actions; groups of a dataset's own are called as they are.
+
+    >>> group_name("PERSON_MOVEMENT"), group_name("moving")
+    ('person movement', 'moving')
+    """
+    return GROUP_NAMES.get(group, group)
+
+
 def action(action_id: int) -> Action:
     """Return the action with this AVA id.
 

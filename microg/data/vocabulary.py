@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, LABEL_SPACES, MICROG_50, LabelSpace
-from microg.data.taxonomy import AVA_80, TO_AVA_80, TO_JHMDB_21
+from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, LABEL_SPACES, MICROG_50, LabelSpace, label_space
+from microg.data.taxonomy import AVA_80, TO_AVA_80, TO_JHMDB_21, group_name
 from microg.errors import DatasetError
 
-Change = Literal["rename", "merge", "split", "map"]
+Change = Literal["set", "rename", "merge", "split", "map"]
 # Other sets of actions that an action may have a counterpart in.
 COUNTERPARTS: dict[str, LabelSpace] = {space.name: space for space in (MICROG_50, AVA_80_SPACE, JHMDB_21_SPACE)}
 _MAX_ID, _MAX_ACTIONS, _MAX_TEXT = 9_999, 1_000, 2_000
@@ -47,6 +47,16 @@ class OwnAction:
     def label(self) -> str:
         """How annotators see it: `12 stand`."""
         return f"{self.id} {self.name}"
+
+    @property
+    def group_name(self) -> str:
+        """How people read the name of its group, "" where it has none."""
+        return group_name(self.group)
+
+    @property
+    def help(self) -> str:
+        """What annotators are told of it: its definition and how it differs from others, "" where nobody said so."""
+        return " ".join(text for text in (self.definition, self.note) if text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +98,21 @@ class Vocabulary:
     def by_id(self) -> dict[int, OwnAction]:
         """The actions in use by id."""
         return {action.id: action for action in self.actions}
+
+    @property
+    def published(self) -> bool:
+        """Whether it is a published set of actions, which everybody knows by its name."""
+        return self.name in LABEL_SPACES
+
+    @property
+    def document(self) -> dict[str, Any] | None:
+        """What stands beside the label space's name wherever that is stored; None for a published set."""
+        return None if self.published else self.to_dict()
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of its actions, in the order of the actions; "" where some have none."""
+        return tuple(dict.fromkeys(action.group for action in self.actions))
 
     @cached_property
     def space(self) -> LabelSpace:
@@ -147,26 +172,42 @@ class Vocabulary:
     def parse(self, text: str) -> int:
         """Return the id in use for what an annotator wrote: `12 stand`, `12` or `stand` in any case.
 
+        A number may be one that an action had before it was merged into another.
+
         Raises:
-            DatasetError: It is none of the actions.
+            DatasetError: It is none of the actions, an action that was split, or number and name are of two actions.
         """
         plain = text.strip()
-        first = plain.split(" ", 1)[0]
-        if first.isdecimal() and len(first) < 10 and int(first) in self.by_id:
-            return int(first)
-        wanted = plain.casefold()
-        for action in self.actions:
-            if action.name.casefold() == wanted:
-                return action.id
+        first, _, rest = plain.partition(" ")
+        by_name = {action.name.casefold(): action.id for action in self.actions}
+        number = int(first) if first.isdecimal() and len(first) < 10 else 0
+        if number in self.by_id or number in self.replaced:
+            meant = self.in_use(number)
+            if meant is None:
+                after = ", ".join(self.by_id[each].label for each in self.replaced[number] if each in self.by_id)
+                raise DatasetError(f"{plain!r} was split in vocabulary {self.name!r}", f"say which it is: {after}")
+            if by_name.get(rest.strip().casefold(), meant) != meant:
+                raise DatasetError(
+                    f"{plain!r} has the number of {self.by_id[meant].label!r} in vocabulary {self.name!r}",
+                    "was it labelled with another vocabulary?",
+                )
+            return meant
+        if plain.casefold() in by_name:
+            return by_name[plain.casefold()]
         example = self.actions[0]
         raise DatasetError(
             f"{plain!r} is not one of the {len(self.actions)} actions of vocabulary {self.name!r}",
             f"write it as {example.label!r} or '{example.id}'; 'microg data vocabulary show' lists them",
         )
 
+    def chosen(self, source: str, time: str) -> Vocabulary:
+        """Record that a dataset took it."""
+        note = f"{len(self.actions)} actions, taken from {source}"
+        return replace(self, history=(*self.history, Trace(change="set", before=(), after=(), note=note, time=time)))
+
     def renamed(self, action_id: int, name: str, time: str) -> Vocabulary:
         """Give an action another name."""
-        action = self._action(action_id)
+        action = self.action(action_id)
         changed = tuple(replace(each, name=name) if each.id == action_id else each for each in self.actions)
         note = f"{action.label} is now called {name}"
         return self._changed(
@@ -178,15 +219,15 @@ class Vocabulary:
         gone = tuple(dict.fromkeys(action_id for action_id in ids if action_id != into))
         if not gone:
             raise DatasetError("nothing to merge", "name at least one other action")
-        target = self._action(into)
-        names = ", ".join(self._action(action_id).label for action_id in gone)
+        target = self.action(into)
+        names = ", ".join(self.action(action_id).label for action_id in gone)
         kept = tuple(each for each in self.actions if each.id not in gone)
         note = f"{names}: now {target.label}"
         return self._changed(kept, Trace(change="merge", before=gone, after=(into,), note=note, time=time))
 
     def split(self, action_id: int, names: Iterable[str], time: str) -> Vocabulary:
         """Replace an action by several new ones of its group, with new ids; its labels wait for people's decision."""
-        action = self._action(action_id)
+        action = self.action(action_id)
         first = max([*(each.id for each in self.actions), *self.replaced]) + 1
         made = tuple(
             replace(action, id=first + number, name=name, definition="", note="") for number, name in enumerate(names)
@@ -201,7 +242,7 @@ class Vocabulary:
 
     def mapped(self, action_id: int, space: str, other: int | None, time: str) -> Vocabulary:
         """Say which action of another set is the counterpart of one of ours; None says that there is none."""
-        action = self._action(action_id)
+        action = self.action(action_id)
         counterparts = {name: number for name, number in action.counterparts.items() if name != space}
         if other is not None:
             counterparts[space] = other
@@ -221,10 +262,17 @@ class Vocabulary:
             "name": self.name,
             "origin": self.origin,
             "actions": [{key: value for key, value in asdict(action).items() if value} for action in self.actions],
-            "history": [asdict(trace) for trace in self.history],
+            "history": [
+                {**asdict(trace), "before": list(trace.before), "after": list(trace.after)} for trace in self.history
+            ],
         }
 
-    def _action(self, action_id: int) -> OwnAction:
+    def action(self, action_id: int) -> OwnAction:
+        """Return the action in use that has this id.
+
+        Raises:
+            DatasetError: None has.
+        """
         if action_id not in self.by_id:
             raise DatasetError(
                 f"action id {action_id} is not in use in the vocabulary {self.name!r}",
@@ -237,8 +285,7 @@ class Vocabulary:
         # what is changed is no longer the published set
         name = f"own-{self.name}" if self.name in LABEL_SPACES else self.name
         changed = replace(self, name=name, actions=ordered, history=(*self.history, trace))
-        _check(changed, f"the vocabulary {self.name!r}")
-        return changed
+        return read_vocabulary(changed.to_dict(), f"the vocabulary {self.name!r}")
 
 
 def read_vocabulary(document: Any, where: str) -> Vocabulary:
@@ -265,6 +312,25 @@ def read_vocabulary(document: Any, where: str) -> Vocabulary:
     return vocabulary
 
 
+def vocabulary_named(name: str, document: Any = None) -> Vocabulary:
+    """Return the vocabulary whose label space has a name that was stored beside its `document`.
+
+    Args:
+        name: `microg50`, `ava80`, `jhmdb21`, or `name@digest` of a dataset's own actions.
+        document: The vocabulary of that name; None for a published set.
+
+    Raises:
+        ConfigError: It is no published set, and nothing tells its actions.
+        DatasetError: The document is no vocabulary, or that of other actions.
+    """
+    if document is None or name in LABEL_SPACES:
+        return vocabulary_of(label_space(name))
+    vocabulary = read_vocabulary(document, f"the vocabulary of {name}")
+    if vocabulary.space.name != name:
+        raise DatasetError(f"the vocabulary stored for {name} is that of {vocabulary.space.name}")
+    return vocabulary
+
+
 def _digest(actions: Iterable[OwnAction]) -> str:
     return hashlib.sha256(json.dumps([(each.id, each.name) for each in actions]).encode()).hexdigest()[:12]
 
@@ -286,6 +352,10 @@ def _action(entry: Any, where: str) -> OwnAction:
 
 def _trace(entry: Any, where: str) -> Trace:
     try:
+        if entry["change"] not in get_args(Change):
+            raise DatasetError(
+                f"{where}: {entry['change']!r} is no change", f"changes are {', '.join(get_args(Change))}"
+            )
         ids = {key: tuple(_number(number, where) for number in entry[key]) for key in ("before", "after")}
         return Trace(change=entry["change"], note=str(entry["note"]), time=str(entry["time"]), **ids)
     except (KeyError, TypeError) as error:

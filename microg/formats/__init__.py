@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the command line lists the formats without waiting for pyar
     import pyarrow as pa
 
     from microg.data.dataset import Dataset
+    from microg.data.vocabulary import Vocabulary
     from microg.formats.base import Format, FormatResult
 
 
@@ -75,6 +76,7 @@ def read(
     dataset_root: str | None = None,
     copy_videos: bool = False,
     existing: pa.Table | None = None,
+    vocabulary: Vocabulary | None = None,
     **options: Any,
 ) -> FormatResult:
     """Read annotations of a format, and the metadata of the clips' videos.
@@ -86,6 +88,7 @@ def read(
         dataset_root: Where the dataset will be: videos inside it get relative paths.
         copy_videos: Whether to copy other videos into it.
         existing: Table `clips` of the dataset that the annotations will be merged into.
+        vocabulary: The actions that labels may be; without it the format's own, or MicroG-4M's.
         options: Options of the format.
 
     Raises:
@@ -104,6 +107,7 @@ def read(
     rows = {row["clip_id"]: row for row in existing.to_pylist()} if existing is not None else {}
     known = KnownClips(found, rows, read_video)
     own = {"videos": videos, "dataset_root": dataset_root, "known": known}  # for formats that want to know
+    own |= {} if vocabulary is None else {"vocabulary": vocabulary}
     options |= {option: value for option, value in own.items() if option in accepted}
     result = reads(FormatError)(function)(path, **options)
     found = found if result.videos is None else result.videos
@@ -111,6 +115,8 @@ def read(
         result.tables["clips"], found, dataset_root=dataset_root, copy=copy_videos, read_video=read_video
     )
     tables = {**result.tables, "clips": clips}
+    if vocabulary is not None:
+        _check_actions(tables, vocabulary, result.label_space, path)
     check_places(tables, result.files, path, known)
     return replace(result, tables=tables, notes=[*result.notes, *notes])
 
@@ -118,15 +124,40 @@ def read(
 def write(name: str, source: Dataset | Mapping[str, pa.Table], path: str, **options: Any) -> list[str]:
     """Write a dataset, or plain tables, in a format under `path` and return the notes.
 
+    Actions of a dataset's own go into `vocabulary.yaml` beside the files, with which they can be imported again.
+
     Raises:
         ConfigError: The format does not know an option.
     """
-    from microg.formats.base import collect, dropped
+    from microg.formats.base import collect, dropped, write_vocabulary
 
     found = load(name)
     _check_options(name, "export", options, found.write)
     annotations, notes = collect(source)
-    return [*notes, *dropped(annotations, found.TABLES, name), *found.write(annotations, path, **options)]
+    notes += [*dropped(annotations, found.TABLES, name), *found.write(annotations, path, **options)]
+    if annotations.vocabulary.name != "microg50" and {"actions", "samples"} & found.TABLES:
+        notes.append(write_vocabulary(annotations.vocabulary, path))
+    return notes
+
+
+def _check_actions(tables: Mapping[str, pa.Table], vocabulary: Vocabulary, numbered_by: str | None, path: str) -> None:
+    """Raise `FormatError` for labels that are not in the vocabulary, or are numbered by another set of actions."""
+    from collections import Counter
+
+    if numbered_by is not None and numbered_by != vocabulary.name:
+        raise FormatError(
+            f"{path} is labelled with {numbered_by}, not with {vocabulary.name}", "import it into a dataset of its own"
+        )
+    for name in ("actions", "samples"):
+        if name in tables:
+            unknown = Counter(tables[name]["action_id"].drop_null().to_pylist())
+            unknown = {action: count for action, count in unknown.items() if action not in vocabulary.by_id}
+            if unknown:
+                listed = ", ".join(f"{action} ({count} labels)" for action, count in sorted(unknown.items())[:5])
+                raise FormatError(
+                    f"{path}: action ids that are not in the vocabulary {vocabulary.name!r}: {listed}",
+                    "add them to the file of --vocabulary, or to the dataset with 'microg data vocabulary set'",
+                )
 
 
 def _options(function: Callable[..., Any]) -> set[str]:
@@ -142,7 +173,7 @@ def _check_options(
     function: Callable[..., Any],
     common: AbstractSet[str] = frozenset(),
 ) -> None:
-    known = (_options(function) - {"dataset_root", "known"}) | common
+    known = (_options(function) - {"dataset_root", "known", "vocabulary"}) | common
     for option in options:
         if option not in known:
             flags = ", ".join("--" + flag.replace("_", "-") for flag in sorted(known)) or "none"

@@ -19,6 +19,7 @@ from microg import storage
 from microg.arrow import parse_schema, pc
 from microg.data import schema
 from microg.data.ids import check_id, clip_id_of
+from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
 from microg.errors import DatasetError, FormatError, MicrogError, VideoError, describe
 from microg.formats.base import Annotations, FormatResult, new_clips, read_csv, write_csv
 from microg.formats.known_clips import KnownClips, check_places
@@ -31,7 +32,7 @@ _FRAME_LIST_HEADER = "original_video_id video_id frame_id path labels\n"
 _FRAME_LIST_COLUMNS = ("original_video_id", "video_id", "frame_id", "path", "labels")
 
 
-def read(path: str) -> FormatResult:
+def read(path: str, *, vocabulary: Vocabulary = MICROG_VOCABULARY) -> FormatResult:
     """Read the AVA folder `path` into `clips`, `samples`, `actions` and `splits` (scheme `published`).
 
     Boxes stay what they are there: one normalised key box a person, in `samples`. The number of frames comes from the
@@ -67,7 +68,7 @@ def read(path: str) -> FormatResult:
     splits = [{"clip_id": c, "split": split, "scheme": "published"} for c, split in sorted(homes.items()) if split]
     label_map = storage.join(path, "annotations", "label_map.pbtxt")
     if storage.exists(label_map):
-        notes += check_label_map(label_map)
+        notes += check_label_map(label_map, vocabulary)
     notes.append(
         "AVA holds one normalised key box a person: 'samples' was read, pixel boxes of other frames are not there"
     )
@@ -137,7 +138,9 @@ def write(annotations: Annotations, path: str, *, split: str = "published", fram
         write_csv(storage.join(path, "annotations", f"ava_{name}_predicted_boxes.csv"), predicted, header=False)
         present = sorted(set(rows["clip_id"].to_pylist()))
         storage.write_bytes(storage.join(path, "frame_lists", f"{name}.csv"), _frame_list(present, lengths).encode())
-    storage.write_bytes(storage.join(path, "annotations", "label_map.pbtxt"), label_map_text().encode())
+    storage.write_bytes(
+        storage.join(path, "annotations", "label_map.pbtxt"), label_map_text(annotations.vocabulary).encode()
+    )
     if frames:
         more, failed = export_frames(annotations, homes, path)
         notes += more

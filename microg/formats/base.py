@@ -17,6 +17,8 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.ids import split_clip_id
 from microg.data.schema import TABLES
+from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
+from microg.data.vocabulary_files import FILE_NAME, vocabulary_text
 from microg.errors import ConfigError, DatasetError, FormatError
 
 
@@ -47,10 +49,14 @@ class FormatResult:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What is to be written: tables by name, limited to usable clips; `clips` has a row for every clip named."""
+    """What is to be written: tables by name, limited to usable clips; `clips` has a row for every clip named.
+
+    `vocabulary` holds the actions that people are labelled with.
+    """
 
     tables: Mapping[str, pa.Table]
     root: str | None = None
+    vocabulary: Vocabulary = MICROG_VOCABULARY
 
     def table(self, name: str) -> pa.Table:
         """Return table `name`, without rows when absent."""
@@ -74,8 +80,10 @@ def collect(source: Dataset | Mapping[str, pa.Table]) -> tuple[Annotations, list
     if isinstance(source, Dataset):
         tables = {name: source.table(name) for name in schema.TABLES if source.has(name)}
         root: str | None = source.root
+        vocabulary = source.vocabulary
     else:
         tables, root = {name: schema.conform(name, table) for name, table in source.items()}, None
+        vocabulary = MICROG_VOCABULARY
     notes = []
     clips = tables.get("clips", schema.empty("clips"))
     usable = pc.fill_null(pc.equal(clips["status"], "ok"), True)
@@ -94,7 +102,20 @@ def collect(source: Dataset | Mapping[str, pa.Table]) -> tuple[Annotations, list
     tables["clips"] = clips
     for clip_id in clips["clip_id"].to_pylist():
         split_clip_id(clip_id)
-    return Annotations(tables, root), notes
+    return Annotations(tables, root, vocabulary), notes
+
+
+def write_vocabulary(vocabulary: Vocabulary, path: str) -> str:
+    """Write a dataset's own actions beside the files of an export, and return a note on how to import them again.
+
+    `path` is the export's folder, or its one JSON file.
+    """
+    if vocabulary.published:
+        return f"actions are those of {vocabulary.name}: import them with --vocabulary {vocabulary.name}"
+    folder = path.rpartition("/")[0] or "." if path.endswith(".json") else path
+    file = storage.join(folder, FILE_NAME)
+    storage.write_bytes(file, vocabulary_text(vocabulary).encode())
+    return f"the actions of {vocabulary.name!r} are in {file}: import them with --vocabulary {file}"
 
 
 def dropped(annotations: Annotations, kept: Iterable[str], format_name: str) -> list[str]:

@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from microg import storage
+from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.ava import relative_path
 from microg.formats.base import Annotations, FormatResult, actions_by_person, named_entry, to_json
 from microg.formats.coco_document import PERSON, VIDEO_COLUMNS, Document
 from microg.formats.known_clips import KnownClips
-from microg.formats.labelmap import action_label
 from microg.formats.labels import Labels
 from microg.formats.video_files import copy_videos as copy_clips
 
@@ -45,7 +43,7 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
         video |= {key: value for key, value in texts.get(row["clip_id"], {}).items() if key != "video_id"}
         videos.append(video)
     tracks = _Tracks(numbers, actions)
-    images, boxes = _images_and_boxes(annotations.table("boxes"), annotations.clips(), numbers, tracks)
+    images, boxes = _images_and_boxes(annotations, numbers, tracks)
     for clip_id, people in actions.items():
         for person_id in people:
             tracks.id_of(clip_id, person_id)
@@ -62,7 +60,12 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
 
 
 def read(
-    path: str, *, label: Sequence[str] = (), first_frame: int | None = None, known: KnownClips | None = None
+    path: str,
+    *,
+    label: Sequence[str] = (),
+    first_frame: int | None = None,
+    known: KnownClips | None = None,
+    vocabulary: Vocabulary = MICROG_VOCABULARY,
 ) -> FormatResult:
     """Read a COCO video file into `clips`, `boxes`, `actions`, `captions` and `qa`.
 
@@ -79,7 +82,8 @@ def read(
     if not isinstance(document, dict) or not {"videos", "images", "annotations"} <= set(document):
         raise FormatError(f"{file} is not COCO video JSON", "it needs the lists videos, images and annotations")
     with named_entry(file):
-        return Document(document, file, Labels.parse(label), first_frame, known or KnownClips()).tables()
+        found = Document(document, file, Labels.parse(label), first_frame, known or KnownClips(), vocabulary)
+        return found.tables()
 
 
 class _Tracks:
@@ -110,8 +114,9 @@ class _Tracks:
 
 
 def _images_and_boxes(
-    boxes: pa.Table, clips: list[dict], numbers: Mapping[str, int], tracks: _Tracks
+    annotations: Annotations, numbers: Mapping[str, int], tracks: _Tracks
 ) -> tuple[list[dict], list[dict]]:
+    boxes, clips = annotations.table("boxes"), annotations.clips()
     sizes = {row["clip_id"]: {key: row[key] for key in ("width", "height") if row[key] is not None} for row in clips}
     images: dict[tuple[str, int], dict[str, Any]] = {}
     rows = []
@@ -128,7 +133,7 @@ def _images_and_boxes(
             }
         track = tracks.id_of(clip_id, person_id)
         width, height = x2 - x1, y2 - y1
-        names = [action_label(action_id) for action_id in tracks.actions(clip_id, person_id)]
+        names = [annotations.vocabulary.action(each).label for each in tracks.actions(clip_id, person_id)]
         row = {
             "id": number,
             "image_id": image["id"],

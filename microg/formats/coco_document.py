@@ -9,6 +9,7 @@ from typing import Any
 
 from microg.data import schema
 from microg.data.ids import clip_id_of
+from microg.data.vocabulary import Vocabulary
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.base import FormatResult, named_entry, new_clips
@@ -61,8 +62,16 @@ def _trailing(name: str) -> int:
 class Document:
     """Reads a document entry by entry, so that errors name the entry."""
 
-    def __init__(self, document: dict, file: str, labels: Labels, first_frame: int | None, known: KnownClips) -> None:
-        self._file, self._labels, self._document = file, labels, document
+    def __init__(
+        self,
+        document: dict,
+        file: str,
+        labels: Labels,
+        first_frame: int | None,
+        known: KnownClips,
+        vocabulary: Vocabulary,
+    ) -> None:
+        self._file, self._labels, self._document, self._vocabulary = file, labels, document, vocabulary
         self._clip_ids: dict[Any, str] = {}
         for where, video in self._entries("videos", "video"):
             with named_entry(where):
@@ -106,13 +115,13 @@ class Document:
                 boxes.append(about | {"confidence": row.get("score")} | corners)
                 if instance not in tracks or "action_ids" not in tracks[instance][1]:
                     for name in attributes.get("actions", []):
-                        labels[clip_id, person_id, parse_action(str(name), where)] = None
+                        labels[clip_id, person_id, parse_action(str(name), where, self._vocabulary)] = None
         for where, track in tracks.values():
             with named_entry(where):
                 for action_id in track.get("action_ids", []):
                     clip_id = self._clip_ids[track["video_id"]]
                     person_id = people.id_of(clip_id, track["id"], None)
-                    labels[clip_id, person_id, parse_action(str(action_id), where)] = None
+                    labels[clip_id, person_id, parse_action(str(action_id), where, self._vocabulary)] = None
         entries = [
             {"video_id": self._clip_ids[v["id"]], "caption": v.get("caption"), "qa_pairs": v.get("qa_pairs")}
             for v in videos

@@ -13,10 +13,13 @@ import json
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from microg import storage
-from microg.data import schema, taxonomy
+from microg.data import schema
+from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
 from microg.errors import FormatError
+from microg.escaping import markdown_text
 from microg.formats import xmltree
 from microg.formats.base import Annotations, FormatResult, actions_by_person, new_clips
 from microg.formats.cvat_tasks import TaskReader, clip_of
@@ -26,7 +29,6 @@ from microg.formats.keyframes import (
     tracks,
 )
 from microg.formats.known_clips import KnownClips
-from microg.formats.labelmap import action_label
 from microg.formats.labels import Labels
 from microg.formats.video_files import copy_videos as copy_clips
 from microg.reading import DAMAGED_ZIP, check_expansion, is_mac_leftover
@@ -36,8 +38,19 @@ _MIN_SLOTS = 5  # the published limit of actions a person
 _NO_ACTION = "none"
 
 
+@dataclass(frozen=True)
+class _Labelling:
+    """What people may be labelled with, and how many actions a person may have."""
+
+    vocabulary: Vocabulary
+    slots: int
+
+
 def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> list[str]:
-    """Write `annotations/{clip_id}.xml` a clip, and `labels.json` for the raw label editor of a CVAT project."""
+    """Write `annotations/{clip_id}.xml` a clip, and `labels.json` for the raw label editor of a CVAT project.
+
+    Where somebody said what actions mean, `guide.md` has it for the project's annotation guide.
+    """
     notes = copy_clips(annotations, storage.join(path, "videos"))[1] if copy_videos else []
     actions, more = actions_by_person(annotations.table("actions"))
     boxes, repeated = tracks(annotations.table("boxes"))
@@ -49,18 +62,26 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
         clip_id = row["clip_id"]
         people, labels = boxes.get(clip_id, {}), actions.get(clip_id, {})
         unboxed += sum(1 for person_id in labels if person_id not in people)
-        root = _document(row, people, labels, slots)
+        root = _document(row, people, labels, _Labelling(annotations.vocabulary, slots))
         ET.indent(root)
         data = ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
         storage.write_bytes(storage.join(path, "annotations", f"{clip_id}.xml"), data)
     if unboxed:
         more.append(f"cvat labels tracks: the actions of {unboxed} persons without boxes were not written")
-    storage.write_bytes(storage.join(path, "labels.json"), (json.dumps(_label_spec(slots), indent=1) + "\n").encode())
+    spec = _label_spec(_Labelling(annotations.vocabulary, slots))
+    storage.write_bytes(storage.join(path, "labels.json"), (json.dumps(spec, indent=1) + "\n").encode())
+    if any(action.help for action in annotations.vocabulary.actions):
+        storage.write_bytes(storage.join(path, "guide.md"), _guide(annotations.vocabulary).encode())
     return notes + more
 
 
 def read(
-    path: str, *, label: Sequence[str] = (), clip_id: str | None = None, known: KnownClips | None = None
+    path: str,
+    *,
+    label: Sequence[str] = (),
+    clip_id: str | None = None,
+    known: KnownClips | None = None,
+    vocabulary: Vocabulary = MICROG_VOCABULARY,
 ) -> FormatResult:
     """Read an XML file, a zip file that CVAT made, or a folder of these into `clips`, `boxes` and `actions`.
 
@@ -68,8 +89,8 @@ def read(
     of several such names one of a `known` clip counts. Boxes between two key frames are interpolated linearly where the
     file does not state them; a track that never goes outside is held until the task's last frame; a new track without
     a person id gets the next free one. `label` says what labels mean (`microg.formats.labels`). Raises `FormatError`
-    for broken or hostile XML, for projects and image tasks, for a label that is not one of the 50 actions, and for a
-    task that has tracks of which none would be read.
+    for broken or hostile XML, for projects and image tasks, for a label that is not in the `vocabulary`, and for a task
+    that has tracks of which none would be read.
     """
     labels, known = Labels.parse(label), known or KnownClips()
     rows: dict[str, list[dict]] = {"boxes": [], "actions": []}
@@ -80,7 +101,7 @@ def read(
         if clip_id is not None and clips:
             raise FormatError(f"{path} holds several tasks, and --clip-id {clip_id} names one", "import each by itself")
         root = xmltree.parse(data, where)
-        task = TaskReader(root, where, clip_id or clip_of(root, where, names, known), labels, known)
+        task = TaskReader(root, where, clip_id or clip_of(root, where, names, known), labels, known, vocabulary)
         if task.clip_id in clips:
             raise FormatError(
                 f"{where}: clip {task.clip_id} was annotated in another file already: {files[task.clip_id]}"
@@ -129,7 +150,7 @@ def _zipped(data: bytes, uri: str, stem: str) -> Iterator[tuple[bytes, str, list
 
 
 def _document(
-    row: dict, people: Mapping[int, list[TrackBox]], actions: Mapping[int, list[int]], slots: int
+    row: dict, people: Mapping[int, list[TrackBox]], actions: Mapping[int, list[int]], labelling: _Labelling
 ) -> ET.Element:
     root = ET.Element("annotations")
     _child(root, "version", "1.1")
@@ -140,7 +161,7 @@ def _document(
         _child(task, "size", str(row["num_frames"]))
         _child(task, "start_frame", "0")
         _child(task, "stop_frame", str(row["num_frames"] - 1))
-    _labels_element(task, slots)
+    _labels_element(task, labelling)
     if row["width"] and row["height"]:
         size = ET.SubElement(task, "original_size")
         _child(size, "width", str(row["width"]))
@@ -149,7 +170,7 @@ def _document(
     for number, (person_id, track) in enumerate(people.items()):
         element = ET.SubElement(root, "track", id=str(number), label="person", source="file")
         for box in to_keyframes(track):
-            attributes = _attributes(person_id, actions.get(person_id, []), box.confidence, slots)
+            attributes = _attributes(person_id, actions.get(person_id, []), box.confidence, labelling)
             _box(element, box, box.frame - 1, attributes)
             if box.ends and box.frame != row["num_frames"]:
                 _box(element, box, box.frame, attributes, outside=True)
@@ -164,19 +185,29 @@ def _box(track: ET.Element, box: TrackBox, frame: int, attributes: Mapping[str, 
         ET.SubElement(element, "attribute", name=name).text = value
 
 
-def _attributes(person_id: int, actions: list[int], confidence: float | None, slots: int) -> dict[str, str]:
+def _attributes(person_id: int, actions: list[int], confidence: float | None, labelling: _Labelling) -> dict[str, str]:
     values = {"person_id": str(person_id), "confidence": "" if confidence is None else repr(confidence)}
-    labels = [action_label(action_id) for action_id in actions]
-    return values | {f"action_{n + 1}": labels[n] if n < len(labels) else _NO_ACTION for n in range(slots)}
+    labels = [labelling.vocabulary.action(action_id).label for action_id in actions]
+    slots = range(labelling.slots)
+    return values | {f"action_{n + 1}": labels[n] if n < len(labels) else _NO_ACTION for n in slots}
 
 
-def _label_spec(slots: int) -> list[dict]:
-    options = [_NO_ACTION, *(action_label(action.id) for action in taxonomy.ACTIONS)]
+def _guide(vocabulary: Vocabulary) -> str:
+    """Return what the actions mean as Markdown, a line an action."""
+    lines = [f"# Actions of {markdown_text(vocabulary.name)}", ""]
+    for action in vocabulary.actions:
+        meaning = f": {markdown_text(action.help)}" if action.help else ""
+        lines.append(f"- **{markdown_text(action.label)}**{meaning}")
+    return "\n".join([*lines, ""])
+
+
+def _label_spec(labelling: _Labelling) -> list[dict]:
+    options = [_NO_ACTION, *(action.label for action in labelling.vocabulary.actions)]
     attributes = [
         {"name": "person_id", "mutable": False, "input_type": "text", "default_value": "", "values": [""]},
         {"name": "confidence", "mutable": True, "input_type": "text", "default_value": "", "values": [""]},
     ]
-    for slot in range(1, slots + 1):
+    for slot in range(1, labelling.slots + 1):
         attributes.append(
             {
                 "name": f"action_{slot}",
@@ -189,9 +220,9 @@ def _label_spec(slots: int) -> list[dict]:
     return [{"name": "person", "color": "#1f77b4", "type": "rectangle", "attributes": attributes}]
 
 
-def _labels_element(task: ET.Element, slots: int) -> None:
+def _labels_element(task: ET.Element, labelling: _Labelling) -> None:
     labels = ET.SubElement(task, "labels")
-    for spec in _label_spec(slots):
+    for spec in _label_spec(labelling):
         label = ET.SubElement(labels, "label")
         for name in ("name", "color", "type"):
             _child(label, name, spec[name])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from microg.data.ids import clip_id_of
+from microg.data.vocabulary import Vocabulary
 from microg.errors import FormatError
 from microg.formats.keyframes import BoxCount, TrackBox, box_rows, free_person_ids, to_boxes, upright
 from microg.formats.known_clips import KnownClips
@@ -52,7 +53,16 @@ class TaskReader:
     Raises `FormatError` saying where.
     """
 
-    def __init__(self, root: ET.Element, where: str, clip_id: str, labels: Labels, known: KnownClips) -> None:
+    def __init__(
+        self,
+        root: ET.Element,
+        where: str,
+        clip_id: str,
+        labels: Labels,
+        known: KnownClips,
+        vocabulary: Vocabulary,
+    ) -> None:
+        self._vocabulary = vocabulary
         self._root, self._where, self._labels, self.clip_id = root, where, labels, clip_id_of(clip_id, where)
         if root.find("image") is not None:
             raise FormatError(f"{where} is 'CVAT for images'", "export the task as 'CVAT for video 1.1'")
@@ -128,7 +138,7 @@ class TaskReader:
             and (value := text(attribute) or "").lower() not in _EMPTY
         )
         where = f"{self._where}, track {track.get('id')}"
-        return list(dict.fromkeys(parse_action(name, where) for name in names))
+        return list(dict.fromkeys(parse_action(name, where, self._vocabulary) for name in names))
 
     def _boxes(self, track: ET.Element) -> list[TrackBox]:
         """Return the visible boxes: those stated, and those between key frames."""

@@ -14,9 +14,11 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from microg import storage
-from microg.data import schema, taxonomy
+from microg.data import schema
 from microg.data.ids import VIDEO_EXTENSIONS
 from microg.data.places import external_allowed
+from microg.data.taxonomy import group_name
+from microg.data.vocabulary import MICROG_VOCABULARY, OwnAction, Vocabulary
 from microg.errors import DatasetError, FormatError
 from microg.formats import vqa_json
 from microg.formats.base import (
@@ -30,7 +32,6 @@ from microg.formats.base import (
 )
 from microg.formats.keyframes import TrackBox, to_keyframes, tracks
 from microg.formats.known_clips import KnownClips
-from microg.formats.labelmap import action_label
 from microg.formats.labels import PERSON, Labels
 from microg.formats.labelstudio_tasks import ACTIONS, CAPTION, PERSON_ID, TaskReader, video_of
 from microg.formats.video_files import copy_videos as copy_clips
@@ -69,14 +70,16 @@ def write(
         data.setdefault("fps", 30.0)  # the labeling config reads $fps for every task
         result: list[dict] = []
         for person_id, track in people.items():
-            result += _region(row, person_id, track, actions.get(clip_id, {}).get(person_id, []))
+            labels = [annotations.vocabulary.action(each) for each in actions.get(clip_id, {}).get(person_id, [])]
+            result += _region(row, person_id, track, labels)
         result += text_results(texts.get(clip_id, {}))
         tasks.append({"id": number, "data": data, "predictions": [{"model_version": "microg", "result": result}]})
     if unboxed:
         notes.append(f"labelstudio labels boxes: the actions of {unboxed} persons without boxes were not written")
     pairs = max((len(entry["qa_pairs"]) for entry in entries), default=0)
     storage.write_bytes(storage.join(path, "tasks.json"), to_json(tasks, storage.join(path, "tasks.json"), indent=1))
-    storage.write_bytes(storage.join(path, "labeling_config.xml"), labeling_config(pairs).encode())
+    config = labeling_config(pairs, annotations.vocabulary)
+    storage.write_bytes(storage.join(path, "labeling_config.xml"), config.encode())
     return notes + more + vqa_notes
 
 
@@ -87,6 +90,7 @@ def read(
     label: Sequence[str] = (),
     clip_id: str | None = None,
     known: KnownClips | None = None,
+    vocabulary: Vocabulary = MICROG_VOCABULARY,
 ) -> FormatResult:
     """Read a Label Studio JSON export (a file, or a folder with `tasks.json`) into `clips`, `boxes`, `actions`,
     `captions` and `qa`.
@@ -107,7 +111,7 @@ def read(
         raise FormatError(f"{file} is not a Label Studio export", "export the project as JSON (not JSON-MIN or CSV)")
     if clip_id is not None and len(tasks) != 1:
         raise FormatError(f"{file} holds {len(tasks)} tasks, and --clip-id {clip_id} names one", "leave it out")
-    reader = TaskReader(predictions, Labels.parse(label), known or KnownClips())
+    reader = TaskReader(predictions, Labels.parse(label), known or KnownClips(), vocabulary)
     for number, task in enumerate(tasks, 1):
         where = f"{file}, task {task.get('id', number)}"
         with named_entry(where):
@@ -129,7 +133,7 @@ def read(
     return FormatResult(tables, notes, files=reader.places)
 
 
-def _region(row: dict, person_id: int, track: list[TrackBox], actions: list[int]) -> list[dict]:
+def _region(row: dict, person_id: int, track: list[TrackBox], actions: Sequence[OwnAction]) -> list[dict]:
     width, height, fps = row["width"], row["height"], row["fps"]
     if not width or not height:
         raise DatasetError(
@@ -165,8 +169,11 @@ _BOX, _VIDEO = "box", "video"
 _MIN_PAIRS = 6  # the published number of questions a clip
 
 
-def labeling_config(pairs: int) -> str:
-    """Return the labeling config (XML) with room for `pairs` questions, at least six."""
+def labeling_config(pairs: int, vocabulary: Vocabulary) -> str:
+    """Return the labeling config (XML) with a vocabulary's actions and room for `pairs` questions, at least six.
+
+    What actions mean is shown where the mouse rests on them.
+    """
     lines = [
         "<View>",
         f'  <Labels name="label" toName="{_VIDEO}"><Label value="{PERSON}" background="#1f77b4"/></Labels>',
@@ -178,12 +185,12 @@ def labeling_config(pairs: int) -> str:
         '    <Header value="Actions of this person (all that apply)" size="5"/>',
         f'    <Taxonomy name="{ACTIONS}" toName="{_VIDEO}" perRegion="true" leafsOnly="true">',
     ]
-    for group in taxonomy.GROUPS:
-        lines.append(f"      <Choice value={quoteattr(taxonomy.GROUP_NAMES[group])}>")
-        for action in taxonomy.ACTIONS:
-            if action.group == group:
-                lines.append(f"        <Choice value={quoteattr(action_label(action.id))}/>")
-        lines.append("      </Choice>")
+    for group in vocabulary.groups:
+        inside = [_choice(action) for action in vocabulary.actions if action.group == group]
+        if group:
+            title = quoteattr(group_name(group))
+            inside = [f"<Choice value={title}>", *(f"  {line}" for line in inside), "</Choice>"]
+        lines += [f"      {line}" for line in inside]
     lines += ["    </Taxonomy>", "  </View>", '  <Header value="Caption" size="5"/>']
     lines.append(f'  <TextArea name="{CAPTION}" toName="{_VIDEO}" rows="4" editable="true" maxSubmissions="1"/>')
     for number in range(1, max(pairs, _MIN_PAIRS) + 1):
@@ -193,11 +200,16 @@ def labeling_config(pairs: int) -> str:
     return "\n".join([*lines, "</View>", ""])
 
 
-def region_results(person_id: int, value: dict[str, Any], actions: list[int]) -> list[dict]:
+def _choice(action: OwnAction) -> str:
+    hint = f" hint={quoteattr(action.help)}" if action.help else ""
+    return f"<Choice value={quoteattr(action.label)}{hint}/>"
+
+
+def region_results(person_id: int, value: dict[str, Any], actions: Sequence[OwnAction]) -> list[dict]:
     """Return the results of one person: the rectangle, its number and its actions, all with the region's id."""
     region = f"person-{person_id}"
     common = {"id": region, "to_name": _VIDEO, "origin": "prediction"}
-    paths = [[taxonomy.GROUP_NAMES[taxonomy.action(a).group], action_label(a)] for a in actions]
+    paths = [[*([action.group_name] if action.group else []), action.label] for action in actions]
     results = [
         {**common, "from_name": _BOX, "type": "videorectangle", "value": value},
         {**common, "from_name": PERSON_ID, "type": "number", "value": {"number": person_id}},

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from microg.data.ids import VIDEO_EXTENSIONS, clip_id_of, clip_name
+from microg.data.vocabulary import Vocabulary
 from microg.errors import FormatError
 from microg.formats.keyframes import BoxCount, TrackBox, box_rows, free_person_ids, to_boxes, upright
 from microg.formats.known_clips import KnownClips
@@ -43,8 +44,8 @@ class TaskReader:
     clips: each clip's data, by id. places: where its task stands. boxes, actions: rows of the tables. entries: texts.
     """
 
-    def __init__(self, predictions: bool, labels: Labels, known: KnownClips) -> None:
-        self._predictions, self._labels, self._known = predictions, labels, known
+    def __init__(self, predictions: bool, labels: Labels, known: KnownClips, vocabulary: Vocabulary) -> None:
+        self._predictions, self._labels, self._known, self._vocabulary = predictions, labels, known, vocabulary
         self.clips: dict[str, dict] = {}
         self.places: dict[str, str] = {}
         self.boxes: list[dict] = []
@@ -173,7 +174,7 @@ class TaskReader:
 
     def _action(self, name: Any, control: str, where: str) -> int:
         try:
-            return parse_action(str(name), f"{where}, control {control!r}")
+            return parse_action(str(name), f"{where}, control {control!r}", self._vocabulary)
         except FormatError as error:
             fix = f"{error.fix}; or leave the control out with --label '{control}=other'"
             raise FormatError(error.what, fix) from None

@@ -13,6 +13,7 @@ from microg import storage
 from microg.arrow import parse_schema, pc
 from microg.data import schema
 from microg.data.ids import clip_id_of
+from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
 from microg.errors import FormatError
 from microg.formats import vqa_json
 from microg.formats.base import (
@@ -38,7 +39,13 @@ _BOXES = parse_schema("video_id: string, frame_id person_id: int64, xmin ymin xm
 _PIXELS = {"xmin": "x1", "ymin": "y1", "xmax": "x2", "ymax": "y2"}
 
 
-def read(path: str, *, videos: str | None = None, dataset_root: str | None = None) -> FormatResult:
+def read(
+    path: str,
+    *,
+    videos: str | None = None,
+    dataset_root: str | None = None,
+    vocabulary: Vocabulary = MICROG_VOCABULARY,
+) -> FormatResult:
     """Read the published folder `path` into `clips`, `boxes`, `actions`, `captions` and `qa`.
 
     Each table comes from `annotation_files/` (or the root), or else from `parquet_format/`. Videos are looked for in
@@ -68,7 +75,7 @@ def read(path: str, *, videos: str | None = None, dataset_root: str | None = Non
     ids |= dict.fromkeys(found)
     for label_map in (storage.join(path, "label_map", "label_map.pbtxt"), storage.join(path, "label_map.pbtxt")):
         if storage.exists(label_map):
-            notes += check_label_map(label_map)
+            notes += check_label_map(label_map, vocabulary)
     tables = {
         "clips": new_clips(ids, origin=[origins.get(clip_id) for clip_id in ids]),
         "boxes": schema.conform("boxes", boxes),
@@ -93,7 +100,9 @@ def write(annotations: Annotations, path: str, *, copy_videos: bool = False) -> 
         write_csv(storage.join(path, "annotation_files", f"{name}.csv"), table)
         storage.write_parquet(storage.join(path, "parquet_format", f"{name}.parquet"), table)
     vqa_json.write(path, items)
-    storage.write_bytes(storage.join(path, "label_map", "label_map.pbtxt"), label_map_text().encode())
+    storage.write_bytes(
+        storage.join(path, "label_map", "label_map.pbtxt"), label_map_text(annotations.vocabulary).encode()
+    )
     if copy_videos:
         more += copy_clips(annotations, storage.join(path, "videos"), published_layout=True)[1]
     mentioned = {*actions["video_id"].to_pylist(), *boxes["video_id"].to_pylist(), *(i["video_id"] for i in items)}

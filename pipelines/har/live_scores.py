@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from microg.actions.own_classes import ClassMap, class_map, scored_truth
 from microg.actions.rows import PREDICTION_BOXES, conform_rows
 from microg.actions.truth import read_truth
 from microg.arrow import pc
 from microg.data.dataset import Dataset
 from microg.data.label_space import LabelSpace
+from microg.data.vocabulary import Vocabulary
 from microg.errors import MicrogError
 from microg.metrics.har.protocols import PROTOCOLS
 from microg.metrics.har.registry import METRICS, published_columns
@@ -40,18 +42,24 @@ class HarFold:
         space: Label space of the predictions.
         truth: Rows of `TRUTH_ROWS` of all key frames.
         keys: The key frame of each row, as `clip:frame`.
+        mapping: How the predictions become scores of the truth's classes, where those are others.
     """
 
     space: LabelSpace
     truth: pa.Table
     keys: pa.Array
+    mapping: ClassMap | None = None
 
     def __call__(self, part: str, keys: Sequence[str], tables: Mapping[str, pa.Table]) -> Scores:
         """Return macro averages by `protocol/metric`."""
         done = self.truth.filter(pc.is_in(self.keys, pa.array(keys, pa.string())))
+        boxes, space = tables.get(_BOXES), self.space
+        if self.mapping is not None:
+            space = self.mapping.space
+            boxes = None if boxes is None else self.mapping.boxes(boxes, len(self.space))
         result = {}
         for protocol in PROTOCOLS.values():
-            state = HarState(self.space, protocol).update(predictions=tables.get(_BOXES), truth=done)
+            state = HarState(space, protocol).update(predictions=boxes, truth=done)
             for name, averages in state.compute().items():
                 result[f"{protocol.name}/{name}"] = averages["macro"]
         return result
@@ -118,20 +126,29 @@ class LiveHarScores(live_scores.LiveScores):
 
     @classmethod
     def open(
-        cls, root: str, dataset: str, key_frames: pa.Table, space: LabelSpace, *, split: str, scheme: str
+        cls, root: str, dataset: str, key_frames: pa.Table, said: Vocabulary, *, split: str, scheme: str
     ) -> LiveHarScores | None:
-        """Start on the connected Ray for the `key_frames` of a dataset whose labels the predictions can be held to."""
+        """Start on the connected Ray for the `key_frames` of a dataset whose labels the predictions can be held to.
+
+        `said` are the actions that the model knows.
+        """
+        space, mapping = said.space, None
         try:
-            if not Dataset.open(dataset).label_space.shares_ids(space):
+            own = Dataset.open(dataset).vocabulary
+            if own.space.shares_ids(space):
+                rows = read_truth(dataset, space, split=split, scheme=scheme).rows
+            elif own.published and said.published:
                 return None
-            rows = read_truth(dataset, space, split=split, scheme=scheme).rows
+            else:
+                mapping = class_map(own, said)
+                rows = scored_truth(read_truth(dataset, own.space, split=split, scheme=scheme), mapping.space).rows
         except MicrogError:
             return None
         if rows["action_id"].null_count == rows.num_rows:  # people whom nobody labelled yet
             return None
         parts = [rows["clip_id"].cast(pa.string()), rows["frame"].cast(pa.string()), ":"]
         keys = pc.binary_join_element_wise(*parts).combine_chunks()
-        return cls(root, key_frames, HarFold(space, rows, keys))
+        return cls(root, key_frames, HarFold(space, rows, keys, mapping))
 
     def committed(self) -> dict[str, dict[str, States]]:
         """Return the states of the key frames that have rows."""

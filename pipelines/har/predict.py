@@ -7,7 +7,7 @@ A sample that fails becomes an error row with its reason.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,8 @@ from pydantic import Field
 from microg import storage
 from microg.config import DEVICE, Config, Device, Resources
 from microg.data.key_frames import KEY_FRAMES
-from microg.data.label_space import LABEL_SPACES, label_space
+from microg.data.label_space import LABEL_SPACES, MICROG_50, LabelSpace, label_space
+from microg.data.vocabulary import Vocabulary, vocabulary_named
 from microg.errors import ConfigError, WeightsError
 from microg.models.har.backbones.registry import backbone
 from microg.models.har.backbones.spec import RoiScaleSetting
@@ -60,7 +61,7 @@ class PredictorSpec:
     name: str
     num_classes: int
     roi_scale: str
-    label_space: str
+    space: LabelSpace
     state: list[Any]
     device: str
     precision: Precision
@@ -78,7 +79,6 @@ class Predictor:
         self, root: str, spec: PredictorSpec, view: View, attempts: Attempts, live: HarSender | None = None
     ) -> None:
         self._root, self._spec, self._view, self._attempts, self._live = root, spec, view, attempts, live
-        self._space = label_space(spec.label_space)
         self._network: Any = None
         self._broken: Exception | None = None
         try:
@@ -127,7 +127,7 @@ class Predictor:
             scores |= zip([sample.key for sample in batch], found, strict=True)
             seconds |= dict.fromkeys((s.key for s in batch), (time.monotonic() - started) / len(batch))
         errors = {key: found.error if isinstance(found, Failure) else "" for key, found in scores.items()}
-        common = {"score_kind": "logit", "label_space": self._spec.label_space, "model": self._spec.name}
+        common = {"score_kind": "logit", "label_space": self._spec.space.name, "model": self._spec.name}
         rows = []
         for sample in samples:
             key_frame = {
@@ -160,7 +160,7 @@ class Predictor:
 
         from microg.models.har.backbones.roi_head import normalise
 
-        batch = collate(samples, self._view, self._space)
+        batch = collate(samples, self._view, self._spec.space)
         kind = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self._spec.precision)
         device = self._spec.device
         with torch.inference_mode(), torch.autocast(device.split(":")[0], dtype=kind, enabled=kind is not None):
@@ -200,6 +200,9 @@ class PredictSettings(Config):
     label_space: str | None = Field(
         default=None, description="Action classes of the predictions; filled in when the weights are read."
     )
+    vocabulary: dict[str, Any] | None = Field(
+        default=None, description="The actions of the label space, where it is a dataset's own; filled in with it."
+    )
     weights: str | None = Field(
         default=None, description="Weights file of any known format, or the run folder of 'microg har train'."
     )
@@ -230,14 +233,24 @@ class PredictSettings(Config):
     )
     resources: Resources = Resources()
 
-    volatile = frozenset({"weights", "limit", "batch_size", "device", "decoder", "live_scores", "resources"})
+    volatile = frozenset(
+        {"weights", "limit", "batch_size", "device", "decoder", "live_scores", "resources", "vocabulary"}
+    )
+
+    @property
+    def actions(self) -> Vocabulary:
+        """The actions that the model knows; MicroG-4M's until the weights were read."""
+        return vocabulary_named(self.label_space or MICROG_50.name, self.vocabulary)
 
 
-def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSettings, LoadReport]:
+def open_network(
+    settings: PredictSettings, known: Sequence[Vocabulary] = ()
+) -> tuple[BoxClassifier, PredictSettings, LoadReport]:
     """Build the model of `settings` with its weights; return it, the settings filled in, and what was loaded.
 
     `settings.weights` is a file of any known format, or the run folder of a training, whose best weights are taken.
     Our own files say which model they are for; others need `settings.model`. The classification head must be there.
+    `known` are vocabularies that `settings.label_space` may name, beside the published ones and that of the weights.
     Raises `WeightsError`, and `ConfigError` when the weights are of another model.
     """
     from microg.models.har.backbones.registry import build
@@ -258,14 +271,33 @@ def open_network(settings: PredictSettings) -> tuple[BoxClassifier, PredictSetti
     report = load_weights(
         network, path, allow_missing=settings.allow_missing, require_head=True, key=settings.weights_key
     )
+    vocabulary = _vocabulary(classes, settings, stored, known)
     filled = settings.replaced(
         model=spec.name,
         roi_scale=roi_scale,
         weights=path,
         weights_digest=storage.sha256(path)[:16],
-        label_space=label_space_of(classes, settings.label_space or stored.get("label_space")),
+        label_space=vocabulary.space.name,
+        vocabulary=vocabulary.document,
     )
     return network.eval(), filled, report
+
+
+def _vocabulary(
+    classes: int, settings: PredictSettings, stored: Mapping[str, Any], known: Sequence[Vocabulary]
+) -> Vocabulary:
+    """Return the actions of a model with so many classes: as the settings name them, or the weights say."""
+    trained = stored.get("label_space")
+    if settings.label_space in (None, trained) and stored.get("vocabulary") is not None:
+        found = vocabulary_named(str(trained), stored["vocabulary"])
+    else:
+        wanted = settings.label_space or trained
+        found = next((each for each in known if each.space.name == wanted), None)
+        if found is None:
+            return vocabulary_named(label_space_of(classes, wanted))
+    if len(found.space) != classes:
+        raise ConfigError(f"a model of {classes} classes is not of label space {found.space.name}")
+    return found
 
 
 def weights_file(path: str | None) -> str:
@@ -296,7 +328,10 @@ def with_device(settings: PredictSettings) -> tuple[PredictSettings, str]:
 
 
 def label_space_of(classes: int, declared: str | None = None) -> str:
-    """Return the label space of a model with so many classes. Raises `ConfigError` when none has that many."""
+    """Return the published label space of a model with so many classes.
+
+    Raises `ConfigError` when none has that many.
+    """
     fitting = [name for name, space in LABEL_SPACES.items() if len(space) == classes]
     if declared in fitting:
         return declared
@@ -304,6 +339,13 @@ def label_space_of(classes: int, declared: str | None = None) -> str:
         wanted = f"label space {declared}" if declared else "a known label space"
         raise ConfigError(f"a model of {classes} classes is not of {wanted}")
     return fitting[0]
+
+
+def _classes(number: int, settings: PredictSettings) -> LabelSpace:
+    """Return the label space of a model with so many classes, as the settings or the number tell it."""
+    if settings.vocabulary is None:
+        return label_space(label_space_of(number, settings.label_space))
+    return settings.actions.space
 
 
 PIPELINE = Pipeline(
@@ -346,7 +388,7 @@ def run_prediction(
         name=network.spec.name,
         num_classes=network.num_classes,
         roi_scale=network.roi_scale,
-        label_space=label_space_of(network.num_classes, settings.label_space),
+        space=_classes(network.num_classes, settings),
         state=[ray.put(state)],
         device=device,
         precision=settings.precision,

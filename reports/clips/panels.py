@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from microg.actions.predictions import read_predictions
+from microg.actions.own_classes import class_map
+from microg.actions.predictions import read_predictions, vocabulary_of_predictions
+from microg.actions.rows import Predictions
 from microg.data.dataset import Dataset
-from microg.data.label_space import MICROG_50
-from microg.data.taxonomy import BY_ID
+from microg.data.vocabulary import Vocabulary
 from microg.errors import MicrogError, VideoError
 from microg.formats.key_frame_sources import read_key_frames
 from microg.metrics.har.boxes import iou
@@ -84,9 +85,8 @@ def action_panels(
     `runs` are runs of `har score` on this dataset. Key frames are ranked by F1 of the first run's answers at p = 0.5.
     """
     notes: list[str] = []
-    if dataset.label_space != MICROG_50:
-        return [], [f"no pictures of actions: those of {dataset.root} are of {dataset.label_space.name}"]
-    models = [found for run in runs if (found := _scores(run, notes)) is not None]
+    own = dataset.vocabulary
+    models = [found for run in runs if (found := _scores(run, own, notes)) is not None]
     if not models or limit <= 0:
         return [], notes
     settings = runs[0].config.get("score", {})
@@ -97,19 +97,20 @@ def action_panels(
     rows = [row for row in key_frames.rows.to_pylist() if any(row["labels"])]
     rows = [row for row in spread(rows, _CONSIDERED) if (row["clip_id"], row["frame"]) in models[0].by_key]
     ranked = sorted(rows, key=lambda row: (-_f1(row, models[0]), row["key"]))
-    return [_panel(row, models, style) for row in spread(ranked, limit)], notes
+    return [_panel(row, models, style, own) for row in spread(ranked, limit)], notes
 
 
-def _scores(run: RunFolder, notes: list[str]) -> _Scores | None:
+def _scores(run: RunFolder, own: Vocabulary, notes: list[str]) -> _Scores | None:
+    """Return a run's probabilities of a dataset's actions; without any, add to the notes why."""
     path = predictions_path(run)
     if path is None:
         notes.append(f"{run.name}: its predictions are no longer where it read them, so that nothing can be shown")
         return None
-    if run.config.get("label_space") != "microg50":
-        notes.append(f"{run.name}: its classes are not the 50 actions, so that its answers are not shown")
+    if run.config.get("label_space") != own.space.name:
+        notes.append(f"{run.name}: its classes are not those of {own.space.name}, so that its answers are not shown")
         return None
     try:
-        found = read_predictions(path, score_kind=run.config.get("score_kind"), space=run.config.get("label_space"))
+        found = _brought(path, run, own)
     except MicrogError as error:
         notes.append(f"{run.name}: {error.what}")
         return None
@@ -122,6 +123,17 @@ def _scores(run: RunFolder, notes: list[str]) -> _Scores | None:
         by_key[str(clip), int(number)] = (places[members], values[members])
     name = model_name(run)
     return _Scores(f"{name} ({run.name})" if name else run.name, ids, by_key)
+
+
+def _brought(path: str, run: RunFolder, own: Vocabulary) -> Predictions:
+    """Read the predictions that a run scored, in a dataset's actions: the run may have brought them there."""
+    asked = (run.config.get("score") or {}).get("label_space")
+    kind = run.config.get("score_kind")
+    found = read_predictions(path, score_kind=kind, space=asked, known=(own,), default=own.space.name)
+    if found.space.name == own.space.name:
+        return found
+    mapping = class_map(own, vocabulary_of_predictions(path, found.space.name, (own,)))
+    return Predictions(mapping.boxes(found.boxes, len(found.space)), found.score_kind, mapping.space)
 
 
 def _of_person(model: _Scores, row: dict[str, Any], place: int) -> np.ndarray | None:
@@ -149,12 +161,12 @@ def _f1(row: dict[str, Any], model: _Scores) -> float:
     return 2 * hits / max(2 * hits + wrong + missed, 1)
 
 
-def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle) -> ActionPanel:
+def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle, own: Vocabulary) -> ActionPanel:
     people = []
     for place, person in enumerate(row["person_id"]):
         labels = set(row["labels"][place])
-        answers = tuple(_answer(model, _of_person(model, row, place), labels) for model in models)
-        people.append(PersonPanel(person, colour_number(person), tuple(_names(sorted(labels))), answers))
+        answers = tuple(_answer(model, _of_person(model, row, place), labels, own) for model in models)
+        people.append(PersonPanel(person, colour_number(person), tuple(_names(sorted(labels), own)), answers))
     picture, problem = None, None
     try:
         if not row["uri"]:
@@ -168,24 +180,26 @@ def _panel(row: dict[str, Any], models: Sequence[_Scores], style: PictureStyle) 
     return ActionPanel(row["clip_id"], row["frame"], picture, problem, _f1(row, models[0]), tuple(people))
 
 
-def _answer(model: _Scores, probabilities: np.ndarray | None, labels: set[int]) -> ModelAnswer:
+def _answer(model: _Scores, probabilities: np.ndarray | None, labels: set[int], own: Vocabulary) -> ModelAnswer:
     if probabilities is None:
-        return ModelAnswer(model.name, (), tuple(ActionScore(name, 0.0, False) for name in _names(sorted(labels))))
+        return ModelAnswer(model.name, (), tuple(ActionScore(name, 0.0, False) for name in _names(sorted(labels), own)))
     order = np.argsort(-probabilities, kind="stable")
     predicted = [int(place) for place in order if probabilities[place] >= 0.5]
     missed = [int(place) for place in order if probabilities[place] < 0.5 and int(model.ids[place]) in labels]
     return ModelAnswer(
         model.name,
-        tuple(_action_score(model, place, probabilities, labels) for place in predicted[:_MOST_PREDICTED]),
-        tuple(_action_score(model, place, probabilities, labels) for place in missed),
+        tuple(_action_score(model, place, probabilities, labels, own) for place in predicted[:_MOST_PREDICTED]),
+        tuple(_action_score(model, place, probabilities, labels, own) for place in missed),
         max(len(predicted) - _MOST_PREDICTED, 0),
     )
 
 
-def _action_score(model: _Scores, place: int, probabilities: np.ndarray, labels: set[int]) -> ActionScore:
+def _action_score(
+    model: _Scores, place: int, probabilities: np.ndarray, labels: set[int], own: Vocabulary
+) -> ActionScore:
     action = int(model.ids[place])
-    return ActionScore(_names([action])[0], float(probabilities[place]), action in labels)
+    return ActionScore(_names([action], own)[0], float(probabilities[place]), action in labels)
 
 
-def _names(ids: Sequence[int]) -> list[str]:
-    return [BY_ID[number].name if number in BY_ID else f"unknown action {number}" for number in ids]
+def _names(ids: Sequence[int], own: Vocabulary) -> list[str]:
+    return [own.by_id[number].name if number in own.by_id else f"unknown action {number}" for number in ids]

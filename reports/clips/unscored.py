@@ -10,10 +10,10 @@ import numpy as np
 
 from microg.arrow import pc
 from microg.data.dataset import Dataset
-from microg.data.label_space import LABEL_SPACES
+from microg.data.label_space import LabelSpace
 from microg.reports.clips.cards import clip_cards, spread
 from microg.reports.clips.pictures import PictureStyle, colour_number
-from microg.reports.run_folders import RunFolder
+from microg.reports.run_folders import RunFolder, vocabulary_of_run
 
 _GUESSES = 3
 PREDICTED, SAID = "har predict", "vlm generate"
@@ -76,8 +76,13 @@ def _actions(run: RunFolder) -> dict[str, ModelWords]:
     """Return each clip's people with their likeliest actions."""
     found: dict[str, ModelWords] = defaultdict(lambda: ModelWords(_name(run)))
     columns = ["clip_id", "person_id", "scores", "score_kind", "label_space", "error"]
+    spaces: dict[str | None, LabelSpace | None] = {None: None}
     for row in run.table("har_predictions").select(columns).to_pylist():
-        person, space = row["person_id"], LABEL_SPACES.get(row["label_space"])
+        person, name = row["person_id"], row["label_space"]
+        if name not in spaces:
+            vocabulary = vocabulary_of_run(run, name)
+            spaces[name] = None if vocabulary is None else vocabulary.space
+        space = spaces[name]
         guesses: tuple[tuple[str, float], ...] = ()
         if row["scores"] and space is not None and len(row["scores"]) == len(space):
             scores = np.asarray(row["scores"], dtype=np.float64)

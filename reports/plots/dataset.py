@@ -21,13 +21,15 @@ from matplotlib.ticker import MaxNLocator
 from microg.data import statistics
 from microg.data.statistics import Tables, frequent_words, words
 from microg.reports.plots.style import (
-    GROUP_COLOURS,
+    LIGHT_COLOURS,
     NEUTRAL,
+    NO_GROUPS,
     ORIGIN_COLOURS,
     TEXT_COLOURS,
     Plot,
     figure,
     finish,
+    group_colours,
     legend_below,
     plain_logarithm,
     styled,
@@ -60,7 +62,8 @@ def label_distribution(labels: pd.DataFrame) -> Plot | None:
         result, axes = figure(9, 1.6 + 0.26 * len(used))
         names = used["action"].tolist()
         counts = used["all"].tolist()
-        axes.barh(names, counts, color=[GROUP_COLOURS[group] for group in used["group"]], height=0.75)
+        colours = group_colours(labels.sort_values("action_id")["group"])
+        axes.barh(names, counts, color=[colours[group] for group in used["group"]], height=0.75)
         axes.set(xscale="log", xlim=(0.8, max(counts) * 2.2))
         plain_logarithm(axes.xaxis)
         axes.invert_yaxis()
@@ -71,7 +74,7 @@ def label_distribution(labels: pd.DataFrame) -> Plot | None:
             axes.text(count * 1.06, position, f"{count:,}", va="center", fontsize=9)
         note = f"; {unused} of the {len(labels)} actions are not used" if unused else ""
         axes.set(xlabel=f"labels (log scale){note}", title="Labels per action")
-        patches = [Patch(color=colour, label=name) for name, colour in GROUP_COLOURS.items()]
+        patches = [Patch(color=colour, label=name) for name, colour in colours.items()]
         result.legend(handles=patches, loc="outside lower center", ncols=3)
         top = ", ".join(f"{name} {count:,}" for name, count in list(zip(names, counts, strict=True))[:3])
         return finish(result, "label_distribution", f"Bar chart of labels per action; most frequent: {top}.")
@@ -102,14 +105,14 @@ def people_per_clip(people: pd.DataFrame) -> Plot | None:
 
 
 def action_groups(groups: pd.DataFrame) -> Plot | None:
-    """A donut of the three action groups beside their shares by origin; `groups` from `statistics.label_groups`."""
+    """A donut of the groups of actions beside their shares by origin; `groups` from `statistics.label_groups`."""
     total = int(groups["all"].sum())
-    if not total:
+    if not total or set(groups["group"]) <= set(NO_GROUPS):
         return None
     with styled():
         result, (donut, bars) = figure(9, 4, columns=2, width_ratios=[1, 1.25])
         names = groups["group"].tolist()
-        colours = [GROUP_COLOURS[name] for name in names]
+        colours = list(group_colours(names).values())
         donut.pie(
             groups["all"].tolist(),
             colors=colours,
@@ -133,7 +136,7 @@ def action_groups(groups: pd.DataFrame) -> Plot | None:
                         ha="center",
                         va="center",
                         fontsize=9,
-                        color="white" if colour != GROUP_COLOURS["object manipulation"] else "black",
+                        color="black" if colour in LIGHT_COLOURS else "white",
                     )
             left = [start + share for start, share in zip(left, shares, strict=True)]
         bars.invert_yaxis()

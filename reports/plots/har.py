@@ -16,9 +16,11 @@ from matplotlib.patches import Patch
 from microg.reports.plots.style import (
     GROUP_COLOURS,
     NEUTRAL,
+    NO_GROUPS,
     Plot,
     figure,
     finish,
+    group_colours,
     legend_below,
     plain_logarithm,
     styled,
@@ -27,6 +29,7 @@ from microg.reports.plots.style import (
 # Curves drawn in colour in each group's panel; the rest is grey.
 _NAMED_CURVES = 6
 _LEAST_CURVE_SUPPORT = 5
+_CURVE_PANELS = 3  # side by side
 _MARKERS = "oD^sv<>P"
 _THRESHOLD_PANELS = 12
 _F1_COLOUR, _CHOSEN_COLOUR = "#1f6f8b", "#c8553d"
@@ -53,7 +56,7 @@ def ap_bars(classes: pd.DataFrame, others: Mapping[str, pd.DataFrame] | None = N
         result, axes = figure(max(7.0, 2.2 + 0.3 * len(known)), 5.6)
         places = np.arange(len(known))
         axes.bar(places, known["ap"], color=known["colour"], width=0.78)
-        handles: list[Patch | Line2D] = [Patch(color=colour, label=name) for name, colour in GROUP_COLOURS.items()]
+        handles: list[Patch | Line2D] = [Patch(color=colour, label=name) for name, colour in _colours(known).items()]
         if known["ap_published"].notna().any():
             axes.scatter(places, known["ap_published"], marker="_", s=140, color="black", linewidths=1.8, zorder=3)
             handles.append(Line2D([], [], color="black", marker="_", linestyle="", markersize=12, label="published"))
@@ -83,12 +86,17 @@ def precision_recall_curves(classes: pd.DataFrame, curves: pd.DataFrame) -> Plot
     known = known[known["support"] >= _LEAST_CURVE_SUPPORT]
     if known.empty:
         return None
-    groups = [group for group in GROUP_COLOURS if (known["group"] == group).any()]
+    present = known["group"].unique().tolist()
+    groups = [group for group in _colours(known) if group in present and group not in NO_GROUPS] or present
     by_class = dict(tuple(curves.groupby("action_id")))
+    columns = min(len(groups), _CURVE_PANELS)
+    rows = -(-len(groups) // columns)
     with styled():
-        result, panels = figure(1.2 + 4.1 * len(groups), 5.4, columns=len(groups), sharey=True)
-        panels = np.atleast_1d(panels)
-        for panel, group in zip(panels, groups, strict=True):
+        result, panels = figure(1.2 + 4.1 * columns, 5.4 * rows, rows=rows, columns=columns, sharey=True)
+        panels = np.atleast_1d(panels).ravel()
+        for panel in panels[len(groups) :]:
+            panel.set_visible(False)
+        for panel, group in zip(panels, groups, strict=False):
             part = known[known["group"] == group].sort_values("support", ascending=False, kind="stable")
             for place, row in enumerate(part.to_dict("records")):
                 curve = by_class.get(row["action_id"])
@@ -101,7 +109,8 @@ def precision_recall_curves(classes: pd.DataFrame, curves: pd.DataFrame) -> Plot
                 panel.plot(recall, precision, **style)
             panel.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", title=group[0].upper() + group[1:])
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=9)
-        panels[0].set_ylabel("precision (interpolated)")
+        for panel in panels[::columns]:
+            panel.set_ylabel("precision (interpolated)")
         text = f"Precision-recall curves of the {len(known)} classes with at least {_LEAST_CURVE_SUPPORT} labels"
         return finish(result, "har_precision_recall", f"{text}, by action group.")
 
@@ -113,7 +122,7 @@ def support_against_ap(classes: pd.DataFrame) -> Plot | None:
         return None
     with styled():
         result, axes = figure(8, 5.2)
-        for group, colour in GROUP_COLOURS.items():
+        for group, colour in _colours(known).items():
             part = known[known["group"] == group]
             if len(part):
                 axes.scatter(part["support"], part["ap"], color=colour, s=46, alpha=0.85, label=group, linewidths=0)
@@ -187,10 +196,21 @@ def _known(classes: pd.DataFrame) -> pd.DataFrame:
     known = classes[classes["support"] > 0].copy()
     known["short"] = _short_names(known["action"])
     known["group"] = known["group"].fillna("other")
-    order = {name: place for place, name in enumerate(GROUP_COLOURS)}
-    known["order"] = known["group"].map(order).fillna(len(order))
-    known["colour"] = known["group"].map(GROUP_COLOURS).fillna(NEUTRAL)
+    colours = _colours(known)
+    order = {name: place for place, name in enumerate(colours)}
+    known["order"] = known["group"].map(order)
+    known["colour"] = known["group"].map(colours)
     return known
+
+
+def _colours(known: pd.DataFrame) -> dict[str, str]:
+    """Return the colours of groups, in order: the published groups, unless all classes are of others, what else
+    there is by the first of its classes, and last what has no group."""
+    found = [str(group) for group in known.sort_values("action_id")["group"].unique()]
+    published = list(GROUP_COLOURS) if set(found) & set(GROUP_COLOURS) else []
+    others = [group for group in found if group not in (*GROUP_COLOURS, *NO_GROUPS)]
+    rest = [group for group in found if group in NO_GROUPS]
+    return group_colours([*published, *others, *rest])
 
 
 def _steps(curve: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@ Figures are made without pyplot: no global state, no display, no leak when many 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,27 @@ GROUP_COLOURS = {"person movement": "#0072B2", "object manipulation": "#E69F00",
 ORIGIN_COLOURS = {"movie": "#CC79A7", "real": "#56B4E9", "unknown": "#999999"}
 TEXT_COLOURS = {"caption": "#0072B2", "question": "#D55E00", "answer": "#009E73"}
 NEUTRAL = "#4C566A"
+# What actions without a group are called.
+NO_GROUPS = ("no group", "other")
+# Colours that dark text is read on.
+LIGHT_COLOURS = frozenset({"#E69F00", "#56B4E9", "#F0E442"})
+# Of other groups of actions, in turn.
+_MORE_COLOURS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#0072B2", "#E69F00", "#009E73")
+
+
+def group_colours(groups: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each group of actions: the published groups keep theirs, others take turns.
+
+    What has no group is grey.
+
+    >>> group_colours(["person movement", "moving", "moving"])
+    {'person movement': '#0072B2', 'moving': '#CC79A7'}
+    """
+    names = dict.fromkeys(groups)
+    fixed = {**GROUP_COLOURS, **dict.fromkeys(NO_GROUPS, NEUTRAL)}
+    turns = dict(zip((name for name in names if name not in fixed), itertools.cycle(_MORE_COLOURS), strict=False))
+    return {name: fixed.get(name) or turns[name] for name in names}
+
 
 _RC = {
     "font.family": "DejaVu Sans",

@@ -77,7 +77,7 @@ class NamedTables:
 def dataset_tables(datasets: Sequence[Dataset]) -> list[ResultTable]:
     """Return what the data hold, then Tables 6 to 10: published rows, and those of each dataset below.
 
-    Datasets of other actions than MicroG-4M's, such as JHMDB, have no rows.
+    Datasets of other actions than MicroG-4M's, such as JHMDB, have no rows there, but a table of their own each.
     """
     ours = [NamedTables.load(dataset) for dataset in datasets if dataset.label_space == MICROG_50]
     makers: tuple[Callable[[Sequence[NamedTables]], ResultTable], ...] = (
@@ -88,7 +88,9 @@ def dataset_tables(datasets: Sequence[Dataset]) -> list[ResultTable]:
         action_table,
         qa_dataset_table,
     )
-    return [make(ours) for make in makers]
+    others = [NamedTables.load(dataset) for dataset in datasets if dataset.label_space != MICROG_50]
+    own = [own_action_table(each, number) for number, each in enumerate(others, 1)]
+    return [*(make(ours) for make in makers), *own]
 
 
 def overview_table(ours: Sequence[NamedTables]) -> ResultTable:
@@ -190,6 +192,42 @@ def action_table(ours: Sequence[NamedTables]) -> ResultTable:
                 cells = (each.count(own[origin], printed.counts[origin]) for origin in _ORIGINS)
                 rows.append(Row("ours", (*about, *cells), run=each.name))
     return ResultTable(9, "Labels of each action by origin", heads, tuple(rows), _notes(9, ours))
+
+
+def own_action_table(each: NamedTables, number: int) -> ResultTable:
+    """Return the labels of each action of a dataset whose actions are not MicroG-4M's, and what else it holds.
+
+    `number` tells its table from those of other such datasets.
+    """
+    heads = (
+        Head("ID"),
+        Head("Action Name", number=False),
+        Head("Group", number=False),
+        *(Head(title) for title in _ORIGINS.values()),
+        Head("%"),
+    )
+    frame = statistics.labels_per_action(each.tables)
+    rows = [
+        Row(
+            "ours",
+            (
+                Cell(text=str(found["action_id"])),
+                Cell(text=str(found["action"])),
+                Cell(text=str(found["group"])),
+                *(_count(float(found[origin])) for origin in _ORIGINS),
+                Cell(float(found["all_percent"])),
+            ),
+            run=each.name,
+        )
+        for found in frame.to_dict("records")
+    ]
+    held = statistics.overview(each.tables)
+    counts = zip(held["statistic"], held["all"], strict=True)
+    notes = (
+        f"actions of {each.tables.vocabulary.space.name}; fingerprint {each.fingerprint}",
+        ", ".join(f"{statistics.cell_text(count)} {name}" for name, count in counts),
+    )
+    return ResultTable(None, f"Own actions {number}: labels of {each.name}", heads, tuple(rows), notes)
 
 
 def qa_dataset_table(ours: Sequence[NamedTables]) -> ResultTable:

@@ -58,7 +58,7 @@ def commands() -> dict[str, Any]:
 
 def split(words: list[str]) -> tuple[str, Any, list[str]]:
     """Return a command's name, the command, and its arguments."""
-    for count in (2, 1):
+    for count in (3, 2, 1):
         name = " ".join(words[:count])
         if name in commands():
             return name, commands()[name], words[count:]
@@ -111,8 +111,7 @@ def test_commands_and_options_in_sentences_exist(document: Path):
         words = found[1].split()[1:]
         if words[0].isupper() or words[0].startswith(("-", "...")):
             continue
-        group = [name for name in commands() if name.startswith(f"{words[0]} ")]
-        if group and len(words) == 1:
+        if any(name.startswith(f"{' '.join(words)} ") for name in commands()):  # a group of them
             continue
         _, command, arguments = split(words)
         known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | FOREIGN

@@ -65,10 +65,10 @@ def wrong_commands(texts: list[tuple[str, str]]) -> list[str]:
     for place, text in texts:
         for found in _COMMAND.finditer(text):
             words = found[1].split()
-            name = next((n for k in (2, 1) if (n := " ".join(words[:k])) in commands()), None)
-            group = any(each.startswith(f"{words[0]} ") for each in commands())
+            name = next((n for k in (3, 2, 1) if (n := " ".join(words[:k])) in commands()), None)
             if name is None:
-                if not (group and (len(words) == 1 or words[1] in ("X", "..."))):
+                told = [word for word in words if word not in ("X", "...")]
+                if not any(each.startswith(f"{' '.join(told)} ") for each in commands()):
                     wrong.append(f"{place}: there is no command 'microg {found[1]}'")
                 continue
             known = _options(commands()[name]) | _OTHERS

@@ -36,6 +36,8 @@ from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.data.label_space import MICROG_50
 from microg.data.qa_kinds import read_kinds
+from microg.data.vocabulary import MICROG_VOCABULARY
+from microg.data.vocabulary_files import load_vocabulary, vocabulary_text
 from microg.formats.key_frame_sources import read_key_frames
 from microg.formats.labelmap import check_label_map, label_map_text
 from microg.formats.video_files import find_videos, unpack_zip
@@ -199,6 +201,8 @@ def _formats() -> Iterator[Reader]:
 
     yield Reader("zip files of videos", videos)
     yield _file("label maps", label_map_text().encode(), check_label_map, suffix=".pbtxt")
+    changed = MICROG_VOCABULARY.merged([45], 46, "t").split(12, ["stand", "hang"], "t")
+    yield _file("vocabularies", vocabulary_text(changed).encode(), load_vocabulary, suffix=".yaml")
 
 
 def _jhmdb(folder: Path) -> tuple[list[Path], Use]:

@@ -113,12 +113,13 @@ def test_zero_shot_recipes_are_refused_with_what_they_are_for() -> None:
         load_har_train_config(str(RECIPES["zeroshot_slow_8x8_r50_k400"]))
 
 
-def test_a_dataset_of_other_actions_is_refused(tmp_path: Path) -> None:
+def test_a_dataset_of_other_actions_than_the_settings_is_refused(tmp_path: Path) -> None:
     from microg.pipelines.har.train.checks import check_and_plan
 
     Dataset.create(str(tmp_path / "set"), "jhmdb", label_space="jhmdb21")
+    settings = load_har_train_config(str(RECIPES["tiny"]), ["label_space=microg50"])
     with pytest.raises(DatasetError, match="jhmdb21, those of the model of microg50"):
-        check_and_plan(load_har_train_config(str(RECIPES["tiny"])), str(tmp_path / "set"), str(tmp_path / "run"))
+        check_and_plan(settings, str(tmp_path / "set"), str(tmp_path / "run"))
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are() -> None:

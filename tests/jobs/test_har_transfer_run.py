@@ -23,6 +23,8 @@ from microg.reports.run_folders import find_runs
 from tests.support.clips import make_clips
 from tests.support.jhmdb import jhmdb_dataset, write_jhmdb
 from tests.support.processes import microg
+from tests.support.scored_runs import scored_dataset
+from tests.support.vocabularies import with_crews_actions
 
 ACTIONS = {"stand": 2, "walk": 2, "kick_ball": 1, "golf": 1}
 
@@ -123,9 +125,9 @@ def check_run(folder: Path, found: dict[str, Any]) -> None:
 
 
 def check_report(folder: Path, found: dict[str, Any]) -> None:
-    """Table 3 of a report of the run has its numbers; a dataset of JHMDB has no row in tables of our actions."""
+    """Table 3 of a report of the run has its numbers; JHMDB has no row in the paper's tables, but one of its own."""
     datasets = [Dataset.open(str(folder / name)) for name in ("jhmdb", "microg")]
-    tables = {table.number: table for table in paper_tables(find_runs([str(folder / "run")]), datasets)}
+    tables = {table.number or table.name: table for table in paper_tables(find_runs([str(folder / "run")]), datasets)}
     cells = {(row.cells[3].text, row.protocol): row.cells[4] for row in tables[3].rows if row.origin == "ours"}
     for name, part in found["sets"].items():
         title = {"jhmdb": "JHMDB", "microg": "MicroG-4M"}[name]
@@ -135,7 +137,10 @@ def check_report(folder: Path, found: dict[str, Any]) -> None:
         assert (shown.value, shown.low, shown.high) == tuple(100 * printed[key] for key in ("value", "low", "high"))
     drop = cells["drop from JHMDB to MicroG-4M, the classes that both test sets have", "paper"]
     assert drop.value == 100 * found["drop"]["matched"]["paper"]["map"]["value"]
-    assert {row.run for row in tables[None].rows if row.origin == "ours"} == {datasets[1].info["name"]}
+    assert {row.run for row in tables["dataset_overview"].rows if row.origin == "ours"} == {datasets[1].info["name"]}
+    own = tables["own_actions_1"].rows
+    assert len(own) == len(JHMDB_21_SPACE)
+    assert {row.cells[1].text: row.cells[3].value for row in own if row.cells[3].value} == ACTIONS
 
 
 def test_a_dry_run_says_what_would_be_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +169,13 @@ def test_models_and_datasets_of_other_classes_are_refused(
     assert "microg data import jhmdb" in refused(*swapped)
     jhmdb_dataset(tmp_path / "small")
     assert "of jhmdb21, not microg50" in refused(*both, "--jhmdb", tmp_path / "small", "--microg", tmp_path / "small")
+    own = with_crews_actions(scored_dataset(tmp_path / "crew"))
+    assert microg(*both, "--jhmdb", folder / "jhmdb", "--microg", own.root) == 0  # some have counterparts in AVA
+    bare = own.vocabulary.mapped(1, "ava80", None, "t").mapped(2, "ava80", None, "t")
+    own.describe(vocabulary=bare.to_dict())
+    said = refused(*both, "--jhmdb", folder / "jhmdb", "--microg", own.root)
+    assert "of crew@" in said
+    assert "microg data vocabulary map" in said
     # ids of JHMDB mean other actions: they are never scored as they stand
     lone = ["har", "score", "--predictions", tmp_path / "said.csv", "--groundtruth", tmp_path / "small"]
     (tmp_path / "said.csv").write_text("Film0_run_000,3,0.2,0.2,0.6,0.8,10,1.5\n")

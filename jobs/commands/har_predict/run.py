@@ -14,6 +14,7 @@ from microg.runs import Run
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from microg.data.vocabulary import Vocabulary
     from microg.models.har.backbones.roi_head import BoxClassifier
     from microg.pipelines.har.predict import PredictSettings
 
@@ -37,7 +38,7 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
     weights_file(settings.weights)  # what is not there is told before Ray is started
     if not dry_run and not (folder and storage.exists(storage.join(folder, "metrics.json"))):
         session.begin(settings.resources)  # it comes up while the model is built
-    network, settings, loaded = open_network(settings)
+    network, settings, loaded = open_network(settings, _known(dataset))
     key_frames = found.rows.slice(0, settings.limit)
     name = f"{settings.model}-{settings.digest()[:4]}{found.fingerprint[:4]}"
     folder = storage.absolute(folder or f"runs/har_predict/{name}")
@@ -69,6 +70,14 @@ def predict(dataset: str, settings: PredictSettings, folder: str | None, *, dry_
         }
         run.finish(report)
     return report
+
+
+def _known(dataset: str) -> tuple[Vocabulary, ...]:
+    """Return the dataset's own actions, which weights may be declared to be of."""
+    from microg.data.dataset import Dataset
+
+    opened = storage.exists(storage.join(dataset, "dataset.json"))
+    return (Dataset.open(dataset).vocabulary,) if opened else ()
 
 
 def _left(key_frames: pa.Table, done: set[str]) -> pa.Table:
@@ -113,7 +122,6 @@ def _score(
     run: Run, key_frames: pa.Table, left: pa.Table, settings: PredictSettings, network: BoxClassifier, dataset: str
 ) -> dict[str, Any]:
     """Run the Ray part on the key frames that are `left`, and return what it adds to the report."""
-    from microg.data.label_space import label_space
     from microg.models.video.decoders.registry import require_decoder
     from microg.pipelines.core import session
     from microg.pipelines.core.live_scores import defined
@@ -127,8 +135,8 @@ def _score(
     say_aside(f"{left.num_rows} key frames with {settings.model} on {device}")
     live = None
     if settings.live_scores and settings.label_space is not None:
-        space, part = label_space(settings.label_space), {"split": settings.split, "scheme": settings.scheme}
-        live = LiveHarScores.open(run.root, dataset, key_frames, space, **part)
+        said, part = settings.actions, {"split": settings.split, "scheme": settings.scheme}
+        live = LiveHarScores.open(run.root, dataset, key_frames, said, **part)
     with nullcontext() if live is None else closing(live):
         throughput = run_prediction(left, run.root, settings, network, device=device, live=live)
         scores = {} if live is None else {"scores": defined(live.by_protocol())}

@@ -10,7 +10,8 @@ from pydantic import Field
 from microg import storage
 from microg.config import Config, load_config, recipe_section
 from microg.data.dataset import Dataset
-from microg.data.label_space import LabelSpace, label_space
+from microg.data.label_space import LABEL_SPACES, LabelSpace, label_space
+from microg.data.vocabulary import Vocabulary
 from microg.errors import ConfigError
 
 _Space = Literal["microg50", "ava80", "jhmdb21"]
@@ -23,8 +24,10 @@ class HarScoreConfig(Config):
     score_kind: Literal["logit", "probability"] | None = Field(
         default=None, description="What scores are; without it what the file declares, or logit."
     )
-    label_space: _Space | None = Field(
-        default=None, description="Label space of the predictions; without it what the file declares, or microg50."
+    label_space: str | None = Field(
+        default=None,
+        description="Label space of the predictions (microg50, ava80, jhmdb21, or that of a dataset's own actions); "
+        "without it what the file declares, else a dataset's own actions, or microg50.",
     )
     onto: _Space | None = Field(
         default=None,
@@ -50,11 +53,14 @@ class HarScoreConfig(Config):
 class HarScoreRun(Config):
     """What a run folder records: the settings, and the contents that were scored. Paths do not count."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"predictions", "groundtruth", "thresholds_from"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"predictions", "groundtruth", "thresholds_from", "vocabulary"})
     predictions: str = Field(description="Where the predictions lie.")
     groundtruth: str = Field(description="Where the truth lies.")
     score_kind: str = Field(description="What the scores are: logit or probability.")
-    label_space: str = Field(description="Label space of the predictions.")
+    label_space: str = Field(description="Label space of the predictions, once they are brought to the truth's.")
+    vocabulary: dict[str, Any] | None = Field(
+        default=None, description="The actions of the label space, where it is a dataset's own."
+    )
     predictions_digest: str = Field(description="Digest of the predictions' rows, in order.")
     truth_digest: str = Field(description="Digest of the truth's rows, in any order.")
     thresholds_from: str | None = Field(default=None, description="Run that chose the thresholds of classes.")
@@ -70,7 +76,7 @@ def load_har_score_config(recipe: str | None, overrides: Iterable[str], options:
 def truth_label_space(path: str, predictions: LabelSpace, settings: HarScoreConfig) -> LabelSpace:
     """Return the label space of the truth at `path`.
 
-    Raises `ConfigError` when one is declared without `onto`, or the truth is numbered by another without it.
+    Raises `ConfigError` when one is declared without `onto`, or the truth is numbered by another published one.
     """
     if settings.truth_space is not None:
         if settings.onto is None:
@@ -80,12 +86,20 @@ def truth_label_space(path: str, predictions: LabelSpace, settings: HarScoreConf
         return label_space(settings.truth_space)
     if not storage.exists(storage.join(path, "dataset.json")):
         return predictions
-    own = Dataset.open(path).label_space
+    vocabulary = Dataset.open(path).vocabulary
+    own = vocabulary.space
     if settings.onto is not None:
         return own
-    if not own.shares_ids(predictions):
+    if own.shares_ids(predictions):
+        return predictions
+    if vocabulary.published and predictions.name in LABEL_SPACES:
         raise ConfigError(
             f"the labels of {path} are of {own.name}, the predictions of {predictions.name}",
             "say with --onto which classes to score",
         )
-    return predictions
+    return own
+
+
+def truth_vocabulary(path: str) -> Vocabulary | None:
+    """Return the actions of the dataset at `path`; None of a file, which tells none."""
+    return Dataset.open(path).vocabulary if storage.exists(storage.join(path, "dataset.json")) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from microg.console import say
 from microg.data import schema
 from microg.data.crosswalk import Crosswalk, jhmdb_crosswalk
 from microg.data.dataset import Dataset
-from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50, LabelSpace
+from microg.data.label_space import AVA_80_SPACE, JHMDB_21_SPACE, MICROG_50
 from microg.errors import ConfigError
 from microg.jobs.commands.har_predict import run as har_predict
 from microg.jobs.commands.har_transfer.settings import HarTransferConfig, HarTransferRun
@@ -30,7 +31,6 @@ from microg.screen import wide_screen
 
 COMMAND = "har transfer"
 JHMDB, MICROG = "jhmdb", "microg"
-_SPACES = {JHMDB: JHMDB_21_SPACE, MICROG: MICROG_50}
 _ADVICE = {
     JHMDB: "make it with 'microg data import jhmdb FOLDER DATASET'",
     MICROG: "give a dataset of MicroG-4M's actions to --microg",
@@ -49,13 +49,13 @@ def transfer(
 
     Raises `MicrogError` for whatever the user can put right before anything is written.
     """
-    for name, path in datasets.items():
-        _check_space(name, path)
     crosswalk = jhmdb_crosswalk()
+    labels = {JHMDB: _jhmdb_labels(datasets[JHMDB], crosswalk), MICROG: _ava_labels(datasets[MICROG])}
+    spaces = {name: Dataset.open(path).label_space for name, path in datasets.items()}
     # label_space refuses a model of other classes before anything is written
     predict = settings.predict.replaced(label_space=AVA_80_SPACE.name, live_scores=False)
     truths = {
-        name: read_truth(path, _SPACES[name], split=predict.split, scheme=predict.scheme)
+        name: read_truth(path, spaces[name], split=predict.split, scheme=predict.scheme)
         for name, path in datasets.items()
     }
     model = predict.model or PurePosixPath(predict.weights or "model").stem
@@ -80,8 +80,8 @@ def transfer(
             name: TestSet(
                 said=read_predictions(storage.join(folder, name)),
                 truth=truth,
-                space=_SPACES[name],
-                labels=crosswalk.labels if name == JHMDB else _microg_labels(),
+                space=spaces[name],
+                labels=labels[name],
             )
             for name, truth in truths.items()
         }
@@ -158,16 +158,34 @@ def classes_table(found: Contrast) -> pa.Table:
     return schema.from_rows("har_transfer", rows)
 
 
-def _microg_labels() -> dict[int, int]:
-    return {ours: theirs for theirs, ours in AVA_80_SPACE.counterparts.items()}
-
-
-def _check_space(name: str, path: str) -> None:
-    space: LabelSpace = Dataset.open(path).label_space
-    if space != _SPACES[name]:
+def _jhmdb_labels(path: str, crosswalk: Crosswalk) -> Mapping[int, int]:
+    """Return AVA's id of each of JHMDB's actions that has one. Raises `ConfigError` for a dataset of other actions."""
+    space = Dataset.open(path).label_space
+    if space != JHMDB_21_SPACE:
         raise ConfigError(
-            f"the actions of --{name} {path} are of {space.name}, not {_SPACES[name].name}", _ADVICE[name]
+            f"the actions of --jhmdb {path} are of {space.name}, not {JHMDB_21_SPACE.name}", _ADVICE[JHMDB]
         )
+    return crosswalk.labels
+
+
+def _ava_labels(path: str) -> Mapping[int, int]:
+    """Return AVA's id of each action of a dataset that has a counterpart there.
+
+    Raises `ConfigError` for JHMDB, which has a map of its own, and for actions of which none has one.
+    """
+    vocabulary = Dataset.open(path).vocabulary
+    name = AVA_80_SPACE.name
+    found = {each.id: each.counterparts[name] for each in vocabulary.actions if name in each.counterparts}
+    if vocabulary.published and vocabulary.space != MICROG_50:
+        raise ConfigError(
+            f"the actions of --microg {path} are of {vocabulary.space.name}, not {MICROG_50.name}", _ADVICE[MICROG]
+        )
+    if not found:
+        raise ConfigError(
+            f"no action of --microg {path}, of {vocabulary.space.name}, has a counterpart in {name}",
+            f"say which: microg data vocabulary map {path} ID {name} ID",
+        )
+    return found
 
 
 def _described(predict: Any, made: dict[str, Any]) -> Any:

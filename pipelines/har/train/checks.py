@@ -12,7 +12,6 @@ from microg.actions.rows import TRUTH_ROWS, conform_rows
 from microg.actions.truth import read_truth
 from microg.data.dataset import Dataset
 from microg.data.key_frames import check_labels
-from microg.data.label_space import LabelSpace, label_space
 from microg.errors import DatasetError, WeightsError
 from microg.formats.key_frame_sources import read_key_frames
 from microg.pipelines.har.train.loop import TrainingContext
@@ -55,12 +54,24 @@ class TrainingSetup:
         ).to_dict()
 
 
-def _check_label_space(dataset: str, space: LabelSpace) -> None:
+def with_actions(config: TrainConfig, dataset: str) -> TrainConfig:
+    """Return the settings with the classes of the head: as they say, or those of the dataset.
+
+    Raises `DatasetError` when the dataset numbers its actions otherwise, and `ConfigError` for a name of no classes.
+    """
     if not storage.exists(storage.join(dataset, "dataset.json")):
-        return
-    own = Dataset.open(dataset).label_space
-    if not own.shares_ids(space):
-        raise DatasetError(f"the actions of {dataset} are of {own.name}, those of the model of {space.name}")
+        return config.replaced(label_space=config.space.name)
+    vocabulary = Dataset.open(dataset).vocabulary
+    own = vocabulary.space
+    if config.label_space in (None, own.name):
+        document = {} if vocabulary.document is None else {"vocabulary": vocabulary.document}
+        return config.replaced(label_space=own.name, **document)
+    if not own.shares_ids(config.space):
+        raise DatasetError(
+            f"the actions of {dataset} are of {own.name}, those of the model of {config.space.name}",
+            "leave label_space out: the head then has the dataset's actions",
+        )
+    return config
 
 
 def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: bool = True) -> TrainingSetup:
@@ -74,8 +85,8 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: b
     from microg.pipelines.har.samples import View
     from microg.pipelines.har.train.stream import Views
 
-    spec, space = backbone(config.model.name), label_space(config.label_space)
-    _check_label_space(dataset, space)
+    spec, config = backbone(config.model.name), with_actions(config, dataset)
+    space = config.space
     key_frames = read_key_frames(dataset, "train", config.scheme, labelled=True)
     train_rows = key_frames.rows.slice(0, config.limit)
     val_rows = read_key_frames(dataset, "val", config.scheme).rows.slice(0, config.limit)
@@ -144,7 +155,7 @@ def val_truth(dataset: str, config: TrainConfig, rows: pa.Table) -> pa.Table:
     A dataset's own rows, repeated labels included, which the paper's protocol counts; else what the key frames hold.
     """
     if storage.exists(storage.join(dataset, "dataset.json")):
-        truth = read_truth(dataset, label_space(config.label_space), split="val", scheme=config.scheme).rows
+        truth = read_truth(dataset, config.space, split="val", scheme=config.scheme).rows
         names = zip(truth["clip_id"].to_pylist(), truth["frame"].to_pylist(), strict=True)
         kept = set(rows["key"].to_pylist())
         return truth.filter(pa.array([f"{clip_id}:{frame}" in kept for clip_id, frame in names]))

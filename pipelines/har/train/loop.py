@@ -12,7 +12,6 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from microg.data.label_space import label_space
 from microg.errors import TrainingError
 from microg.metrics.har.registry import validation_columns
 from microg.models.har.backbones.roi_head import normalise
@@ -59,7 +58,7 @@ class TrainLoop:
         self.model, self.stepper, self.device = model, stepper, stepper.device
         self._files = RunFiles(context.root)
         self._statistics = RunningStatistics(model)
-        self._scorer = Scorer(context.val_rows, context.val_truth, label_space(context.config.label_space))
+        self._scorer = Scorer(context.val_rows, context.val_truth, context.config.space)
         self._saved = time.monotonic()
         logs = context.config.tensorboard and group.rank == 0
         self._log = TensorBoardLog(context.root if logs else None, self._steps_done())
@@ -226,7 +225,8 @@ class TrainLoop:
         return {
             "row": config.row,
             "variant": config.variant,
-            "label_space": config.label_space,
+            "label_space": config.space.name,
+            **({} if config.vocabulary is None else {"vocabulary": config.vocabulary}),
             "best": self.progress.best,
         }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from microg.config import Config, Device
+from microg.data.label_space import MICROG_50, LabelSpace
+from microg.data.vocabulary import vocabulary_named
 from microg.models.har.backbones.spec import RoiScaleSetting
 from microg.models.har.training.settings import OptimizerSettings, ScheduleSettings, StepSettings
 from microg.models.video.decoders.registry import DECODER, DecoderName
@@ -110,14 +112,21 @@ class TrainResources(Config):
 class TrainConfig(Config):
     """All settings of a training run."""
 
-    volatile = frozenset({"resources", "decoder", "checkpoint_every_s", "tensorboard", "row"})
+    volatile = frozenset({"resources", "decoder", "checkpoint_every_s", "tensorboard", "row", "vocabulary"})
     row: str | None = Field(default=None, description="Published row that the recipe re-makes; the recipe fills it in.")
     variant: str | None = Field(
         default=None, description="Variant of the recipe: published (as it ran, defects included) or intended (fixed)."
     )
     model: ModelSettings = ModelSettings()
     weights: WeightsSettings = WeightsSettings()
-    label_space: Literal["microg50", "ava80"] = Field(default="microg50", description="Action classes of the head.")
+    label_space: str | None = Field(
+        default=None,
+        description="Action classes of the head: microg50, ava80, or without it those of the dataset; filled in when "
+        "the dataset is read.",
+    )
+    vocabulary: dict[str, Any] | None = Field(
+        default=None, description="The actions of the label space, where it is a dataset's own; filled in with it."
+    )
     scheme: str = Field(default="published", description="Split scheme of the dataset.")
     batch: int = Field(default=63, ge=1, description="Key frames of one optimizer step, over all workers.")
     micro_batch: int | None = Field(
@@ -144,6 +153,11 @@ class TrainConfig(Config):
     checkpoint_every_s: float = Field(default=120.0, gt=0, description="Seconds between two checkpoints.")
     tensorboard: bool = Field(default=True, description="Write TensorBoard logs.")
     resources: TrainResources = TrainResources()
+
+    @property
+    def space(self) -> LabelSpace:
+        """Classes of the head; those of MicroG-4M until the dataset was read."""
+        return vocabulary_named(self.label_space or MICROG_50.name, self.vocabulary).space
 
     @property
     def micro(self) -> int:

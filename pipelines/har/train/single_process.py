@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from microg.data.label_space import label_space
 from microg.pipelines.har.train.checkpoints import RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup
 from microg.pipelines.har.train.loop import TrainLoop
@@ -49,7 +48,7 @@ def local_blocks(setup: TrainingSetup, start: Position, rank: int = 0) -> Iterat
 
 def local_work(setup: TrainingSetup, start: Position, rank: int = 0) -> Iterator[Piece]:
     """Yield what the worker of a rank computes from `start` on."""
-    space = label_space(setup.config.label_space)
+    space = setup.config.space
     return pieces(local_blocks(setup, start, rank), setup.context.plan, rank, start, setup.context.views, space)
 
 

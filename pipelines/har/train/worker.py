@@ -51,7 +51,6 @@ def _train(context: TrainingContext, monitor: Any, device: Any, weights: SharedF
     import ray
     import ray.train
 
-    from microg.data.label_space import label_space
     from microg.pipelines.har.train.checkpoints import RunFiles
     from microg.pipelines.har.train.loop import TrainLoop
     from microg.pipelines.har.train.stream import ahead, pieces, pinned
@@ -67,7 +66,7 @@ def _train(context: TrainingContext, monitor: Any, device: Any, weights: SharedF
     model, stepper = build_model_and_stepper(context, device, files.load(progress), distributed=group.world > 1)
     shard: Any = ray.train.get_dataset_shard("samples")
     blocks = iter(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
-    space = label_space(context.config.label_space)
+    space = context.config.space
     work = pieces(blocks, context.plan, group.rank, progress.position, context.views, space)
     work = ahead(map(pinned, work) if device.type == "cuda" else work, context.config.resources.prefetch)
     TrainLoop(context, group, model, stepper, progress).run(work)
@@ -114,14 +113,13 @@ def new_model(config: TrainConfig) -> Any:
     """Return the model of a run with random weights: the same ones for the same seed."""
     import torch
 
-    from microg.data.label_space import label_space
     from microg.models.har.backbones.registry import build
 
     torch.manual_seed(config.seed)
     settings = config.model
     return build(
         settings.name,
-        num_classes=len(label_space(config.label_space)),
+        num_classes=len(config.space),
         roi_scale=settings.roi_scale,
         dropout=settings.dropout,
         drop_path=settings.drop_path,

@@ -18,6 +18,7 @@ from microg.actions.predictions import read_predictions
 from microg.actions.truth import read_truth
 from microg.data.dataset import Dataset
 from microg.data.label_space import AVA_80_SPACE, MICROG_50
+from microg.data.vocabulary import vocabulary_of
 from microg.formats.key_frame_sources import read_key_frames
 from microg.metrics.har.protocols import PROTOCOLS
 from microg.metrics.har.scoring import score
@@ -67,7 +68,9 @@ def _hex(scores: Any) -> dict[str, str]:
 
 def _open(dataset: Dataset, root: Path, space: Any = MICROG_50) -> LiveHarScores | None:
     key_frames = read_key_frames(dataset.root, "test", "published").rows
-    return LiveHarScores.open(str(root), dataset.root, key_frames, space, split="test", scheme="published")
+    return LiveHarScores.open(
+        str(root), dataset.root, key_frames, vocabulary_of(space), split="test", scheme="published"
+    )
 
 
 @pytest.fixture(autouse=True)
