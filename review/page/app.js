@@ -101,7 +101,8 @@ class App {
       new Steps(this.vault, task.mode).forget(body.annotation_id);
       if (this.view?.mode === task.mode) this.view.saveRefused(body.annotation_id);
     }
-    this.say(`${entry.task.clip.clip_id} was not saved: ${refusal.words}${entry.type === "save" ? " Your entry is kept under 'Kept entries'." : ""}`, { strong: true });
+    const kept = entry.type === "save" ? " Your entry is kept under 'Kept entries'." : "";
+    this.say(`${task.clip.clip_id} was not ${entry.type === "undo" ? "undone" : "saved"}: ${refusal.words}.${kept}`, { strong: true });
     this.#showSaving();
   }
 
