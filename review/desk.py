@@ -201,6 +201,25 @@ class Desk:
             self._store.finish(name.item.clip_id, who.name, self.rules.round, task_id, seconds)
             self._lines.judge(name.item, who.name)
 
+    def reopen(self, who: Annotator, task_id: str) -> Task:
+        """Give exactly this task to its annotator, also when they judged it; boxes that were done are open again.
+
+        Raises:
+            RefusedError: Somebody else has it, or it is settled.
+        """
+        with self._lock:
+            name = self._named(who, task_id)
+            until = self._expire()
+            judged = self._lines.judged(name.item, who.name)
+            if not (judged or self._lines.holds(name, who) or self._lines.may_have(name, who)):
+                raise RefusedError(f"somebody else has the task {name}, or it is done", "take another one")
+            if judged and name.mode == "boxes":
+                self._store.unfinish(name.item.clip_id, who.name, self.rules.round)
+                self._lines.take_back(name.item, who.name)
+            self._lines.lease(name, who.name, until)
+            self._store.lease([Lease(task_id, who.name, until)])
+            return self._task(name, who, until)
+
     def undo(self, who: Annotator, annotation_id: str) -> Task:
         """Take a judgement back, and give its task to its annotator again.
 

@@ -94,7 +94,7 @@ class Renew(_Body):
 
 
 class Release(_Body):
-    """Body of /api/release."""
+    """Body of /api/release and /api/open."""
 
     task_id: str = _NAME
 
@@ -196,6 +196,10 @@ def make_app(desk: Desk, store: Store, media: Media, doors: Doors, source: str =
     @app.post("/api/undo")
     def undo(body: Undo, who: Who) -> dict[str, Any]:
         return {"task": task_form(desk.undo(who, body.annotation_id), desk, who)}
+
+    @app.post("/api/open")
+    def reopen(body: Release, who: Who) -> dict[str, Any]:
+        return {"task": task_form(desk.reopen(who, body.task_id), desk, who)}
 
     @app.post("/api/renew")
     def renew(body: Renew, who: Who) -> dict[str, Any]:

@@ -228,16 +228,14 @@ def test_people_are_split_merged_deleted_and_drawn_and_the_preview_is_what_the_d
     np.testing.assert_allclose(drawn[8][:4], (160 * 0.3, 90 * 0.2, 160 * 0.6, 90 * 0.7), atol=1.5)
 
 
-@pytest.mark.xfail(strict=True, reason="the server has no /api/open yet")
 def test_a_clip_that_was_done_is_opened_again(stage: Stage) -> None:
     page = stage.page("boxes")
-    stage.browsers.expect("Failed to load resource")
     task, _ = in_work(page)
     page.keyboard.press("Enter")
     gone_on(page, task)
     saved(page)
     page.keyboard.press("u")
-    page.wait_for_function("task => document.querySelector('.work').dataset.task === task", arg=task, timeout=5_000)
+    page.wait_for_function("task => document.querySelector('.work').dataset.task === task", arg=task)
     page.keyboard.press("d")
     saved(page)
     (edit,) = stage.standing("box")
