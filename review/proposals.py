@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from microg import storage
+from microg.actions.own_classes import class_map
+from microg.actions.predictions import vocabulary_of_predictions
 from microg.annotations.rows import MAX_ACTIONS, Annotation, Item
 from microg.annotations.table import current
 from microg.arrow import pc
 from microg.data import schema
-from microg.data.label_space import LABEL_SPACES
-from microg.data.vocabulary import Vocabulary
+from microg.data.label_space import MICROG_50
 from microg.errors import DatasetError, FormatError
 from microg.review.material import Material
 from microg.texts.files import newest
@@ -83,6 +84,7 @@ def read_proposals(
         DatasetError: A folder is no such run, or its actions are none of this dataset's.
     """
     result = Proposals()
+    saved = current(row for row in rows if row.source == "model")
     for run in runs:
         found = {name: table for name in _TABLES if (table := run_table(run, name)) is not None}
         if not found:
@@ -96,8 +98,8 @@ def read_proposals(
         if "generations" in found:
             _texts(result, material, found["generations"], run, by)
         if "qa_candidates" in found:
-            _questions(result, material, found["qa_candidates"], by)
-    for each in current(row for row in rows if row.source == "model"):
+            _questions(result, material, found["qa_candidates"], run, by, saved)
+    for each in saved:
         if each.kind != "box" and material.clips.number(each.clip_id) is not None:
             result.add(each.about, each.value, each.annotator)
     return result
@@ -115,39 +117,6 @@ def run_table(run: str, name: str) -> pa.Table | None:
     return None
 
 
-def columns_of(space: str, vocabulary: Vocabulary, run: str) -> tuple[list[int], list[int], int]:
-    """Return how scores of a label space are read as a vocabulary's actions.
-
-    Args:
-        space: Name of the label space that the scores are given in.
-        vocabulary: The dataset's actions.
-        run: What to call the run in errors.
-
-    Returns:
-        Places of classes, the ids of the actions that they are counterparts of, and how many classes there are.
-
-    Raises:
-        DatasetError: The space is not known here, or none of its classes is an action of the vocabulary.
-    """
-    if space == vocabulary.space.name:
-        return list(range(len(vocabulary.space))), list(vocabulary.space.ids), len(vocabulary.space)
-    known = LABEL_SPACES.get(space)
-    pairs = []
-    if known is not None:
-        places = {action_id: place for place, action_id in enumerate(known.ids)}
-        pairs = [
-            (places[action.counterparts[space]], action.id)
-            for action in vocabulary.actions
-            if action.counterparts.get(space) in places
-        ]
-    if known is None or not pairs:
-        raise DatasetError(
-            f"{run} scores the actions of {space!r}, which the vocabulary {vocabulary.name!r} does not know",
-            "say which of its actions are counterparts with 'microg data vocabulary map'",
-        )
-    return [place for place, _ in pairs], [action_id for _, action_id in pairs], len(known)
-
-
 def _actions(result: Proposals, material: Material, table: pa.Table, run: str, by: str, threshold: float) -> None:
     """Propose the actions whose mean probability over a person's key frames is at least the threshold."""
     good = pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["person_id"]))
@@ -160,11 +129,14 @@ def _actions(result: Proposals, material: Material, table: pa.Table, run: str, b
     spaces, kinds = (pc.unique(table[name]).to_pylist() for name in ("label_space", "score_kind"))
     if len(spaces) != 1 or len(kinds) != 1:
         raise DatasetError(f"{run} mixes label spaces or kinds of scores", "give the run of one model")
-    places, ids, classes = columns_of(spaces[0] or "microg50", material.vocabulary, run)
+    own = material.vocabulary
+    said = vocabulary_of_predictions(run, spaces[0] or MICROG_50.name, [own])
+    counterparts, classes = class_map(own, said), len(said.space)
     lengths = pc.fill_null(pc.list_value_length(table["scores"]), 0).to_numpy()
     if (lengths != classes).any():
         raise DatasetError(f"{run} has rows without {classes} scores", f"label space {spaces[0]} has {classes} classes")
-    scores = pc.list_flatten(table["scores"]).to_numpy().reshape(-1, classes)[:, places].astype(np.float64)
+    scores = counterparts.scores(pc.list_flatten(table["scores"]).to_numpy().reshape(-1, classes).astype(np.float64))
+    ids = counterparts.space.ids
     if not np.isfinite(scores).all():
         raise DatasetError(f"{run} has scores that are no numbers")
     if kinds[0] != "probability":
@@ -228,14 +200,30 @@ def _screening(result: Proposals, item: Item, text: str, by: str) -> None:
     result.add(item, {"keep": found.keep, **reason}, by)
 
 
-def _questions(result: Proposals, material: Material, table: pa.Table, by: str) -> None:
-    """Propose the questions that a run of make-qa chose; those it doubts come first."""
-    for row in table.filter(pc.is_valid(table["chosen"])).to_pylist():
-        if material.clips.number(row["clip_id"]) is None:
-            continue
-        item = Item("qa", row["clip_id"], None, row["chosen"])
-        value = {"verdict": "accept", "question": row["question"] or "", "answer": row["answer"] or ""}
-        result.add(item, value, by)
-        if row["review"]:
+def _questions(
+    result: Proposals, material: Material, table: pa.Table, run: str, by: str, saved: Sequence[Annotation]
+) -> None:
+    """Put questions of make-qa first that it doubts; `microg data accept` gave them their places in the dataset.
+
+    Raises:
+        DatasetError: They have none yet.
+    """
+    chosen = [
+        row
+        for row in table.filter(pc.is_valid(table["chosen"])).to_pylist()
+        if material.clips.number(row["clip_id"]) is not None
+    ]
+    places = {
+        (each.clip_id, each.value["question"]): each.about
+        for each in saved
+        if each.kind == "qa" and each.annotator == by
+    }
+    if chosen and not places:
+        raise DatasetError(
+            f"the questions of {run} have no places in the dataset yet", f"first: microg data accept {run} DATASET"
+        )
+    for row in chosen:
+        item = places.get((row["clip_id"], row["question"]))
+        if row["review"] and item is not None:
             result.doubts[item] = row["review"]
             result.doubts.setdefault(Item("caption", row["clip_id"]), row["review"])

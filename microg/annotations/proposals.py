@@ -16,8 +16,6 @@ from microg.annotations.rows import KINDS, MAX_ACTIONS, Annotation, Item, Kind, 
 from microg.annotations.statements import Statement
 from microg.data import schema
 from microg.data.dataset import Dataset
-from microg.data.label_space import LabelSpace
-from microg.data.vocabulary import Vocabulary
 from microg.errors import AnnotationError, FormatError
 from microg.texts.files import read_generations
 from microg.texts.screening import read_screening
@@ -123,37 +121,13 @@ def _manifest(run: str) -> tuple[str, str | None]:
     return command, found.get("dataset")
 
 
-def counterparts_in(space: LabelSpace, vocabulary: Vocabulary) -> dict[int, int]:
-    """Return which action of a vocabulary each action of a label space is.
-
-    Raises:
-        AnnotationError: None has a counterpart.
-    """
-    if space.name == vocabulary.space.name:
-        return {action: action for action in space.ids}
-    found = {
-        action.counterparts[space.name]: action.id
-        for action in reversed(vocabulary.actions)
-        if space.name in action.counterparts
-    }
-    if not found:
-        raise AnnotationError(
-            f"the run predicts actions of {space.name}, and none has a counterpart in the vocabulary "
-            f"{vocabulary.name!r}",
-            "'microg data vocabulary map' says which are the same",
-        )
-    return found
-
-
 def _actions(run: str, dataset: Dataset, threshold: float, notes: list[str]) -> Iterator[Statement]:
     vocabulary = dataset.vocabulary
-    people = read_people(run, [vocabulary.space])
-    own = counterparts_in(people.space, vocabulary)
+    people = read_people(run, vocabulary)
     if people.failed:
         notes.append(f"{people.failed} rows of people failed when they were predicted: they say nothing")
-    lost = sum(action not in own for action in people.space.ids)
-    if lost:
-        notes.append(f"{lost} actions of {people.space.name} have no counterpart in {vocabulary.name}: never said")
+    if unknown := len(vocabulary.space) - len(people.space):
+        notes.append(f"{unknown} actions of {vocabulary.name} have no counterpart in {people.said}: never said")
     boxes = dataset.table("boxes").select(["clip_id", "person_id"]).group_by(["clip_id", "person_id"]).aggregate([])
     there = set(zip(boxes["clip_id"].to_pylist(), boxes["person_id"].to_pylist(), strict=True))
     boxed = {clip for clip, _ in there}
@@ -162,10 +136,8 @@ def _actions(run: str, dataset: Dataset, threshold: float, notes: list[str]) -> 
         if clip in boxed and (clip, person) not in there:
             strange += 1
             continue
-        likeliest = [people.space.ids[place] for place in np.argsort(-probabilities, kind="stable")]
-        chance = dict(zip(people.space.ids, probabilities.tolist(), strict=True))
-        said = list(dict.fromkeys(own[each] for each in likeliest if chance[each] >= threshold and each in own))
-        actions = sorted(said[:MAX_ACTIONS])
+        likeliest = np.argsort(-probabilities, kind="stable")[:MAX_ACTIONS]
+        actions = sorted(people.space.ids[place] for place in likeliest if probabilities[place] >= threshold)
         yield Statement(f"{clip}:{person}", Item("action", clip, person), {"actions": actions})
     if strange:
         notes.append(f"{strange} people of the run have no boxes in the dataset: left out")

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from microg.annotations.accept import Acceptance
-from microg.annotations.apply import accept_into
 from microg.annotations.table import read_annotations
 from microg.data.dataset import Dataset
+from microg.pipelines.har.train.checks import check_and_plan
+from tests.support.processes import microg
 from tests.support.review_browser import Browsers, Server, gone_on, in_work, make_dataset, playing, saved, serving
+from tests.support.training import run_alone, tiny_config
 
 CLIPS = [f"iss{number // 6}_{number:03d}" for number in range(12)]
 # What each annotator says of the person of each clip. They differ in three of twelve: one action that only one saw
@@ -32,7 +33,7 @@ def browsers(tmp_path: Path) -> Iterator[Browsers]:
 
 
 def test_two_annotators_differ_on_three_of_twelve_clips_and_a_third_decides_what_the_dataset_holds(
-    tmp_path: Path, browsers: Browsers
+    tmp_path: Path, browsers: Browsers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_dataset(tmp_path / "ds")
     people = ("--annotators", "anna,ben", "--adjudicators", "cara", "--annotators-each", "2")
@@ -57,22 +58,44 @@ def test_two_annotators_differ_on_three_of_twelve_clips_and_a_third_decides_what
             clip: {"actions": []} | {"cannot_tell": True} if actions is None else {"actions": actions}
             for clip, actions in judged.items()
         }
-    _compare_agreement(said)
-
-    accept_into(dataset, Acceptance(rule="adjudicated"), ("action",))
+    _compare_agreement(dataset.root, capsys)
+    assert microg("data", "adjudicate", dataset.root, "--rule", "adjudicated", "--kinds", "action") == 0
     held: dict[str, list[int]] = {}
     for row in Dataset.open(dataset.root).table("actions").to_pylist():
         held.setdefault(row["clip_id"], []).append(row["action_id"])
     assert {clip: sorted(actions) for clip, actions in held.items()} == ACCEPTED
+    _train(dataset.root, tmp_path / "run")
 
 
-def _compare_agreement(said: dict[tuple[str, str, bool], dict[str, Any]]) -> None:
-    """Count by hand, from what the table holds, what the two annotators agreed on."""
-    pairs = [(said["anna", clip, False], said["ben", clip, False]) for clip in CLIPS]
-    same = [json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True) for one, other in pairs]
-    # 9 of 12 whole judgements are the same: 75 percent.
-    assert sum(same) == 9
-    # The place for `microg data agreement`: its numbers over ANNA and BEN are to equal a computation by hand here.
+def _compare_agreement(dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Compare what `microg data agreement` says with counts by hand.
+
+    Both could tell of eleven people. Action 79: Anna saw it five times, Ben four of these, so 10 of 11 are the same and
+    by chance (5 * 4 + 6 * 7) / 121 would be: kappa is (110 - 62) / (121 - 62). Action 12: Anna always, Ben ten times.
+    """
+    capsys.readouterr()
+    assert microg("data", "agreement", dataset, "--kinds", "action", "--resamples", 0, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["kinds"]["action"]
+    assert (found["units"], found["differing"]) == (11, 2)
+    values = {(row["slice"], row["metric"], row["other"]): row["value"] for row in found["scores"]}
+    assert values["all", "observed", "ben"] == pytest.approx(9 / 11, abs=1e-6)
+    assert values["79", "kappa", "ben"] == pytest.approx(48 / 59, abs=1e-6)
+    assert values["79", "observed", None] == pytest.approx(10 / 11, abs=1e-6)
+    assert values["12", "kappa", "ben"] == 0
+    confused = found["confusions"][0]
+    assert (confused["first"], confused["second"]) == ("12 stand", "14 walk")
+
+
+def _train(dataset: str, run: Path) -> None:
+    """Split the dataset, and train a tiny model on what people said of it."""
+    assert microg("data", "split", dataset, "--scheme", "published") == 0
+    config = tiny_config(batch=4, micro_batch=2, epochs=1)
+    setup = check_and_plan(config, dataset, str(run))
+    labels = {label for row in setup.train_rows["labels"].to_pylist() for person in row for label in person}
+    assert labels <= {12, 14, 61, 79}
+    finished, _ = run_alone(setup)
+    assert finished
+    assert (run / "checkpoints" / "best.pt").is_file()
 
 
 def _label(page: Any, judged: dict[str, list[int] | None]) -> None:

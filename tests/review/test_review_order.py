@@ -116,7 +116,7 @@ def test_scores_of_another_label_space_are_read_by_counterparts(dataset: Dataset
 def test_runs_that_do_not_fit_are_refused_by_name(dataset: Dataset, tmp_path: Path):
     material = read_material(dataset)
     row = [{"clip_id": CLIP, "person_id": 1, "p": {}}]
-    with pytest.raises(DatasetError, match="'other', which the vocabulary 'microg50' does not know"):
+    with pytest.raises(ConfigError, match="label space 'other'"):
         read_proposals(material, [har_run(tmp_path / "a", row, "other")])
     with pytest.raises(DatasetError, match="has none of the tables"):
         read_proposals(material, [str(tmp_path)])
@@ -212,17 +212,27 @@ def test_a_random_sample_is_unbiased(tmp_path: Path):
 
 def test_doubts_of_the_consistency_check_come_first_in_any_order(dataset: Dataset, store: Store, tmp_path: Path):
     rows = [
-        {"clip_id": "tour_002", "question": "Who?", "answer": "Her.", "chosen": 1, "review": "inconsistent"},
-        {"clip_id": "tour_001", "question": "Why?", "answer": "So.", "chosen": 7, "review": None},
+        {"clip_id": "tour_002", "question": "Who?", "answer": "Her.", "chosen": 0, "review": "inconsistent"},
+        {"clip_id": "tour_001", "question": "Why?", "answer": "So.", "chosen": 1, "review": None},
         {"clip_id": "tour_001", "question": "Not?", "answer": "No.", "chosen": None, "review": "inconsistent"},
     ]
     table = schema.from_rows("qa_candidates", [{**row, "number": 0, "status": "ok"} for row in rows])
-    storage.write_parquet(str(tmp_path / "qa" / "qa_candidates.parquet"), table)
-    order = offered(dataset, store, "dataset", mode="questions", runs=(str(tmp_path / "qa"),))
-    assert order[0] == ("tour_002:1", "the consistency check has doubts: inconsistent")
+    run = str(tmp_path / "qa")
+    storage.write_parquet(f"{run}/qa_candidates.parquet", table)
+    with pytest.raises(DatasetError, match=f"have no places in the dataset yet.*microg data accept {run}"):
+        read_proposals(read_material(dataset), [run])
+    # after the questions that the clips have, as `microg data accept` places them
+    accepted = tuple(
+        said("qa", row["clip_id"], value, kind="qa", person_id=None, item=place, source="model")
+        for row, place in ((rows[0], 2), (rows[1], 7))
+        if (value := {"verdict": "accept", "question": row["question"], "answer": row["answer"]})
+    )
+    order = offered(dataset, store, "dataset", mode="questions", runs=(run,), rows=accepted)
+    assert order[0] == ("tour_002:2", "the consistency check has doubts: inconsistent")
     assert [name for name, _ in order[1:3]] == ["tour_000:0", "tour_000:1"]
     assert "tour_001:7" in [name for name, _ in order]  # a new question
-    assert offered(dataset, store, "dataset", mode="captions", runs=(str(tmp_path / "qa"),))[0][0] == "tour_002"
+    order = offered(dataset, store, "dataset", mode="captions", runs=(run,), rows=accepted)
+    assert order[0][0] == "tour_002"
 
 
 def test_texts_of_a_vlm_run_are_proposed(dataset: Dataset, store: Store, tmp_path: Path):
