@@ -17,6 +17,7 @@ from microg.data.dataset import Dataset
 from microg.data.vocabulary import Vocabulary
 from microg.errors import AnnotationError
 from microg.escaping import csv_text
+from microg.reading import refuse_pointer
 
 _COLUMNS = ("kind", "clip_id", "person_id", "item", "why")
 _DECISION, _SAID = "decision", "said by "
@@ -123,6 +124,7 @@ def read_reviewed(data: bytes, where: str, proposed: Mapping[str, Statement]) ->
 
 def _rows(data: bytes, where: str, needed: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
     """Return the rows of a CSV file with their line numbers; cells that are missing are empty."""
+    refuse_pointer(data, where)
     refuse_spreadsheet(data, where)
     if len(data) > _MAX_BYTES:
         raise AnnotationError(f"{where} is larger than {_MAX_BYTES >> 20} MB", "is it a list of decisions?")
