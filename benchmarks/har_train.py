@@ -94,7 +94,7 @@ def _step_rate(setup: Any) -> float:
     import torch
 
     from microg.models.har.backbones.roi_head import normalise
-    from microg.pipelines.har.train.plan import Position
+    from microg.pipelines.core.training.plan import Position
     from microg.pipelines.har.train.single_process import local_work
     from microg.pipelines.har.train.worker import build_model_and_stepper
 

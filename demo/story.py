@@ -189,7 +189,7 @@ def _model_steps(settings: StorySettings, root: str, zero_shot: Path | None) -> 
         yield Step("har train", (training, "--recipe", "tiny", *epochs, "--run", f"{root}/har_train"), 0.35 * clips)
         yield Step("data synth", (lessons, "--clips", 7 * clips, *LESSONS, "--seed", settings.seed + 2000), 0.6 * clips)
         yield Step("data split", (lessons,), 1)
-        yield Step("vlm train", (lessons, "--run", f"{root}/vlm_train"), 2.1 * clips)
+        yield Step("vlm train-tiny", (lessons, "--run", f"{root}/vlm_train"), 2.1 * clips)
         actions, language = ("--weights", f"{root}/har_train"), f"{root}/vlm_train/model"
     elif zero_shot is not None:
         actions = ("--weights", zero_shot, "--model", ZERO_SHOT[1])

@@ -19,7 +19,7 @@ SYNTH_EPILOG = """
 `microg data synth data/small --clips 200 --width 320 --height 240 --seed 7`
 
 `microg data synth data/lessons --clips 1680 --width 320 --height 240 --fps 4 --upright 0.85 --zoom 1.3
---questions 20` (for `microg vlm train`)
+--questions 20` (for `microg vlm train-tiny`)
 
 `microg data synth data/footage --footage --videos 4 --seconds 20`
 """

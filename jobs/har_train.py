@@ -5,18 +5,13 @@ Also `python jobs/har_train.py DATASET --recipe recipes/har/tiny.yaml`, and the 
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import PurePosixPath
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from microg.console import say_aside
 from microg.jobs import common
-from microg.jobs.common import EXIT_INTERRUPTED, command, finish, given, main, setting, show_plan
+from microg.jobs.common import command, finish, given, main, setting, show_plan
 
 if TYPE_CHECKING:
     from microg.pipelines.har.train.checks import TrainingSetup
@@ -76,6 +71,7 @@ def har_train(
     `tables/har_train.parquet`, and TensorBoard logs. `--limit` takes the first N key frames of each split.
     """
     from microg.jobs.commands.har_train import load_har_train_config, show
+    from microg.jobs.commands.training_display import TrainingDisplay, terminated_like_interrupted
     from microg.pipelines.har.train.checks import check_and_plan
     from microg.pipelines.har.train.run import train
 
@@ -86,7 +82,8 @@ def har_train(
         plan = _plan(check_and_plan(settings, dataset, folder, fetch=False))
         show_plan(plan, as_json, "nothing was trained")
         return
-    with _terminated_like_interrupted(), _Display(settings) as display:
+    shown = TrainingDisplay("har train", settings.epochs, lambda best: f"mAP {best['map']:.3f}")
+    with terminated_like_interrupted(), shown as display:
         result = train(settings, dataset, folder, watch=display.update)
     finish(result, show, as_json=as_json, failed=result["failures"], profile=result["run"] if profile else None)
 
@@ -95,58 +92,6 @@ def default_folder(recipe: str | None, settings: TrainConfig) -> str:
     """Return `runs/RECIPE-VARIANT`."""
     name = PurePosixPath(recipe).stem if recipe else settings.model.name.lower()
     return f"runs/{name}" + (f"-{settings.variant}" if settings.variant else "")
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which job schedulers send, stop training as Ctrl-C does."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class _Display:
-    """Steps done, rate, ETA, loss, learning rate and the best score, from the workers' progress."""
-
-    def __init__(self, settings: TrainConfig) -> None:
-        self._settings = settings
-        self._bar: Any = None
-        self._done = 0
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def update(self, progress: dict[str, Any]) -> None:
-        """Show where the workers are."""
-        from microg.pipelines.core.telemetry import Telemetry
-
-        if progress.get("phase") == "stopping":
-            say_aside("saving after this step; again to stop at once")
-            return
-        if self._bar is None:
-            total = progress["iterations"] * self._settings.epochs - progress["steps"]
-            self._bar = Telemetry("har train", total, unit="steps", stages=()).__enter__()
-            self._done = progress["steps"]
-        best = f", best mAP {progress['best']['map']:.3f}" if progress["best"] else ""
-        note = (
-            f"epoch {min(progress['epoch'] + 1, self._settings.epochs)}/{self._settings.epochs} {progress['phase']}, "
-            f"loss {progress['loss']:.4f}, lr {progress['lr']:.3g}, waiting {progress['wait_share']:.0%}{best}"
-        )
-        # a restarted worker goes back to its last checkpoint
-        self._bar.row({}, progress["steps"] - self._done, note=note)
-        self._done = progress["steps"]
-
-    def __exit__(self, *ended: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
 
 
 def _plan(setup: TrainingSetup) -> dict[str, Any]:

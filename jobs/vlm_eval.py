@@ -30,6 +30,8 @@ EPILOG = """
 
 `microg vlm generate --model Qwen/Qwen3-VL-8B-Instruct --url http://127.0.0.1:8000/v1 --dataset data/mine --run runs/q3`
 
+`microg vlm generate --adapter runs/tuned --dataset data/microg4m --split test --scheme source --run runs/tuned-answers`
+
 `microg vlm generate --model qwen2.5-vl-7b --dataset data/microg4m --run runs/tp --address auto --set tensor_parallel=4`
 
 `microg vlm generate --recipe recipes/vlm/mplug-owl3.yaml --dataset data/microg4m --run runs/owl3 --trust-remote-code`
@@ -56,6 +58,10 @@ def vlm_generate(
     split: common.SplitOption = None,
     scheme: common.SchemeOption = None,
     all_clips: Annotated[bool | None, setting("all_clips", "--all-clips/--with-reference")] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Run of 'microg vlm train' whose tuned model is asked, merged if need be."),
+    ] = None,
     url: Annotated[str | None, setting("url")] = None,
     engine: Annotated[str | None, setting("engine")] = None,
     trust_remote_code: Annotated[bool | None, setting("trust_remote_code", "--trust-remote-code")] = None,
@@ -83,13 +89,27 @@ def vlm_generate(
     """
     from microg.jobs.commands.vlm_eval import run as vlm_eval_run
 
-    settings = _settings(config, list(overrides or []), given(context), list(prompt or []))
+    options = given(context) | _tuned(adapter, model)
+    settings = _settings(config, list(overrides or []), options, list(prompt or []))
     if dry_run:
         show_plan(vlm_eval_run.plan(settings, run_folder), as_json, "nothing was asked")
         return
     report = vlm_eval_run.generate(settings, run_folder)
     folder = report["run"] if profile else None
     finish(report, vlm_eval_run.show, as_json=as_json, failed=report["failed"], profile=folder)
+
+
+def _tuned(adapter: str | None, model: str | None) -> dict[str, str]:
+    """Return the model that `--adapter` stands for. Raises `ConfigError` beside `--model`."""
+    from microg.errors import ConfigError
+
+    if adapter is None:
+        return {}
+    if model is not None:
+        raise ConfigError("--adapter names the tuned model, --model another one", "give one of them")
+    from microg.pipelines.vlm.train.merge import tuned_model
+
+    return {"model": tuned_model(adapter)}
 
 
 def _settings(

@@ -12,7 +12,6 @@ import numpy as np
 from microg import storage
 from microg.demo.tiny_vlm.learner import Batch, People, Positions
 from microg.demo.tiny_vlm.lessons import Lesson, TrainingClip
-from microg.demo.tiny_vlm.packing import Example, pack, stack
 from microg.demo.tiny_vlm.patches import Move, PatchRule, cell_labels, covered_cells, resize_frames
 from microg.demo.tiny_vlm.settings import VlmTrainSettings
 from microg.errors import TrainingError, VideoError
@@ -20,6 +19,7 @@ from microg.models.vlm.base import Frames
 from microg.models.vlm.engines.checkpoint import Chat
 from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.sampling import FramePolicy
+from microg.models.vlm.tuning.packing import Example, pack, stack
 
 _SIDES = ("left", "right")
 _NO_FRAMES = Frames(np.zeros((1, 28, 28, 3), np.uint8), (0,), 1.0, 1)

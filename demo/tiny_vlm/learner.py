@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from microg.demo.tiny_vlm.muon import JointOptimizer, Muon
-from microg.demo.tiny_vlm.packing import PackedBatch
+from microg.models.vlm.tuning.packing import PackedBatch
 
 _INITIAL_LOGIT = -6.0  # of one cell before anything is learnt: few labels are true, and few cells show them
 

@@ -1,4 +1,4 @@
-"""Settings of `microg vlm train`."""
+"""Settings of `microg vlm train-tiny`."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ from microg.errors import ConfigError, TrainingError
 from microg.locks import exclusive
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.vlm.layouts import OWN_FACTS
-from microg.pipelines.har.train.checkpoints import RunFiles
-from microg.pipelines.har.train.stream import ahead
+from microg.pipelines.core.training.ahead import ahead
+from microg.pipelines.core.training.checkpoints import RunFiles
 from microg.runs import Run
 
-COMMAND = "vlm train"
+COMMAND = "vlm train-tiny"
 ARCHITECTURE = "qwen2_5_vl"
 Watch = Callable[[dict[str, Any]], None]
 

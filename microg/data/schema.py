@@ -86,6 +86,12 @@ RUN_TABLES: dict[str, pa.Schema] = {
         "clips_per_s val_loss val_map_paper val_map_corrected val_f1_paper val_f1_corrected val_auroc: float64, "
         "val_boxes: int64, best: bool"
     ),
+    # One row a finished epoch of fine-tuning a vision-language model; loss: nats a token of the answers; val_answers:
+    # answers that were generated and scored.
+    "vlm_train": parse_schema(
+        "epoch: int32, steps: int64, lr loss: float64, clips tokens failed: int64, train_s wait_s clips_per_s "
+        "val_loss: float64, val_clips val_answers: int64, val_s: float64, best: bool"
+    ),
     # One row a trial of a sweep, best first. settings: JSON of the values drawn; status: done | stopped (early) |
     # error | unfinished; best: the metric's highest value on val; run: the trial's folder inside the sweep's.
     "har_sweep": parse_schema(
@@ -157,7 +163,7 @@ _IDS = frozenset({"clip_id", "source_id"})
 _ID = "^[A-Za-z0-9_-]{1,200}$"  # as `microg.data.ids.check_id`
 
 # Tables that have a column (float64) for each metric: those of metrics that are registered later come after these.
-METRIC_TABLES = frozenset({"har_classes", "har_train"})
+METRIC_TABLES = frozenset({"har_classes", "har_train", "vlm_train"})
 
 
 def schema_of(name: str) -> pa.Schema:

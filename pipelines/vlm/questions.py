@@ -89,7 +89,7 @@ def read_questions(settings: GenerateSettings) -> ClipQuestions:
     if len(rows) < kept.num_rows:
         notes.append(f"{kept.num_rows - len(rows)} clips have neither caption nor question and are not asked about")
     if settings.policy().kind == "key":
-        keys = _key_frames(dataset)
+        keys = key_frames_of(dataset)
         rows = [{**row, "key_frame": keys.get(row["clip_id"])} for row in rows]
     table = pa.Table.from_pylist(rows[: settings.limit], schema=CLIPS)
     return ClipQuestions(table, dataset.fingerprint(), tuple(notes))
@@ -213,7 +213,7 @@ def _questions(dataset: Dataset) -> dict[str, list[tuple[int, str]]]:
     return questions
 
 
-def _key_frames(dataset: Dataset) -> dict[str, int]:
+def key_frames_of(dataset: Dataset) -> dict[str, int]:
     """Return the key frame of each clip that has exactly one; of the others the policy takes the middle."""
     frames: dict[str, set[int]] = {}
     for row in dataset.table("samples").select(["clip_id", "frame"]).to_pylist():

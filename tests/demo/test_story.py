@@ -81,7 +81,7 @@ def test_training_is_asked_for_and_without_models_the_data_are_described_only(tm
     commands = Commands(tmp_path / "trained")
     (tmp_path / "trained").mkdir()
     story(commands, train=True)
-    assert [name for name in commands.names if "train" in name] == ["har train", "vlm train"]
+    assert [name for name in commands.names if "train" in name] == ["har train", "vlm train-tiny"]
     assert str(ACTION_WEIGHTS) not in commands.words[commands.names.index("har predict")]
     commands = Commands(tmp_path / "data")
     (tmp_path / "data").mkdir()

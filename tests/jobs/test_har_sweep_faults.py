@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from microg import storage
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.checkpoints import RunFiles
 from tests.support.processes import family, start_microg, wait_for
 from tests.support.training import make_training_dataset, tiny_config
 

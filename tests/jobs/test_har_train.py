@@ -21,7 +21,7 @@ from microg import storage
 from microg.data.dataset import Dataset
 from microg.errors import RunConflictError
 from microg.jobs import cli, common
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.checkpoints import RunFiles
 from microg.pipelines.har.train.checks import check_and_plan
 from microg.pipelines.har.train.run import train
 from microg.pipelines.har.train.settings import TrainConfig

@@ -71,7 +71,7 @@ _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "vlm convert": lambda f: [f.run, f.out],
     "vlm generate": lambda f: ["--dataset", f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
     "vlm score": lambda f: ["--predictions", f.said, "--references", f.data, "--out", f.out, "--metrics", "rouge_l"],
-    "vlm train": lambda f: [f.data, "--run", f.out],
+    "vlm train-tiny": lambda f: [f.data, "--run", f.out],
 }
 
 

@@ -28,7 +28,7 @@ def test_a_model_trained_as_in_the_demo_answers_better_than_one_that_sees_nothin
     assert microg("data", "synth", exam, "--clips", 400, *LESSONS, "--questions", 6, "--seed", 2) == 0
     for data in (lessons, exam):
         assert microg("data", "split", data) == 0
-    assert microg("vlm", "train", lessons, "--run", trained) == 0
+    assert microg("vlm", "train-tiny", lessons, "--run", trained) == 0
     assert (
         microg(
             "vlm",

@@ -17,7 +17,7 @@ from microg.data.dataset import Dataset
 from microg.demo.tiny_models import build as build_vlm
 from microg.models.har.backbones.registry import build
 from microg.models.har.checkpoints import save_weights
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.checkpoints import RunFiles
 from tests.support.clips import make_clips
 from tests.support.curation import write_detections, write_footage
 from tests.support.training import last_weights, make_training_dataset

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.checkpoints import RunFiles
 from microg.pipelines.har.train.checks import TrainingSetup
 from microg.pipelines.har.train.loop import TrainLoop
 from microg.pipelines.har.train.settings import TrainConfig

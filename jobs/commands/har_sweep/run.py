@@ -20,7 +20,7 @@ from microg.system.hardware import usable_cores
 
 if TYPE_CHECKING:
     from microg.jobs.commands.har_sweep.settings import SweepSettings
-    from microg.pipelines.har.train.checkpoints import Progress
+    from microg.pipelines.core.training.checkpoints import Progress
 
 COMMAND = "har sweep"
 
@@ -144,7 +144,7 @@ def concurrency(
     Raises:
         ConfigError: They do not fit.
     """
-    from microg.pipelines.har.train.run import bundles_of
+    from microg.pipelines.core.training.fit import bundles_of
 
     all_resources = [config.resources for config in settings.configs.values()]
     widest = max(all_resources, key=lambda one: (one.workers * one.worker_cpus, one.workers))
@@ -201,7 +201,7 @@ def _ended(root: str, trial: Trial, last: dict[str, Any] | None, error: str | No
 
 
 def _progress(root: str, trial: Trial) -> Progress:
-    from microg.pipelines.har.train.checkpoints import RunFiles
+    from microg.pipelines.core.training.checkpoints import RunFiles
 
     return RunFiles(trial_folder(root, trial)).progress()
 

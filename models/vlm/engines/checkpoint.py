@@ -181,6 +181,14 @@ class Chat:
 
     def text(self, request: Request) -> str:
         """Return the prompt with one placeholder for a video or for each image, as the chat template writes it."""
+        return self._written(self._messages(request), add_generation_prompt=True)
+
+    def finished(self, request: Request, answer: str) -> str:
+        """Return the prompt with its answer, as the chat template writes a turn that is over."""
+        said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        return self._written([*self._messages(request), said], add_generation_prompt=False)
+
+    def _messages(self, request: Request) -> list[dict[str, Any]]:
         content = [{"type": "text", "text": request.prompt}]
         if request.frames is not None:
             count = 1 if self.frames_as == "video" else len(request.frames.pixels)
@@ -188,8 +196,11 @@ class Chat:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if request.system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": request.system}]})
+        return messages
+
+    def _written(self, messages: list[dict[str, Any]], **options: Any) -> str:
         more = {} if self.template is None else {"chat_template": self.template}
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **more)
+        return self.processor.apply_chat_template(messages, tokenize=False, **options, **more)
 
     def shown(self, frames: Frames) -> Frames:
         """Return frames as they stand in a prompt."""

@@ -78,6 +78,10 @@ class TransformersEngine(LocalEngine):
                 self._loaded = self._load()
             return self._loaded
 
+    def adopt(self, model: Any) -> None:
+        """Answer with a model that is loaded already, such as one in training."""
+        self._loaded = model
+
     def _load(self) -> Any:
         return load_model(self.checkpoint, self.stored_as, self.device, self.trust_remote_code)
 
@@ -195,9 +199,13 @@ class TransformersEngine(LocalEngine):
 
 
 def load_model(
-    checkpoint: Checkpoint, dtype: str = "float32", device: str = "auto", trust_remote_code: bool = False
+    checkpoint: Checkpoint,
+    dtype: str = "float32",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    **options: Any,
 ) -> Any:
-    """Return a checkpoint's model, ready to answer or to be trained further.
+    """Return a checkpoint's model, ready to answer or to be trained further; `options` are those of transformers.
 
     Of its generation settings only the tokens that end an answer are kept: many checkpoints bring a temperature or a
     penalty on repetition, with which greedy would not be greedy. Raises `ConfigError` when it cannot be loaded.
@@ -211,7 +219,11 @@ def load_model(
     make_known(checkpoint.config)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            checkpoint.source, revision=checkpoint.revision or "main", dtype=kind, trust_remote_code=trust_remote_code
+            checkpoint.source,
+            revision=checkpoint.revision or "main",
+            dtype=kind,
+            trust_remote_code=trust_remote_code,
+            **({**options, "device_map": place} if options else {}),
         )
     except Exception as error:
         raise ConfigError(
@@ -226,7 +238,7 @@ def load_model(
         pad_token_id=pad if pad is not None else (ends[0] if ends else None),
         bos_token_id=model.generation_config.bos_token_id,
     )
-    return restore_positions(model.to(place).eval())  # pyright: ignore[reportArgumentType]
+    return restore_positions((model if options else model.to(place)).eval())  # pyright: ignore[reportArgumentType]
 
 
 def number_format(name: str) -> Any:

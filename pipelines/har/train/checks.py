@@ -14,8 +14,8 @@ from microg.data.dataset import Dataset
 from microg.data.key_frames import check_labels
 from microg.errors import DatasetError, WeightsError
 from microg.formats.key_frame_sources import read_key_frames
+from microg.pipelines.core.training.plan import Plan
 from microg.pipelines.har.train.loop import TrainingContext
-from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.system import zoo
 from microg.system.weights import search_folders
@@ -101,6 +101,7 @@ def check_and_plan(config: TrainConfig, dataset: str, run_root: str, *, fetch: b
         epochs=config.epochs,
         validate_every=config.validation.every,
         seed=config.seed,
+        noun="key frames",
     )
     wanted = config.weights.file
     weights = None if not fetch and wanted and zoo.missing(wanted) else find_initial_weights(config)

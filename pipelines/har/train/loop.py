@@ -20,13 +20,13 @@ from microg.models.har.training.augment import quarter_turns
 from microg.models.har.training.batch_norm import RunningStatistics
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.har.training.step import Stepper, box_loss
+from microg.pipelines.core.training.checkpoints import Progress, RunFiles, TensorBoardLog
+from microg.pipelines.core.training.plan import Plan
+from microg.pipelines.core.training.worker_group import WorkerGroup
 from microg.pipelines.har.samples import SampleBatch
-from microg.pipelines.har.train.checkpoints import Progress, RunFiles, TensorBoardLog
-from microg.pipelines.har.train.plan import Plan
 from microg.pipelines.har.train.settings import TrainConfig
 from microg.pipelines.har.train.stream import Piece, Views
 from microg.pipelines.har.train.validation import Scorer, ValSums
-from microg.pipelines.har.train.worker_group import WorkerGroup
 
 _SUMS = ("loss_sum", "cells", "clips", "boxes", "failed")
 _FAILURES_KEPT = 100
@@ -216,7 +216,7 @@ class TrainLoop:
             self._log.epoch(row)
             if best or (progress.best is None and progress.finished):
                 save_weights(self.model, self._files.best, epoch=number, **self._about())
-            self._files.write_history(progress)
+            self._files.write_history(progress, "har_train")
         self._save()
         self.group.report({**row, "epochs": self.context.plan.epochs, "best_map": (progress.best or {}).get("map")})
 

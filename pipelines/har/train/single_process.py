@@ -7,13 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.ahead import ahead
+from microg.pipelines.core.training.checkpoints import RunFiles
+from microg.pipelines.core.training.plan import Position
+from microg.pipelines.core.training.worker_group import Collectives
 from microg.pipelines.har.train.checks import TrainingSetup
 from microg.pipelines.har.train.loop import TrainLoop
-from microg.pipelines.har.train.plan import Position
-from microg.pipelines.har.train.stream import Piece, ahead, decode_unit, pieces
+from microg.pipelines.har.train.stream import Piece, decode_unit, pieces
 from microg.pipelines.har.train.worker import build_model_and_stepper
-from microg.pipelines.har.train.worker_group import Collectives
 
 
 class SingleProcess(Collectives):

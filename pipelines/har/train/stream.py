@@ -1,23 +1,18 @@
-"""The stream of a whole run: units of the plan, decoded by Ray Data tasks on any node, dealt out to the workers.
-
-One execution serves all epochs with their validations: starting Ray Data anew for each would cost seconds, and decoding
-goes on while a worker validates or saves.
-"""
+"""The key frames of a whole run: units of the plan, decoded by Ray Data tasks on any node, dealt out to the workers."""
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from microg.data.label_space import LabelSpace
-from microg.errors import WorkerError
 from microg.pipelines.core.attempts import Attempts
-from microg.pipelines.core.stage import Pipeline, Stage, build_dataset
+from microg.pipelines.core.stage import Pipeline, Stage
+from microg.pipelines.core.training.lots import LOT_NUMBERS, Lots, stream_of, units_in_order
+from microg.pipelines.core.training.plan import PADDING, Plan, Position
 from microg.pipelines.har.samples import (
     SCHEMA,
     Sample,
@@ -29,16 +24,9 @@ from microg.pipelines.har.samples import (
     from_table,
     to_table,
 )
-from microg.pipelines.har.train.plan import PADDING, Plan, Position
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-
-T = TypeVar("T")
-# A step of a large model on a laptop takes minutes, and while the workers' buffers are full nothing moves.
-_NO_PROGRESS_TIMEOUT_S = 24 * 3600
-_RANGE_BLOCK = 1024
-_LOT_UNITS, _LOT_BYTES = 16, 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -56,45 +44,9 @@ def run_dataset(plan: Plan, start: Position, rows: tuple[pa.Table, pa.Table], vi
     """
     import ray
 
-    from microg.pipelines.core import session
-
-    session.configure_data()
-    ray.data.DataContext.get_current().execution_no_progress_timeout_s = _NO_PROGRESS_TIMEOUT_S
     lots = Lots.of(plan, start, max(views.train.clip_bytes, views.val.clip_bytes))
     decode = DECODE.bound(plan=plan, lots=lots, rows=(ray.put(rows[0]), ray.put(rows[1])), views=views)
-    numbers = ray.data.range(lots.count, override_num_blocks=-(-lots.count // _RANGE_BLOCK))
-    return build_dataset(PIPELINE.with_stages(replace(decode, cpus=cpus)), numbers)
-
-
-@dataclass(frozen=True)
-class Lots:
-    """Units of one worker that one task decodes: lot `number` goes to worker `number % workers`.
-
-    Ray Data's scheduling takes tens of milliseconds of a core for each block, whatever is in it: with blocks of one
-    unit it took as much of a laptop as a small model did.
-    """
-
-    first: int
-    end: int
-    workers: int
-    size: int
-
-    @classmethod
-    def of(cls, plan: Plan, start: Position, clip_bytes: int) -> Lots:
-        """Return the lots from `start` on, of some megabytes each."""
-        size = max(1, min(_LOT_UNITS, _LOT_BYTES // max(plan.block * clip_bytes, 1)))
-        return cls(plan.first_unit(start), plan.units, plan.workers, size)
-
-    @property
-    def count(self) -> int:
-        """Number of lots; as many for each worker."""
-        return -(-(self.end - self.first) // (self.workers * self.size)) * self.workers
-
-    def units(self, number: int) -> range:
-        """Return the numbers of the units of a lot."""
-        turn, worker = divmod(number, self.workers)
-        begin = self.first + turn * self.size * self.workers
-        return range(begin + worker, min(begin + self.size * self.workers, self.end), self.workers)
+    return stream_of(PIPELINE.with_stages(replace(decode, cpus=cpus)), lots)
 
 
 def decode_lots(
@@ -122,12 +74,10 @@ def decode_unit(
     return to_table([*samples, *[Sample(epoch=epoch)] * (len(keys) - len(wanted))])
 
 
-# One lot a call, and so one lot a block: a block is what is dealt out.
-_LOT_NUMBERS = pa.schema([("id", pa.int64())])
 DECODE = Stage(
-    name="decode", work=decode_lots, reads=_LOT_NUMBERS, writes=SCHEMA.append(pa.field("unit", pa.int64())), rows=1
+    name="decode", work=decode_lots, reads=LOT_NUMBERS, writes=SCHEMA.append(pa.field("unit", pa.int64())), rows=1
 )
-PIPELINE = Pipeline(name="train samples", source=_LOT_NUMBERS, stages=(DECODE,))
+PIPELINE = Pipeline(name="train samples", source=LOT_NUMBERS, stages=(DECODE,))
 
 
 @dataclass(frozen=True)
@@ -162,19 +112,8 @@ def pieces(
 
 def _samples(blocks: Iterator[pa.Table], plan: Plan, worker: int, start: Position) -> Iterator[list[Sample]]:
     """Yield the samples of each unit of `worker`, padding left out."""
-    due = plan.units_of(worker, start)
-    for block in blocks:
-        for first in range(0, block.num_rows, plan.block):
-            table = block.slice(first, plan.block)
-            number, wanted = table["unit"][0].as_py(), next(due)
-            if number != wanted:
-                raise WorkerError(
-                    f"unit {wanted} of the samples was due, {number} came", "run the same command again to resume"
-                )
-            yield [sample for sample in from_table(table.select(SCHEMA.names)) if sample.key]
-    left = next(due, None)
-    if left is not None:
-        raise WorkerError(f"the stream of samples ended before unit {left}", "run the same command again to resume")
+    for table in units_in_order(blocks, plan, worker, start):
+        yield [sample for sample in from_table(table.select(SCHEMA.names)) if sample.key]
 
 
 def _piece(samples: list[Sample], view: View, space: LabelSpace, *, validation: bool) -> Piece:
@@ -190,39 +129,3 @@ def pinned(piece: Piece) -> Piece:
         for batch in piece.batches
     )
     return replace(piece, batches=batches)
-
-
-def ahead(source: Iterator[T], depth: int) -> Iterator[T]:
-    """Yield what `source` yields, made ready by a thread up to `depth` items ahead; its errors come through."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    closed = threading.Event()
-
-    def put(item: tuple[str, Any]) -> bool:
-        while not closed.is_set():
-            try:
-                ready.put(item, timeout=0.5)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in source:
-                if not put(("item", item)):
-                    return
-            put(("end", None))
-        except BaseException as error:
-            put(("error", error))
-
-    threading.Thread(target=work, daemon=True, name="samples-ahead").start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        closed.set()

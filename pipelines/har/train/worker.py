@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from microg.errors import ConfigError, MicrogError, WorkerError
 from microg.pipelines.core.shared_files import SharedFile
 from microg.pipelines.har.train.loop import TrainingContext
 from microg.pipelines.har.train.settings import TrainConfig
-from microg.storage_faults import ends_run
 
 
-def train_worker(arguments: dict[str, Any]) -> None:
-    """Entry point of a worker; `arguments` hold `context`, the actor `monitor`, the `device` that training computes on,
-    initial `weights` as a `SharedFile` or None, and `threads` of torch (0: as it is).
+@dataclass(frozen=True, kw_only=True)
+class WorkerArguments:
+    """What a worker is given: the run's context, and its initial weights where it has any."""
 
-    An error that a second attempt cannot mend is left with the monitor: the group that Ray then starts ends at once.
-    """
-    import ray
-    import ray.train
-    import ray.train.torch
-    import torch
+    context: TrainingContext
+    weights: SharedFile | None
 
-    context: TrainingContext = arguments["context"]
-    monitor = arguments["monitor"]
-    if ray.get(monitor.should_stop.remote()):
-        return
-    if arguments["threads"]:
-        torch.set_num_threads(arguments["threads"])
-    try:
-        device = torch.device("cpu") if arguments["device"] == "cpu" else ray.train.torch.get_device()
-        if device.type != arguments["device"]:
-            raise ConfigError(
-                f"training was to run on {arguments['device']}, but torch of this node has only {device.type}",
-                "see 'microg doctor' on that node (a driver, a build of torch without CUDA), or use --device cpu",
-            )
-        _train(context, monitor, device, arguments["weights"])
-    except Exception as problem:
-        error = ends_run(problem) or problem
-        if isinstance(error, MicrogError) and not isinstance(error, WorkerError):
-            ray.get(monitor.record_failure.remote(error))
-        else:  # a fresh start may help
-            ray.get(monitor.record_traceback.remote(traceback.format_exc()))
-        raise
+
+def train_worker(arguments: WorkerArguments, monitor: Any, device: Any) -> None:
+    """Train a run from wherever it is to its end, on a torch device; `monitor` is the actor beside the driver."""
+    _train(arguments.context, monitor, device, arguments.weights)
 
 
 def _train(context: TrainingContext, monitor: Any, device: Any, weights: SharedFile | None) -> None:
     import ray
     import ray.train
 
-    from microg.pipelines.har.train.checkpoints import RunFiles
+    from microg.pipelines.core.training.ahead import ahead
+    from microg.pipelines.core.training.checkpoints import RunFiles
+    from microg.pipelines.core.training.worker_group import RayWorkerGroup
     from microg.pipelines.har.train.loop import TrainLoop
-    from microg.pipelines.har.train.stream import ahead, pieces, pinned
-    from microg.pipelines.har.train.worker_group import RayWorkerGroup
+    from microg.pipelines.har.train.stream import pieces, pinned
 
     group = RayWorkerGroup(monitor, device)
     if group.rank == 0:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from microg.demo.tiny_vlm.learner import Batch, Learner, People, Positions
-from microg.demo.tiny_vlm.packing import Example, pack, stack
 from microg.demo.tiny_vlm.patches import Move, PatchRule, cell_labels, covered_cells, resize_frames
 from microg.models.vlm.base import Frames
 from microg.models.vlm.engines.checkpoint import find, frames_for_processor, load_chat
 from microg.models.vlm.engines.transformers import load_model
 from microg.models.vlm.prompts import prompt
+from microg.models.vlm.tuning.packing import Example, pack, stack
 
 QUESTIONS = {
     "How many people are there?": "Two.",

@@ -102,12 +102,13 @@ print(cluster.decide_device(Resources(), "auto", who="the model", fix="--device 
 print(cluster.pool_size(Resources(cpus=4.0)))
 from microg.jobs.commands.har_sweep.run import concurrency
 from microg.jobs.commands.har_sweep.settings import load_sweep_settings
-from microg.pipelines.har.train.run import place_workers
+from microg.pipelines.core.training.fit import place_workers
 from microg.pipelines.har.train.settings import TrainConfig
 tiny = {"model": {"name": "TINY"}, "schedule": {"starts": [0], "relative": [1]}}
-print(place_workers(TrainConfig.model_validate({**tiny, "batch": 4, "micro_batch": 2, "resources": {"workers": 2}})))
+two, three = {"batch": 4, "resources": {"workers": 2}}, {"batch": 6, "resources": {"workers": 3}}
+print(place_workers(TrainConfig.model_validate({**tiny, "micro_batch": 2, **two}).resources))
 try:
-    place_workers(TrainConfig.model_validate({**tiny, "batch": 6, "micro_batch": 2, "resources": {"workers": 3}}))
+    place_workers(TrainConfig.model_validate({**tiny, "micro_batch": 2, **three}).resources)
 except ConfigError as error:
     print(error.what.partition(";")[0])
 sweep = load_sweep_settings("data", ["tiny"], ["lr=grid(0.1,0.01,0.001)"], [])

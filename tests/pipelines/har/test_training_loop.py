@@ -15,12 +15,13 @@ from microg.data.label_space import MICROG_50
 from microg.errors import DatasetError, TrainingError, WeightsError, WorkerError
 from microg.models.har.backbones.registry import build
 from microg.models.har.checkpoints import save_weights
-from microg.pipelines.har.train.checkpoints import Progress, RunFiles
+from microg.pipelines.core.training.ahead import ahead
+from microg.pipelines.core.training.checkpoints import Progress, RunFiles
+from microg.pipelines.core.training.plan import Position
 from microg.pipelines.har.train.checks import TrainingSetup, check_and_plan, val_truth
 from microg.pipelines.har.train.loop import TrainLoop
-from microg.pipelines.har.train.plan import Position
 from microg.pipelines.har.train.single_process import SingleProcess, local_blocks
-from microg.pipelines.har.train.stream import ahead, pieces
+from microg.pipelines.har.train.stream import pieces
 from tests.support.helpers import moving_scene, write_video
 from tests.support.s3_server import object_store, upload
 from tests.support.training import assert_same_bits, make_training_dataset, run_alone, tiny_config

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from microg.pipelines.har.train.plan import Plan, Position
-from microg.pipelines.har.train.stream import Lots
+from microg.pipelines.core.training.lots import Lots
+from microg.pipelines.core.training.plan import Plan, Position
 
 PLAN = Plan(train=50, val=7, batch=12, micro_batch=4, workers=3, epochs=3, validate_every=2, seed=1)
 

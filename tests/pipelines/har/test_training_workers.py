@@ -13,7 +13,7 @@ from torch import nn
 
 from microg import storage
 from microg.models.har.training.batch_norm import RunningStatistics
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.checkpoints import RunFiles
 from tests.support.processes import ROOT
 from tests.support.training import last_weights, make_training_dataset
 

@@ -1,6 +1,6 @@
-"""Which key frames are shown when: a pure function of seed, sizes and settings, whatever the number of workers.
+"""Which samples are shown when: a pure function of seed, sizes and settings, whatever the number of workers.
 
-A run is one sequence of units of `block` key frames: of each epoch its training iterations in a new order, then, where
+A run is one sequence of units of `block` samples: of each epoch its training iterations in a new order, then, where
 it is due, all of validation, padded to whole rounds. Units go round the workers in turn, so a place in the run
 (epoch, iteration) is all the state that a sampler has.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from microg.errors import ConfigError
 
 PADDING = -1
-_LARGEST_BLOCK = 4  # key frames: small enough for several tasks to share one batch
+_LARGEST_BLOCK = 4  # samples: small enough for several tasks to share one batch
 
 
 @dataclass(frozen=True, order=True)
@@ -29,7 +29,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Unit:
-    """A block of key frames decoded together; indices into the split's rows, `PADDING` where there is none."""
+    """A block of samples decoded together; indices into the split's rows, `PADDING` where there is none."""
 
     number: int
     epoch: int
@@ -42,14 +42,15 @@ class Plan:
     """The order of all samples of a run.
 
     Attributes:
-        train: Key frames of the train split.
-        val: Key frames of the val split.
-        batch: Key frames of one optimizer step, over all workers.
-        micro_batch: Key frames whose loss is averaged first.
+        train: Samples of the train split.
+        val: Samples of the val split.
+        batch: Samples of one optimizer step, over all workers.
+        micro_batch: Samples whose loss is averaged first.
         workers: Processes that train.
         epochs: Epochs of the run.
         validate_every: Epochs between two validations; the last epoch always has one.
-        seed: Of the order of key frames.
+        seed: Of the order of samples.
+        noun: What people call the samples.
     """
 
     train: int
@@ -60,11 +61,12 @@ class Plan:
     epochs: int
     validate_every: int
     seed: int
+    noun: str = "samples"
 
     def __post_init__(self) -> None:
         if self.train < self.batch:
             raise ConfigError(
-                f"the train split has {self.train} key frames, fewer than one batch of {self.batch}",
+                f"the train split has {self.train} {self.noun}, fewer than one batch of {self.batch}",
                 "lower it with --set batch=N (and --set micro_batch=N)",
             )
 
@@ -80,7 +82,7 @@ class Plan:
 
     @cached_property
     def block(self) -> int:
-        """Key frames of a unit: the largest divisor of a micro-batch up to a bound."""
+        """Samples of a unit: the largest divisor of a micro-batch up to a bound."""
         return next(size for size in range(min(_LARGEST_BLOCK, self.micro_batch), 0, -1) if not self.micro_batch % size)
 
     @property
@@ -123,7 +125,7 @@ class Plan:
         return int(self._starts[-1])
 
     def order(self, epoch: int) -> np.ndarray:
-        """Return the order of the train key frames (train,) int64 in `epoch`."""
+        """Return the order of the train samples (train,) int64 in `epoch`."""
         return _order(self.seed, epoch, self.train)
 
     def unit(self, number: int) -> Unit:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from microg.errors import ConfigError
-from microg.pipelines.har.train.plan import PADDING, Plan, Position
+from microg.pipelines.core.training.plan import PADDING, Plan, Position
 
 PLAN = Plan(train=103, val=17, batch=24, micro_batch=6, workers=1, epochs=3, validate_every=2, seed=5)
 
@@ -96,5 +96,5 @@ def test_published_sizes_give_the_reference_number_of_iterations() -> None:
 
 
 def test_a_split_smaller_than_a_batch_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"3 key frames.*--set batch"):
+    with pytest.raises(ConfigError, match=r"3 samples.*--set batch"):
         Plan(train=3, val=1, batch=8, micro_batch=8, workers=1, epochs=1, validate_every=1, seed=0)

@@ -13,7 +13,7 @@ from typing import Any
 from microg import storage
 from microg.data import schema
 from microg.errors import DatasetError
-from microg.pipelines.har.train.plan import Position
+from microg.pipelines.core.training.plan import Position
 from microg.storage_faults import writing
 
 _FORMAT = "microg-train/1"
@@ -83,6 +83,20 @@ class RunFiles:
     def _commit(self, progress: Progress) -> None:
         storage.write_json(storage.join(self._folder, "progress.json"), {"format": _FORMAT, **asdict(progress)})
 
+    def save_best(self, state: dict[str, Any]) -> None:
+        """Keep the weights of the best epoch so far."""
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        storage.write_bytes(self.best, buffer.getbuffer())
+
+    def load_best(self) -> dict[str, Any]:
+        """Return the weights of the best epoch, tensors on the CPU."""
+        import torch
+
+        return torch.load(io.BytesIO(storage.read_bytes(self.best)), map_location="cpu", weights_only=True)
+
     def load(self, progress: Progress) -> dict[str, Any] | None:
         """Return the state that belongs to `progress`, tensors on the CPU; None at the start of a run."""
         if progress.state is None:
@@ -92,10 +106,10 @@ class RunFiles:
         data = storage.read_bytes(storage.join(self._folder, progress.state))
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
-    def write_history(self, progress: Progress) -> None:
-        """Write table `har_train`: one row a finished epoch."""
-        table = schema.from_rows("har_train", progress.history)
-        storage.write_parquet(storage.join(self.root, "tables", "har_train.parquet"), table)
+    def write_history(self, progress: Progress, name: str) -> None:
+        """Write the run's table `name`: one row a finished epoch."""
+        table = schema.from_rows(name, progress.history)
+        storage.write_parquet(storage.join(self.root, "tables", f"{name}.parquet"), table)
 
 
 _EVERY = 10  # steps between two points
@@ -124,7 +138,7 @@ class TensorBoardLog:
                 self._writer.add_scalar("train/lr", lr, step)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Add a row of table `har_train`."""
+        """Add a row of the table of epochs."""
         if self._writer is None:
             return
         named = {

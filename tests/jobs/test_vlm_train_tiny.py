@@ -1,4 +1,4 @@
-"""`microg vlm train`: a model that serves, the same bits after a kill, and what it refuses."""
+"""`microg vlm train-tiny`: a model that serves, the same bits after a kill, and what it refuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from microg.models.vlm.engines.transformers import TransformersEngine
 from microg.models.vlm.frames import sample_frames
 from microg.models.vlm.prompts import prompt
 from microg.models.vlm.sampling import parse_policy
-from microg.pipelines.har.train.checkpoints import RunFiles
+from microg.pipelines.core.training.checkpoints import RunFiles
 from tests.support.helpers import make_dataset
 from tests.support.processes import microg, start_microg, wait_for
 
@@ -89,7 +89,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
 @pytest.mark.slow
 def test_a_killed_training_is_resumed_by_the_same_command_to_the_same_bits(dataset: str, tmp_path: Path):
     settings = [f"--set={name}={json.dumps(value)}" for name, value in (SETTINGS | {"epochs": 30}).items()]
-    words = ["vlm", "train", dataset, *settings, "--run"]
+    words = ["vlm", "train-tiny", dataset, *settings, "--run"]
     files, log = RunFiles(str(tmp_path / "killed")), tmp_path / "log"
     process = start_microg(log, *words, tmp_path / "killed")
     # a checkpoint follows every step: soon after this one the next step is under way
@@ -180,14 +180,14 @@ def test_what_cannot_be_taught_is_refused_with_a_reason(
         train(VlmTrainSettings(**SETTINGS | {"scheme": "published"}), dataset, str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="local"):
         train(VlmTrainSettings(**SETTINGS), dataset, "s3://bucket/run")
-    assert microg("vlm", "train", dataset, "--scheme=source", "--dry-run", "--json") == 0
+    assert microg("vlm", "train-tiny", dataset, "--scheme=source", "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["clips"] == {"train": 2, "val": 1}
     assert plan["lessons"] == {"other": 8, "count": 2, "unanswerable": 2, "caption": 2}
-    assert microg("vlm", "train", dataset, "--scheme=source", "--dry-run", "--set=frames={kind: dense}") == 0
+    assert microg("vlm", "train-tiny", dataset, "--scheme=source", "--dry-run", "--set=frames={kind: dense}") == 0
     assert "frames: dense" in capsys.readouterr().out  # without the keys of the default policy
-    assert microg("vlm", "train", dataset, "--scheme=source", "--dry-run", "--set=frames.kind=dense") == 0
-    assert microg("vlm", "train", dataset, "--set=size.hidden=100", "--dry-run") == 2
+    assert microg("vlm", "train-tiny", dataset, "--scheme=source", "--dry-run", "--set=frames.kind=dense") == 0
+    assert microg("vlm", "train-tiny", dataset, "--set=size.hidden=100", "--dry-run") == 2
     assert "multiple" in capsys.readouterr().err
 
 
