@@ -37,22 +37,7 @@ def training_curves(
     scored = history[history["val_map_corrected"].notna()]
     with styled():
         result, (left, right) = figure(9.5, 4.2, columns=2)
-        left.plot(history["epoch"], history["loss"], color=_BLUE, linewidth=2, label="training")
-        val = history[history["val_loss"].notna()]
-        if len(val):
-            left.plot(val["epoch"], val["val_loss"], color=_RED, linewidth=1.6, marker="o", markersize=4, label="val")
-        low, high = float(history["loss"].min()), float(history["loss"].max())
-        if low > 0 and high / low > 20:
-            left.set_yscale("log")
-            plain_logarithm(left.yaxis)
-        left.set_title("Loss")
-        rate = left.twinx()
-        rate.fill_between(history["epoch"], history["lr"], color=NEUTRAL, alpha=0.12, linewidth=0)
-        rate.set(ylim=(0, float(history["lr"].max()) * 1.05 or 1), ylabel="learning rate (grey)")
-        rate.grid(visible=False)
-        left.set_zorder(rate.get_zorder() + 1)
-        left.patch.set_visible(False)
-        left.legend(loc="upper right")
+        loss_panel(left, history)
         marks = [("val_map_corrected", _GREEN, "corrected"), ("val_map_paper", _ORANGE, "paper")]
         for column, colour, label in marks:
             right.plot(
@@ -92,6 +77,26 @@ def training_curves(
             f"Training curves of {name}: loss {float(history['loss'].iloc[0]):.3f} to {last:.3f} in "
             f"{len(history)} epochs; {text}.",
         )
+
+
+def loss_panel(axes: Axes, history: pd.DataFrame) -> None:
+    """Draw the losses of training and val over epochs, with the learning rate behind them."""
+    axes.plot(history["epoch"], history["loss"], color=_BLUE, linewidth=2, label="training")
+    val = history[history["val_loss"].notna()]
+    if len(val):
+        axes.plot(val["epoch"], val["val_loss"], color=_RED, linewidth=1.6, marker="o", markersize=4, label="val")
+    low, high = float(history["loss"].min()), float(history["loss"].max())
+    if low > 0 and high / low > 20:
+        axes.set_yscale("log")
+        plain_logarithm(axes.yaxis)
+    axes.set_title("Loss")
+    rate = axes.twinx()
+    rate.fill_between(history["epoch"], history["lr"], color=NEUTRAL, alpha=0.12, linewidth=0)
+    rate.set(ylim=(0, float(history["lr"].max()) * 1.05 or 1), ylabel="learning rate (grey)")
+    rate.grid(visible=False)
+    axes.set_zorder(rate.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.legend(loc="upper right")
 
 
 def _top(scored: pd.DataFrame) -> float:

@@ -16,6 +16,7 @@ RUN_KINDS = Registry(
         "har transfer": "microg.reports.run_kinds.har_transfer:KIND",
         "har train": "microg.reports.run_kinds.har_train:KIND",
         "har sweep": "microg.reports.run_kinds.har_sweep:KIND",
+        "vlm train": "microg.reports.run_kinds.vlm_train:KIND",
         "har predict": "microg.reports.run_kinds.har_predict:KIND",
         "vlm generate": "microg.reports.run_kinds.vlm_generate:KIND",
         "curate": "microg.reports.run_kinds.curate:KIND",

@@ -33,14 +33,18 @@ _WITHOUT = {
 
 @dataclass(frozen=True)
 class Folders:
-    """What there is to work on: `data` is a dataset, `run` has predictions, `said` answers, `out` is not there yet."""
+    """What there is to work on: `data` is a dataset, `run` has predictions, `said` answers, `model` is a language model,
+    `out` is not there yet.
+    """
 
     data: str
     run: str
     said: str
+    model: str
     out: str
 
 
+_CLIP = ("--batch", "1")
 _ONE = ("--set", "batch=1", "--set", "micro_batch=1")
 # By command: its words after its name. They write to `out`, or to `data` where `out` is not among them.
 _WORDS: dict[str, Callable[[Folders], list[str]]] = {
@@ -71,12 +75,15 @@ _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "vlm convert": lambda f: [f.run, f.out],
     "vlm generate": lambda f: ["--dataset", f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
     "vlm score": lambda f: ["--predictions", f.said, "--references", f.data, "--out", f.out, "--metrics", "rouge_l"],
+    "vlm merge": lambda f: [f.run, "--out", f.out],
+    "vlm train": lambda f: [f.data, "--model", f.model, "--scheme", "published", *_CLIP, "--run", f.out],
     "vlm train-tiny": lambda f: [f.data, "--run", f.out],
 }
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    from microg.demo.tiny_models import build as build_tiny
     from microg.models.har.backbones.registry import build
     from microg.models.har.checkpoints import save_weights
 
@@ -87,7 +94,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     jhmdb(run / "jhmdb")
     save_weights(build("TINY", roi_scale="true", num_classes=50), str(run / "tiny.pt"), label_space="microg50")
     said = said_file(root / "said.json", data, 1.0, 0)
-    return Folders(str(root / "data"), str(run), str(said), "")
+    model = build_tiny("qwen2_5_vl", root / "model")
+    return Folders(str(root / "data"), str(run), str(said), str(model), "")
 
 
 def _spread_over_splits(data: Dataset) -> None:

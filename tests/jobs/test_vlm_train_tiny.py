@@ -156,7 +156,7 @@ def test_a_damaged_clip_is_left_out_and_told(tmp_path: Path, capsys: pytest.Capt
     ]
     arguments = (
         "vlm",
-        "train",
+        "train-tiny",
         tmp_path / "data",
         "--run",
         tmp_path / "run",

@@ -17,6 +17,10 @@ from microg.pipelines.vlm.train.settings import TuneSettings
 from microg.pipelines.vlm.train.worker import ADAPTER, MODEL, put_folder, save_checkpoint
 
 REPORT = "merge.json"
+# Of a card's settings, those that say how frames and words are shown.
+_SHOWN = ("frames_as", "chat_template", "repeat_frames", "processor")
+# How far logits may be apart, as a part of the largest: 16 bits round weights.
+_LARGEST = 0.1
 # What the two models are asked, to compare them: one clip of noise with so many frames of so many pixels.
 _FRAMES, _HEIGHT, _WIDTH = 4, 112, 168
 
@@ -61,6 +65,12 @@ def merge_run(run: str, out: str | None = None, device: str = "cpu") -> dict[str
         ConfigError: The run has no adapters, or its model is another one now.
         WeightsError: The adapters do not fit, or the merged model does not say what the model with adapters says.
     """
+    target = out or storage.join(run, MODEL)
+    with exclusive(target):
+        return _merge(run, target, device)
+
+
+def _merge(run: str, target: str, device: str) -> dict[str, Any]:
     import torch
 
     from microg.models.vlm.engines.transformers import TransformersEngine, load_model
@@ -72,17 +82,14 @@ def merge_run(run: str, out: str | None = None, device: str = "cpu") -> dict[str
         raise ConfigError(f"{run} tuned the weights themselves: nothing is to be merged", f"use {run}/{MODEL}")
     if not storage.exists(storage.join(adapter, "adapter_config.json")):
         raise ConfigError(f"{run} has no adapters yet", "run the same 'microg vlm train' again to finish it")
-    target = out or storage.join(run, MODEL)
     found = folder_card(settings.model) if is_checkpoint(settings.model) else card(settings.model)
-    shown = {
-        name: found.settings[name] for name in ("frames_as", "chat_template", "repeat_frames") if name in found.settings
-    }
+    shown = {name: found.settings[name] for name in _SHOWN if name in found.settings}
     engine = TransformersEngine(found.hub_id, found.settings.get("revision"), **shown)
     if engine.checkpoint.identity != settings.model_identity:
         raise ConfigError(
             f"{settings.model} is not the model that {run} tuned", "its files have changed: put those ones back"
         )
-    with exclusive(target), tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         local = _local(adapter, Path(scratch) / ADAPTER)
         kind = "bfloat16" if device != "cpu" else engine.stored_as
         model = with_adapter(load_model(engine.checkpoint, kind, device), local)
@@ -91,22 +98,15 @@ def merge_run(run: str, out: str | None = None, device: str = "cpu") -> dict[str
         after = _logits(plain, engine)
         difference = float((after - before).abs().max())
         same = float((after.argmax(-1) == before.argmax(-1)).float().mean())
-        scale = float(before.abs().max())
-        if not torch.isfinite(after).all() or difference > 0.1 * max(scale, 1.0):
+        if not torch.isfinite(after).all() or difference > _LARGEST * max(float(before.abs().max()), 1.0):
             raise WeightsError(
                 f"the merged model's logits are {difference:.3g} from those of the model with adapters",
                 "load it with --device cuda, or keep the adapters apart",
             )
         folder = Path(scratch) / MODEL
         save_checkpoint(plain, engine, folder, settings)
-        about = {
-            **report.to_dict(),
-            "logits": difference,
-            "same_choice": same,
-            "dtype": kind,
-            "run": run,
-            "model": target,
-        }
+        about = {**report.to_dict(), "logits": difference, "same_choice": same, "dtype": kind, "run": run}
+        about["model"] = target
         storage.write_json(str(folder / REPORT), about)
         (folder / "README.md").write_text(model_card(run, settings, about), encoding="utf-8")
         put_folder(folder, target)
