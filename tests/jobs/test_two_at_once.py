@@ -33,8 +33,8 @@ _WITHOUT = {
 
 @dataclass(frozen=True)
 class Folders:
-    """What there is to work on: `data` is a dataset, `run` has predictions, `said` answers, `model` is a language model,
-    `out` is not there yet.
+    """What there is to work on: `data` is a dataset, `run` has predictions, `said` answers, `model` is a language
+    model, `out` is not there yet.
     """
 
     data: str
