@@ -37,7 +37,7 @@ def tuning_curves(history: pd.DataFrame, name: str) -> Plot | None:
                 right.annotate(
                     registry.title(score),
                     (scored["epoch"].iloc[-1], values.iloc[-1]),
-                    (6, 0),
+                    (6, 7 if values.iloc[-1] < 3 else 0),
                     textcoords="offset points",
                     va="center",
                     fontsize=10,

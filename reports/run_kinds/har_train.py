@@ -9,7 +9,8 @@ from microg.metrics.published import har_row
 from microg.reports.html import Section, picture, section
 from microg.reports.plots.training import training_curves
 from microg.reports.run_folders import RunFolder
-from microg.reports.run_kinds.kind import Cost, Headline, Remark, ReportSection, RunKind, SectionInputs
+from microg.reports.run_kinds.kind import Headline, ReportSection, RunKind, SectionInputs
+from microg.reports.run_kinds.trainings import cost_from, failed_clips, remarks
 from microg.reports.tables.result_table import percent, rounded
 
 
@@ -18,24 +19,6 @@ def _headlines(run: RunFolder) -> list[Headline]:
     value = percent(best.get("map"))
     score = [] if value is None else [Headline("best val mAP %", rounded(value, 2), f"epoch {best.get('epoch')}")]
     return [*score, Headline("epochs", str(run.metrics.get("epochs", "")))]
-
-
-def _remarks(run: RunFolder) -> list[Remark]:
-    failures = run.metrics.get("failures") or []
-    if not failures:
-        return []
-    return [Remark(run.name, "failed-rows", f"{len(failures)} clips could not be used", tuple(map(str, failures[:3])))]
-
-
-def _cost(run: RunFolder, last: Cost | None) -> Cost:
-    history = run.metrics.get("history") or run.table("har_train").to_pylist()
-    seconds = sum((epoch.get("train_s") or 0.0) + (epoch.get("val_s") or 0.0) for epoch in history)
-    clips = sum(epoch.get("clips") or 0 for epoch in history)
-    trained = sum(epoch.get("train_s") or 0.0 for epoch in history)
-    rate = clips / trained if trained else None
-    return Cost(
-        items=clips, unit="clips", seconds=seconds, rate=rate, bottleneck=None if last is None else last.bottleneck
-    )
 
 
 def _curves(runs: Sequence[RunFolder], _: SectionInputs) -> Section | None:
@@ -63,8 +46,8 @@ KIND = RunKind(
     command="har train",
     tables=("har_train",),
     headlines=_headlines,
-    remarks=_remarks,
-    failed_rows=lambda run: len(run.metrics.get("failures") or []),
-    cost=_cost,
+    remarks=remarks,
+    failed_rows=failed_clips,
+    cost=cost_from("har_train"),
     sections=(ReportSection(name="training", make=_curves, tables=("har_train",), unfinished=True),),
 )

@@ -54,6 +54,7 @@ _WORDS: dict[str, Callable[[Folders], list[str]]] = {
     "data agreement": lambda f: [f.data, "--run", f.out],
     "data annotate-synthetic": lambda f: [f.data, "footage"],
     "data export": lambda f: ["coco", f.data, f.out],
+    "data export-sft": lambda f: [f.data, f.out, "--scheme", "published"],
     "data import": lambda f: ["coco", "annotations", f.out],
     "data make-qa": lambda f: [f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],
     "data label-qa": lambda f: [f.data, "--model", "m", "--url", "http://127.0.0.1:9/v1", "--run", f.out],

@@ -22,7 +22,7 @@ from tests.support import scored_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Their run folders are listed, with nothing more to show.
-_WITHOUT_A_KIND = {"demo", "data agreement", "data label-qa", "data make-qa", "vlm train-tiny"}
+_WITHOUT_A_KIND = {"demo", "data export-sft", "data agreement", "data label-qa", "data make-qa", "vlm train-tiny"}
 
 
 def test_every_command_that_starts_runs_has_a_kind_or_nothing_to_show() -> None:

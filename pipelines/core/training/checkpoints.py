@@ -7,6 +7,7 @@ leaves a pair that fits. `checkpoints/best.pt` holds the weights of the best epo
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from microg.storage_faults import writing
 
 _FORMAT = "microg-train/1"
 BEST = "best.pt"
+_FAILURES_KEPT = 100
 
 
 @dataclass
@@ -32,6 +34,34 @@ class Progress:
     finished: bool = False
     failures: list[str] = field(default_factory=list)
     state: str | None = None
+
+    def steps(self, iterations: int) -> int:
+        """Return the optimizer steps that are done, of so many an epoch."""
+        return self.epoch * iterations + self.iteration
+
+    def add(self, totals: Mapping[str, float], waited: float, seconds: float, failures: Sequence[str]) -> None:
+        """Add a step to the sums of the epoch: seconds that workers waited and that it took, and what failed."""
+        for name, value in {**totals, "wait_s": waited, "train_s": seconds}.items():
+            self.partial[name] = self.partial.get(name, 0.0) + value
+        self.keep_failures(failures)
+
+    def keep_failures(self, failures: Sequence[str]) -> None:
+        """Keep what failed, each once and not without end."""
+        new = [failure for failure in dict.fromkeys(failures) if failure not in self.failures]
+        self.failures += new[: _FAILURES_KEPT - len(self.failures)]
+
+    def where(self, phase: str, iterations: int, lr: float, loss: float) -> dict[str, Any]:
+        """Return what a driver is told of a worker that is in a phase, with the last step's rate and loss."""
+        return {
+            "phase": phase,
+            "epoch": self.epoch,
+            "steps": self.steps(iterations),
+            "iterations": iterations,
+            "lr": lr,
+            "loss": loss,
+            "best": self.best,
+            "wait_share": self.partial.get("wait_s", 0.0) / max(self.partial.get("train_s", 0.0), 1e-9),
+        }
 
     @property
     def position(self) -> Position:

@@ -29,7 +29,6 @@ from microg.pipelines.har.train.stream import Piece, Views
 from microg.pipelines.har.train.validation import Scorer, ValSums
 
 _SUMS = ("loss_sum", "cells", "clips", "boxes", "failed")
-_FAILURES_KEPT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ class TrainLoop:
         self._scorer = Scorer(context.val_rows, context.val_truth, context.config.space)
         self._saved = time.monotonic()
         logs = context.config.tensorboard and group.rank == 0
-        self._log = TensorBoardLog(context.root if logs else None, self._steps_done())
+        self._log = TensorBoardLog(context.root if logs else None, self.progress.steps(self.context.plan.iterations))
         self._lr, self._loss = 0.0, float("nan")
 
     def run(self, work: Iterator[Piece]) -> bool:
@@ -94,9 +93,9 @@ class TrainLoop:
             # the wish to stop travels with the sums, so that all workers end at the same step
             *totals, stop = self.group.total([*sums, float(self.group.update(self._where("training")))])
             progress.iteration += 1
-            self._add(dict(zip(_SUMS, totals, strict=True)), waited, time.monotonic() - started, failures)
+            self.progress.add(dict(zip(_SUMS, totals, strict=True)), waited, time.monotonic() - started, failures)
             self._loss = totals[0] / max(totals[1], 1)
-            self._log.step(self._steps_done(), self._loss, self._lr)
+            self._log.step(self.progress.steps(self.context.plan.iterations), self._loss, self._lr)
             if stop:
                 self._save()
                 return False
@@ -182,7 +181,7 @@ class TrainLoop:
         parts = self.group.gather(sums)
         scores = self._scorer.scores(parts) if self.group.rank == 0 else {}
         failures = [failure for part in parts for failure in part.failed]
-        self._keep_failures(failures)
+        self.progress.keep_failures(failures)
         scores = self.group.gather(scores)[0]
         return {**scores, "val_s": time.monotonic() - started, "val_failed": len(failures)}
 
@@ -236,28 +235,5 @@ class TrainLoop:
             self._files.save(self.progress, {"model": self.model.state_dict(), **self.stepper.state()})
         self._saved = time.monotonic()
 
-    def _add(self, totals: dict[str, float], waited: float, seconds: float, failures: list[str]) -> None:
-        partial = self.progress.partial
-        for name, value in {**totals, "wait_s": waited, "train_s": seconds}.items():
-            partial[name] = partial.get(name, 0.0) + value
-        self._keep_failures(failures)
-
-    def _keep_failures(self, failures: list[str]) -> None:
-        known = self.progress.failures
-        known += [failure for failure in dict.fromkeys(failures) if failure not in known][: _FAILURES_KEPT - len(known)]
-
-    def _steps_done(self) -> int:
-        return self.progress.epoch * self.context.plan.iterations + self.progress.iteration
-
     def _where(self, phase: str) -> dict[str, Any]:
-        progress, partial = self.progress, self.progress.partial
-        return {
-            "phase": phase,
-            "epoch": progress.epoch,
-            "steps": self._steps_done(),
-            "iterations": self.context.plan.iterations,
-            "lr": self._lr,
-            "loss": self._loss,
-            "best": progress.best,
-            "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
-        }
+        return self.progress.where(phase, self.context.plan.iterations, self._lr, self._loss)

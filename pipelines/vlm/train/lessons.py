@@ -40,7 +40,7 @@ def read_lessons(path: str, settings: TuneSettings) -> Lessons:
         DatasetError: The train split has no usable text.
     """
     dataset = Dataset.open(path)
-    texts = _texts(dataset, settings.tasks)
+    texts = texts_of(dataset, settings.tasks)
     clips = dataset.kept_clips().sort_by("clip_id")
     keys = key_frames_of(dataset) if settings.policy().kind == "key" else {}
     columns = [name for name in CLIPS.names if name in clips.column_names]
@@ -66,7 +66,8 @@ def read_lessons(path: str, settings: TuneSettings) -> Lessons:
     return Lessons(tables["train"], tables["val"], dataset.fingerprint(), notes)
 
 
-def _texts(dataset: Dataset, tasks: tuple[Task, ...]) -> dict[str, list[tuple[Task, int | None, str | None, str]]]:
+def texts_of(dataset: Dataset, tasks: tuple[Task, ...]) -> dict[str, list[tuple[Task, int | None, str | None, str]]]:
+    """Return (task, qa_index, question, answer) of each clip's captions and answers, by clip id."""
     found: dict[str, list[tuple[Task, int | None, str | None, str]]] = {}
     if "caption" in tasks:
         for row in dataset.table("captions").to_pylist():

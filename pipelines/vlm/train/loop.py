@@ -21,7 +21,6 @@ from microg.pipelines.vlm.train.settings import TuneSettings
 from microg.pipelines.vlm.train.stream import Lesson
 from microg.pipelines.vlm.train.validation import Answers, scores_of
 
-_FAILURES_KEPT = 100
 TABLE = "vlm_train"
 
 
@@ -84,7 +83,7 @@ class TuneLoop:
             replicas.load(state["model"])
             replicas.load_optimizer(self._optimizer, state["optimizer"])
         logs = settings.tensorboard and group.rank == 0
-        self._log = TensorBoardLog(context.root if logs else None, self._steps_done())
+        self._log = TensorBoardLog(context.root if logs else None, self.progress.steps(self.context.plan.iterations))
         self._saved = time.monotonic()
         self._lr, self._last_loss = 0.0, float("nan")
         self._spare: Lesson | None = None
@@ -118,9 +117,9 @@ class TuneLoop:
             set_learning_rate(self._optimizer.param_groups, self._lr)
             totals, waited, failures, stop = self._step(work)
             progress.iteration += 1
-            self._add(totals, waited, time.monotonic() - started, failures)
+            self.progress.add(totals, waited, time.monotonic() - started, failures)
             self._last_loss = totals["loss_sum"] / max(totals["tokens"], 1)
-            self._log.step(self._steps_done(), self._last_loss, self._lr)
+            self._log.step(self.progress.steps(self.context.plan.iterations), self._last_loss, self._lr)
             if stop:
                 self._save()
                 return False
@@ -229,7 +228,7 @@ class TuneLoop:
         parts = self.group.gather(answers)
         scores = scores_of(parts, once=self._replicas.sharded) if self.group.rank == 0 else {}
         scores = self.group.gather(scores)[0]
-        self._keep_failures([failure for part in parts for failure in part.failures])
+        self.progress.keep_failures([failure for part in parts for failure in part.failures])
         return {**scores, "val_s": time.monotonic() - started}
 
     def _answer(self, lesson: Lesson) -> Sequence[str]:
@@ -282,28 +281,5 @@ class TuneLoop:
             self._files.save(self.progress, state)
         self._saved = time.monotonic()
 
-    def _add(self, totals: dict[str, float], waited: float, seconds: float, failures: list[str]) -> None:
-        partial = self.progress.partial
-        for name, value in {**totals, "wait_s": waited, "train_s": seconds}.items():
-            partial[name] = partial.get(name, 0.0) + value
-        self._keep_failures(failures)
-
-    def _keep_failures(self, failures: list[str]) -> None:
-        known = self.progress.failures
-        known += [failure for failure in dict.fromkeys(failures) if failure not in known][: _FAILURES_KEPT - len(known)]
-
-    def _steps_done(self) -> int:
-        return self.progress.epoch * self.context.plan.iterations + self.progress.iteration
-
     def _where(self, phase: str) -> dict[str, Any]:
-        progress, partial = self.progress, self.progress.partial
-        return {
-            "phase": phase,
-            "epoch": progress.epoch,
-            "steps": self._steps_done(),
-            "iterations": self.context.plan.iterations,
-            "lr": self._lr,
-            "loss": self._last_loss,
-            "best": progress.best,
-            "wait_share": partial.get("wait_s", 0.0) / max(partial.get("train_s", 0.0), 1e-9),
-        }
+        return self.progress.where(phase, self.context.plan.iterations, self._lr, self._last_loss)
