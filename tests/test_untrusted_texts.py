@@ -58,6 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     said = scored_runs.generate_run(runs / _NAMES[2], dataset, 0.5, seed=3, model=HOSTILE[1])
     scored_runs.vlm_score(said, dataset, runs / _NAMES[3])
     scored_runs.train_run(runs / f"{_NAMES[0]}t")
+    scored_runs.tuning_run(runs / f"{_NAMES[1]}l")
     scored_runs.transfer_run(runs / f"{_NAMES[3]}r", dataset, root / "jhmdb")
     scored_runs.sweep_run(runs / f"{_NAMES[1]}s", json.dumps(dict.fromkeys(HOSTILE[9::3], HOSTILE[5])))
     Run.start(str(runs / f"{_NAMES[2]}c"), "curate", scored_runs.Settings()).finish({"counts": {"ok": 1}})

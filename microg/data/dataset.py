@@ -129,7 +129,7 @@ class Dataset:
         rows = (pc.field("split") == split) & (pc.field("scheme") == scheme)
         chosen = splits.filter(rows)["clip_id"].combine_chunks()
         if not len(chosen):
-            schemes = sorted(set(splits["scheme"].to_pylist()))
+            schemes = sorted(set(splits["scheme"].drop_null().to_pylist()))
             raise DatasetError(
                 f"dataset {self.root} has no {split} split of scheme {scheme!r}",
                 f"schemes there are {', '.join(schemes)}" if schemes else f"run 'microg data split {self.root}'",

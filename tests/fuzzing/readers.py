@@ -65,6 +65,8 @@ from microg.pipelines.curate import observations
 from microg.pipelines.har.sweep import Trial
 from microg.pipelines.vlm.questions import read_questions
 from microg.pipelines.vlm.settings import GenerateSettings
+from microg.pipelines.vlm.train.lessons import read_lessons
+from microg.pipelines.vlm.train.settings import TuneSettings
 from microg.reports.run_folders import read_run
 from microg.system.downloads import read_manifest, verify
 from microg.texts.files import read_text_predictions, read_text_references
@@ -285,6 +287,8 @@ def _datasets() -> Iterator[Reader]:
         lambda root: read_questions(GenerateSettings(model="stub", dataset=str(root), frames=Uniform(count=3)))
     )
     yield Reader("dataset questions", questions)
+    tune = TuneSettings(model="stub", frames=Uniform(count=3))
+    yield Reader("dataset lessons", made(lambda root: read_lessons(str(root), tune)))
 
 
 def _har() -> Iterator[Reader]:

@@ -229,6 +229,39 @@ def train_run(root: Path, epochs: int = 4, row: str | None = None) -> Path:
     return root
 
 
+def tuning_run(root: Path, epochs: int = 2) -> Path:
+    """Write the run folder of a tuning of a language model, with a clip that could not be used."""
+    rows = [
+        {
+            "epoch": epoch,
+            "steps": 3 * epoch,
+            "lr": 1e-4,
+            "loss": 3.0 / epoch,
+            "clips": 6,
+            "tokens": 600,
+            "failed": 1,
+            "train_s": 2.0,
+            "wait_s": 0.5,
+            "clips_per_s": 3.0,
+            "val_loss": 3.5 / epoch,
+            "val_clips": 2,
+            "val_answers": 14,
+            "val_s": 1.0,
+            "best": True,
+            "val_rouge_l": 0.2 * epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    run = Run.start(str(root), "vlm train", Settings())
+    run.write_table("vlm_train", schema.from_rows("vlm_train", rows))
+    best = {"epoch": epochs, "select": "loss", "value": 3.5 / epochs}
+    failures = ["tourB_000: VideoError: it is damaged"]
+    run.finish(
+        {"model": "tiny", "method": "lora", "epochs": epochs, "best": best, "history": rows, "failures": failures}
+    )
+    return root
+
+
 def sweep_run(root: Path, more_settings: str = "{}") -> Path:
     """Write the run folder of a sweep of three trials, one of which failed; the settings hold those in JSON, too."""
     rows = [
