@@ -72,12 +72,26 @@ def accept_into(
     for name, table in accepted.tables.items():
         dataset.write(name, table)
     notes = _remake_samples(dataset, accepted) if accepted.tables else []
-    annotators = sorted({each.annotator for each in said if each.annotator != DATASET})
-    # kinds that were not accepted now are as they were, by the rule of then
-    counts = {kind: {**found, **asdict(how)} for kind, found in accepted.counts.items()}
-    kinds_before = (dataset.info.get("acceptance") or {}).get("kinds") or {}
-    dataset.describe(acceptance={**asdict(how), "kinds": {**kinds_before, **counts}, "annotators": annotators})
+    dataset.describe(acceptance=described(how, accepted, said, dataset.info.get("acceptance")))
     return accepted, notes
+
+
+def described(
+    how: Acceptance, accepted: Accepted, said: Iterable[Annotation], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what `dataset.json` says of an acceptance: the rule, its counts by kind, and who judged.
+
+    Args:
+        how: The rule.
+        accepted: What it accepted.
+        said: All judgements.
+        before: What was said of the acceptance before: kinds that were not accepted now are as they were, by the rule
+            of then.
+    """
+    annotators = sorted({each.annotator for each in said if each.annotator != DATASET})
+    counts = {kind: {**found, **asdict(how)} for kind, found in accepted.counts.items()}
+    kinds_before = (before or {}).get("kinds") or {}
+    return {**asdict(how), "kinds": {**kinds_before, **counts}, "annotators": annotators}
 
 
 def _superseding(made: Sequence[Annotation], said: Sequence[Annotation]) -> Iterable[Annotation]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -31,10 +31,14 @@ Source = Literal["app", "cvat", "labelstudio", "model", "import"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SOURCES: tuple[Source, ...] = get_args(Source)
 VERDICTS = ("accept", "edit", "reject")
-MAX_ACTIONS = 5  # of a person, as in the paper
+# Of a person, as in the paper, where people label here and models propose; other tools allow more, and what people
+# said there is kept as it is.
+MAX_ACTIONS = 5
+_WITHOUT_LIMIT = ("cvat", "labelstudio")
 # Stands for what a dataset held before people judged it: no vote, but what counts until somebody says otherwise.
 DATASET = "dataset"
-_MAX_TEXT, _MAX_NAME, _MAX_BOXES, _MAX_PERSON, _MAX_SIZE = 10_000, 100, 100_000, 2**31 - 1, 1e6
+MAX_NAME = 100  # characters of an annotator's name
+_MAX_TEXT, _MAX_BOXES, _MAX_PERSON, _MAX_SIZE = 10_000, 100_000, 2**31 - 1, 1e6
 
 
 class Item(NamedTuple):
@@ -133,8 +137,8 @@ def checked(annotation: Annotation, vocabulary: Vocabulary) -> Annotation:
         vocabulary: The actions of its dataset.
 
     Raises:
-        AnnotationError: A label is not in the vocabulary, a person has more than five, an id is no id, a text is too
-            long, or a value is not of its kind.
+        AnnotationError: A label is not in the vocabulary, a person has more than five and no other tool gave them, an
+            id is no id, a text is too long, or a value is not of its kind.
     """
     where = f"annotation of {annotation.clip_id!r} by {annotation.annotator!r}"
     check_annotator(annotation.annotator)
@@ -157,6 +161,8 @@ def checked(annotation: Annotation, vocabulary: Vocabulary) -> Annotation:
     else:
         reader = _held if annotation.annotator == DATASET and annotation.kind == "action" else _VALUES[annotation.kind]
         value = reader(annotation.value, where, vocabulary)
+        if annotation.kind == "action" and annotation.annotator != DATASET and annotation.source not in _WITHOUT_LIMIT:
+            _few(value["actions"], where)
     return Annotation(**{**vars(annotation), "value": value})
 
 
@@ -167,8 +173,19 @@ def check_annotator(name: Any) -> str:
         AnnotationError: It is not.
     """
     plain = isinstance(name, str) and bool(name.strip()) and name == name.strip() and name.isprintable()
-    if not plain or len(name) > _MAX_NAME:
-        raise AnnotationError(f"{name!r} is no name of an annotator", f"at most {_MAX_NAME} printable characters")
+    if not plain or len(name) > MAX_NAME:
+        raise AnnotationError(f"{name!r} is no name of an annotator", f"at most {MAX_NAME} printable characters")
+    return name
+
+
+def check_person(name: Any) -> str:
+    """Return an annotator's name when a person may have it: one that does not stand for the dataset.
+
+    Raises:
+        AnnotationError: It is none, or the dataset's.
+    """
+    if check_annotator(name) == DATASET:
+        raise AnnotationError(f"{DATASET!r} stands for what a dataset held before", "choose another name")
     return name
 
 
@@ -207,12 +224,15 @@ def _action(value: Mapping[str, Any], where: str, vocabulary: Vocabulary) -> dic
             f"{where}: action id {unknown[0]} is not in the vocabulary {vocabulary.name!r}",
             "'microg data vocabulary show' lists it",
         )
-    if len(distinct) > MAX_ACTIONS:
-        raise AnnotationError(f"{where}: {len(distinct)} actions of one person", f"at most {MAX_ACTIONS} are possible")
     if value.get("cannot_tell"):
         _require(not distinct, where, "cannot_tell beside actions")
         return {"actions": [], "cannot_tell": True}
     return {"actions": distinct}
+
+
+def _few(actions: Sequence[int], where: str) -> None:
+    if len(actions) > MAX_ACTIONS:
+        raise AnnotationError(f"{where}: {len(actions)} actions of one person", f"at most {MAX_ACTIONS} are possible")
 
 
 def _verdict(value: Mapping[str, Any], where: str) -> str:

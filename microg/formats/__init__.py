@@ -76,6 +76,7 @@ def read(
     dataset_root: str | None = None,
     copy_videos: bool = False,
     existing: pa.Table | None = None,
+    held: Mapping[str, pa.Table] | None = None,
     vocabulary: Vocabulary | None = None,
     **options: Any,
 ) -> FormatResult:
@@ -88,6 +89,7 @@ def read(
         dataset_root: Where the dataset will be: videos inside it get relative paths.
         copy_videos: Whether to copy other videos into it.
         existing: Table `clips` of the dataset that the annotations will be merged into.
+        held: Its tables `boxes` and `qa`, by name, by which people and questions are recognised.
         vocabulary: The actions that labels may be; without it the format's own, or MicroG-4M's.
         options: Options of the format.
 
@@ -95,7 +97,7 @@ def read(
         ConfigError: The format does not know an option.
         FormatError: The annotations cannot be read, or do not fit their clips.
     """
-    from microg.formats.known_clips import KnownClips, check_places
+    from microg.formats.known_clips import KnownClips, check_judgements, check_places, known_content
     from microg.formats.video_files import find_videos, video_columns, with_metadata
     from microg.reading import reads
 
@@ -105,7 +107,7 @@ def read(
     found = find_videos(videos) if videos and "videos" not in accepted else {}
     read_video = cache(video_columns)
     rows = {row["clip_id"]: row for row in existing.to_pylist()} if existing is not None else {}
-    known = KnownClips(found, rows, read_video)
+    known = KnownClips(found, rows, read_video, *known_content(held or {}))
     own = {"videos": videos, "dataset_root": dataset_root, "known": known}  # for formats that want to know
     own |= {} if vocabulary is None else {"vocabulary": vocabulary}
     options |= {option: value for option, value in own.items() if option in accepted}
@@ -118,6 +120,7 @@ def read(
     if vocabulary is not None:
         _check_actions(tables, vocabulary, result.label_space, path)
     check_places(tables, result.files, path, known)
+    check_judgements(result.annotations, tables, result.files, path, known)
     return replace(result, tables=tables, notes=[*result.notes, *notes])
 
 

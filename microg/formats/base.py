@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 
 from microg import storage
+from microg.annotations.rows import Annotation
 from microg.arrow import pc
 from microg.csv_tables import read_table, refuse_spreadsheet, with_empty_boxes
 from microg.data import schema
@@ -37,7 +38,8 @@ class FormatResult:
     A table is present when the format can express it, even without rows: a merge then knows that "no rows" is a
     statement and not silence. `videos` are those of the clips, by clip id, where the format itself looked for them;
     `files` says which file tells of a clip, where there are several; `label_space` names what actions are numbered by,
-    where that is not MicroG-4M's.
+    where that is not MicroG-4M's; `annotations` are the judgements of all annotators, where the format tells whose work
+    it holds: `tables` are then what the newest of each clip says.
     """
 
     tables: dict[str, pa.Table]
@@ -45,6 +47,7 @@ class FormatResult:
     videos: Mapping[str, FoundVideo] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     label_space: str | None = None
+    annotations: Sequence[Annotation] = ()
 
 
 @dataclass(frozen=True)

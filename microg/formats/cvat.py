@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from microg import storage
+from microg.annotations.rows import Annotation, check_person
 from microg.data import schema
 from microg.data.vocabulary import MICROG_VOCABULARY, Vocabulary
 from microg.errors import FormatError
@@ -80,6 +81,7 @@ def read(
     *,
     label: Sequence[str] = (),
     clip_id: str | None = None,
+    annotator: str | None = None,
     known: KnownClips | None = None,
     vocabulary: Vocabulary = MICROG_VOCABULARY,
 ) -> FormatResult:
@@ -88,15 +90,19 @@ def read(
     The clip is named by `clip_id`, else the task's source video, else the task, else the file, its archive or folder;
     of several such names one of a `known` clip counts. Boxes between two key frames are interpolated linearly where the
     file does not state them; a track that never goes outside is held until the task's last frame; a new track without
-    a person id gets the next free one. `label` says what labels mean (`microg.formats.labels`). Raises `FormatError`
-    for broken or hostile XML, for projects and image tasks, for a label that is not in the `vocabulary`, and for a task
-    that has tracks of which none would be read.
+    a person id is a `known` person where its boxes are theirs, else gets the next free one. `label` says what labels
+    mean (`microg.formats.labels`). What an export says is the work of `annotator`, else of whom its task or job is
+    assigned to, else of `cvat`. Raises `FormatError` for broken or hostile XML, for projects and image tasks, for a
+    label that is not in the `vocabulary`, and for a task that has tracks of which none would be read.
     """
     labels, known = Labels.parse(label), known or KnownClips()
     rows: dict[str, list[dict]] = {"boxes": [], "actions": []}
     clips: dict[str, dict] = {}
     files: dict[str, str] = {}
     notes: list[str] = []
+    said: list[Annotation] = []
+    if annotator is not None:
+        check_person(annotator)
     for data, where, names in _documents(path):
         if clip_id is not None and clips:
             raise FormatError(f"{path} holds several tasks, and --clip-id {clip_id} names one", "import each by itself")
@@ -108,15 +114,16 @@ def read(
             )
         clips[task.clip_id] = {"num_frames": task.num_frames, "width": task.width, "height": task.height}
         files[task.clip_id] = where
-        boxes, actions, more = task.rows()
-        rows["boxes"] += boxes
-        rows["actions"] += actions
-        notes += more
+        found = task.rows(annotator)
+        rows["boxes"] += found.boxes
+        rows["actions"] += found.actions
+        said += found.judgements
+        notes += found.notes
     if not clips:
         raise FormatError(f"{path} holds no CVAT annotations", "give an XML file, a zip file or a folder with them")
     columns = {name: [clip[name] for clip in clips.values()] for name in ("num_frames", "width", "height")}
     tables = {name: schema.from_rows(name, found) for name, found in rows.items()}
-    return FormatResult({"clips": new_clips(clips, **columns), **tables}, notes, files=files)
+    return FormatResult({"clips": new_clips(clips, **columns), **tables}, notes, files=files, annotations=said)
 
 
 def _documents(path: str) -> Iterator[tuple[bytes, str, list[str]]]:

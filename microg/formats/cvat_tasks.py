@@ -7,14 +7,19 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
+from microg.annotations.imports import annotator_name, judgement, time_of
+from microg.annotations.rows import Annotation, Item
 from microg.data.ids import clip_id_of
 from microg.data.vocabulary import Vocabulary
 from microg.errors import FormatError
-from microg.formats.keyframes import BoxCount, TrackBox, box_rows, free_person_ids, to_boxes, upright
+from microg.formats.keyframes import BoxCount, Track, TrackBox, box_rows, drawing, upright
 from microg.formats.known_clips import KnownClips
 from microg.formats.labelmap import parse_action
 from microg.formats.labels import Labels
+from microg.formats.same_people import name_people
 from microg.formats.xmltree import text
 
 _ACTION_SLOT = re.compile(r"action(_[0-9]+)?", re.IGNORECASE)
@@ -47,6 +52,16 @@ def clip_of(root: ET.Element, where: str, names: Sequence[str], known: KnownClip
     )
 
 
+@dataclass(frozen=True)
+class TaskRows:
+    """What an export says: rows of the tables `boxes` and `actions`, the same as judgements, and notes."""
+
+    boxes: list[dict]
+    actions: list[dict]
+    judgements: list[Annotation]
+    notes: list[str]
+
+
 class TaskReader:
     """Reads the export of a task or of a job. Frames of the file count from 0, ours from 1.
 
@@ -72,13 +87,14 @@ class TaskReader:
         self.num_frames = size if stop is None else stop + 1
         self.width = self._number("original_size/width")
         self.height = self._number("original_size/height")
+        self._people = known.people.get(self.clip_id, {})
         length = known.about(self.clip_id).get("num_frames")
         self._last = min((n for n in (self.num_frames, length) if n is not None), default=None)
         self._counts: Counter[str] = Counter()
         self._boxes_of_clip = BoxCount(where)
 
-    def rows(self) -> tuple[list[dict], list[dict], list[str]]:
-        """Return rows of `boxes` and `actions`, and notes."""
+    def rows(self, annotator: str | None = None) -> TaskRows:
+        """Return what the export says, as the work of `annotator`, else of whom the task or job is assigned to."""
         tracks = []
         left_out: Counter[str] = Counter()
         for track in self._root.iter("track"):
@@ -98,20 +114,35 @@ class TaskReader:
         if len(known) != len(set(known)):
             twice = next(person_id for person_id, count in Counter(known).items() if count > 1)
             raise FormatError(f"{self._where}: two tracks are person {twice}", "give each its own person_id")
-        free = free_person_ids(set(known))
-        boxes, actions = [], []
-        for track, person_id in zip(tracks, stated, strict=True):
-            person_id = next(free) if person_id is None else person_id
-            boxes += box_rows(self.clip_id, person_id, self._boxes(track))
-            actions += [{"clip_id": self.clip_id, "person_id": person_id, "action_id": a} for a in self._actions(track)]
+        drawn = [Track(self._keyframes(track), self._last) for track in tracks]
+        named = {number: person_id for number, person_id in enumerate(stated) if person_id is not None}
+        ids, recognised = name_people({n: track.boxes() for n, track in enumerate(drawn)}, named, self._people)
+        boxes, actions, said = [], [], []
+        who = annotator or annotator_name(
+            _said(self._root, "assignee/username") or _said(self._root, "assignee"), "cvat"
+        )
+        how: dict[str, Any] = {
+            "annotator": who,
+            "source": "cvat",
+            "time": time_of(_said(self._root, "updated")),
+            "task": self.clip_id,
+        }
+        for number, track in enumerate(tracks):
+            person_id, labels = ids[number], self._actions(track)
+            boxes += box_rows(self.clip_id, person_id, drawn[number].boxes())
+            actions += [{"clip_id": self.clip_id, "person_id": person_id, "action_id": each} for each in labels]
+            said.append(judgement(Item("box", self.clip_id, person_id), drawing([drawn[number]]), **how))
+            said.append(judgement(Item("action", self.clip_id, person_id), {"actions": sorted(labels)}, **how))
         notes = [f"{self.clip_id}: {count} {what} were left out" for what, count in self._counts.items() if count]
+        if recognised:
+            notes.append(f"{self.clip_id}: {recognised} people without a person_id were recognised by their boxes")
         turned = sum(1 for box in self._root.iter("box") if float(box.get("rotation") or 0))
         if turned:
             notes.append(f"{self.clip_id}: {turned} turned boxes were read as the upright box around them")
         attributes = {a.get("name") or "" for track in tracks for a in track.iter("attribute") if text(a)}
         if other := sorted(a for a in attributes - {*_KNOWN_ATTRIBUTES} if not _ACTION_SLOT.fullmatch(a)):
             notes.append(f"{self.clip_id}: attributes of other names were left out: {', '.join(other)}")
-        return boxes, actions, notes
+        return TaskRows(boxes, actions, said, notes)
 
     def _number(self, name: str) -> int | None:
         value = _said(self._root, name)
@@ -140,8 +171,8 @@ class TaskReader:
         where = f"{self._where}, track {track.get('id')}"
         return list(dict.fromkeys(parse_action(name, where, self._vocabulary) for name in names))
 
-    def _boxes(self, track: ET.Element) -> list[TrackBox]:
-        """Return the visible boxes: those stated, and those between key frames."""
+    def _keyframes(self, track: ET.Element) -> list[TrackBox]:
+        """Return the key frames of a track while it is visible."""
         elements = sorted(track.findall("box"), key=lambda box: int(self._attribute(box, "frame")))
         keyframes: list[TrackBox] = []
         for index, element in enumerate(elements):
@@ -158,7 +189,7 @@ class TaskReader:
             if last > box.frame:
                 keyframes.append(TrackBox(last, *box.corners, confidence=box.confidence, ends=True))
         self._boxes_of_clip.add(keyframes, self._last)
-        return to_boxes(keyframes, self._last)
+        return keyframes
 
     def _box(self, element: ET.Element) -> TrackBox:
         try:

@@ -6,9 +6,11 @@ import itertools
 import math
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
+from microg.annotations.boxes import drawn
 from microg.errors import FormatError
 
 # Of one clip: frames are those of two hours at 30 a second, far more than a clip has.
@@ -92,6 +94,43 @@ def to_boxes(keyframes: Sequence[TrackBox], last_frame: int | None = None) -> li
             corners = [a if a == b else a + (b - a) * share for a, b in zip(box.corners, after.corners, strict=True)]
             dense.append(TrackBox(frame, *corners, confidence=box.confidence))
     return dense
+
+
+@dataclass(frozen=True)
+class Track:
+    """A track as a tool has it: key frames, sorted, and the frame until which an open last one is held, if known."""
+
+    keyframes: Sequence[TrackBox]
+    last_frame: int | None = None
+
+    def boxes(self) -> list[TrackBox]:
+        """Return its boxes, one for every frame in which it is visible."""
+        return to_boxes(self.keyframes, self.last_frame)
+
+
+def drawing(parts: Sequence[Track]) -> dict[str, Any]:
+    """Return the judgement that a person's boxes are those of their tracks; of two boxes on a frame, the first.
+
+    It has the key frames of one track where they say all, else each box.
+    """
+    frames = [box.frame for box in parts[0].keyframes]
+    rising = all(a < b for a, b in itertools.pairwise(frames))
+    if len(parts) != 1 or not rising or any(box.confidence is not None for box in parts[0].keyframes):
+        boxes: dict[int, tuple[float | None, ...]] = {}
+        for part in parts:
+            for box in part.boxes():
+                boxes.setdefault(box.frame, (*box.corners, box.confidence))
+        return drawn(boxes)
+    stretches: list[list[list[float]]] = []
+    ended = True
+    for box in parts[0].keyframes:
+        if ended:
+            stretches.append([])
+        stretches[-1].append([box.frame, *map(float, box.corners)])
+        ended = box.ends
+    if not ended and (parts[0].last_frame or 0) > stretches[-1][-1][0]:
+        stretches[-1].append([parts[0].last_frame or 0, *stretches[-1][-1][1:]])
+    return {"op": "draw", "stretches": stretches}
 
 
 def box_rows(clip_id: str, person_id: int, boxes: Sequence[TrackBox]) -> list[dict]:

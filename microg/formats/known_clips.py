@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
+from microg.annotations.rows import Annotation
 from microg.arrow import pc
+from microg.data import schema
 from microg.errors import FormatError, VideoError
 from microg.formats.base import FoundVideo
+from microg.formats.same_people import Corners, People
 
 _FACTS = ("fps", "num_frames", "width", "height", "duration_s")
 
@@ -24,11 +27,14 @@ class KnownClips:
     """Clips that have videos, or rows in the dataset that annotations are merged into.
 
     videos: by clip id. rows: of table `clips`, by clip id. read_video: returns what table `clips` says of a video.
+    people: the clip's people with their boxes, by clip id. questions: the indices of its questions, by clip id.
     """
 
     videos: Mapping[str, FoundVideo] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_video: Callable[[str], dict[str, Any]] = _nothing
+    people: Mapping[str, People] = field(default_factory=dict)
+    questions: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self.videos or clip_id in self.rows
@@ -44,6 +50,22 @@ class KnownClips:
         except (VideoError, OSError):
             return facts  # it becomes a row with this error later
         return {name: columns[name] for name in _FACTS if columns.get(name) is not None} | facts
+
+
+def known_content(tables: Mapping[str, pa.Table]) -> tuple[dict[str, People], dict[str, list[int]]]:
+    """Return the people and the indices of questions that a dataset's tables `boxes` and `qa` have, by clip id."""
+    people: dict[str, People] = {}
+    if "boxes" in tables:
+        names = ("clip_id", "person_id", "frame", "x1", "y1", "x2", "y2")
+        columns = (tables["boxes"][name].to_pylist() for name in names)
+        for clip_id, person_id, frame, *corners in zip(*columns, strict=True):
+            track = people.setdefault(clip_id, {}).setdefault(person_id, {})
+            track.setdefault(frame, cast("Corners", tuple(corners)))
+    questions: dict[str, list[int]] = {}
+    if "qa" in tables:
+        for row in tables["qa"].select(["clip_id", "qa_index"]).to_pylist():
+            questions.setdefault(row["clip_id"], []).append(row["qa_index"])
+    return people, questions
 
 
 def check_places(tables: Mapping[str, pa.Table], files: Mapping[str, str], path: str, known: KnownClips) -> None:
@@ -84,3 +106,22 @@ def check_places(tables: Mapping[str, pa.Table], files: Mapping[str, str], path:
             raise FormatError(f"{where}: there is no such frame{more}", frames)
         corners = ", ".join(f"{corner} {row[corner]}" for corner in ("x1", "y1", "x2", "y2"))
         raise FormatError(f"{where}: a box of no size: {corners}{more}", "correct or remove it, and export again")
+
+
+def check_judgements(
+    annotations: Sequence[Annotation],
+    tables: Mapping[str, pa.Table],
+    files: Mapping[str, str],
+    path: str,
+    known: KnownClips,
+) -> None:
+    """Raise `FormatError` as `check_places` for boxes that somebody drew; `tables` hold the newest annotator's only."""
+    rows = [
+        {"clip_id": each.clip_id, "person_id": each.person_id, "frame": box[0]}
+        | dict(zip(("x1", "y1", "x2", "y2"), box[1:5], strict=True))
+        for each in annotations
+        if each.kind == "box"
+        for stretch in each.value.get("stretches", ())
+        for box in stretch
+    ]
+    check_places({"clips": tables["clips"], "boxes": schema.from_rows("boxes", rows)}, files, path, known)

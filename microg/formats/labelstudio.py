@@ -33,7 +33,8 @@ from microg.formats.base import (
 from microg.formats.keyframes import TrackBox, to_keyframes, tracks
 from microg.formats.known_clips import KnownClips
 from microg.formats.labels import PERSON, Labels
-from microg.formats.labelstudio_tasks import ACTIONS, CAPTION, PERSON_ID, TaskReader, video_of
+from microg.formats.labelstudio_answers import CAPTION, annotators_of
+from microg.formats.labelstudio_tasks import ACTIONS, PERSON_ID, TaskReader, video_of
 from microg.formats.video_files import copy_videos as copy_clips
 
 TABLES = frozenset({"boxes", "actions", "captions", "qa"})
@@ -95,13 +96,17 @@ def read(
     """Read a Label Studio JSON export (a file, or a folder with `tasks.json`) into `clips`, `boxes`, `actions`,
     `captions` and `qa`.
 
-    Of each task the newest annotation that was not cancelled counts; a task without one is left out, unless
-    `predictions` asks for its pre-annotations. Frames between enabled key frames are interpolated linearly; a region
-    that is never disabled is held until the last frame. Regions that are turned become the upright box around them.
-    Frame rates and sizes of `known` clips count more than what tasks say; frames of a tool that counted at another rate
-    are converted by time. `label` says what labels, and controls, mean (`microg.formats.labels`); `clip_id` names the
-    clip of a single task. Raises `FormatError` for another kind of export, when the frame size cannot be known, and for
-    a task that has regions of which none would be read.
+    Each annotation that was not cancelled becomes judgements of who completed it; the tables hold what the newest of
+    each task says. A task without one is left out, unless `predictions` asks for its pre-annotations, which become a
+    model's. People without a number are those of the `known` clip, or of an older annotation, whose boxes they have.
+
+    Frames between enabled key frames are interpolated linearly; a region that is never disabled is held until the last
+    frame. Regions that are turned become the upright box around them. Frame rates and sizes of `known` clips count more
+    than what tasks say; frames of a tool that counted at another rate are converted by time. `label` says what labels,
+    and controls, mean (`microg.formats.labels`); `clip_id` names the clip of a single task.
+
+    Raises `FormatError` for another kind of export, when the frame size cannot be known, and for a task that has
+    regions of which none would be read.
     """
     file = path if path.endswith(".json") else storage.join(path, "tasks.json")
     if not storage.exists(file):
@@ -111,7 +116,9 @@ def read(
         raise FormatError(f"{file} is not a Label Studio export", "export the project as JSON (not JSON-MIN or CSV)")
     if clip_id is not None and len(tasks) != 1:
         raise FormatError(f"{file} holds {len(tasks)} tasks, and --clip-id {clip_id} names one", "leave it out")
-    reader = TaskReader(predictions, Labels.parse(label), known or KnownClips(), vocabulary)
+    with named_entry(file):
+        annotators = annotators_of(tasks)
+    reader = TaskReader(predictions, Labels.parse(label), known or KnownClips(), vocabulary, annotators)
     for number, task in enumerate(tasks, 1):
         where = f"{file}, task {task.get('id', number)}"
         with named_entry(where):
@@ -130,7 +137,7 @@ def read(
         "captions": captions,
         "qa": qa,
     }
-    return FormatResult(tables, notes, files=reader.places)
+    return FormatResult(tables, notes, files=reader.places, annotations=reader.judgements)
 
 
 def _region(row: dict, person_id: int, track: list[TrackBox], actions: Sequence[OwnAction]) -> list[dict]:

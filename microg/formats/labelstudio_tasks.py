@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from microg.annotations.imports import annotator_name
+from microg.annotations.rows import Annotation
 from microg.data.ids import VIDEO_EXTENSIONS, clip_id_of, clip_name
 from microg.data.vocabulary import Vocabulary
 from microg.errors import FormatError
-from microg.formats.keyframes import BoxCount, TrackBox, box_rows, free_person_ids, to_boxes, upright
+from microg.formats.keyframes import BoxCount, Track, TrackBox, box_rows, upright
 from microg.formats.known_clips import KnownClips
 from microg.formats.labelmap import parse_action
 from microg.formats.labels import Labels
+from microg.formats.labelstudio_answers import (
+    CAPTION,
+    SLOT,
+    Answer,
+    Content,
+    dated,
+    judgements_of,
+    person_key,
+    question_indices,
+    read_slots,
+)
+from microg.formats.same_people import People, frames_of, name_people
 
-PERSON_ID, ACTIONS, CAPTION = "person_id", "actions", "caption"
+PERSON_ID, ACTIONS = "person_id", "actions"
 _REGION = "videorectangle"
 # Results that are no regions: what they say of a region or of the clip is read, or counted.
 _VALUES = ("taxonomy", "choices", "number", "textarea", "labels", "rating", "pairwise", "datetime")
@@ -24,7 +38,6 @@ _NUMBERS = ("fps", "num_frames", "width", "height", "duration_s")
 _DECIMALS = 6
 _PERSON_REGION = re.compile(r"person-([0-9]{1,9})")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
-_SLOT = re.compile(r"(question|answer)_([0-9]{1,4})")
 _SAME_RATE = 0.01  # 29.97 and 30, 23.976 and 24
 
 
@@ -42,15 +55,25 @@ class TaskReader:
     """Gathers rows task by task.
 
     clips: each clip's data, by id. places: where its task stands. boxes, actions: rows of the tables. entries: texts.
+    judgements: what all annotators said. The others are what the newest annotation of each task says.
     """
 
-    def __init__(self, predictions: bool, labels: Labels, known: KnownClips, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        predictions: bool,
+        labels: Labels,
+        known: KnownClips,
+        vocabulary: Vocabulary,
+        annotators: Mapping[str, str],
+    ) -> None:
         self._predictions, self._labels, self._known, self._vocabulary = predictions, labels, known, vocabulary
+        self._annotators = annotators
         self.clips: dict[str, dict] = {}
         self.places: dict[str, str] = {}
         self.boxes: list[dict] = []
         self.actions: list[dict] = []
         self.entries: list[dict] = []
+        self.judgements: list[Annotation] = []
         self._counts: Counter[str] = Counter()
         self._unread: Counter[str] = Counter()
 
@@ -60,22 +83,40 @@ class TaskReader:
         clip_id = self._clip_id(named or data.get("clip_id") or video_of(data), where)
         if clip_id in self.clips:
             raise FormatError(f"{where}: clip {clip_id} has another task already")
-        result = self._chosen(task)
-        if result is None:
+        answers = self._answers(task)
+        if not answers:
             self._counts["tasks have no annotation and were left out (--predictions takes their pre-annotations)"] += 1
             return
         data |= {name: _number(data[name], f"{where}, {name}") for name in _NUMBERS if data.get(name)}
         self.clips[clip_id], self.places[clip_id] = data, where
-        people = self._people(result, where)
         facts = data | self._known.about(clip_id)
-        count = BoxCount(where)
-        for region, person_id in people.values():
-            self.boxes += box_rows(clip_id, person_id, self._track(region["value"], facts, where, count))
-        labels = self._actions(result, people, where)
-        self.actions += [{"clip_id": clip_id, "person_id": p, "action_id": a} for p, a in labels]
-        entry, incomplete = read_texts(result)
-        self._counts["question slots lack the question or the answer and were left out"] += incomplete
-        self.entries.append({"video_id": clip_id, **entry})
+        known = dict(self._known.people.get(clip_id, {}))
+        contents = [self._content(answer.result, facts, known, where) for answer in answers]
+        slots = sorted({n for content in contents for n, slot in content.slots.items() if len(slot) == 2})
+        indices = question_indices(slots, self._known.questions.get(clip_id, ()))
+        for answer, content in zip(answers, contents, strict=True):
+            self.judgements += judgements_of(clip_id, answer, content, indices)
+        newest = contents[-1]
+        for region, person_id in newest.people.items():
+            self.boxes += box_rows(clip_id, person_id, newest.tracks[region].boxes())
+        self.actions += [{"clip_id": clip_id, "person_id": p, "action_id": a} for p, a in newest.actions]
+        complete = [newest.slots[number] for number in sorted(newest.slots) if len(newest.slots[number]) == 2]
+        self._counts["question slots lack the question or the answer and were left out"] += len(newest.slots) - len(
+            complete
+        )
+        pairs = [{"Q": slot["question"], "A": slot["answer"]} for slot in complete]
+        self.entries.append({"video_id": clip_id, "caption": newest.caption, "qa_pairs": pairs})
+
+    def _content(self, result: list[dict], facts: dict, known: People, where: str) -> Content:
+        """Read an answer; people that are new in it become `known` for the next."""
+        people, count = self._people(result, where), BoxCount(where)
+        tracks = {region: self._track(item["value"], facts, where, count) for region, item in people.items()}
+        boxes = {region: track.boxes() for region, track in tracks.items()}
+        ids, recognised = name_people(boxes, self._stated(people, result), known)
+        self._counts["people without a number were recognised by their boxes"] += recognised
+        for region, person_id in ids.items():
+            known.setdefault(person_id, frames_of(boxes[region]))
+        return Content(ids, tracks, self._actions(result, ids, where), *read_slots(result))
 
     def notes(self) -> list[str]:
         """Return what was assumed or left out."""
@@ -96,17 +137,30 @@ class TaskReader:
             stem = uploaded[1]
         return clip_id_of(stem, where)
 
-    def _chosen(self, task: dict) -> list[dict] | None:
-        finished = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
-        if finished:
-            self._counts["tasks have several annotations: the newest of each was taken"] += len(finished) > 1
-            dated = enumerate(finished)
-            return max(dated, key=lambda pair: (str(pair[1].get("updated_at") or ""), pair[0]))[1]["result"]
+    def _answers(self, task: dict) -> list[Answer]:
+        """Return what each annotator made of a task, the newest last: of one annotator the newest that counts."""
+        finished = [each for each in task.get("annotations") or [] if not each.get("was_cancelled")]
+        found: dict[str, Answer] = {}
+        for each in finished:
+            who = self._annotators[person_key(each)]
+            made = Answer(who, "labelstudio", dated(each), each["result"])
+            if who in found:
+                self._counts["annotations are older ones of the same annotator and were passed over"] += 1
+            if who not in found or made.time >= found[who].time:
+                found.pop(who, None)  # of equally old ones the last in the file is the newest
+                found[who] = made
+        if found:
+            several = "tasks have several annotations: the tables hold what the newest says"
+            self._counts[several] += len(finished) > 1
+            return sorted(found.values(), key=lambda answer: answer.time)
         stored = task.get("predictions") or []
-        return stored[-1]["result"] if self._predictions and stored else None
+        if not self._predictions or not stored:
+            return []
+        model = annotator_name(stored[-1].get("model_version"), "labelstudio-model")
+        return [Answer(model, "model", dated(stored[-1]), stored[-1]["result"])]
 
-    def _people(self, result: list[dict], where: str) -> dict[str, tuple[dict, int]]:
-        """Return the regions of people with their person ids, by the region's id."""
+    def _people(self, result: list[dict], where: str) -> dict[str, dict]:
+        """Return the regions of people by the region's id."""
         names: dict[str, list[str]] = {}
         others: Counter[str] = Counter()
         kinds: Counter[str] = Counter()
@@ -129,11 +183,11 @@ class TaskReader:
         self._counts["regions with another label than 'person' were left out"] += others.total()
         self._counts["regions of other kinds than boxes in videos were left out"] += kinds.total()
         self._labels.refuse_loss(where, len(people), others + kinds)
-        ids = self._person_ids(people, result)
-        return {region: (item, ids[region]) for region, item in people.items()}
+        return people
 
-    def _person_ids(self, people: dict[str, dict], result: list[dict]) -> dict[str, int]:
-        stated = {}
+    def _stated(self, people: dict[str, dict], result: list[dict]) -> dict[str, int]:
+        """Return the person ids that are stated, by the region's id."""
+        stated: dict[str, int] = {}
         for item in result:
             if item["type"] == "number" and item["from_name"] == PERSON_ID:
                 stated[item["id"]] = int(item["value"]["number"])
@@ -143,10 +197,9 @@ class TaskReader:
             named = _PERSON_REGION.fullmatch(region)
             if named and region not in stated:
                 stated[region] = int(named[1])
-        free = free_person_ids(set(stated.values()))
-        return {region: stated[region] if region in stated else next(free) for region in people}
+        return {region: person_id for region, person_id in stated.items() if region in people}
 
-    def _actions(self, result: list[dict], people: dict[str, tuple[dict, int]], where: str) -> list[tuple[int, int]]:
+    def _actions(self, result: list[dict], people: dict[str, int], where: str) -> list[tuple[int, int]]:
         """Return (person, action) of taxonomies, by the last name of each path, and of choices, each once."""
         found: dict[tuple[int, int], None] = {}
         regions = {item["id"] for item in result if item["type"] == _REGION}
@@ -169,7 +222,7 @@ class TaskReader:
                     f"make it perRegion, or leave it out with --label '{control}=other'",
                 )
             region = item["id"] if item["id"] in regions else next(iter(people))
-            found |= {(people[region][1], action): None for action in actions}
+            found |= {(people[region], action): None for action in actions}
         return list(found)
 
     def _action(self, name: Any, control: str, where: str) -> int:
@@ -179,7 +232,7 @@ class TaskReader:
             fix = f"{error.fix}; or leave the control out with --label '{control}=other'"
             raise FormatError(error.what, fix) from None
 
-    def _track(self, value: dict, facts: dict, where: str, count: BoxCount) -> list[TrackBox]:
+    def _track(self, value: dict, facts: dict, where: str, count: BoxCount) -> Track:
         width, height = facts.get("width"), facts.get("height")
         if not width or not height:
             raise FormatError(
@@ -202,7 +255,7 @@ class TaskReader:
             keyframes[frame] = TrackBox(frame, *rounded, ends=not item.get("enabled", True))
         track = list(keyframes.values())
         count.add(track, last_frame)
-        return to_boxes(track, last_frame)
+        return Track(track, last_frame)
 
     def _ratio(self, value: dict, facts: dict) -> float:
         """Return how many frames the clip has for each that the tool counted."""
@@ -225,7 +278,7 @@ class TaskReader:
 
 
 def _is_other_text(item: dict) -> bool:
-    return item["type"] == "textarea" and item["from_name"] != CAPTION and not _SLOT.fullmatch(item["from_name"])
+    return item["type"] == "textarea" and item["from_name"] != CAPTION and not SLOT.fullmatch(item["from_name"])
 
 
 def _converted(frame: int, ratio: float) -> int:
@@ -239,20 +292,3 @@ def _number(value: Any, where: str) -> float | int:
     if number != number or number in (float("inf"), float("-inf")):
         raise FormatError(f"{where} is {value!r}, not a number")
     return int(number) if number.is_integer() and not isinstance(value, float) else number
-
-
-def read_texts(result: Sequence[dict]) -> tuple[dict[str, Any], int]:
-    """Return {caption, qa_pairs} of a task's results, and how many question slots lack one of their halves."""
-    texts: dict[str, str] = {}
-    for item in result:
-        if item["type"] == "textarea":
-            text = item["value"]["text"]
-            texts[item["from_name"]] = "\n".join(text) if isinstance(text, list) else str(text)
-    slots: dict[int, dict[str, str]] = {}
-    for name, text in texts.items():
-        match = _SLOT.fullmatch(name)
-        if match:
-            slots.setdefault(int(match[2]), {})[match[1]] = text
-    complete = [slots[number] for number in sorted(slots) if len(slots[number]) == 2]
-    pairs = [{"Q": slot["question"], "A": slot["answer"]} for slot in complete]
-    return {"caption": texts.get(CAPTION), "qa_pairs": pairs}, len(slots) - len(complete)

@@ -26,8 +26,8 @@ def merge(
         FormatError: A clip's rows would be replaced by none, in a table that is not among the `named` ones.
     """
     clip_ids = imported["clips"]["clip_id"]
+    refuse_loss(existing, imported, named)
     result, notes = {"clips": _merge_clips(existing.get("clips"), imported["clips"])}, []
-    lost = {}
     for name, table in imported.items():
         if name == "clips":
             continue
@@ -35,17 +35,32 @@ def merge(
         if old is not None:
             mine = pc.is_in(old["clip_id"], clip_ids)
             gone = old.filter(mine)
-            bare = gone.filter(pc.invert(pc.is_in(gone["clip_id"], table["clip_id"])))
-            if bare.num_rows and name not in named:
-                lost[name] = (
-                    f"{bare.num_rows} of {count_of(pc.unique(bare['clip_id']).to_pylist(), 'clip')} in {name!r}"
-                )
             if gone.num_rows:
                 notes.append(
                     f"table '{name}': {gone.num_rows} rows of imported clips were replaced by {table.num_rows}"
                 )
             table = pa.concat_tables([old.filter(pc.invert(mine)), table])
         result[name] = table
+    stale = [name for name in _DERIVED if name in existing and name not in imported and existing[name].num_rows]
+    if stale:
+        notes.append(f"{' and '.join(stale)} were made before this import: run 'microg data split' again")
+    return result, notes
+
+
+def refuse_loss(
+    existing: Mapping[str, pa.Table], imported: Mapping[str, pa.Table], named: Collection[str] = ()
+) -> None:
+    """Raise `FormatError` when a clip's rows would be replaced by none, in a table that is not among the `named`."""
+    lost = {}
+    clip_ids = imported["clips"]["clip_id"]
+    for name, table in imported.items():
+        old = existing.get(name)
+        if name == "clips" or old is None or name in named:
+            continue
+        gone = old.filter(pc.is_in(old["clip_id"], clip_ids))
+        bare = gone.filter(pc.invert(pc.is_in(gone["clip_id"], table["clip_id"])))
+        if bare.num_rows:
+            lost[name] = f"{bare.num_rows} of {count_of(pc.unique(bare['clip_id']).to_pylist(), 'clip')} in {name!r}"
     if lost:
         kept = ",".join(name for name in imported if name not in lost and name != "clips")
         raise FormatError(
@@ -53,10 +68,6 @@ def merge(
             (f"take the other tables with --tables {kept}; " if kept else "")
             + f"if these rows are to go, name their tables, too: --tables {','.join(lost)}",
         )
-    stale = [name for name in _DERIVED if name in existing and name not in imported and existing[name].num_rows]
-    if stale:
-        notes.append(f"{' and '.join(stale)} were made before this import: run 'microg data split' again")
-    return result, notes
 
 
 def _merge_clips(old: pa.Table | None, new: pa.Table) -> pa.Table:
