@@ -27,7 +27,13 @@ from microg.pipelines.curate.decide import compare_rules, decide
 from microg.pipelines.curate.find_footage import Footage, check_clip_ids, list_footage
 from microg.pipelines.curate.pipeline import CurateSettings, remaining, run_curation, sized_pipeline, with_device
 from microg.pipelines.curate.previews import missing_previews, write_previews
-from microg.pipelines.curate.write_dataset import counts, current_observations, remove_leftovers, write_dataset
+from microg.pipelines.curate.write_dataset import (
+    counts,
+    current_observations,
+    remove_leftovers,
+    with_judgements,
+    write_dataset,
+)
 from microg.runs import Run, differences
 from microg.screen import Screen, styled
 from microg.system import zoo
@@ -129,7 +135,8 @@ def refilter(
     report: dict[str, Any] = {"out": out, "refiltered": True, "rule": settings.rule.name}
     if dry_run:
         decided = decide(current_observations(out), settings.filter, settings.rule, out)
-        return report | {"dry_run": True, "counts": counts(decided)}
+        judged = with_judgements(Dataset.open(out), decided)
+        return report | {"dry_run": True, "counts": counts(judged.tables) | judged.counts}
     with exclusive(out):
         run_folder = Run.revise(out, settings)
         report |= _write(out, settings, compare)
@@ -227,6 +234,8 @@ def _write(out: str, settings: CurateSettings, compare: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"counts": write_dataset(out, name, settings.filter, settings.rule)}
     sources = Dataset.open(out).table("sources").select(["source_id", "notes"]).to_pylist()
     result["notes"] = [f"{row['source_id']}: {row['notes']}" for row in sources if row["notes"]]
+    if overruled := result["counts"].get("people_kept_filtered"):
+        result["notes"].insert(0, f"{overruled} clips that people kept are rejected by the filter")
     if compare:
         result["rules"] = compare_rules(current_observations(out), settings.filter, rule_ladder())
     return result

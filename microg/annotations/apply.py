@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import pyarrow as pa
+
 from microg.annotations.accept import TABLE_OF, Acceptance, Accepted, accept
-from microg.annotations.rows import DATASET, KINDS, Annotation, Kind
+from microg.annotations.rows import DATASET, KINDS, Annotation, Kind, new_id, now, value_json
 from microg.annotations.table import add_annotations, current, read_annotations
 from microg.arrow import pc
 from microg.data.dataset import Dataset
@@ -67,13 +69,37 @@ def accept_into(
     accepted = accept(tables, said, dataset.vocabulary, how, kinds, rebased)
     # First what was there before: once it is in, the tables may be written any number of times.
     if rebased:
-        accepted.before = [*_superseding(accepted.before, said)]
+        accepted.before = [*_superseding(accepted.before, said, rebased)]
     add_annotations(dataset, accepted.before)
     for name, table in accepted.tables.items():
         dataset.write(name, table)
     notes = _remake_samples(dataset, accepted) if accepted.tables else []
     dataset.describe(acceptance=described(how, accepted, said, dataset.info.get("acceptance")))
     return accepted, notes
+
+
+def accept_anew(
+    dataset: Dataset, tables: Mapping[str, pa.Table], kinds: Sequence[Kind]
+) -> tuple[Accepted, dict[str, Any]]:
+    """Accept a dataset's judgements by its recorded rule on tables that were made anew and are not written yet.
+
+    What the tables hold counts as what was there before people. Judgements of clips that are no longer there wait.
+
+    Args:
+        dataset: The dataset.
+        tables: The new tables `clips` and those of the kinds.
+        kinds: The kinds whose tables were made anew.
+
+    Returns:
+        What was accepted, its `before` to be added before the tables are written, and what `dataset.json` then says.
+    """
+    how = recorded(dataset)
+    said = read_annotations(dataset)
+    there = set(tables["clips"]["clip_id"].to_pylist())
+    mine = [each for each in said if each.clip_id in there]
+    accepted = accept(tables, mine, dataset.vocabulary, how, kinds, rebased=kinds)
+    accepted.before = [*_superseding(accepted.before, mine, kinds)]
+    return accepted, described(how, accepted, said, dataset.info.get("acceptance"))
 
 
 def described(
@@ -94,23 +120,25 @@ def described(
     return {**asdict(how), "kinds": {**kinds_before, **counts}, "annotators": annotators}
 
 
-def _superseding(made: Sequence[Annotation], said: Sequence[Annotation]) -> Iterable[Annotation]:
-    """Let records of what is there now supersede those of what was there before another filter."""
-    old = {each.about: each.annotation_id for each in current(said) if each.annotator == DATASET}
+def _superseding(
+    made: Sequence[Annotation], said: Sequence[Annotation], rebased: Collection[Kind]
+) -> Iterable[Annotation]:
+    """Let records of what is there now supersede those of what was there before another filter, where they differ."""
+    old = {each.about: each for each in current(said) if each.annotator == DATASET}
     for each in made:
-        yield Annotation(**{**vars(each), "supersedes": old.pop(each.about, None)})
-    clips = {each.clip_id for each in made}
-    for about, annotation_id in old.items():
-        if about.clip_id in clips and about.kind == "box":
-            example = next(each for each in made if each.clip_id == about.clip_id)
-            yield Annotation(
-                **{
-                    **vars(example),
-                    "annotation_id": f"{annotation_id}-gone",
-                    "person_id": about.person_id,
-                    "value": {"withdrawn": True},
-                    "supersedes": annotation_id,
-                }
+        before = old.pop(each.about, None)
+        if before is None:
+            yield each
+        elif value_json(before.value) != value_json(each.value):
+            yield replace(each, supersedes=before.annotation_id)
+    for about, each in old.items():
+        if about.kind == "box" and "box" in rebased:  # a person who has no boxes any more, or whom nobody edits
+            yield replace(
+                each,
+                annotation_id=new_id(),
+                value={"withdrawn": True},
+                time=now(),
+                supersedes=each.annotation_id,
             )
 
 

@@ -41,7 +41,8 @@ def _looks(clips: pa.Table, boxes: pa.Table) -> dict[str, list[Any]]:
     looks: dict[str, list[Any]] = {clip_id: [digest] for clip_id, digest in digests}
     columns = [boxes[name].to_pylist() for name in ("clip_id", "frame", "person_id", "x1", "y1", "x2", "y2")]
     for clip_id, *box in zip(*columns, strict=True):
-        looks[clip_id].append(box)
+        if clip_id in looks:  # a clip that people dropped keeps its boxes
+            looks[clip_id].append(box)
     return looks
 
 

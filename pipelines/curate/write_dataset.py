@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from microg import storage
+from microg.annotations.accept import PEOPLE, with_people
+from microg.annotations.apply import accept_anew
+from microg.annotations.rows import Annotation
+from microg.annotations.table import add_annotations
 from microg.arrow import pc
 from microg.data import schema
 from microg.data.dataset import Dataset
@@ -49,17 +55,24 @@ def current_observations(root: str) -> pa.Table:
 def write_dataset(root: str, name: str, filters: FilterSettings, rule: BoxRule) -> dict[str, Any]:
     """Decide on all observations under `root`, write the dataset there, and return counts.
 
-    Annotations that are there already (actions, captions, questions) are kept, and enter samples and splits. Previews
-    of clips that look different now are removed.
+    Annotations that are there already (actions, captions, questions) are kept, and enter samples and splits; what
+    people decided about clips, and their edits of boxes, are applied to the new tables. Previews of clips that look
+    different now are removed.
     """
-    tables = decide(current_observations(root), filters, rule, root)
+    decided = decide(current_observations(root), filters, rule, root)
     dataset = Dataset.create(root, name)
+    judged = with_judgements(dataset, decided)
+    tables = judged.tables
     drop_stale_previews(dataset, tables["clips"], tables["boxes"])
+    if judged.acceptance is not None:
+        add_annotations(dataset, judged.before)
+        dataset = dataset.describe(acceptance=judged.acceptance)
     for table_name, table in tables.items():
         dataset.write(table_name, table)
     _write_boxes_csv(dataset, with_extension=rule.video_extension)
     clips = dataset.kept_clips()
-    samples = make_samples(tables["boxes"], clips, dataset.table("actions"), keep_unlabelled=True)
+    boxes = tables["boxes"].filter(pc.is_in(tables["boxes"]["clip_id"], clips["clip_id"]))
+    samples = make_samples(boxes, clips, dataset.table("actions"), keep_unlabelled=True)
     dataset.write("samples", samples)
     if samples.num_rows:
         splits = pa.concat_tables([make_split(scheme, samples, clips) for scheme in SCHEMES])
@@ -68,7 +81,56 @@ def write_dataset(root: str, name: str, filters: FilterSettings, rule: BoxRule) 
     dataset.write("splits", splits)
     # a person with several actions has a row for each, once the dataset is annotated
     people = samples.group_by(["clip_id", "frame", "person_id"], use_threads=False).aggregate([])
-    return counts(tables) | {"key_boxes": people.num_rows}
+    return counts(tables) | judged.counts | {"key_boxes": people.num_rows}
+
+
+@dataclass(frozen=True)
+class JudgedTables:
+    """Tables of a curation with what people judged of them.
+
+    Attributes:
+        tables: The tables.
+        counts: How many clips people dropped, and how many of those they kept the filter rejects all the same; nothing
+            where nobody screened.
+        before: What the curation says of judged items, as judgements of the dataset.
+        acceptance: What `dataset.json` says of it; None where nobody judged anything.
+    """
+
+    tables: dict[str, pa.Table]
+    counts: dict[str, int] = field(default_factory=dict)
+    before: Sequence[Annotation] = ()
+    acceptance: dict[str, Any] | None = None
+
+
+def with_judgements(dataset: Dataset, decided: Mapping[str, pa.Table]) -> JudgedTables:
+    """Return a curation's tables with what people judged: clips they dropped are rejected, boxes edited.
+
+    A clip that people kept and the filter rejects stays rejected, and has no boxes.
+
+    Args:
+        dataset: The dataset, with the judgements, and the decisions of people without a judgement.
+        decided: What `decide` gave.
+    """
+    tables = dict(decided)
+    held = dataset.table("decisions")
+    by_people = pc.and_(pc.equal(held["stage"], PEOPLE), pc.is_in(held["clip_id"], tables["clips"]["clip_id"]))
+    tables["decisions"] = pa.concat_tables([tables["decisions"], held.filter(by_people)])
+    tables["clips"] = with_people(tables["clips"], tables["decisions"])
+    before: Sequence[Annotation] = ()
+    acceptance = None
+    if dataset.table("annotations").num_rows:
+        accepted, acceptance = accept_anew(dataset, tables, ("screening", "box"))
+        tables |= accepted.tables
+        before = accepted.before
+        filtered = decided["clips"].filter(pc.not_equal(decided["clips"]["status"], "ok"))["clip_id"]
+        tables["boxes"] = tables["boxes"].filter(pc.invert(pc.is_in(tables["boxes"]["clip_id"], filtered)))
+    verdicts = tables["decisions"].filter(pc.equal(tables["decisions"]["stage"], PEOPLE)).to_pylist()
+    if not verdicts:
+        return JudgedTables(tables, {}, before, acceptance)
+    passed = set(decided["clips"].filter(pc.equal(decided["clips"]["status"], "ok"))["clip_id"].to_pylist())
+    dropped = sum(not row["keep"] for row in verdicts)
+    overruled = sum(row["keep"] and row["clip_id"] not in passed for row in verdicts)
+    return JudgedTables(tables, {"people_dropped": dropped, "people_kept_filtered": overruled}, before, acceptance)
 
 
 def counts(tables: dict[str, pa.Table]) -> dict[str, int]:
@@ -93,12 +155,14 @@ def counts(tables: dict[str, pa.Table]) -> dict[str, int]:
 
 
 def _write_boxes_csv(dataset: Dataset, *, with_extension: bool) -> None:
-    """Write the boxes as the published `bounding_boxes.csv`, integer pixels."""
+    """Write the boxes of kept clips as the published `bounding_boxes.csv`, integer pixels."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")  # noqa: TID251 (published bytes: checked ids and numbers only)
     writer.writerow(_CSV_HEADER)
     ending = ".mp4" if with_extension else ""
-    for batch in dataset.table("boxes").to_batches(max_chunksize=65536):
+    boxes = dataset.table("boxes")
+    boxes = boxes.filter(pc.is_in(boxes["clip_id"], dataset.kept_clips()["clip_id"]))
+    for batch in boxes.to_batches(max_chunksize=65536):
         columns = [batch[name].to_pylist() for name in ("clip_id", "frame", "person_id", "x1", "y1", "x2", "y2")]
         writer.writerows(
             (f"{clip_id}{ending}", frame, person, *(int(value) for value in box))
