@@ -33,7 +33,12 @@ def import_dataset(
         bool, typer.Option("--copy-videos", help="Copy videos into the dataset instead of pointing at them.")
     ] = False,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Into an existing dataset: the imported clips' annotations replace theirs.")
+        bool,
+        typer.Option(
+            "--merge",
+            help="Into an existing dataset: what annotators of cvat and labelstudio say is added; other annotations "
+            "replace those of the same clips.",
+        ),
     ] = False,
     predictions: Annotated[
         bool, typer.Option("--predictions", help="labelstudio: take the pre-annotations of unfinished tasks.")
@@ -47,6 +52,20 @@ def import_dataset(
     ] = None,
     clip_id: Annotated[
         str | None, typer.Option(help="cvat, labelstudio: the clip of a single task that does not name it.")
+    ] = None,
+    annotator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cvat: whose work it is; default: whom the task or job is assigned to, else 'cvat'.",
+        ),
+    ] = None,
+    rule: Annotated[
+        Literal["single", "majority", "adjudicated"] | None,
+        typer.Option(
+            help="cvat, labelstudio: how several annotators' judgements become the tables, as in 'microg data "
+            "adjudicate'; default: majority; merged: the dataset's."
+        ),
     ] = None,
     first_frame: Annotated[
         int | None,
@@ -76,6 +95,9 @@ def import_dataset(
 ) -> None:
     """Read annotations of another format into a dataset, and say what was assumed or left out.
 
+    Of cvat and labelstudio all annotators are kept: what each said is a row of the table `annotations`, and actions,
+    captions, questions and boxes are what the rule accepts of it. The same file again adds nothing.
+
     People's actions are those of `--vocabulary`; one that is not in it is an error that names it.
 
     What would lose all regions of somebody is an error: labels of other names, frames that a clip has not, boxes of no
@@ -91,6 +113,7 @@ def import_dataset(
     - `microg data import cvat annotations/ data/mine --videos clips/ --copy-videos`
     - `microg data import jhmdb JHMDB/ data/jhmdb`
     - `microg data import labelstudio export.json data/crew --vocabulary crew.yaml --videos clips/`
+    - `microg data import cvat ana.zip data/mine --merge --annotator ana`
     - `microg data import cvat task.zip data/mine --label Astronaut=person --clip-id Apollo13_032`
     """
     from microg.jobs.commands.data_convert import import_tables, show
@@ -99,6 +122,7 @@ def import_dataset(
         "predictions": predictions,
         "label": label,
         "clip_id": clip_id,
+        "annotator": annotator,
         "first_frame": first_frame,
         "key_frames": key_frames,
     }
@@ -112,6 +136,7 @@ def import_dataset(
         videos=videos,
         copy_videos=copy_videos,
         vocabulary=vocabulary,
+        rule=rule,
         chosen=[table.strip() for table in tables.split(",")] if tables else (),
         **{option: value for option, value in own.items() if value is not None and value is not False},
     )

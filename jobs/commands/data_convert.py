@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from microg import formats, storage
+from microg.annotations.accept import Acceptance, Rule
+from microg.annotations.apply import recorded
 from microg.console import say
 from microg.data.dataset import Dataset
 from microg.data.label_space import MICROG_50, label_space
@@ -15,6 +18,7 @@ from microg.data.vocabulary import Vocabulary
 from microg.data.vocabulary_files import load_vocabulary
 from microg.errors import ConfigError, DatasetError
 from microg.formats.merging import merge as merge_tables
+from microg.jobs.commands.judged_imports import merged_into, new_dataset, spoken_kinds
 from microg.locks import exclusive, hidden
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ def import_tables(
     dry_run: bool,
     chosen: Sequence[str] = (),
     vocabulary: str | None = None,
+    rule: Rule | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Read `source` into a dataset, new or (with `merge`) there already, and return the report.
@@ -40,10 +45,12 @@ def import_tables(
         source: Folder or file.
         dataset: Folder of the dataset.
         name: Name of a new dataset; None takes the folder's.
-        merge: Whether the imported clips' annotations replace those of a dataset that is there.
+        merge: Whether it goes into a dataset that is there: what annotators said is added, other annotations replace
+            those of the same clips.
         dry_run: Whether nothing is written.
         chosen: The tables to take, beside `clips`; none given: all.
         vocabulary: File with the actions of a new dataset, or the name of a published set; None for the format's.
+        rule: How several annotators' judgements become tables; None takes the dataset's, or majority.
         options: Options of the format.
 
     Raises:
@@ -65,22 +72,36 @@ def import_tables(
             source,
             dataset_root=None if dry_run else dataset,
             existing=known.get("clips"),
+            held={table: known[table] for table in ("boxes", "qa") if table in known},
             vocabulary=own,
             **options,
         )
         if own is None:
             _check_labels(opened, result.label_space)
+        if rule is not None and not result.annotations:
+            raise ConfigError(f"--rule {rule} does nothing: {format_name} tells of no annotators here", "leave it out")
         tables, notes = _chosen(result.tables, chosen, format_name), list(result.notes)
-        if merge:
+        labels = _labels_info(own, result.label_space)
+        judged = None
+        if opened is not None and result.annotations:
+            how = replace(recorded(opened), **({} if rule is None else {"rule": rule}))
+            judged = merged_into(opened, known, tables, result.annotations, chosen, how, dry_run=dry_run)
+        elif opened is not None:
             tables, more = merge_tables(known, tables, chosen)
             notes += more
-        if not dry_run:
+        elif result.annotations:
+            how = Acceptance(rule=rule or "majority")
+            kinds = spoken_kinds(result.annotations, tables, chosen)
+            judged = new_dataset(tables, result.annotations, Dataset(dataset, labels).vocabulary, how, kinds, dataset)
+        if judged is not None:
+            tables, notes = judged.tables, notes + judged.notes
+        if not dry_run and (opened is None or judged is None):
             # The tables come first: an import that is interrupted leaves no dataset.json, and can just be run again.
             for table, rows in tables.items():
                 Dataset(dataset, {}).write(table, rows)
-            labels = _labels_info(own, result.label_space)
             label = name or dataset.rstrip("/").rsplit("/", 1)[-1]
-            Dataset.create(dataset, label, imported_from=format_name, **labels)
+            more_info = {"acceptance": judged.acceptance} if judged is not None else {}
+            Dataset.create(dataset, label, imported_from=format_name, **labels, **more_info)
     return {
         "dataset": dataset,
         "format": format_name,
@@ -88,6 +109,7 @@ def import_tables(
         "rows": {table: rows.num_rows for table, rows in tables.items()},
         "failed": result.tables["clips"]["status"].to_pylist().count("error"),
         "notes": notes,
+        **({"judgements": judged.report} if judged is not None else {}),
     }
 
 
@@ -150,6 +172,10 @@ def show(report: dict[str, Any]) -> None:
     """Print what was read or written, and what to know of it."""
     for table, rows in report.get("rows", {}).items():
         say(f"{table:>10}  {rows:>9,} rows")
+    if judged := report.get("judgements"):
+        people = ", ".join(f"{name} ({count:,})" for name, count in judged["annotators"].items())
+        say(f"judgements of {people or 'nobody'}; {judged['added']:,} are new, {judged['there_before']:,} were there")
+        say(f"accepted by the rule {judged['rule']}")
     for note in report["notes"]:
         say(f"note: {note}")
     if "target" in report:

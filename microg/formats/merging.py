@@ -27,7 +27,7 @@ def merge(
     """
     clip_ids = imported["clips"]["clip_id"]
     refuse_loss(existing, imported, named)
-    result, notes = {"clips": _merge_clips(existing.get("clips"), imported["clips"])}, []
+    result, notes = {"clips": merge_clips(existing.get("clips"), imported["clips"])}, []
     for name, table in imported.items():
         if name == "clips":
             continue
@@ -70,7 +70,8 @@ def refuse_loss(
         )
 
 
-def _merge_clips(old: pa.Table | None, new: pa.Table) -> pa.Table:
+def merge_clips(old: pa.Table | None, new: pa.Table) -> pa.Table:
+    """Return table `clips` with new clips after those that are known, whose nulls are filled from the new rows."""
     if old is None:
         return new
     filled = {row["clip_id"]: row for row in new.to_pylist()}
