@@ -60,7 +60,7 @@ def pull_annotations(
         }
         if chosen:
             path = retrying(lambda: session.download(project, chosen, _empty(Path(folder))))
-            options = {"label": list(labels)} if labels else {}
+            options: dict[str, Any] = {"label": list(labels)} if labels else {}
             imported = import_tables(choice.server, path, dataset, name=None, merge=True, dry_run=dry_run, **options)
             report |= {key: imported[key] for key in ("rows", "failed", "notes", "written")}
     return report

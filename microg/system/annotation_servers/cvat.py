@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from microg.errors import AnnotationServerError, ConfigError, MicrogError
+from microg.errors import AnnotationServerError, ConfigError
 from microg.system.annotation_servers.base import ClipVideo, Project, Refusals, Task, from_environment
 
 TOKEN, USER, PASSWORD = "CVAT_TOKEN", "CVAT_USERNAME", "CVAT_PASSWORD"
@@ -96,7 +96,9 @@ class Cvat:
             guide = export / "guide.md"
             if guide.is_file():
                 self._client.api_client.guides_api.create(
-                    models.AnnotationGuideWriteRequest(project_id=project.id, markdown=guide.read_text())
+                    annotation_guide_write_request=models.AnnotationGuideWriteRequest(
+                        project_id=project.id, markdown=guide.read_text()
+                    )
                 )
         return project
 
@@ -105,8 +107,8 @@ class Cvat:
         with self.requests(f"to list the tasks of project {project.id}"):
             states = defaultdict(list)
             for job in self._client.jobs.list(project_id=project.id):
-                if str(job.type.value) != "ground_truth":
-                    states[job.task_id].append(str(job.state.value))
+                if _word(job.type) != "ground_truth":
+                    states[job.task_id].append(_word(job.state))
             return [
                 _task(task, bool(states[task.id]) and set(states[task.id]) == {"completed"})
                 for task in self._client.tasks.list(project_id=project.id)
@@ -129,13 +131,24 @@ class Cvat:
                 kind, resource = ResourceType.REMOTE, str(clip.address)
             else:
                 kind, resource = ResourceType.SHARE, str(clip.address)
-            self._client.tasks.retrieve(task.id).upload_data([resource], resource_type=kind, params=parameters)
+            if not self._read_before(task):
+                self._client.tasks.retrieve(task.id).upload_data([resource], resource_type=kind, params=parameters)
+
+    def _read_before(self, task: Task) -> bool:
+        """Tell whether the server has a task's video from an attempt that was cut off, and wait while it reads it.
+
+        CVAT takes a task's video once. Raises the package's `BackgroundRequestException` where it could not be read.
+        """
+        begun, _ = self._client.api_client.requests_api.list(task_id=task.id, action="create")
+        for request in begun.results:
+            self._client.wait_for_completion(request.id)
+        return bool(self._client.tasks.retrieve(task.id).size)
 
     def has_annotations(self, task: Task) -> bool:
         """Tell whether a task has tracks, shapes or tags."""
         with self.requests(f"to open the annotations of task {task.id}"):
             held = self._client.tasks.retrieve(task.id).get_annotations()
-            return bool(held.get("tracks") or held.get("shapes") or held.get("tags"))
+            return any(getattr(held, kind, None) for kind in ("tracks", "shapes", "tags"))
 
     def send_annotations(self, task: Task, clip: ClipVideo, export: Path) -> None:
         """Give a task the tracks that an export holds of its clip."""
@@ -170,9 +183,7 @@ class Cvat:
             raise self._refusals.of_connection(what, error) from None
         except BackgroundRequestException as error:
             raise self._refusals.of_work(what, str(error)) from None
-        except (OpenApiException, CvatSdkException, AssertionError, ValueError, TypeError, KeyError) as error:
-            if isinstance(error, MicrogError):
-                raise
+        except (OpenApiException, CvatSdkException, AssertionError, json.JSONDecodeError) as error:
             raise self._refusals.of_answer(what, error) from None
 
 
@@ -180,8 +191,13 @@ def _project(found: Any) -> Project:
     return Project(int(found.id), str(found.name))
 
 
+def _word(value: Any) -> str:
+    """Return a value of a closed set, which the package gives as text or wrapped."""
+    return str(getattr(value, "value", value))
+
+
 def _task(found: Any, finished: bool) -> Task:
-    return Task(int(found.id), str(found.name), has_video=bool(found.get("size")), finished=finished)
+    return Task(int(found.id), str(found.name), has_video=bool(getattr(found, "size", 0)), finished=finished)
 
 
 @contextmanager
