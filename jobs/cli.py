@@ -20,10 +20,10 @@ from microg.jobs.common import COMMANDS, make_app, mount, run
 
 # In the order of the help.
 _DOORS = (
-    "curate demo doctor report review data_download data_validate data_stats data_page data_convert data_export_sft "
-    "data_vocabulary data_make_qa data_label_qa data_agreement data_adjudicate data_accept data_split data_synth "
-    "har_forward har_predict har_train har_score har_sweep har_transfer vlm_eval vlm_models vlm_convert vlm_train "
-    "vlm_merge vlm_train_tiny vlm_score"
+    "curate demo doctor report review data_download data_validate data_stats data_page data_convert data_servers "
+    "data_export_sft data_vocabulary data_make_qa data_label_qa data_agreement data_adjudicate data_accept data_split "
+    "data_synth har_forward har_predict har_train har_score har_sweep har_transfer vlm_eval vlm_models vlm_convert "
+    "vlm_train vlm_merge vlm_train_tiny vlm_score"
 )
 
 app = make_app("MicroG-Bench: from raw video to leaderboard for people in microgravity.")

@@ -95,6 +95,10 @@ class DownloadError(MicrogError):
     """A file cannot be fetched, or what came does not match its checksum."""
 
 
+class AnnotationServerError(MicrogError):
+    """An annotation server cannot be reached, or refuses a request."""
+
+
 class MetricError(MicrogError):
     """A metric cannot be computed from what it was given, or results cannot be compared."""
 

@@ -1,0 +1,1 @@
+"""What `microg data push` and `microg data pull` do."""
