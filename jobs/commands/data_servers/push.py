@@ -231,7 +231,7 @@ def _local(uri: str, clip_id: str) -> Iterator[Path]:
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{clip_id}{Path(uri).suffix}"
+        file = storage.join_local(Path(folder), f"{clip_id}{Path(uri).suffix}")
         try:
             with file.open("wb") as sink:
                 for block in storage.read_blocks(uri):

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from microg import storage
 from microg.errors import AnnotationServerError, ConfigError
 from microg.system.annotation_servers.base import ClipVideo, Project, Refusals, Task, from_environment
 
@@ -152,7 +153,7 @@ class Cvat:
 
     def send_annotations(self, task: Task, clip: ClipVideo, export: Path) -> None:
         """Give a task the tracks that an export holds of its clip."""
-        file = export / "annotations" / f"{clip.clip_id}.xml"
+        file = storage.join_local(export / "annotations", f"{clip.clip_id}.xml")
         if b"<track " in file.read_bytes():
             with self.requests(f"to store the pre-annotations of clip {clip.clip_id}"):
                 self._client.tasks.retrieve(task.id).import_annotations("CVAT 1.1", file)
@@ -162,7 +163,9 @@ class Cvat:
         for task in tasks:
             with self.requests(f"to export task {task.id}"):
                 found = self._client.tasks.retrieve(task.id)
-                found.export_dataset("CVAT for video 1.1", folder / f"task-{task.id}.zip", include_images=False)
+                found.export_dataset(
+                    "CVAT for video 1.1", storage.join_local(folder, f"task-{task.id}.zip"), include_images=False
+                )
         return str(folder)
 
     @contextmanager
@@ -207,7 +210,7 @@ def _named_video(clip: ClipVideo) -> Iterator[Path | None]:
         yield clip.file
         return
     with tempfile.TemporaryDirectory() as folder:
-        named = Path(folder) / f"{clip.clip_id}{clip.file.suffix.lower()}"
+        named = storage.join_local(Path(folder), f"{clip.clip_id}{clip.file.suffix.lower()}")
         with suppress(OSError):
             os.link(clip.file.resolve(), named)
         if not named.exists():
