@@ -21,6 +21,9 @@ assert cli  # which registers the commands
 _WITHOUT = {
     "data download",
     "data page",
+    # what they write in a dataset they hold a moment at a time (tests/jobs/test_data_servers.py)
+    "data pull",
+    "data push",
     "data validate",
     "data vocabulary show",
     "doctor",

@@ -277,6 +277,7 @@ def test_a_box_is_drawn_by_touch_on_a_phone(stage: Stage) -> None:
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     page.get_by_role("button", name="Key frame 5").wait_for()
     page.get_by_role("button", name="Save boxes").tap()
+    page.get_by_role("button", name="Save boxes").wait_for(state="hidden")
     saved(page)
     (edit,) = stage.standing("box")
     (box,) = edit.value["stretches"][0]

@@ -260,7 +260,8 @@ def _of_profile(process: psutil.Process, folder: Path) -> bool:
 
 
 def saved(page: Any) -> None:
-    """Wait until the server has everything."""
+    """Wait until the server has everything, also of a click that the page has yet to hear of."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.locator(".saving[data-state=saved]").wait_for()
 
 
