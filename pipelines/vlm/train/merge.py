@@ -8,7 +8,7 @@ from typing import Any
 
 from microg import storage
 from microg.errors import ConfigError, WeightsError
-from microg.locks import exclusive
+from microg.locks import exclusive, hidden
 from microg.models.vlm.base import Frames, Request
 from microg.models.vlm.cards import card, folder_card, is_checkpoint
 from microg.pipelines.vlm.train.model_card import model_card
@@ -62,11 +62,14 @@ def merge_run(run: str, out: str | None = None, device: str = "cpu") -> dict[str
         device: Where the model is loaded.
 
     Raises:
-        ConfigError: The run has no adapters, or its model is another one now.
+        ConfigError: The run has no adapters, its model is another one now, or the folder holds other files.
         WeightsError: The adapters do not fit, or the merged model does not say what the model with adapters says.
     """
     target = out or storage.join(run, MODEL)
     with exclusive(target):
+        # what lies there is replaced: only a model that was merged before may be
+        if hidden(storage.names(target)) and not storage.exists(storage.join(target, REPORT)):
+            raise ConfigError(f"{target} holds other files, which a merged model would replace", "give another --out")
         return _merge(run, target, device)
 
 

@@ -156,6 +156,12 @@ def test_a_run_is_merged_once_into_a_checkpoint_that_answers_and_tells_what_it_i
     stamp = (Path(model) / "merge.json").stat().st_mtime_ns
     assert tuned_model(str(one)) == model
     assert (Path(model) / "merge.json").stat().st_mtime_ns == stamp
+    mine = tmp_path / "mine" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("not a model")
+    with pytest.raises(ConfigError, match="holds other files"):
+        merge_run(str(one), str(mine.parent))
+    assert mine.read_text() == "not a model"
 
 
 def test_method_full_writes_a_checkpoint(dataset: str, tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:
