@@ -66,8 +66,8 @@ class ExportSftConfig(Config):
 def plan(settings: ExportSftConfig, dataset: str, out: str) -> dict[str, Any]:
     """Return what would be written."""
     opened = Dataset.open(dataset)
-    rows = _clips(opened, settings)
     texts = texts_of(opened, settings.tasks)
+    rows = _clips(opened, texts, settings)
     return {
         "dataset": dataset,
         "out": out,
@@ -88,7 +88,8 @@ def export(settings: ExportSftConfig, dataset: str, out: str) -> dict[str, Any]:
     if not storage.is_local(out):
         raise ConfigError(f"{out} is not on this machine: trainers read files", "give a folder here, and upload it")
     opened = Dataset.open(dataset)
-    splits, texts = _clips(opened, settings), texts_of(opened, settings.tasks)
+    texts = texts_of(opened, settings.tasks)
+    splits = _clips(opened, texts, settings)
     if not any(splits.values()):
         raise DatasetError(
             f"no split of scheme {settings.scheme!r} of {dataset} has {' or '.join(settings.tasks)}",
@@ -129,9 +130,10 @@ def export(settings: ExportSftConfig, dataset: str, out: str) -> dict[str, Any]:
     return report
 
 
-def _clips(dataset: Dataset, settings: ExportSftConfig) -> dict[str, list[dict[str, Any]]]:
+def _clips(
+    dataset: Dataset, texts: dict[str, list[tuple]], settings: ExportSftConfig
+) -> dict[str, list[dict[str, Any]]]:
     """Return the clips of each split that have texts and a video."""
-    texts = texts_of(dataset, settings.tasks)
     clips = dataset.kept_clips().sort_by("clip_id").select(["clip_id", "uri"])
     assigned = dataset.table("splits")
     assigned = assigned.filter(pc.equal(assigned["scheme"], settings.scheme))
