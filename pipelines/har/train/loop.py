@@ -21,6 +21,7 @@ from microg.models.har.training.batch_norm import RunningStatistics
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.har.training.step import Stepper, box_loss
 from microg.pipelines.core.training.checkpoints import Progress, RunFiles, TensorBoardLog
+from microg.pipelines.core.training.epochs import Epochs
 from microg.pipelines.core.training.plan import Plan
 from microg.pipelines.core.training.worker_group import WorkerGroup
 from microg.pipelines.har.samples import SampleBatch
@@ -44,7 +45,7 @@ class TrainingContext:
     val_truth: pa.Table
 
 
-class TrainLoop:
+class TrainLoop(Epochs[Piece]):
     """Runs one worker's part of a run from `progress` on.
 
     `model` is the bare model, which `stepper` may hold wrapped. Only rank 0 writes.
@@ -54,36 +55,18 @@ class TrainLoop:
         self, context: TrainingContext, group: WorkerGroup, model: nn.Module, stepper: Stepper, progress: Progress
     ) -> None:
         self.context, self.group, self.progress = context, group, progress
+        self.plan = context.plan
         self.model, self.stepper, self.device = model, stepper, stepper.device
         self._files = RunFiles(context.root)
         self._statistics = RunningStatistics(model)
         self._scorer = Scorer(context.val_rows, context.val_truth, context.config.space)
         self._saved = time.monotonic()
         logs = context.config.tensorboard and group.rank == 0
-        self._log = TensorBoardLog(context.root if logs else None, self.progress.steps(self.context.plan.iterations))
+        self.log = TensorBoardLog(context.root if logs else None, self.progress.steps(self.plan.iterations))
         self._lr, self._loss = 0.0, float("nan")
 
-    def run(self, work: Iterator[Piece]) -> bool:
-        """Train to the end; return False when asked to stop before it, with everything saved."""
-        plan, progress = self.context.plan, self.progress
-        try:
-            while progress.epoch < plan.epochs:
-                if not self._train_epoch(work):
-                    return False
-                scores: dict[str, Any] = {}
-                if plan.validates(progress.epoch):
-                    self._save()  # a kill while validating repeats no step
-                    found = self._validate(work)
-                    if found is None:
-                        return False
-                    scores = found
-                self._finish_epoch(scores)
-        finally:
-            self._log.close()
-        return True
-
-    def _train_epoch(self, work: Iterator[Piece]) -> bool:
-        plan, progress = self.context.plan, self.progress
+    def train_epoch(self, work: Iterator[Piece]) -> bool:
+        plan, progress = self.plan, self.progress
         self.stepper.model.train()
         while progress.iteration < plan.iterations:
             started = time.monotonic()
@@ -95,17 +78,17 @@ class TrainLoop:
             progress.iteration += 1
             self.progress.add(dict(zip(_SUMS, totals, strict=True)), waited, time.monotonic() - started, failures)
             self._loss = totals[0] / max(totals[1], 1)
-            self._log.step(self.progress.steps(self.context.plan.iterations), self._loss, self._lr)
+            self.log.step(self.progress.steps(self.plan.iterations), self._loss, self._lr)
             if stop:
-                self._save()
+                self.save()
                 return False
             if time.monotonic() - self._saved > self.context.config.checkpoint_every_s:
-                self._save()
+                self.save()
         return True
 
     def _step(self, work: Iterator[Piece]) -> tuple[list[float], float, list[str]]:
         """Compute one optimizer step; return sums in the order of `_SUMS`, seconds waited, and what failed."""
-        plan, clips, failed, waited, failures = self.context.plan, 0, 0, 0.0, []
+        plan, clips, failed, waited, failures = self.plan, 0, 0, 0.0, []
         self._statistics.begin_step()
         for turn in range(plan.micro_batches):
             begin = time.monotonic()
@@ -135,12 +118,12 @@ class TrainLoop:
         return [done.loss_sum, done.cells, clips, done.boxes, failed], waited, failures
 
     def _rate(self, iteration: int) -> float:
-        plan, schedule = self.context.plan, self.context.config.schedule
+        plan, schedule = self.plan, self.context.config.schedule
         return learning_rate(schedule, self.progress.epoch + iteration / plan.iterations, plan.epochs)
 
     def _micro_batch_number(self, turn: int) -> int:
         """Return a number that a micro-batch has in this run alone, whoever computes it."""
-        plan, progress = self.context.plan, self.progress
+        plan, progress = self.plan, self.progress
         step = progress.epoch * plan.iterations + progress.iteration
         number = (step * plan.micro_batches + turn) * plan.workers + self.group.rank
         return (self.context.config.seed * 0x9E3779B1 + number) % 2**63
@@ -158,9 +141,9 @@ class TrainLoop:
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return clips, boxes, batch.labels.to(self.device, non_blocking=True)
 
-    def _validate(self, work: Iterator[Piece]) -> dict[str, Any] | None:
+    def validate(self, work: Iterator[Piece]) -> dict[str, Any] | None:
         """Return the scores of the val split, the same on every worker; None when asked to stop."""
-        plan, sums, started, waited = self.context.plan, ValSums([], [], []), time.monotonic(), 0.0
+        plan, sums, started, waited = self.plan, ValSums([], [], []), time.monotonic(), 0.0
         self.model.eval()
         left = plan.val_rounds
         while left > 0:
@@ -185,7 +168,7 @@ class TrainLoop:
         scores = self.group.gather(scores)[0]
         return {**scores, "val_s": time.monotonic() - started, "val_failed": len(failures)}
 
-    def _finish_epoch(self, scores: dict[str, Any]) -> None:
+    def finish_epoch(self, scores: dict[str, Any]) -> None:
         progress, partial, config = self.progress, self.progress.partial, self.context.config
         chosen = scores.get(f"val_map_{config.validation.select}")
         best = chosen is not None and (progress.best is None or chosen > progress.best["map"])
@@ -193,8 +176,8 @@ class TrainLoop:
         seconds = partial.get("train_s", 0.0)
         row = {
             "epoch": number,
-            "steps": number * self.context.plan.iterations,
-            "lr": self._rate(self.context.plan.iterations - 1),
+            "steps": number * self.plan.iterations,
+            "lr": self._rate(self.plan.iterations - 1),
             "loss": partial.get("loss_sum", 0.0) / max(partial.get("cells", 0.0), 1.0),
             **{name: int(partial.get(name, 0)) for name in ("clips", "boxes")},
             "failed": int(partial.get("failed", 0)) + scores.get("val_failed", 0),
@@ -210,14 +193,14 @@ class TrainLoop:
         if best:
             progress.best = {"epoch": number, "map": chosen, "select": config.validation.select}
         progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
-        progress.finished = progress.epoch == self.context.plan.epochs
+        progress.finished = progress.epoch == self.plan.epochs
         if self.group.rank == 0:
-            self._log.epoch(row)
+            self.log.epoch(row)
             if best or (progress.best is None and progress.finished):
                 save_weights(self.model, self._files.best, epoch=number, **self._about())
             self._files.write_history(progress, "har_train")
-        self._save()
-        self.group.report({**row, "epochs": self.context.plan.epochs, "best_map": (progress.best or {}).get("map")})
+        self.save()
+        self.group.report({**row, "epochs": self.plan.epochs, "best_map": (progress.best or {}).get("map")})
 
     def _about(self) -> dict[str, Any]:
         config = self.context.config
@@ -229,11 +212,11 @@ class TrainLoop:
             "best": self.progress.best,
         }
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Commit where the run is; the weights are the same on all workers, so one of them writes."""
         if self.group.rank == 0:
             self._files.save(self.progress, {"model": self.model.state_dict(), **self.stepper.state()})
         self._saved = time.monotonic()
 
     def _where(self, phase: str) -> dict[str, Any]:
-        return self.progress.where(phase, self.context.plan.iterations, self._lr, self._loss)
+        return self.progress.where(phase, self.plan.iterations, self._lr, self._loss)

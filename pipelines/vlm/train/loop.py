@@ -14,6 +14,7 @@ from microg.errors import TrainingError
 from microg.models.har.training.optimizers import learning_rate, set_learning_rate
 from microg.models.vlm.tuning.loss import AnswerLoss
 from microg.pipelines.core.training.checkpoints import Progress, RunFiles, TensorBoardLog
+from microg.pipelines.core.training.epochs import Epochs
 from microg.pipelines.core.training.plan import Plan
 from microg.pipelines.core.training.worker_group import WorkerGroup
 from microg.pipelines.vlm.train.replicas import Replicas
@@ -47,7 +48,7 @@ class TuneContext:
     engine: dict[str, Any]
 
 
-class TuneLoop:
+class TuneLoop(Epochs[list[Lesson]]):
     """Runs one worker's part of a run from `progress` on.
 
     Args:
@@ -69,6 +70,7 @@ class TuneLoop:
         state: dict[str, Any] | None,
     ) -> None:
         self.context, self.group, self.progress = context, group, progress
+        self.plan = context.plan
         self._replicas, self._answerer = replicas, answerer
         self._loss = AnswerLoss(replicas.model)
         self._files = RunFiles(context.root)
@@ -83,32 +85,13 @@ class TuneLoop:
             replicas.load(state["model"])
             replicas.load_optimizer(self._optimizer, state["optimizer"])
         logs = settings.tensorboard and group.rank == 0
-        self._log = TensorBoardLog(context.root if logs else None, self.progress.steps(self.context.plan.iterations))
+        self.log = TensorBoardLog(context.root if logs else None, self.progress.steps(self.plan.iterations))
         self._saved = time.monotonic()
         self._lr, self._last_loss = 0.0, float("nan")
         self._spare: Lesson | None = None
 
-    def run(self, work: Iterator[list[Lesson]]) -> bool:
-        """Train to the end; return False when asked to stop before it, with everything saved."""
-        plan, progress = self.context.plan, self.progress
-        try:
-            while progress.epoch < plan.epochs:
-                if not self._train_epoch(work):
-                    return False
-                scores: dict[str, Any] = {}
-                if plan.validates(progress.epoch):
-                    self._save()  # a kill while validating repeats no step
-                    found = self._validate(work)
-                    if found is None:
-                        return False
-                    scores = found
-                self._finish_epoch(scores)
-        finally:
-            self._log.close()
-        return True
-
-    def _train_epoch(self, work: Iterator[list[Lesson]]) -> bool:
-        plan, progress = self.context.plan, self.progress
+    def train_epoch(self, work: Iterator[list[Lesson]]) -> bool:
+        plan, progress = self.plan, self.progress
         self._loss.train()
         while progress.iteration < plan.iterations:
             started = time.monotonic()
@@ -119,19 +102,19 @@ class TuneLoop:
             progress.iteration += 1
             self.progress.add(totals, waited, time.monotonic() - started, failures)
             self._last_loss = totals["loss_sum"] / max(totals["tokens"], 1)
-            self._log.step(self.progress.steps(self.context.plan.iterations), self._last_loss, self._lr)
+            self.log.step(self.progress.steps(self.plan.iterations), self._last_loss, self._lr)
             if stop:
-                self._save()
+                self.save()
                 return False
             # all workers have to save together where the model is shared out: rank 0's clock decides
             late = time.monotonic() - self._saved > self.context.settings.checkpoint_every_s
             if self.group.total([float(late and self.group.rank == 0)])[0]:
-                self._save()
+                self.save()
         return True
 
     def _step(self, work: Iterator[list[Lesson]]) -> tuple[dict[str, float], float, list[str], bool]:
         """Compute one optimizer step; return sums over all workers, seconds waited, failures, and whether to stop."""
-        plan, waited = self.context.plan, 0.0
+        plan, waited = self.plan, 0.0
         failures: list[str] = []
         loss_sum, tokens, clips = 0.0, 0, 0
         for turn in range(plan.micro_batches):
@@ -192,17 +175,17 @@ class TuneLoop:
 
     def _number(self, turn: int) -> int:
         """Return a number that a clip's turn has in this run alone, whoever computes it."""
-        plan, progress = self.context.plan, self.progress
+        plan, progress = self.plan, self.progress
         step = progress.epoch * plan.iterations + progress.iteration
         number = (step * plan.micro_batches + turn) * plan.workers + self.group.rank
         return (self.context.settings.seed * 0x9E3779B1 + number) % 2**63
 
-    def _validate(self, work: Iterator[list[Lesson]]) -> dict[str, Any] | None:
+    def validate(self, work: Iterator[list[Lesson]]) -> dict[str, Any] | None:
         """Return the scores of the val split, the same on every worker; None when asked to stop."""
         started = time.monotonic()
         answers, chosen = Answers(), []
         self._loss.eval()
-        for _ in range(self.context.plan.val_rounds):
+        for _ in range(self.plan.val_rounds):
             lesson = next(iter(next(work)), None)
             spare = self._stand_in(lesson)
             if lesson is not None and lesson.example is not None:
@@ -236,7 +219,7 @@ class TuneLoop:
         with torch.autocast(self._loss.device.type, torch.bfloat16) if half else nullcontext():
             return self._answerer(lesson.requests)
 
-    def _finish_epoch(self, scores: dict[str, Any]) -> None:
+    def finish_epoch(self, scores: dict[str, Any]) -> None:
         progress, partial, settings = self.progress, self.progress.partial, self.context.settings
         select = settings.validation.select
         value = scores.get("val_loss") if select == "loss" else scores.get("scores", {}).get(select)
@@ -245,7 +228,7 @@ class TuneLoop:
         number, seconds = progress.epoch + 1, partial.get("train_s", 0.0)
         row = {
             "epoch": number,
-            "steps": number * self.context.plan.iterations,
+            "steps": number * self.plan.iterations,
             "lr": self._lr,
             "loss": partial.get("loss_sum", 0.0) / max(partial.get("tokens", 0.0), 1.0),
             **{name: int(partial.get(name, 0)) for name in ("clips", "tokens", "failed")},
@@ -260,18 +243,18 @@ class TuneLoop:
         if best:
             progress.best = {"epoch": number, "select": select, "value": value, "rank": rank}
         progress.epoch, progress.iteration, progress.partial = progress.epoch + 1, 0, {}
-        progress.finished = progress.epoch == self.context.plan.epochs
+        progress.finished = progress.epoch == self.plan.epochs
         keep = best or (progress.best is None and progress.finished)
         state = self._replicas.state() if keep else None
         if self.group.rank == 0:
-            self._log.epoch({**row, **found})
+            self.log.epoch({**row, **found})
             if state is not None:
                 self._files.save_best(state)
             self._files.write_history(progress, TABLE)
-        self._save()
-        self.group.report({**row, "epochs": self.context.plan.epochs})
+        self.save()
+        self.group.report({**row, "epochs": self.plan.epochs})
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Commit where the run is; all workers take part where the model is shared out, one writes."""
         state: dict[str, Any] = {}
         if self.group.rank == 0 or self._replicas.sharded:
@@ -282,4 +265,4 @@ class TuneLoop:
         self._saved = time.monotonic()
 
     def _where(self, phase: str) -> dict[str, Any]:
-        return self.progress.where(phase, self.context.plan.iterations, self._lr, self._last_loss)
+        return self.progress.where(phase, self.plan.iterations, self._lr, self._last_loss)

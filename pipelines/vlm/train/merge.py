@@ -67,9 +67,6 @@ def merge_run(run: str, out: str | None = None, device: str = "cpu") -> dict[str
     """
     target = out or storage.join(run, MODEL)
     with exclusive(target):
-        # what lies there is replaced: only a model that was merged before may be
-        if hidden(storage.names(target)) and not storage.exists(storage.join(target, REPORT)):
-            raise ConfigError(f"{target} holds other files, which a merged model would replace", "give another --out")
         return _merge(run, target, device)
 
 
@@ -85,6 +82,9 @@ def _merge(run: str, target: str, device: str) -> dict[str, Any]:
         raise ConfigError(f"{run} tuned the weights themselves: nothing is to be merged", f"use {run}/{MODEL}")
     if not storage.exists(storage.join(adapter, "adapter_config.json")):
         raise ConfigError(f"{run} has no adapters yet", "run the same 'microg vlm train' again to finish it")
+    # what lies there is replaced: only a model that was merged before may be
+    if hidden(storage.names(target)) and not storage.exists(storage.join(target, REPORT)):
+        raise ConfigError(f"{target} holds other files, which a merged model would replace", "give another --out")
     found = folder_card(settings.model) if is_checkpoint(settings.model) else card(settings.model)
     shown = {name: found.settings[name] for name in _SHOWN if name in found.settings}
     engine = TransformersEngine(found.hub_id, found.settings.get("revision"), **shown)
