@@ -14,9 +14,8 @@ from microg.models.vlm.cards import card, folder_card, is_checkpoint
 from microg.pipelines.vlm.train.model_card import model_card
 from microg.pipelines.vlm.train.run import COMMAND
 from microg.pipelines.vlm.train.settings import TuneSettings
-from microg.pipelines.vlm.train.worker import ADAPTER, MODEL, put_folder, save_checkpoint
+from microg.pipelines.vlm.train.worker import ADAPTER, MODEL, REPORT, put_folder, save_checkpoint
 
-REPORT = "merge.json"
 # Of a card's settings, those that say how frames and words are shown.
 _SHOWN = ("frames_as", "chat_template", "repeat_frames", "processor")
 # How far logits may be apart, as a part of the largest: 16 bits round weights.

@@ -135,7 +135,8 @@ def tune(settings: TuneSettings, dataset: str, root: str, watch: Watch = lambda 
 
 
 def _exported(setup: TuneSetup) -> bool:
-    return storage.exists(storage.join(setup.context.root, MODEL if setup.settings.method == "full" else ADAPTER))
+    name, config = (MODEL, "config.json") if setup.settings.method == "full" else (ADAPTER, "adapter_config.json")
+    return storage.exists(storage.join(setup.context.root, name, config))
 
 
 def _fit(setup: TuneSetup, run: Run, watch: Watch) -> tuple[int, str]:

@@ -21,6 +21,8 @@ from microg.pipelines.vlm.train.loop import TuneContext
 from microg.pipelines.vlm.train.settings import TuneSettings
 
 ADAPTER, MODEL = "adapter", "model"
+REPORT = "merge.json"
+CONFIGS = ("adapter_config.json", "config.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +171,13 @@ def save_checkpoint(model: Any, engine: Any, folder: Path, settings: TuneSetting
 
 
 def put_folder(folder: Path, target: str) -> None:
-    """Copy the files of a folder to a path or URI; one that is there already is replaced."""
+    """Copy the files of a folder to a path or URI; one that is there already is replaced.
+
+    A merge's report comes first and the configuration last: by it readers know the folder, which is whole then.
+    """
     storage.remove_tree(target)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for file in sorted(files, key=lambda path: (path.name in CONFIGS, path.name != REPORT, path)):
         with file.open("rb") as opened:
             storage.write_blocks(
                 storage.join(target, *file.relative_to(folder).parts), iter(lambda: opened.read(2**22), b"")

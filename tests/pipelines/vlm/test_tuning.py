@@ -156,6 +156,9 @@ def test_a_run_is_merged_once_into_a_checkpoint_that_answers_and_tells_what_it_i
     stamp = (Path(model) / "merge.json").stat().st_mtime_ns
     assert tuned_model(str(one)) == model
     assert (Path(model) / "merge.json").stat().st_mtime_ns == stamp
+    (Path(model) / "config.json").unlink()  # a merge that was killed: the configuration comes last
+    assert tuned_model(str(one)) == model
+    assert TransformersEngine(model).load() is not None
     mine = tmp_path / "mine" / "thesis.txt"
     mine.parent.mkdir()
     mine.write_text("not a model")
