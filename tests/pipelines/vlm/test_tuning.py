@@ -24,6 +24,7 @@ from microg.pipelines.vlm.train.settings import TuneSettings
 from microg.runs import Run
 from tests.support.helpers import make_dataset
 from tests.support.processes import ROOT
+from tests.support.s3_server import object_store, upload
 from tests.support.tuning_worker import tune_here
 
 
@@ -37,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
-def job(model: Path, dataset: str, root: Path, **settings: Any) -> dict[str, Any]:
+def job(model: Path, dataset: str, root: Path | str, **settings: Any) -> dict[str, Any]:
     own = {
         "model": str(model),
         "epochs": 2,
@@ -130,7 +131,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_with_its_reason(
     assert RunFiles(str(tmp_path / "run")).progress().failures[0].startswith(f"{train[0]}: ")
 
 
-def _as_run(root: Path, work: dict[str, Any]) -> None:
+def _as_run(root: Path | str, work: dict[str, Any]) -> None:
     """Give a run that was made without Ray the records of one."""
     setup = check_and_plan(TuneSettings.model_validate(work["settings"]), work["dataset"], str(root))
     run = Run.start(str(root), COMMAND, setup.settings, dataset=setup.lessons.fingerprint)
@@ -165,6 +166,24 @@ def test_a_run_is_merged_once_into_a_checkpoint_that_answers_and_tells_what_it_i
     with pytest.raises(ConfigError, match="holds other files"):
         merge_run(str(one), str(mine.parent))
     assert mine.read_text() == "not a model"
+
+
+def test_a_run_on_an_object_store_is_the_local_one_and_its_merged_model_answers(
+    one: Path, dataset: str, tiny_vlm: Callable[[str], Path]
+) -> None:
+    with object_store() as store:
+        bucket = store.bucket()
+        data = upload(Path(dataset), f"{bucket}/data")
+        root = f"{bucket}/run"
+        work = job(tiny_vlm("qwen2_5_vl"), data, root)
+        assert tune_here(work)
+        mine, other = RunFiles(root).load_best(), learnt(one)
+        assert all(torch.equal(mine[name], value) for name, value in other.items())
+        _as_run(root, work)
+        model = tuned_model(root)
+        assert model == f"{root}/model"
+        assert storage.read_json(f"{model}/merge.json")["same_choice"] == 1.0
+        assert TransformersEngine(model).load() is not None
 
 
 def test_method_full_writes_a_checkpoint(dataset: str, tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:
