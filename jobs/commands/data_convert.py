@@ -18,7 +18,7 @@ from microg.data.vocabulary import Vocabulary
 from microg.data.vocabulary_files import load_vocabulary
 from microg.errors import ConfigError, DatasetError
 from microg.formats.merging import merge as merge_tables
-from microg.jobs.commands.judged_imports import merged_into, new_dataset, spoken_kinds
+from microg.jobs.commands.judged_imports import is_judged, merged_into, new_dataset, spoken_kinds, unsigned_into
 from microg.locks import exclusive, hidden
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def import_tables(
             source,
             dataset_root=None if dry_run else dataset,
             existing=known.get("clips"),
-            held={table: known[table] for table in ("boxes", "qa") if table in known},
+            held={table: known[table] for table in ("boxes", "qa", "annotations") if table in known},
             vocabulary=own,
             **options,
         )
@@ -86,6 +86,8 @@ def import_tables(
         if opened is not None and result.annotations:
             how = replace(recorded(opened), **({} if rule is None else {"rule": rule}))
             judged = merged_into(opened, known, tables, result.annotations, chosen, how, dry_run=dry_run)
+        elif opened is not None and is_judged(known, tables):
+            judged = unsigned_into(opened, known, tables, chosen, dry_run=dry_run)
         elif opened is not None:
             tables, more = merge_tables(known, tables, chosen)
             notes += more
@@ -109,7 +111,7 @@ def import_tables(
         "rows": {table: rows.num_rows for table, rows in tables.items()},
         "failed": result.tables["clips"]["status"].to_pylist().count("error"),
         "notes": notes,
-        **({"judgements": judged.report} if judged is not None else {}),
+        **({"judgements": judged.report} if judged is not None and judged.report else {}),
     }
 
 
@@ -172,10 +174,7 @@ def show(report: dict[str, Any]) -> None:
     """Print what was read or written, and what to know of it."""
     for table, rows in report.get("rows", {}).items():
         say(f"{table:>10}  {rows:>9,} rows")
-    if judged := report.get("judgements"):
-        people = ", ".join(f"{name} ({count:,})" for name, count in judged["annotators"].items())
-        say(f"judgements of {people or 'nobody'}; {judged['added']:,} are new, {judged['there_before']:,} were there")
-        say(f"accepted by the rule {judged['rule']}")
+    show_judgements(report)
     for note in report["notes"]:
         say(f"note: {note}")
     if "target" in report:
@@ -184,3 +183,15 @@ def show(report: dict[str, Any]) -> None:
         say(f"wrote {report['dataset']}" if report["written"] else "nothing was written (--dry-run)")
     if report.get("failed"):
         say(f"{report['failed']} clips failed: status 'error' in table 'clips' says why")
+
+
+def show_judgements(report: dict[str, Any]) -> None:
+    """Print whose judgements came in, and what became of them."""
+    if judged := report.get("judgements"):
+        people = ", ".join(f"{name} ({count:,})" for name, count in judged["annotators"].items())
+        say(f"judgements of {people or 'nobody'}; {judged['added']:,} are new, {judged['there_before']:,} were there")
+        more = {"replace others": "replaced", "take back": "withdrawn", "remove": "removed", "are too old": "older"}
+        counted = [f"{judged[name]:,} {what}" for what, name in more.items() if judged[name]]
+        if counted:
+            say(", ".join(counted))
+        say(f"accepted by the rule {judged['rule']}")

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from microg.annotations.accept import TABLE_OF, Acceptance, Accepted, accept
-from microg.annotations.apply import accept_into, described
+from microg.annotations.apply import accept_into, described, recorded
 from microg.annotations.boxes import edited
 from microg.annotations.imports import Held, Import, fitted
 from microg.annotations.rows import DATASET, KINDS, Annotation, Item, Kind, checked
@@ -139,18 +139,78 @@ def merged_into(
     made, notes = merge(known, others, chosen) if others["clips"].num_rows else ({"clips": known.get("clips")}, [])
     made["clips"] = merge_clips(made["clips"], judged["clips"])
     said = read_annotations(dataset)
+    anew = set(others["clips"]["clip_id"].to_pylist())
     imported = fitted(spoken, said, _held(known, said, clip_ids.to_pylist()), kinds)
-    if dry_run:
-        there = {name: made.get(name, dataset.table(name)) for name in (*TABLE_OF.values(), "clips")}
-        accepted, more = accept(there, [*said, *imported.added], vocabulary, how, kinds), []
-    else:
-        for name, table in made.items():
-            dataset.write(name, table)
-        accepted, more = accept_into(dataset, how, kinds, added=imported.added)
+    accepted, more = _accepted(dataset, made, [*said, *imported.added], imported.added, how, kinds, anew, dry_run)
     named = {name: made.get(name, known.get(name, schema.empty(name))) for name in tables}
     named |= {name: table for name, table in accepted.tables.items() if name in tables}
     notes += [*more, *_open_notes(accepted, how, dataset.root)]
+    if imported.older:
+        notes.append(f"{imported.older:,} judgements are older than what their annotators said last: left out")
     return Judged(named, _report(imported, spoken, accepted, how), notes)
+
+
+def is_judged(known: Mapping[str, pa.Table], tables: Mapping[str, pa.Table]) -> bool:
+    """Tell whether somebody judged clips of an import in the dataset that it is merged into."""
+    if "annotations" not in known:
+        return False
+    return bool(set(known["annotations"]["clip_id"].to_pylist()) & set(tables["clips"]["clip_id"].to_pylist()))
+
+
+def unsigned_into(
+    dataset: Dataset,
+    known: Mapping[str, pa.Table],
+    tables: Mapping[str, pa.Table],
+    chosen: Collection[str],
+    *,
+    dry_run: bool,
+) -> Judged:
+    """Merge rows that tell of no annotator into a dataset, some of whose clips people judged.
+
+    The rows take the place of what the dataset held before people judged it; what people said is applied to them.
+
+    Args:
+        dataset: The dataset, which the caller holds.
+        known: Its tables.
+        tables: The imported tables.
+        chosen: The tables that the user names: their rows may go.
+        dry_run: Whether nothing is written.
+
+    Raises:
+        FormatError: A clip's rows would be replaced by none, in a table that is not named.
+    """
+    made, notes = merge(known, tables, chosen)
+    kinds: tuple[Kind, ...] = tuple(each for each in KINDS if each != "screening" and TABLE_OF[each] in tables)
+    anew = set(tables["clips"]["clip_id"].to_pylist())
+    said = read_annotations(dataset)
+    how = recorded(dataset)
+    accepted, more = _accepted(dataset, made, said, (), how, kinds, anew, dry_run)
+    judged = {each.about for each in current(said) if each.annotator != DATASET and each.clip_id in anew}
+    judged = {each for each in judged if each.kind in kinds}
+    if judged:
+        notes.append(f"{len(judged):,} items of these clips were judged before: what was said of them counts")
+    result = {**made, **{name: table for name, table in accepted.tables.items() if name in made}}
+    return Judged(result, {}, [*notes, *more])
+
+
+def _accepted(
+    dataset: Dataset,
+    made: Mapping[str, pa.Table],
+    said: Sequence[Annotation],
+    added: Sequence[Annotation],
+    how: Acceptance,
+    kinds: Sequence[Kind],
+    anew: Collection[str],
+    dry_run: bool,
+) -> tuple[Accepted, list[str]]:
+    """Write tables that an import made, rows of the clips `anew` among them, and accept judgements; or do as if."""
+    rebased = kinds if anew else ()
+    if dry_run:
+        there = {name: made.get(name, dataset.table(name)) for name in (*TABLE_OF.values(), "clips")}
+        return accept(there, said, dataset.vocabulary, how, kinds, rebased, anew), []
+    for name, table in made.items():
+        dataset.write(name, table)
+    return accept_into(dataset, how, kinds, rebased, added, anew)
 
 
 def _unjudged(table: pa.Table, kind: Kind, judged: Collection[Item]) -> pa.Table:
@@ -235,6 +295,7 @@ def _report(imported: Import, spoken: Sequence[Annotation], accepted: Accepted, 
         "replaced": imported.replaced,
         "withdrawn": imported.withdrawn,
         "removed": imported.removed,
+        "older": imported.older,
         "rule": how.rule,
         "kinds": accepted.counts,
         "open": len(accepted.open),

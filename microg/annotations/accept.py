@@ -89,6 +89,7 @@ def accept(
     how: Acceptance,
     kinds: Sequence[Kind] = KINDS,
     rebased: Collection[Kind] = (),
+    anew: Collection[str] | None = None,
 ) -> Accepted:
     """Return what the rule makes of all judgements.
 
@@ -100,6 +101,7 @@ def accept(
         kinds: Which kinds to accept.
         rebased: Kinds whose tables were made anew, such as boxes by another filter: what they hold now counts as what
             was there before people.
+        anew: The clips whose rows were made anew in these tables; None for all.
 
     Raises:
         AnnotationError: A rule or kind is unknown.
@@ -111,7 +113,7 @@ def accept(
             raise AnnotationError(f"there is no kind {kind!r}", f"kinds are {', '.join(KINDS)}")
         mine = [each for each in standing if each.kind == kind]
         if kind in rebased:
-            mine = [each for each in mine if each.annotator != DATASET]
+            mine = [each for each in mine if each.annotator != DATASET or not (anew is None or each.clip_id in anew)]
         said = _by_item(mine)
         votes = {item: _votes(rows, how) for item, rows in said.items()}
         votes = {item: rows for item, rows in votes.items() if rows}

@@ -47,6 +47,7 @@ def accept_into(
     kinds: Sequence[Kind] = KINDS,
     rebased: Collection[Kind] = (),
     added: Iterable[Annotation] = (),
+    anew: Collection[str] | None = None,
 ) -> tuple[Accepted, list[str]]:
     """Accept all judgements of a dataset, whose folder the caller holds, into its tables.
 
@@ -58,6 +59,7 @@ def accept_into(
         kinds: Which kinds to accept.
         rebased: As in `accept`.
         added: Judgements to add first.
+        anew: As in `accept`.
 
     Returns:
         What was accepted, and notes for the user.
@@ -66,10 +68,11 @@ def accept_into(
     add_annotations(dataset, added)
     said = read_annotations(dataset)
     tables = {name: dataset.table(name) for name in (*TABLE_OF.values(), "clips")}
-    accepted = accept(tables, said, dataset.vocabulary, how, kinds, rebased)
+    accepted = accept(tables, said, dataset.vocabulary, how, kinds, rebased, anew)
     # First what was there before: once it is in, the tables may be written any number of times.
     if rebased:
-        accepted.before = [*_superseding(accepted.before, said, rebased)]
+        replaced = [each for each in said if anew is None or each.clip_id in anew]
+        accepted.before = [*_superseding(accepted.before, replaced, rebased)]
     add_annotations(dataset, accepted.before)
     for name, table in accepted.tables.items():
         dataset.write(name, table)
@@ -123,7 +126,7 @@ def described(
 def _superseding(
     made: Sequence[Annotation], said: Sequence[Annotation], rebased: Collection[Kind]
 ) -> Iterable[Annotation]:
-    """Let records of what is there now supersede those of what was there before another filter, where they differ."""
+    """Let records of what is there now supersede those of what was there before, where they differ."""
     old = {each.about: each for each in current(said) if each.annotator == DATASET}
     for each in made:
         before = old.pop(each.about, None)
@@ -132,7 +135,8 @@ def _superseding(
         elif value_json(before.value) != value_json(each.value):
             yield replace(each, supersedes=before.annotation_id)
     for about, each in old.items():
-        if about.kind == "box" and "box" in rebased:  # a person who has no boxes any more, or whom nobody edits
+        # of a person who has no boxes any more, or of what nobody judges: a later acceptance must not bring it back
+        if about.kind in rebased and about.kind != "screening":
             yield replace(
                 each,
                 annotation_id=new_id(),

@@ -48,6 +48,7 @@ class Import:
         replaced: How many of `added` say something else than the annotator's last import.
         withdrawn: How many of `added` take back what the annotator's export does not say any more.
         removed: How many of `added` remove what the dataset held and no annotator of the import left.
+        older: How many judgements were left out, since their annotator's last import says something newer of the clip.
     """
 
     added: list[Annotation]
@@ -55,6 +56,7 @@ class Import:
     replaced: int = 0
     withdrawn: int = 0
     removed: int = 0
+    older: int = 0
 
 
 def time_of(text: Any) -> datetime:
@@ -115,7 +117,8 @@ def fitted(
 
     An export is all that its annotators say of its clips: what an earlier import has of them and this one has not is
     withdrawn, and what the dataset held before people judged it, and no annotator of the import left, is removed in the
-    name of the one who was last.
+    name of the one who was last. An export that is older than the last one adds nothing: it would bring back what its
+    annotator took away since.
 
     Args:
         imported: The judgements of the import.
@@ -129,9 +132,10 @@ def fitted(
     _check_names(imported, said)
     imported = sorted((each for each in imported if each.kind in kinds), key=lambda each: each.time)
     said_before = _ByAnnotator(said)
-    removals = list(_removals(imported, held, kinds))
+    everything, imported = imported, [each for each in imported if not said_before.is_older(each)]
+    removals = list(_removals(imported, {each.about for each in everything}, held, kinds))
     added: list[Annotation] = []
-    counts = {"same": 0, "replaced": 0, "withdrawn": 0, "removed": 0}
+    counts = {"same": 0, "replaced": 0, "withdrawn": 0, "removed": 0, "older": len(everything) - len(imported)}
     for number, each in enumerate([*imported, *removals]):
         made = said_before.new(each)
         if made is None:
@@ -142,7 +146,8 @@ def fitted(
             counts["removed"] += 1
         else:
             counts["replaced"] += made.supersedes is not None
-    gone = list(_withdrawals(imported, removals, said_before, kinds))
+    spoken = [*everything, *removals]
+    gone = list(_withdrawals(imported, spoken, said_before, kinds))
     return Import([*added, *gone], **{**counts, "withdrawn": len(gone)})
 
 
@@ -156,33 +161,38 @@ class _ByAnnotator:
         for each in sorted(said, key=lambda each: each.time):
             if not each.adjudicated:
                 self.last[each.about, each.annotator, each.source] = each
+        self.newest: dict[tuple[Kind, str, str, str], datetime] = {}
+        for about, annotator, source in self.last:
+            whose = (about.kind, about.clip_id, annotator, source)
+            self.newest[whose] = max(self.newest.get(whose, UNDATED), self.last[about, annotator, source].time)
+
+    def is_older(self, each: Annotation) -> bool:
+        """Tell whether the annotator's last import says something of this kind of the clip that is newer."""
+        return UNDATED < each.time < self.newest.get((each.kind, each.clip_id, each.annotator, each.source), UNDATED)
 
     def new(self, each: Annotation) -> Annotation | None:
-        """Return a judgement as it is to be added, None where it is there already or older than its withdrawal."""
+        """Return a judgement as it is to be added, None where it is there already."""
         last = self.last.get((each.about, each.annotator, each.source))
         if last is not None and not last.withdrawn and value_json(last.value) == value_json(each.value):
             return None
         if last is None:
             return None if each.annotation_id in self.known else each
-        if each.time > UNDATED and each.time <= last.time:
-            # an older export: history, unless it was imported before or taken back since
-            return None if each.annotation_id in self.known or last.withdrawn else each
         # what it follows is part of its name, so that A after B is another judgement than A at first
         name = f"{each.annotation_id}-{_digest(last.annotation_id)}" if each.time <= last.time else each.annotation_id
         return replace(each, annotation_id=name, time=max(each.time, last.time + _STEP), supersedes=last.annotation_id)
 
 
 def _withdrawals(
-    imported: Sequence[Annotation], removals: Sequence[Annotation], before: _ByAnnotator, kinds: Collection[Kind]
+    imported: Sequence[Annotation], everything: Sequence[Annotation], before: _ByAnnotator, kinds: Collection[Kind]
 ) -> Iterable[Annotation]:
     """Yield what takes back what annotators' earlier imports said and this one does not."""
-    spoken = {(each.about, each.annotator, each.source) for each in [*imported, *removals]}
+    spoken = {(each.about, each.annotator, each.source) for each in everything}
     speaks = {(each.clip_id, each.annotator, each.source): each.time for each in imported}
     for (about, annotator, source), last in before.last.items():
         time = speaks.get((about.clip_id, annotator, source))
         if time is None or about.kind not in kinds or (about, annotator, source) in spoken:
             continue
-        older = time > UNDATED and time <= last.time
+        older = UNDATED < time < last.time
         if last.annotation_id not in before.standing or older:
             continue
         yield replace(
@@ -195,9 +205,8 @@ def _withdrawals(
 
 
 def _removals(
-    imported: Sequence[Annotation], held: Mapping[str, Held], kinds: Collection[Kind]
+    imported: Sequence[Annotation], spoken: Collection[Item], held: Mapping[str, Held], kinds: Collection[Kind]
 ) -> Iterable[Annotation]:
-    spoken = {each.about for each in imported}
     newest = {each.clip_id: each for each in imported}  # they are sorted by time
     for clip_id, last in newest.items():
         there = held.get(clip_id, Held())

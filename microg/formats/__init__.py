@@ -89,7 +89,7 @@ def read(
         dataset_root: Where the dataset will be: videos inside it get relative paths.
         copy_videos: Whether to copy other videos into it.
         existing: Table `clips` of the dataset that the annotations will be merged into.
-        held: Its tables `boxes` and `qa`, by name, by which people and questions are recognised.
+        held: Its tables `boxes`, `qa` and `annotations`, by name, by which people and questions are recognised.
         vocabulary: The actions that labels may be; without it the format's own, or MicroG-4M's.
         options: Options of the format.
 
@@ -107,7 +107,7 @@ def read(
     found = find_videos(videos) if videos and "videos" not in accepted else {}
     read_video = cache(video_columns)
     rows = {row["clip_id"]: row for row in existing.to_pylist()} if existing is not None else {}
-    known = KnownClips(found, rows, read_video, *known_content(held or {}))
+    known = KnownClips(found, rows, read_video, known_content(held or {}))
     own = {"videos": videos, "dataset_root": dataset_root, "known": known}  # for formats that want to know
     own |= {} if vocabulary is None else {"vocabulary": vocabulary}
     options |= {option: value for option, value in own.items() if option in accepted}

@@ -87,7 +87,7 @@ class TaskReader:
         self.num_frames = size if stop is None else stop + 1
         self.width = self._number("original_size/width")
         self.height = self._number("original_size/height")
-        self._people = known.people.get(self.clip_id, {})
+        self._content = known.content
         length = known.about(self.clip_id).get("num_frames")
         self._last = min((n for n in (self.num_frames, length) if n is not None), default=None)
         self._counts: Counter[str] = Counter()
@@ -116,11 +116,12 @@ class TaskReader:
             raise FormatError(f"{self._where}: two tracks are person {twice}", "give each its own person_id")
         drawn = [Track(self._keyframes(track), self._last) for track in tracks]
         named = {number: person_id for number, person_id in enumerate(stated) if person_id is not None}
-        ids, recognised = name_people({n: track.boxes() for n, track in enumerate(drawn)}, named, self._people)
+        assigned = _said(self._root, "assignee/username") or _said(self._root, "assignee")
+        who = annotator or annotator_name(assigned, "cvat")
+        before = self._content.drawn.get((self.clip_id, who), {})
+        others = self._content.people.get(self.clip_id, {})
+        ids, recognised = name_people({n: track.boxes() for n, track in enumerate(drawn)}, named, before, others)
         boxes, actions, said = [], [], []
-        who = annotator or annotator_name(
-            _said(self._root, "assignee/username") or _said(self._root, "assignee"), "cvat"
-        )
         how: dict[str, Any] = {
             "annotator": who,
             "source": "cvat",

@@ -8,13 +8,17 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from microg.annotations.rows import Annotation
+from microg.annotations.boxes import edited
+from microg.annotations.rows import Annotation, from_row
+from microg.annotations.table import current
 from microg.arrow import pc
 from microg.data import schema
 from microg.errors import FormatError, VideoError
 from microg.formats.base import FoundVideo
 from microg.formats.same_people import Corners, People
 
+# Texts under which a question is known, by its index.
+Questions = dict[int, set[str]]
 _FACTS = ("fps", "num_frames", "width", "height", "duration_s")
 
 
@@ -23,18 +27,30 @@ def _nothing(_: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class KnownContent:
+    """What a dataset has of clips, by which their people and questions are recognised.
+
+    people: with their boxes, by clip id. drawn: those whom somebody drew in another tool, by clip id and annotator.
+    questions: the texts under which each question is known, by clip id and index.
+    """
+
+    people: Mapping[str, People] = field(default_factory=dict)
+    drawn: Mapping[tuple[str, str], People] = field(default_factory=dict)
+    questions: Mapping[str, Questions] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class KnownClips:
     """Clips that have videos, or rows in the dataset that annotations are merged into.
 
     videos: by clip id. rows: of table `clips`, by clip id. read_video: returns what table `clips` says of a video.
-    people: the clip's people with their boxes, by clip id. questions: the indices of its questions, by clip id.
+    content: what the dataset has of them.
     """
 
     videos: Mapping[str, FoundVideo] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     read_video: Callable[[str], dict[str, Any]] = _nothing
-    people: Mapping[str, People] = field(default_factory=dict)
-    questions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    content: KnownContent = field(default_factory=KnownContent)
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self.videos or clip_id in self.rows
@@ -52,8 +68,8 @@ class KnownClips:
         return {name: columns[name] for name in _FACTS if columns.get(name) is not None} | facts
 
 
-def known_content(tables: Mapping[str, pa.Table]) -> tuple[dict[str, People], dict[str, list[int]]]:
-    """Return the people and the indices of questions that a dataset's tables `boxes` and `qa` have, by clip id."""
+def known_content(tables: Mapping[str, pa.Table]) -> KnownContent:
+    """Return what a dataset's tables `boxes`, `qa` and `annotations` say of its clips, as far as they are there."""
     people: dict[str, People] = {}
     if "boxes" in tables:
         names = ("clip_id", "person_id", "frame", "x1", "y1", "x2", "y2")
@@ -61,11 +77,27 @@ def known_content(tables: Mapping[str, pa.Table]) -> tuple[dict[str, People], di
         for clip_id, person_id, frame, *corners in zip(*columns, strict=True):
             track = people.setdefault(clip_id, {}).setdefault(person_id, {})
             track.setdefault(frame, cast("Corners", tuple(corners)))
-    questions: dict[str, list[int]] = {}
+    questions: dict[str, Questions] = {}
     if "qa" in tables:
-        for row in tables["qa"].select(["clip_id", "qa_index"]).to_pylist():
-            questions.setdefault(row["clip_id"], []).append(row["qa_index"])
-    return people, questions
+        for row in tables["qa"].to_pylist():
+            questions.setdefault(row["clip_id"], {}).setdefault(row["qa_index"], set()).add(row["question"] or "")
+    said = [from_row(row) for row in tables["annotations"].to_pylist()] if "annotations" in tables else []
+    for each in said:
+        if each.item is not None:  # also one that is rejected, or that annotators differ in, keeps its index
+            texts = questions.setdefault(each.clip_id, {}).setdefault(each.item, set())
+            texts.add(str(each.value.get("question", "")))
+    return KnownContent(people, _drawn(said), questions)
+
+
+def _drawn(said: Sequence[Annotation]) -> dict[tuple[str, str], People]:
+    drawings: dict[tuple[str, str], list[Annotation]] = {}
+    for each in current(said):
+        if each.kind == "box" and each.source in ("cvat", "labelstudio"):
+            drawings.setdefault((each.clip_id, each.annotator), []).append(each)
+    return {
+        whose: {person: {frame: box[:4] for frame, box in track.items()} for person, track in edited({}, edits).items()}
+        for whose, edits in drawings.items()
+    }
 
 
 def check_places(tables: Mapping[str, pa.Table], files: Mapping[str, str], path: str, known: KnownClips) -> None:

@@ -33,7 +33,7 @@ from microg.formats.base import (
 from microg.formats.keyframes import TrackBox, to_keyframes, tracks
 from microg.formats.known_clips import KnownClips
 from microg.formats.labels import PERSON, Labels
-from microg.formats.labelstudio_answers import CAPTION, annotators_of
+from microg.formats.labelstudio_answers import CAPTION, QUESTIONS, annotators_of
 from microg.formats.labelstudio_tasks import ACTIONS, PERSON_ID, TaskReader, video_of
 from microg.formats.video_files import copy_videos as copy_clips
 
@@ -46,8 +46,8 @@ def write(
 ) -> list[str]:
     """Write `tasks.json` (boxes, actions and texts as predictions) and `labeling_config.xml` under `path`.
 
-    A task's video is `video_prefix` + `{clip_id}.mp4` when given, else where the clip's video lies. Raises
-    `DatasetError` when the frame size of a clip with boxes is unknown.
+    A task's data have the indices of its questions. A task's video is `video_prefix` + `{clip_id}.mp4` when given, else
+    where the clip's video lies. Raises `DatasetError` when the frame size of a clip with boxes is unknown.
     """
     notes = confidence_note(annotations.table("boxes"), "labelstudio")
     copied: dict[str, str] = {}
@@ -57,6 +57,9 @@ def write(
     actions, more = actions_by_person(annotations.table("actions"))
     entries, vqa_notes = vqa_json.items(annotations.table("captions"), annotations.table("qa"))
     texts = {entry["video_id"]: entry for entry in entries}
+    indices: dict[str, list[int]] = {}
+    for question in annotations.table("qa").sort_by("qa_index").to_pylist():
+        indices.setdefault(question["clip_id"], []).append(question["qa_index"])
     boxes, repeated = tracks(annotations.table("boxes"))
     if repeated:
         notes.append(f"{repeated} boxes of a person that has another box on the same frame were not written")
@@ -68,6 +71,8 @@ def write(
         uri = copied.get(clip_id) or (annotations.resolve(row["uri"], clip_id) if row["uri"] else None)
         video = f"{video_prefix}{clip_id}.mp4" if video_prefix is not None else uri or f"{clip_id}.mp4"
         data = {"video": video, "clip_id": clip_id, **{c: row[c] for c in _CLIP_COLUMNS if row[c] is not None}}
+        if clip_id in indices:
+            data[QUESTIONS] = indices[clip_id]
         data.setdefault("fps", 30.0)  # the labeling config reads $fps for every task
         result: list[dict] = []
         for person_id, track in people.items():

@@ -14,6 +14,8 @@ from microg.annotations.rows import Annotation, Item, Source
 from microg.formats.keyframes import Track, drawing
 
 CAPTION = "caption"
+# Where a task's data say which of the clip's questions its slots 1, 2, ... are.
+QUESTIONS = "qa_index"
 SLOT = re.compile(r"(question|answer)_([0-9]{1,4})")
 
 
@@ -59,14 +61,39 @@ def dated(annotation: dict) -> datetime:
     return time_of(annotation.get("updated_at") or annotation.get("created_at"))
 
 
-def question_indices(slots: Sequence[int], known: Sequence[int]) -> dict[int, int]:
-    """Return the index of the question in each slot, which are numbered in the order of the clip's known questions."""
-    if not known:
-        return {slot: index for index, slot in enumerate(slots)}
-    known = sorted(known)
-    if len(known) == len(slots):
-        return dict(zip(slots, known, strict=True))
-    return {slot: known[slot - 1] if 1 <= slot <= len(known) else known[-1] + slot - len(known) for slot in slots}
+def questions_in(contents: Iterable[Content]) -> dict[int, set[str]]:
+    """Return what answers have as the question in each slot that somebody filled."""
+    written: dict[int, set[str]] = {}
+    for content in contents:
+        for number, slot in content.slots.items():
+            if len(slot) == 2:
+                written.setdefault(number, set()).add(slot["question"].strip())
+    return written
+
+
+def question_indices(written: Mapping[int, set[str]], listed: Any, known: Mapping[int, set[str]]) -> dict[int, int]:
+    """Return the index of the question in each slot.
+
+    A slot has the question that it had when the task was made, where the task says so; else the known one of the same
+    text, else, of a task made elsewhere, the known one in its place. What is left is new.
+
+    Args:
+        written: What was written as the question of each slot.
+        listed: What the task says of the indices of the questions in its slots 1, 2, ...: a list, or nothing.
+        known: The texts under which each question of the clip is known, by index.
+    """
+    stated = isinstance(listed, list) and all(type(each) is int and each >= 0 for each in listed)
+    places = dict(enumerate(listed if stated else sorted(known), 1))
+    found = {slot: places[slot] for slot in written if stated and slot in places}
+    for slot in sorted(written.keys() - found.keys()):
+        same = [index for index, texts in known.items() if texts & written[slot] and index not in found.values()]
+        found |= {slot: min(same)} if same else {}
+    for slot in sorted(written.keys() - found.keys()):
+        if not stated and slot in places and places[slot] not in found.values():
+            found[slot] = places[slot]
+    free = max([-1, *known, *places.values(), *found.values()]) + 1
+    new = sorted(written.keys() - found.keys())
+    return found | {slot: index for index, slot in enumerate(new, free)}
 
 
 def judgements_of(clip_id: str, answer: Answer, content: Content, indices: Mapping[int, int]) -> Iterator[Annotation]:

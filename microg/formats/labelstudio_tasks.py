@@ -19,6 +19,7 @@ from microg.formats.labelmap import parse_action
 from microg.formats.labels import Labels
 from microg.formats.labelstudio_answers import (
     CAPTION,
+    QUESTIONS,
     SLOT,
     Answer,
     Content,
@@ -26,6 +27,7 @@ from microg.formats.labelstudio_answers import (
     judgements_of,
     person_key,
     question_indices,
+    questions_in,
     read_slots,
 )
 from microg.formats.same_people import People, frames_of, name_people
@@ -90,10 +92,11 @@ class TaskReader:
         data |= {name: _number(data[name], f"{where}, {name}") for name in _NUMBERS if data.get(name)}
         self.clips[clip_id], self.places[clip_id] = data, where
         facts = data | self._known.about(clip_id)
-        known = dict(self._known.people.get(clip_id, {}))
-        contents = [self._content(answer.result, facts, known, where) for answer in answers]
-        slots = sorted({n for content in contents for n, slot in content.slots.items() if len(slot) == 2})
-        indices = question_indices(slots, self._known.questions.get(clip_id, ()))
+        known = dict(self._known.content.people.get(clip_id, {}))
+        contents = [self._content(clip_id, answer, facts, known, where) for answer in answers]
+        indices = question_indices(
+            questions_in(contents), data.get(QUESTIONS), self._known.content.questions.get(clip_id, {})
+        )
         for answer, content in zip(answers, contents, strict=True):
             self.judgements += judgements_of(clip_id, answer, content, indices)
         newest = contents[-1]
@@ -107,12 +110,13 @@ class TaskReader:
         pairs = [{"Q": slot["question"], "A": slot["answer"]} for slot in complete]
         self.entries.append({"video_id": clip_id, "caption": newest.caption, "qa_pairs": pairs})
 
-    def _content(self, result: list[dict], facts: dict, known: People, where: str) -> Content:
+    def _content(self, clip_id: str, answer: Answer, facts: dict, known: People, where: str) -> Content:
         """Read an answer; people that are new in it become `known` for the next."""
+        result, before = answer.result, self._known.content.drawn.get((clip_id, answer.annotator), {})
         people, count = self._people(result, where), BoxCount(where)
         tracks = {region: self._track(item["value"], facts, where, count) for region, item in people.items()}
         boxes = {region: track.boxes() for region, track in tracks.items()}
-        ids, recognised = name_people(boxes, self._stated(people, result), known)
+        ids, recognised = name_people(boxes, self._stated(people, result), before, known)
         self._counts["people without a number were recognised by their boxes"] += recognised
         for region, person_id in ids.items():
             known.setdefault(person_id, frames_of(boxes[region]))

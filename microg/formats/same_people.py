@@ -23,7 +23,7 @@ def frames_of(track: Sequence[TrackBox]) -> dict[int, Corners]:
 
 
 def name_people(
-    tracks: Mapping[Key, Sequence[TrackBox]], stated: Mapping[Key, int], known: People
+    tracks: Mapping[Key, Sequence[TrackBox]], stated: Mapping[Key, int], *known: People
 ) -> tuple[dict[Key, int], int]:
     """Return a person id for each track, and how many were recognised by their boxes.
 
@@ -33,16 +33,19 @@ def name_people(
     Args:
         tracks: Boxes by whatever a tool calls a track.
         stated: The person ids that tracks state.
-        known: The clip's people before, with their boxes.
+        known: The clip's people before, with their boxes; those first that are likelier the same.
     """
-    taken = set(stated.values())
-    open_tracks = [key for key in tracks if key not in stated]
-    candidates = [person for person in known if person not in taken]
     ids = {key: stated[key] for key in tracks if key in stated}
-    found = _assigned([frames_of(tracks[key]) for key in open_tracks], [known[each] for each in candidates])
-    ids |= {open_tracks[track]: candidates[person] for track, person in found.items()}
-    free = free_person_ids(taken | set(known))
-    return {key: ids[key] if key in ids else next(free) for key in tracks}, len(found)
+    taken = set(stated.values())
+    for people in known:
+        open_tracks = [key for key in tracks if key not in ids]
+        candidates = [person for person in people if person not in taken]
+        found = _assigned([frames_of(tracks[key]) for key in open_tracks], [people[each] for each in candidates])
+        ids |= {open_tracks[track]: candidates[person] for track, person in found.items()}
+        taken |= {candidates[person] for person in found.values()}
+    recognised = sum(key not in stated for key in ids)
+    free = free_person_ids(taken.union(*known))
+    return {key: ids[key] if key in ids else next(free) for key in tracks}, recognised
 
 
 def _assigned(tracks: Sequence[Mapping[int, Corners]], people: Sequence[Mapping[int, Corners]]) -> dict[int, int]:

@@ -325,3 +325,80 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path) -> None
     report = data("import", "cvat", other, out, "--merge", "--annotator", "ben", "--dry-run")
     assert (report["written"], report["judgements"]["added"], report["rows"]["boxes"]) == (False, 4, 20)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_file_again_adds_nothing_where_annotators_differ_in_everything(tmp_path: Path) -> None:
+    def work(name: str, x: float, day: int) -> dict[str, Any]:
+        texts = {"question_1": f"What does {name} do?", "answer_1": name, "question_2": "Who?", "answer_2": "Ana."}
+        return by(name, region("p", x, ["12"]) + words(**texts), day)
+
+    # the first overlaps both others by half and more, these hardly each other
+    export = studio(tmp_path / "export.json", work("ana", 10, 1), work("ben", 4, 2), work("eve", 16, 3))
+    out = tmp_path / "set"
+    data("import", "labelstudio", export, out)
+    assert {(v.annotator, v.person_id) for v in votes(out, "box")} == {("ana", 1), ("ben", 1), ("eve", 1)}
+    assert Dataset.open(str(out)).table("qa")["qa_index"].to_pylist() == [1]  # nobody agrees on the first question
+    before = Dataset.open(str(out)).table("annotations")
+    assert data("import", "labelstudio", export, out, "--merge")["judgements"]["added"] == 0
+    assert Dataset.open(str(out)).table("annotations").equals(before)
+
+
+def test_an_older_export_does_not_bring_back_whom_its_annotator_took_away(tmp_path: Path) -> None:
+    both = track(10, ["12"], 1) + track(120, ["80"], 2)
+    older = cvat(tmp_path / "older.xml", both, assignee="ana", updated="2026-03-01 10:00:00+00:00")
+    newer = cvat(tmp_path / "newer.xml", track(10, ["12"], 1), assignee="ana", updated="2026-03-05 10:00:00+00:00")
+    data("import", "cvat", newer, tmp_path / "set")
+    report = data("import", "cvat", older, tmp_path / "set", "--merge")
+    assert (report["judgements"]["added"], report["judgements"]["older"]) == (0, 4)
+    assert "4 judgements are older than what their annotators said last" in " ".join(report["notes"])
+    assert actions(tmp_path / "set") == {1: [12]}
+
+
+def test_questions_keep_their_index_when_some_were_rejected_since_the_task_was_made(tmp_path: Path) -> None:
+    def asked(*numbers: int) -> list[dict[str, Any]]:
+        parts = ("question", "answer")
+        return words(**{f"{part}_{number}": f"{part} {number}" for number in numbers for part in parts})
+
+    out = tmp_path / "set"
+    start = studio(tmp_path / "start.json", by("start", region("person-1", 10, ["12"]) + asked(1, 2, 3)))
+    data("import", "labelstudio", start, out)
+    data("export", "labelstudio", out, tmp_path / "tasks")
+    task = json.loads((tmp_path / "tasks/tasks.json").read_text())[0]
+    rejected = {"verdict": "reject", "question": "", "answer": ""}
+    accept_into(Dataset.open(str(out)), added=[judgement("qa", rejected, "zoe", "a_000", item=0, adjudicated=True)])
+    assert Dataset.open(str(out)).table("qa")["qa_index"].to_pylist() == [1, 2]
+    for day, (name, kept) in enumerate({"ana": (1, 2, 3), "ben": (2, 3), "eve": (1, 2, 3, 4)}.items(), 2):
+        done = {**task, "annotations": [by(name, region("person-1", 10, ["12"]) + asked(*kept), day)]}
+        (tmp_path / f"{name}.json").write_text(json.dumps([done]))
+        for _ in range(2):
+            data("import", "labelstudio", tmp_path / f"{name}.json", out, "--merge")
+    said = {(v.item, v.value["question"]) for v in votes(out, "qa") if v.value["verdict"] == "edit"}
+    assert said == {(0, "question 1"), (1, "question 2"), (2, "question 3"), (3, "question 4")}
+
+
+def test_rows_of_a_format_without_annotators_come_under_what_people_said(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    exported = cvat(tmp_path / "a.xml", track(10, ["12"], 1) + track(120, ["80"], 2), assignee="ana")
+    data("import", "cvat", exported, out)
+    said = judgement("box", {"op": "delete"}, "zoe", "a_000", person_id=2)
+    accept_into(Dataset.open(str(out)), added=[Annotation(**{**vars(said), "time": said.time.replace(month=6)})])
+    data("export", "coco", out, tmp_path / "coco")
+    file = tmp_path / "coco/annotations.json"
+    document = json.loads(file.read_text())
+    document["tracks"].append({**document["tracks"][0], "id": 7, "person_id": 7})
+    for each in document["annotations"][:]:
+        who = {"track_id": 7, "instance_id": 7, "attributes": {**each["attributes"], "person_id": 7}}
+        document["annotations"].append({**each, **who, "id": 1000 + each["id"], "bbox": [60.0, *each["bbox"][1:]]})
+        each["bbox"][0] += 5
+    file.write_text(json.dumps(document))
+    report = data("import", "coco", tmp_path / "coco", out, "--merge")
+    assert "were judged before: what was said of them counts" in " ".join(report["notes"])
+
+    def people() -> dict[int, float]:
+        boxes = Dataset.open(str(out)).table("boxes").to_pylist()
+        return {row["person_id"]: row["x1"] for row in boxes}
+
+    there = people()
+    assert there == {1: 10.0, 7: 60.0}  # ana drew the first, zoe removed the second; the import's new one is there
+    accept_into(Dataset.open(str(out)))
+    assert people() == there  # the next acceptance keeps them

@@ -9,7 +9,7 @@ from typing import Any
 
 from microg.console import say
 from microg.data.dataset import Dataset
-from microg.jobs.commands.data_convert import import_tables
+from microg.jobs.commands.data_convert import import_tables, show_judgements
 from microg.jobs.commands.data_servers.projects import ProjectChoice, find_project, refuse_missing
 from microg.jobs.commands.data_servers.pushed import PushedTasks
 from microg.system.annotation_servers import connect
@@ -62,7 +62,7 @@ def pull_annotations(
             path = retrying(lambda: session.download(project, chosen, _empty(Path(folder))))
             options: dict[str, Any] = {"label": list(labels)} if labels else {}
             imported = import_tables(choice.server, path, dataset, name=None, merge=True, dry_run=dry_run, **options)
-            report |= {key: imported[key] for key in ("rows", "failed", "notes", "written")}
+            report |= {key: value for key, value in imported.items() if key not in ("dataset", "format")}
     return report
 
 
@@ -82,6 +82,7 @@ def show(report: dict[str, Any]) -> None:
         say(f"{report['others']:,} tasks are of clips that the dataset has not")
     for table, rows in report["rows"].items():
         say(f"{table:>10}  {rows:>9,} rows")
+    show_judgements(report)
     for note in report["notes"]:
         say(f"note: {note}")
     if report["failed"]:
