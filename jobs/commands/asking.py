@@ -16,7 +16,7 @@ from microg.models.vlm.api.budget import Budget
 from microg.models.vlm.api.cache import ResponseCache, generate_cached
 from microg.models.vlm.api.gate import LocalGate
 from microg.models.vlm.base import Engine, Placement, Reply, Request, Sampling
-from microg.models.vlm.cards import card, folder_card, is_checkpoint, names, run_by
+from microg.models.vlm.cards import card_of, is_checkpoint, names, run_by
 from microg.models.vlm.engines.registry import ENGINES, engine_class, engine_settings_of, open_engine
 from microg.models.vlm.prompts import Prompt
 from microg.models.vlm.qa import Ask
@@ -99,7 +99,7 @@ def _chosen(settings: AskConfig) -> tuple[str, str, dict[str, Any]]:
         return name, settings.model, {"base_url": settings.base_url}
     if settings.engine is not None and settings.model not in names() and not _is_file(settings.model):
         return settings.engine, settings.model, {}
-    found = folder_card(settings.model) if is_checkpoint(settings.model) else card(settings.model)
+    found = card_of(settings.model)
     found = run_by(found, settings.engine).require()
     found.require_converted()
     return found.engine, found.hub_id, dict(found.settings)

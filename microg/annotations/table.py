@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from microg.annotations.rows import Annotation, checked, from_row
+from microg.arrow import pc
 from microg.data import schema
 from microg.data.dataset import Dataset
 from microg.errors import AnnotationError
@@ -30,12 +31,15 @@ def add_annotations(dataset: Dataset, annotations: Iterable[Annotation]) -> int:
     Raises:
         AnnotationError: A judgement is not fit to be saved, or another one has its id; nothing is added then.
     """
-    stored = dataset.table("annotations")
-    known = {row["annotation_id"]: row for row in stored.to_pylist()}
     vocabulary = dataset.vocabulary
+    rows = [checked(annotation, vocabulary).to_row() for annotation in annotations]
+    if not rows:
+        return 0
+    stored = dataset.table("annotations")
+    mine = pc.is_in(stored["annotation_id"], pa.array([row["annotation_id"] for row in rows], pa.string()))
+    known = {row["annotation_id"]: row for row in stored.filter(mine).to_pylist()}
     new: dict[str, dict] = {}
-    for annotation in annotations:
-        row = checked(annotation, vocabulary).to_row()
+    for row in rows:
         same = known.get(row["annotation_id"]) or new.get(row["annotation_id"])
         if same is None:
             new[row["annotation_id"]] = row

@@ -194,6 +194,11 @@ def is_checkpoint(path: str) -> bool:
     return storage.exists(storage.join(path, "config.json"))
 
 
+def card_of(model: str) -> ModelCard:
+    """Return the card of a checkpoint folder, or the one that `model` names (see `folder_card` and `card`)."""
+    return folder_card(model) if is_checkpoint(model) else card(model)
+
+
 def folder_card(path: str) -> ModelCard:
     """Return the card of a checkpoint folder, also at a URI: engine, frames and settings are those of its
     architecture's card.

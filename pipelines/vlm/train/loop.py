@@ -23,6 +23,7 @@ from microg.pipelines.vlm.train.stream import Lesson
 from microg.pipelines.vlm.train.validation import Answers, scores_of
 
 TABLE = "vlm_train"
+_SUMS = ("loss_sum", "tokens", "clips", "failed", "stop", "late")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,8 @@ class TuneLoop(Epochs[list[Lesson]]):
             schedule = self.context.settings.schedule
             self._lr = learning_rate(schedule, progress.epoch + progress.iteration / plan.iterations, plan.epochs)
             set_learning_rate(self._optimizer.param_groups, self._lr)
-            totals, waited, failures, stop = self._step(work)
+            totals, waited, failures = self._step(work)
+            stop, late = totals.pop("stop"), totals.pop("late")
             progress.iteration += 1
             self.progress.add(totals, waited, time.monotonic() - started, failures)
             self._last_loss = totals["loss_sum"] / max(totals["tokens"], 1)
@@ -106,14 +108,12 @@ class TuneLoop(Epochs[list[Lesson]]):
             if stop:
                 self.save()
                 return False
-            # all workers have to save together where the model is shared out: rank 0's clock decides
-            late = time.monotonic() - self._saved > self.context.settings.checkpoint_every_s
-            if self.group.total([float(late and self.group.rank == 0)])[0]:
+            if late:
                 self.save()
         return True
 
-    def _step(self, work: Iterator[list[Lesson]]) -> tuple[dict[str, float], float, list[str], bool]:
-        """Compute one optimizer step; return sums over all workers, seconds waited, failures, and whether to stop."""
+    def _step(self, work: Iterator[list[Lesson]]) -> tuple[dict[str, float], float, list[str]]:
+        """Compute one optimizer step; return sums over all workers by `_SUMS`, seconds waited, and failures."""
         plan, waited = self.plan, 0.0
         failures: list[str] = []
         loss_sum, tokens, clips = 0.0, 0, 0
@@ -131,9 +131,10 @@ class TuneLoop(Epochs[list[Lesson]]):
             loss = self._forward(lesson)
             loss.backward()
             loss_sum, tokens, clips = loss_sum + float(loss.detach()), tokens + lesson.example.targets, clips + 1
+        # wishes to stop and to save travel with the sums: all workers have to save together where they share the model
         stop = float(self.group.update(self._where("training")))
-        totals = self.group.total([loss_sum, tokens, clips, len(failures), stop])
-        sums: dict[str, float] = dict(zip(("loss_sum", "tokens", "clips", "failed"), totals, strict=False))
+        late = time.monotonic() - self._saved > self.context.settings.checkpoint_every_s and self.group.rank == 0
+        totals = self.group.total([loss_sum, tokens, clips, len(failures), stop, float(late)])
         if not totals[1]:
             raise TrainingError(
                 f"no clip of a batch could be used: {'; '.join(failures[:3])}",
@@ -149,7 +150,7 @@ class TuneLoop(Epochs[list[Lesson]]):
             self._replicas.clip_gradients(self.context.settings.optimizer.clip_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return sums, waited, failures, bool(totals[4])
+        return dict(zip(_SUMS, totals, strict=True)), waited, failures
 
     def _forward(self, lesson: Lesson) -> torch.Tensor:
         assert lesson.example is not None

@@ -10,14 +10,12 @@ from microg import storage
 from microg.errors import ConfigError, WeightsError
 from microg.locks import exclusive, hidden
 from microg.models.vlm.base import Frames, Request
-from microg.models.vlm.cards import card, folder_card, is_checkpoint
+from microg.models.vlm.cards import card_of, is_checkpoint
 from microg.pipelines.vlm.train.model_card import model_card
-from microg.pipelines.vlm.train.run import COMMAND
+from microg.pipelines.vlm.train.run import COMMAND, shown_by
 from microg.pipelines.vlm.train.settings import TuneSettings
 from microg.pipelines.vlm.train.worker import ADAPTER, MODEL, REPORT, put_folder, save_checkpoint
 
-# Of a card's settings, those that say how frames and words are shown.
-_SHOWN = ("frames_as", "chat_template", "repeat_frames", "processor")
 # How far logits may be apart, as a part of the largest: 16 bits round weights.
 _LARGEST = 0.1
 # What the two models are asked, to compare them: one clip of noise with so many frames of so many pixels.
@@ -84,9 +82,8 @@ def _merge(run: str, target: str, device: str) -> dict[str, Any]:
     # what lies there is replaced: only a model that was merged before may be
     if hidden(storage.names(target)) and not storage.exists(storage.join(target, REPORT)):
         raise ConfigError(f"{target} holds other files, which a merged model would replace", "give another --out")
-    found = folder_card(settings.model) if is_checkpoint(settings.model) else card(settings.model)
-    shown = {name: found.settings[name] for name in _SHOWN if name in found.settings}
-    engine = TransformersEngine(found.hub_id, found.settings.get("revision"), **shown)
+    found = card_of(settings.model)
+    engine = TransformersEngine(found.hub_id, found.settings.get("revision"), **shown_by(found, settings))
     if engine.checkpoint.identity != settings.model_identity:
         raise ConfigError(
             f"{settings.model} is not the model that {run} tuned", "its files have changed: put those ones back"

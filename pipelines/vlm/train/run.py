@@ -11,7 +11,7 @@ from microg import storage
 from microg.console import say_aside
 from microg.errors import ConfigError
 from microg.locks import exclusive
-from microg.models.vlm.cards import ModelCard, card, folder_card, is_checkpoint
+from microg.models.vlm.cards import ModelCard, card_of
 from microg.models.vlm.engines.checkpoint import Checkpoint, find
 from microg.models.vlm.tuning.families import family_of
 from microg.pipelines.core.shared_files import share_folder
@@ -58,7 +58,7 @@ def check_and_plan(settings: TuneSettings, dataset: str, root: str) -> TuneSetup
     """
     if not settings.model:
         raise ConfigError("which model to tune is missing", "--model CARD or FOLDER; 'microg vlm models' lists cards")
-    found = folder_card(settings.model) if is_checkpoint(settings.model) else card(settings.model)
+    found = card_of(settings.model)
     if found.api:
         raise ConfigError(f"{found.title} is a provider's model: it cannot be tuned here", "choose an open model")
     found.require_converted()
@@ -86,9 +86,6 @@ def check_and_plan(settings: TuneSettings, dataset: str, root: str) -> TuneSetup
         seed=filled.seed,
         noun="clips",
     )
-    shown = {name: found.settings[name] for name in _SHOWN if name in found.settings}
-    if filled.processor:
-        shown["processor"] = {**shown.get("processor", {}), **filled.processor}
     context = TuneContext(
         root=storage.absolute(root),
         settings=filled,
@@ -96,9 +93,16 @@ def check_and_plan(settings: TuneSettings, dataset: str, root: str) -> TuneSetup
         generated=_spread_over(lessons.val, filled.validation.generate),
         model=found.hub_id,
         revision=checkpoint.revision,
-        engine=shown,
+        engine=shown_by(found, filled),
     )
     return TuneSetup(settings=filled, card=found, checkpoint=checkpoint, lessons=lessons, context=context)
+
+
+def shown_by(found: ModelCard, settings: TuneSettings) -> dict[str, Any]:
+    """Return the engine's settings that say how frames and words are shown to a model."""
+    shown = {name: found.settings[name] for name in _SHOWN if name in found.settings}
+    processor = {**shown.get("processor", {}), **settings.processor}
+    return {**shown, "processor": processor} if processor else shown
 
 
 def _spread_over(clips: pa.Table, count: int) -> frozenset[str]:
