@@ -60,11 +60,18 @@ export function openDialog(title, content, { wide = false, onclose } = {}) {
     el("div", { class: "row spread" }, heading, button("Close", () => dialog.close(), { key: "Esc", kind: "plain" })),
     ...content,
   );
-  dialog.addEventListener("close", () => {
+  // The browser's event comes a moment after closing: a key pressed in between would still be the dialog's.
+  const end = () => {
+    if (!dialog.isConnected) return;
     dialog.remove();
     if (before instanceof HTMLElement && before.isConnected) before.focus({ preventScroll: true });
     onclose?.();
-  });
+  };
+  dialog.close = () => {
+    HTMLDialogElement.prototype.close.call(dialog);
+    end();
+  };
+  dialog.addEventListener("close", end); // Escape
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
